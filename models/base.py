@@ -1,0 +1,154 @@
+"""What a detector is: what it takes, what it answers, and how many rows go to the device at a time.
+
+No Beam and no storage in this room: items are arrays, answers are small values.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Family = Literal["facial", "lip_sync", "synthetic", "audio", "metadata"]
+Unit = Literal["media", "clip", "face_track", "audio_window"]
+Need = Literal["credentials", "frames", "faces", "sound"]
+
+FAMILIES: tuple[Family, ...] = ("facial", "lip_sync", "synthetic", "audio", "metadata")
+SOUND_RATE = 16_000
+"""Hz: every sound that reaches a detector is mono float32 at this rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipGeometry:
+    """How much of a stretch of film a detector wants to see at once."""
+
+    frames: int = 16
+    """Frames in a clip."""
+    frame_rate: float = 30.0
+    """Hz, at most: denser media are thinned by a whole step, sparser ones are taken as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioGeometry:
+    """A detector's own windows of sound: the first starts at 0 s."""
+
+    window_samples: int
+    """Samples at 16 kHz. Sound shorter than this comes as one shorter window; tiling or padding is the detector's."""
+    hop_samples: int
+    """Samples from the start of a window to that of the next."""
+    max_windows: int = 32
+    """Windows of one media at most; a longer one gets them spread evenly, the first still at 0 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """The record of a detector: what it sees, where it comes from, what it must not be trusted with."""
+
+    name: str
+    family: Family
+    unit: Unit
+    needs: frozenset[Need]
+    """`credentials`: Content Credentials are read. `frames`: clips are decoded. `faces`: tracks too. `sound`: sound is
+    decoded. What no chosen detector needs is never decoded."""
+    summary: str
+    """One line for `deephotlink detectors`."""
+    blind_to: str
+    """What it cannot see, in a line."""
+    method: str = ""
+    """Paper or specification."""
+    licence: str = "Apache-2.0"
+    weights: str = "none"
+    """Where the weights come from; `none` for a training-free detector."""
+    weights_sha256: str = ""
+    """Hex; empty for a training-free detector."""
+    version: str = "1"
+    """Part of the fingerprint: raise it when the same input may give another logit."""
+    clip: ClipGeometry | None = None
+    audio: AudioGeometry | None = None
+    batch_size: int = 1
+    """Items in one call of `score`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """One media file as its container describes it (unit `media`)."""
+
+    facts: Mapping[str, Any]
+    """`ContainerFacts` as JSON: see transforms/media/containers.py."""
+    credentials: Mapping[str, Any] | None
+    """Content Credentials as JSON, see transforms/media/credentials.py; None where they were not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipItem:
+    """One stretch of film (unit `clip`)."""
+
+    frames: np.ndarray
+    """uint8 [T, H, W, 3], RGB."""
+    pts_seconds: np.ndarray
+    """float64 [T], on the media's own clock, 0 = start of the file."""
+    sound: np.ndarray | None
+    """float32 [S] in [-1, 1], 16 kHz mono, from `start_seconds` to the clip's end; None where there is no sound."""
+    start_seconds: float
+    """When the sound starts, same clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackItem:
+    """One face followed through a clip (unit `face_track`)."""
+
+    clip: ClipItem
+    frame_positions: np.ndarray
+    """int64 [N], positions in `clip.frames`, ascending."""
+    boxes: np.ndarray
+    """float32 [N, 4], x1 y1 x2 y2 in pixels of `clip.frames`."""
+    landmarks: np.ndarray
+    """float32 [N, 5, 2], x y in pixels: left eye, right eye, nose, left and right corner of the mouth (image sides)."""
+    confidences: np.ndarray
+    """float32 [N] in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioItem:
+    """One window of sound (unit `audio_window`)."""
+
+    samples: np.ndarray
+    """float32 [S] in [-1, 1], 16 kHz mono, S <= window_samples."""
+    start_seconds: float
+
+
+Item = MediaItem | ClipItem | TrackItem | AudioItem
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A detector's answer on one item: a logit, or the reason why there is none. Never both, never neither."""
+
+    logit: float | None = None
+    """> 0 = manipulated."""
+    abstained: str | None = None
+    """`no_face`, `no_speech`, `too_short`, `low_resolution`, …"""
+    detail: str | None = None
+    """What was seen, as JSON or a short sentence."""
+
+    def __post_init__(self) -> None:
+        if (self.logit is None) == (self.abstained is None):
+            raise ValueError(f"a judgement is a logit or an abstention: got {self.logit = }, {self.abstained = }")
+        if self.logit is not None and not np.isfinite(self.logit):
+            raise ValueError(f"a logit must be finite: got {self.logit = }; abstain with a reason instead")
+
+
+class Detector(ABC):
+    """Judges items of one unit. `score` answers each item in its place; raising is for our own faults only."""
+
+    spec: DetectorSpec
+
+    def load(self, device: str) -> None:  # noqa: B027  (training-free detectors have nothing to load)
+        """Puts the weights on `device` (`cpu`, `cuda:0`). Called once before `score`."""
+
+    @abstractmethod
+    def score(self, items: Sequence[Any]) -> list[Judgement]:
+        """Takes items of `spec.unit`, answers as many judgements in the same order."""

@@ -1,0 +1,58 @@
+"""`metadata`: what a file says about its own making, before a frame of it is decoded.
+
+Method: rules over container facts (tags, streams, times) and Content Credentials (C2PA 2.x; IPTC digital source types;
+GB 45438-2025 labels), each named in the evidence with what it saw. No weights, no training. Blind spots: metadata is
+stripped by every platform and written by anyone; a file without any says nothing, and absence is never counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ..base import Detector, DetectorSpec, Judgement, MediaItem
+from .metadata_declared import View
+from .metadata_rules import Finding, combine, examine
+
+NO_INDICATION = "no_indication"
+
+
+class MetadataDetector(Detector):
+    """Takes the facts and credentials of media, gives the logit of what they declare; abstains with `no_indication`
+    where they declare nothing. `detail` is JSON: `{"rules": [{"rule", "saw", "weight", "text"}, …]}`."""
+
+    spec = DetectorSpec(
+        name="metadata",
+        family="metadata",
+        unit="media",
+        needs=frozenset({"credentials"}),
+        summary="Content Credentials, AI labels and tool names in the container, each finding named",
+        blind_to="files whose metadata was stripped or forged; says nothing where nothing is declared",
+        method="C2PA 2.x, IPTC digitalsourcetype, GB 45438-2025; rules in metadata_rules.py",
+        batch_size=64,
+    )
+
+    def __init__(self, now: datetime | None = None) -> None:
+        self.now = now
+        """What creation times are held against; None for the clock."""
+
+    def score(self, items: Sequence[MediaItem]) -> list[Judgement]:
+        now = self.now or datetime.now(UTC)
+        return [judge(examine(View(item.facts, item.credentials, now))) for item in items]
+
+
+def judge(findings: list[Finding]) -> Judgement:
+    logit = combine(findings)
+    rules = [{"rule": f.rule, "saw": f.saw, "weight": f.weight, "text": f.text} for f in findings]
+    detail = json.dumps({"rules": rules}, ensure_ascii=False)
+    if logit is None:
+        return Judgement(abstained=NO_INDICATION, detail=detail)
+    return Judgement(logit=logit, detail=detail)
+
+
+DETECTOR = MetadataDetector.spec
+
+
+def make() -> MetadataDetector:
+    return MetadataDetector()

@@ -1,0 +1,183 @@
+"""The rules of the `metadata` detector: one table of what is looked for, what it weighs, and how it reads.
+
+A weight is a contribution to the log-odds of "manipulated". Only what a file *declares* about itself weighs anything:
+a declaration against interest is rarely false, and honest files do not make it. Everything a container gives away in
+passing weighs nothing, because it is the same in forgeries and in honest transcodes: of the real clips in
+shared/media/train nearly every one was written by ffmpeg's libraries, as are the outputs of most generators. Those
+rules are notes for a person. Weights are set by reasoning, not fitted: too few labelled files carry declarations.
+
+Helper of `metadata`; holds no detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import metadata_container as container
+from . import metadata_declared as declared
+from .metadata_declared import View
+
+MAX_SAW = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing to look for."""
+
+    name: str
+    weight: float
+    """Log-odds of "manipulated"; 0 is a note."""
+    text: str
+    """For a person: what it means that this was seen."""
+    see: Callable[[View], str | None]
+    """What was seen, or None. Pure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    rule: str
+    saw: str
+    weight: float
+    text: str
+
+
+RULES: tuple[Rule, ...] = (
+    # Signed by whoever made it, against their interest; the signature holds for these very bytes. Trust in the signer
+    # adds little here: people who sign for themselves seldom call their own camera footage artificial.
+    Rule(
+        "credentials_declare_ai",
+        4.0,
+        "Valid Content Credentials declare that AI made this",
+        declared.credentials_wholly_ai,
+    ),
+    # The same for a part of the picture, or for something added to a true one.
+    Rule(
+        "credentials_declare_ai_parts",
+        3.0,
+        "Valid Content Credentials declare AI-made parts",
+        declared.credentials_partly_ai,
+    ),
+    # Sora and others sign a transcode whose parent says that it was generated: nearly as good as saying it oneself.
+    Rule(
+        "credentials_derived_from_ai",
+        3.5,
+        "Valid Content Credentials declare that this was made from AI-made media",
+        declared.credentials_parent_ai,
+    ),
+    # An ingredient among others: a title card, a background, or the face.
+    Rule(
+        "credentials_ai_ingredient",
+        2.0,
+        "Valid Content Credentials declare an AI-made ingredient",
+        declared.credentials_component_ai,
+    ),
+    # The claim may belong to another file, yet a changed AI file is the likelier story than a transplanted claim.
+    Rule(
+        "credentials_declare_ai_invalid",
+        2.5,
+        "Content Credentials that no longer hold declare an AI source: for review",
+        declared.credentials_unverified_ai,
+    ),
+    # Changed after signing: by a forger, or by a tool that wrote a tag. Half an indication, for review.
+    Rule(
+        "credentials_broken",
+        1.0,
+        "Content Credentials do not match the file: changed after signing, for review",
+        declared.credentials_broken,
+    ),
+    # Rendered by a program without learning (test patterns, animation, avatars): not captured, rarely a deepfake.
+    Rule(
+        "credentials_program_made",
+        0.5,
+        "Valid Content Credentials declare that a program drew this",
+        declared.credentials_program_made,
+    ),
+    # The signing program is a generator's but the source type does not say so: older signers left it out.
+    Rule(
+        "credentials_name_generator",
+        2.5,
+        "Content Credentials name a program that generates or forges media",
+        declared.credentials_name_generator,
+    ),
+    # The only rule that speaks for a file. A camera whose key is trusted signed it; small, as screens can be filmed.
+    Rule(
+        "credentials_trusted_capture",
+        -1.0,
+        "A trusted signer's Content Credentials declare a camera recording",
+        declared.credentials_trusted_capture,
+    ),
+    # Anyone can sign for themselves, so what the claim costs a forger, nothing, is what it is worth.
+    Rule(
+        "credentials_claimed_capture",
+        0.0,
+        "Content Credentials of an unknown signer declare a camera recording",
+        declared.credentials_claimed_capture,
+    ),
+    Rule(
+        "credentials_unsettled",
+        0.0,
+        "Content Credentials that cannot be settled here",
+        declared.credentials_unsettled,
+    ),
+    Rule("credentials_present", 0.0, "Valid Content Credentials", declared.credentials_present),
+    # Required of Chinese AI services (GB 45438-2025); "2" and "3" are a platform's guess.
+    Rule("aigc_label", 4.0, "Carries the label of AI-generated content (GB 45438)", declared.aigc_label),
+    Rule(
+        "aigc_label_suspected",
+        2.0,
+        "Carries the label of possibly AI-generated content (GB 45438)",
+        declared.aigc_label_suspected,
+    ),
+    # Set by the uploader or by the platform's classifier.
+    Rule("platform_ai_label", 3.0, "Carries a platform's AI label (aigc_info)", declared.platform_label),
+    # TikTok and CapCut write 0 into everything.
+    Rule("platform_ai_label_zero", 0.0, "A platform's AI label is there and says no", declared.platform_label_none),
+    # IPTC's property in a tag or in XMP: unsigned, otherwise the same declaration as in credentials.
+    Rule("source_type_ai", 4.0, "Its metadata declares an AI source (IPTC)", declared.source_type_tag),
+    # A recipe with a seed and a sampler is written by nothing but the generator.
+    Rule("generation_recipe", 3.5, "Carries the recipe that an image generator writes", declared.workflow_recipe),
+    Rule("tool_is_generator", 3.0, "The writing program generates or forges media", declared.tool_is_generator),
+    # Free text may be a quotation.
+    Rule("text_names_generator", 2.0, "A remark says which generator made this", declared.text_names_generator),
+    Rule("text_says_ai", 1.0, "A remark says that AI made this", declared.text_says_ai),
+    # From here on notes. All of them are as common in honest transcodes.
+    Rule("encoder_library", 0.0, "Written by ffmpeg's libraries or a free encoder", container.encoder_library),
+    Rule("encoder_settings", 0.0, "The encoder left its settings in the stream", container.encoder_settings),
+    Rule("camera", 0.0, "Carries a camera's tags", container.camera),
+    Rule("camera_reencoded", 0.0, "A camera's tags on a re-encoded stream", container.camera_reencoded),
+    Rule("handler_against_brand", 0.0, "Apple's handlers in a remuxed file", container.handler_against_brand),
+    Rule("creation_time_missing", 0.0, "No creation time", container.creation_time_missing),
+    Rule("creation_time_unset", 0.0, "The creation time was left at zero", container.creation_time_unset),
+    Rule("creation_time_impossible", 0.0, "The creation time cannot be", container.creation_time_impossible),
+    Rule("creation_times_disagree", 0.0, "Creation times disagree", container.creation_times_disagree),
+    Rule("durations_disagree", 0.0, "Sound and picture differ in length", container.durations_disagree),
+    Rule("true_edits", 0.0, "Cut by an edit list", container.true_edits),
+    Rule("generator_frame_rate", 0.0, "A frame rate that video generators use", container.generator_rate),
+    Rule("generator_frame_size", 0.0, "A size and length that video generators use", container.generator_size),
+)
+
+
+def examine(view: View, rules: tuple[Rule, ...] = RULES) -> list[Finding]:
+    """Every rule that fires, the weightiest first, then in the table's order."""
+    findings = [
+        Finding(rule.name, _shown(saw), rule.weight, rule.text) for rule in rules if (saw := rule.see(view)) is not None
+    ]
+    return sorted(findings, key=lambda finding: -abs(finding.weight))
+
+
+def _shown(saw: str) -> str:
+    """On one line, capped, with nothing in it that steers a terminal or breaks UTF-8: it is the file's own text."""
+    line = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in saw[: MAX_SAW + 1])
+    return line if len(line) <= MAX_SAW else line[: MAX_SAW - 1] + "…"
+
+
+def combine(findings: list[Finding]) -> float | None:
+    """The logit: the strongest finding for plus the strongest against; None where nothing weighs anything.
+
+    Not a sum: a generator that signs, labels and names itself made one declaration in three places.
+    """
+    weights = [finding.weight for finding in findings if finding.weight]
+    if not weights:
+        return None
+    return max(0.0, *weights) + min(0.0, *weights)

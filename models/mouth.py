@@ -1,0 +1,140 @@
+"""What the mouth of a tracked face does: how much it moves, how much dark opening it shows. numpy only.
+
+Takes frames and the five landmarks of one face, yields two signals, a value a frame. Each frame is turned upright,
+scaled to the distance of the eyes and cut to the mouth's surroundings, so that a nodding head moves nothing; what
+translation is left between two patches is measured on the skin around the mouth and taken out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+HEIGHT, WIDTH = 48, 64
+"""Pixels of a patch: 1.5 distances of the eyes wide."""
+_HALF_WIDTH = 0.75
+_CANONICAL = np.array([[-0.5, -1.0], [0.5, -1.0], [0.0, -0.45], [-0.42, 0.05], [0.42, 0.05]])
+"""Where an upright face has its landmarks: origin in the mouth, unit the distance of the eyes, y downwards."""
+_Y, _X = np.meshgrid(
+    ((np.arange(HEIGHT) + 0.5) / HEIGHT * 2 - 1) * _HALF_WIDTH * HEIGHT / WIDTH + 0.05,
+    ((np.arange(WIDTH) + 0.5) / WIDTH * 2 - 1) * _HALF_WIDTH,
+    indexing="ij",
+)
+
+
+def _ellipse(y: float, half_width: float, half_height: float) -> np.ndarray:
+    return (_X / half_width) ** 2 + ((_Y - y) / half_height) ** 2 < 1
+
+
+_LIPS = _ellipse(0.08, 0.42, 0.30)
+_INNER = _ellipse(0.05, 0.30, 0.22)
+_SURROUND = ~_ellipse(0.10, 0.35, 0.28)
+_ABOVE = _Y < -0.2
+"""Nose and cheeks: they move with the head, hardly with speech."""
+_DARK = 0.6
+"""Of the face's own brightness: darker than lips, as the inside of a mouth is."""
+
+
+@dataclass(frozen=True, slots=True)
+class MouthSignals:
+    motion: np.ndarray
+    """float64 [N], mean change of the mouth's pixels against the neighbouring frames beyond half that of the nose and
+    cheeks, in shares of the face's brightness."""
+    opening: np.ndarray
+    """float64 [N], mean depth of what is darker than 0.6 of the face inside the mouth, in shares of its brightness."""
+
+
+def eye_distances(landmarks: np.ndarray) -> np.ndarray:
+    """[N, 5, 2] → pixels [N] between the eyes, or the equal for a turned head: the height of eyes over mouth, if
+    greater (both are one unit on an upright frontal face)."""
+    eyes, mouth = landmarks[:, :2].mean(axis=1), landmarks[:, 3:].mean(axis=1)
+    across = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
+    return np.maximum(across, np.linalg.norm(mouth - eyes, axis=1) / 1.05)
+
+
+def mouth_signals(patches: np.ndarray) -> MouthSignals:
+    """float32 [N, 48, 64] → MouthSignals; N >= 2."""
+    brightness = max(float(np.median(patches)), 1.0)
+    opening = np.maximum(_DARK * brightness - patches[:, _INNER], 0).mean(axis=1) / brightness
+    changes = np.abs(_stabilised_changes(_blurred(patches))) / brightness
+    between = changes[:, _LIPS].mean(axis=1) - 0.5 * changes[:, _ABOVE].mean(axis=1)
+    # What changes between two frames belongs to both: this keeps the signal at the frames' own times.
+    motion = (np.concatenate([between[:1], between]) + np.concatenate([between, between[-1:]])) / 2
+    return MouthSignals(motion.astype(np.float64), opening.astype(np.float64))
+
+
+def mouth_patches(frames: np.ndarray, positions: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """uint8 [T, H, W, 3], [N] positions, [N, 5, 2] landmarks → float32 [N, 48, 64] grey patches, upright, one scale.
+
+    Landmarks are smoothed over neighbouring frames first; beyond the frame's edge its last pixel goes on.
+    """
+    padded = np.concatenate([landmarks[:1], landmarks, landmarks[-1:]]).astype(np.float64)
+    smooth = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
+    patches = np.empty((len(positions), HEIGHT, WIDTH), dtype=np.float32)
+    for row, (position, points) in enumerate(zip(positions, smooth, strict=True)):
+        patches[row] = _patch(frames[position], points)
+    return patches
+
+
+def _patch(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3], [5, 2] → float [48, 64]."""
+    centre, middle = points.mean(axis=0), _CANONICAL.mean(axis=0)
+    here, there = points - centre, _CANONICAL - middle
+    # Least-squares similarity (turn, scale, shift) from the canonical face to this one.
+    norm = (there**2).sum()
+    a = (here * there).sum() / norm
+    b = (there[:, 0] * here[:, 1] - there[:, 1] * here[:, 0]).sum() / norm
+    x = a * (_X - middle[0]) - b * (_Y - middle[1]) + centre[0]
+    y = b * (_X - middle[0]) + a * (_Y - middle[1]) + centre[1]
+    height, width = frame.shape[:2]
+    left, right = (int(v) for v in np.clip([np.floor(x.min()) - 2, np.ceil(x.max()) + 3], 0, width))
+    top, bottom = (int(v) for v in np.clip([np.floor(y.min()) - 2, np.ceil(y.max()) + 3], 0, height))
+    if right - left < 2 or bottom - top < 2:
+        return np.full((HEIGHT, WIDTH), 127.0)
+    grey = frame[top:bottom, left:right] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    # Large faces are averaged down first: sampling single pixels would turn their texture into motion.
+    step = max(1, int(np.hypot(a, b) * 2 * _HALF_WIDTH / WIDTH))
+    rows, columns = grey.shape[0] // step, grey.shape[1] // step
+    if step > 1 and rows > 1 and columns > 1:
+        grey = grey[: rows * step, : columns * step].reshape(rows, step, columns, step).mean(axis=(1, 3))
+    else:
+        step = 1
+    offset = (step - 1) / 2
+    return _bilinear(grey, (y - top - offset) / step, (x - left - offset) / step)
+
+
+def _bilinear(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    y, x = np.clip(y, 0, image.shape[0] - 1), np.clip(x, 0, image.shape[1] - 1)
+    y0, x0 = np.minimum(y.astype(int), image.shape[0] - 2), np.minimum(x.astype(int), image.shape[1] - 2)
+    fy, fx = y - y0, x - x0
+    upper = image[y0, x0] * (1 - fx) + image[y0, x0 + 1] * fx
+    lower = image[y0 + 1, x0] * (1 - fx) + image[y0 + 1, x0 + 1] * fx
+    return upper * (1 - fy) + lower * fy
+
+
+def _blurred(patches: np.ndarray) -> np.ndarray:
+    """Gaussian of one pixel, along both axes; (N, H, W) → (N, H, W)."""
+    kernel = np.exp(-0.5 * np.arange(-3, 4) ** 2).astype(np.float32)
+    kernel /= kernel.sum()
+    for axis, size in ((1, HEIGHT), (2, WIDTH)):
+        widths = [(0, 0), (0, 0), (0, 0)]
+        widths[axis] = (3, 3)
+        padded = np.pad(patches, widths, mode="edge")
+        patches = sum(w * np.take(padded, np.arange(i, i + size), axis=axis) for i, w in enumerate(kernel))
+    return patches
+
+
+def _stabilised_changes(patches: np.ndarray) -> np.ndarray:
+    """(N, H, W) → (N - 1, H, W) differences, less the shift and the change of light that fit the surroundings best."""
+    changes = np.empty((len(patches) - 1, HEIGHT, WIDTH), dtype=np.float32)
+    for i, (before, after) in enumerate(itertools.pairwise(patches)):
+        slope_y, slope_x = np.gradient((before + after) / 2)
+        columns = np.stack([slope_y, slope_x, np.ones_like(slope_y)], axis=-1).astype(np.float64)
+        inside = columns[_SURROUND]
+        change = (after - before).astype(np.float64)
+        # The small ridge keeps a featureless patch (a blank wall taken for a face) solvable: no shift.
+        fit = np.linalg.solve(inside.T @ inside + 1e-3 * np.eye(3), inside.T @ change[_SURROUND])
+        changes[i] = change - columns @ fit
+    return changes

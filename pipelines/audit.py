@@ -1,0 +1,110 @@
+"""The pipeline in reading order: from listed media to one result each.
+
+    media - probe -+- metadata detectors -------------------------------+
+                   +- clips - decode -+- clip detectors ----------------+- group by media - fuse
+                                      +- faces - face track detectors --+
+                                      +- windows of sound - detectors --+
+
+Everything up to the evidence is one fused stage: frames never cross a shuffle.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import apache_beam as beam
+
+from ..models import registry
+from ..models.base import ClipGeometry, Detector, DetectorSpec
+from ..models.calibration import Calibration, load_calibration
+from ..transforms.audio import plan_windows
+from ..transforms.clips import PlanClips
+from ..transforms.decode import CLIPS, WINDOWS, DecodeClips
+from ..transforms.detect import Detect
+from ..transforms.faces import TrackFaces
+from ..transforms.fuse import FuseMedia
+from ..transforms.media.pool import WorkerPool, shared_pool
+from ..transforms.probe import ENDED, ProbeMedia
+from ..transforms.records import MediaFile, MediaOutcome, MediaProbe
+from .options import Reading
+
+
+def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipGeometry | None:
+    """The clips to decode of one media: the longest that a detector wants which can judge it; None where none can.
+
+    One decode serves all: a detector that wants shorter clips takes its share of a longer one.
+    """
+    wanted = [
+        d.clip or ClipGeometry()
+        for d in detectors
+        if "frames" in d.needs and (probe.audio is not None or "sound" not in d.needs)
+    ]
+    return max(wanted, key=lambda g: g.frames / g.frame_rate) if wanted and probe.video is not None else None
+
+
+@dataclass
+class ScoreMedia(beam.PTransform):
+    """Scores media with the chosen detectors. Takes MediaFile, or with what is known of it, yields MediaResult."""
+
+    detectors: Sequence[str | DetectorSpec] | None = None
+    """Names, or specs; None: every detector that is installed."""
+    reading: Reading = field(default_factory=Reading)
+    calibration: Calibration = field(default_factory=load_calibration)
+    build: Callable[[str], Detector] = registry.build
+    """Makes a detector by name; called on the worker."""
+    spool: str | None = None
+    """Local folder for staged files; None: a folder under the system's temporary one."""
+
+    def expand(self, pcoll):
+        specs = self._specs()
+        reading = self.reading
+        make_pool = partial(pool_of, reading)
+        spool = self.spool or tempfile.gettempdir()
+        needs = frozenset[str]().union(*(d.needs for d in specs))
+
+        probed = (
+            pcoll
+            | "Pair" >> beam.Map(_planned)
+            | "ProbeMedia"
+            >> ProbeMedia(make_pool, spool, "credentials" in needs, reading.max_bytes, reading.decoders + 2)
+        )
+        decoded = (
+            probed.probes
+            | "PlanClips"
+            >> PlanClips(
+                reading.sampling,
+                partial(clip_geometry, detectors=specs),
+                "sound" in needs,
+                partial(plan_windows, detectors=specs),
+            )
+            | "DecodeClips" >> DecodeClips(make_pool)
+        )
+        said = [probed[ENDED], decoded.outcomes]
+        by_unit = {"media": probed.probes, "clip": decoded[CLIPS], "audio_window": decoded[WINDOWS]}
+        if "faces" in needs:
+            tracked = decoded[CLIPS] | "TrackFaces" >> TrackFaces(reading.device)
+            said.append(tracked.faces)
+            by_unit |= {"clip": tracked.clips, "face_track": tracked.clips}
+        for spec in specs:
+            detect = Detect(spec, partial(self.build, spec.name), reading.device)
+            said.append(by_unit[spec.unit] | f"Detect {spec.name}" >> detect)
+        return tuple(said) | "Together" >> beam.Flatten() | "FuseMedia" >> FuseMedia(specs, self.calibration)
+
+    def _specs(self) -> tuple[DetectorSpec, ...]:
+        chosen = self.detectors
+        if chosen is None:
+            return registry.specs()
+        names = [d for d in chosen if isinstance(d, str)]
+        return (*(registry.specs(names) if names else ()), *(d for d in chosen if isinstance(d, DetectorSpec)))
+
+
+def _planned(element: MediaFile | tuple[MediaFile, MediaOutcome | None]) -> tuple[MediaFile, MediaOutcome | None]:
+    return (element, None) if isinstance(element, MediaFile) else element
+
+
+def pool_of(reading: Reading) -> WorkerPool:
+    """This process's decoder children: started once, kept from wave to wave."""
+    return shared_pool(reading.decoders, reading.ahead_bytes, reading.limits, reading.sandbox)

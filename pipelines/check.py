@@ -1,0 +1,212 @@
+"""The invariant of an output: whatever was planned ends in exactly one table, once; no look ever sees anything else.
+
+Usable while jobs write. The listings are taken backwards, published files before units before plans: whatever is seen
+in one was in the next before, so what this finds was never right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.store import OutputStore
+from ..transforms.tables import TABLES
+from .query import open_duckdb, parquet_of, published_files
+
+MAX_IDS = 10
+"""Offending ids that a violation names."""
+_PUBLIC = re.compile(r"(\w+)/run_date=\d{4}-\d\d-\d\d/([^/]+)-block-\d{6,}\.parquet")
+_UNIT = re.compile(r"_runs/([^/]+)/units/unit-(\d{6,})\.parquet")
+_OUTCOMES = ("scores", "failures", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One way in which the output of one run is not as it must be."""
+
+    run_id: str
+    rule: str
+    """`unreadable`, `stray_file`, `planned_twice`, `committed_twice`, `committed_not_planned`, `wrong_unit`,
+    `published_twice`, `in_two_tables`, `published_not_committed`, `wrong_run`, `evidence_without_score`,
+    `evidence_differs`, `planned_not_published`."""
+    message: str
+    count: int
+    """Offending media, or 1 for a file."""
+    ids: tuple[str, ...]
+    """media_id, or the file's name; the first few."""
+
+    def __str__(self) -> str:
+        more = f" and {self.count - len(self.ids)} more" if self.count > len(self.ids) else ""
+        return f"{self.rule}: run {self.run_id}: {self.message}: {', '.join(self.ids)}{more}"
+
+
+def check_output(out: str) -> list[Violation]:
+    """What is wrong with the output `out`, run by run; nothing, if all is well. An unfinished run is no violation.
+
+    Raises:
+        UsageError: there is no output there.
+    """
+    store = OutputStore(out, patience_seconds=15.0)
+    finished = {run for run in store.folders("_runs") if store.exists(f"_runs/{run}/summary.json")}
+    violations: list[Violation] = []
+    public: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for table in TABLES:
+        for name in published_files(store, table):
+            match = _PUBLIC.fullmatch(name)
+            if match:
+                public[match[2]][table].append(name)
+            else:
+                violations.append(
+                    Violation("none", "stray_file", "no run of ours wrote this file", 1, (printable(name),))
+                )
+    runs = store.folders("_runs")
+    units = {run: [name for name in store.list(f"_runs/{run}/units") if name.endswith(".parquet")] for run in runs}
+    plans = {run for run in store.folders("_runs") if store.exists(f"_runs/{run}/plan.parquet")}
+    if not runs:
+        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+    for run in sorted(plans | set(public) | {run for run, names in units.items() if names}):
+        with open_duckdb(store) as connection:
+            seen = _Seen(store, connection, run)
+            seen.load_plan([f"_runs/{run}/plan.parquet"] if run in plans else [])
+            seen.load_units(units.get(run, []))
+            seen.load_public(public[run])
+            seen.judge(run in finished)
+            violations += seen.violations
+    return violations
+
+
+def format_violations(violations: Iterable[Violation]) -> str:
+    """A line for each; empty where there is none."""
+    return "\n".join(str(violation) for violation in violations)
+
+
+class _Seen:
+    """What one look saw of one run, in DuckDB."""
+
+    def __init__(self, store: OutputStore, connection: duckdb.DuckDBPyConnection, run_id: str):
+        self.store, self.connection, self.run_id = store, connection, run_id
+        self.violations: list[Violation] = []
+
+    def load_plan(self, names: list[str]) -> None:
+        self._load("plan", names, "media_id, unit", "media_id varchar, unit int")
+
+    def load_units(self, names: list[str]) -> None:
+        for stray in [name for name in names if not _UNIT.fullmatch(name)]:
+            self._add("stray_file", "no unit is named like this", 1, [stray])
+        names = [name for name in names if _UNIT.fullmatch(name)]
+        columns = r"""media_id, run_id, "table", evidence_rows,
+            cast(regexp_extract(filename, 'unit-(\d+)\.parquet$', 1) as int) as unit"""
+        empty = 'media_id varchar, run_id varchar, "table" varchar, evidence_rows int, unit int'
+        self._load("units", names, columns, empty)
+
+    def load_public(self, files: dict[str, list[str]]) -> None:
+        parts = []
+        for table in TABLES:
+            self._load(table, files.get(table, []), "media_id, run_id", "media_id varchar, run_id varchar")
+            if table in _OUTCOMES:
+                parts.append(f"select media_id, run_id, '{table}' as \"table\" from {table}")
+        self.connection.execute(f"create table public as {' union all '.join(parts)}")
+
+    def judge(self, finished: bool) -> None:
+        rules = [
+            ("planned_twice", "planned twice", "select media_id from plan group by 1 having count(*) > 1"),
+            ("committed_twice", "committed twice", "select media_id from units group by 1 having count(*) > 1"),
+            (
+                "committed_not_planned",
+                "committed, not planned",
+                "select media_id from units anti join plan using (media_id)",
+            ),
+            (
+                "wrong_unit",
+                "committed in another unit than planned",
+                "select media_id from units join plan using (media_id) where units.unit <> plan.unit",
+            ),
+            (
+                "published_twice",
+                "twice in one table",
+                'select media_id from public group by media_id, "table" having count(*) > 1',
+            ),
+            (
+                "in_two_tables",
+                "in two tables",
+                'select media_id from public group by media_id having count(distinct "table") > 1',
+            ),
+            (
+                "published_not_committed",
+                "published, not committed as that",
+                'select media_id from public anti join units using (media_id, "table")',
+            ),
+            (
+                "wrong_run",
+                "rows under another run's name",
+                "select media_id from (select media_id, run_id from public union all select media_id, run_id from units"
+                f" union all select media_id, run_id from evidence) where run_id <> '{_quoted(self.run_id)}'",
+            ),
+            (
+                "evidence_without_score",
+                "evidence of media that have no score",
+                "select distinct media_id from evidence"
+                " anti join (select media_id from units where \"table\" = 'scores') using (media_id)",
+            ),
+            (
+                "evidence_differs",
+                "not as much evidence published as committed",
+                "select media_id from (select media_id, count(*) as n from evidence group by 1)"
+                " join units using (media_id) where n <> evidence_rows",
+            ),
+        ]
+        if finished:
+            rules += [
+                (
+                    "planned_not_published",
+                    "planned, and in no table of the finished run",
+                    "select media_id from plan anti join public using (media_id)",
+                ),
+                (
+                    "evidence_differs",
+                    "evidence committed and not published",
+                    "select media_id from units anti join evidence using (media_id) where evidence_rows > 0",
+                ),
+            ]
+        for rule, message, sql in rules:
+            offending = self.connection.execute(
+                f"select count(*), list(media_id order by media_id)[:{MAX_IDS}] from ({sql})"
+            ).fetchone()
+            if offending and offending[0]:
+                self._add(rule, message, offending[0], offending[1])
+
+    def _load(self, table: str, names: list[str], columns: str, empty: str) -> None:
+        readable = [name for name in names if self._is_readable(name)]
+        if not readable:
+            self.connection.execute(f"create table {table} ({empty})")
+            return
+        source = parquet_of(self.store, readable, "filename = true, hive_partitioning = false")
+        try:
+            self.connection.execute(f"create table {table} as select {columns} from {source}")
+        except duckdb.Error as e:
+            self._add("unreadable", f"{table}: {printable(str(e), 200)}", 1, readable)
+            self.connection.execute(f"create table if not exists {table} ({empty})")
+
+    def _is_readable(self, name: str) -> bool:
+        try:
+            with self.store.open(name) as f:
+                pq.read_metadata(f)
+        except (OSError, WorldError, pa.ArrowException) as e:
+            self._add("unreadable", printable(str(e), 200), 1, [name])
+            return False
+        return True
+
+    def _add(self, rule: str, message: str, count: int, ids: list[str]) -> None:
+        named = tuple(printable(str(name)) for name in ids[:MAX_IDS])
+        self.violations.append(Violation(self.run_id, rule, message, count, named))
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

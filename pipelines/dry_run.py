@@ -1,0 +1,81 @@
+"""What an audit would do, and what it would need: the listing and the first bytes of each file, and nothing written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..transforms.failures import MediaError, UsageError, printable
+from ..transforms.media.sniff import sniff
+from ..transforms.runs import unfinished_run
+from ..transforms.sources import Planned, is_local
+from ..transforms.staging import read_head
+from ..transforms.store import OutputStore
+from .jobs import make_plan, run_key
+from .options import AuditConfig
+
+ROW_BYTES = 1_500
+"""Bytes of tables a file and clip, compressed: measured on media/dev, rounded up."""
+PARENT_BYTES = 900 << 20
+"""Memory of the parent before it holds a clip: torch, Beam, Arrow and the models."""
+CHILD_BYTES = 350 << 20
+"""Memory of a decoder child on a 1080p file."""
+BYTES_A_SECOND = 250_000
+"""Of compressed film (2 Mbit/s), to guess at hours before anything is opened."""
+
+
+def dry_run(config: AuditConfig) -> int:
+    """Prints what would be done, the bytes, and the disk and memory needed; returns the exit code."""
+    store = OutputStore(config.output)
+    run = unfinished_run(store, run_key(config)) if store.exists("_runs") else None
+    plan = make_plan(config, store)
+    kinds: Counter[str] = Counter()
+    staged = largest = media_bytes = 0
+    with ThreadPoolExecutor(8) as threads:
+        for entry, kind in zip(plan.entries, threads.map(_kind, plan.entries), strict=True):
+            kinds[kind] += 1
+            if not kind.startswith(("skipped", "failed")):
+                media_bytes += entry.file.size_bytes
+                if entry.file.member is not None or not is_local(entry.file):
+                    staged += entry.file.size_bytes
+                    largest = max(largest, entry.file.size_bytes)
+    media = sum(n for kind, n in kinds.items() if not kind.startswith(("skipped", "failed")))
+    clips = max(media, round(media_bytes / BYTES_A_SECOND / config.reading.sampling.every_seconds))
+    spool = min(staged, largest * (config.reading.decoders + 12))
+    memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + (config.reading.decoders + 1) * CHILD_BYTES
+    console = Console(width=120)
+    table = Table(title="What would be done", title_justify="left", show_edge=False, show_header=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
+    if run is not None:
+        table.add_row("first: the rest of run", run.run_id)
+    for kind, number in sorted(kinds.items()):
+        table.add_row(escape(printable(kind)), f"{number} files")
+    table.add_row("already in the tables", f"{plan.already_done} files")
+    table.add_row("bytes of media to read", f"{media_bytes:,} bytes")
+    table.add_row("units of work, waves", f"{plan.units}, {-(-plan.units // config.wave_size)}")
+    table.add_row("detectors", ", ".join(d.name for d in config.detectors))
+    table.add_row("disk for tables, about", f"{(media + clips) * ROW_BYTES:,} bytes")
+    table.add_row("disk for staged files, at most", f"{spool:,} bytes")
+    table.add_row("memory, about", f"{memory / (1 << 30):.1f} GiB")
+    console.print(table)
+    return 0
+
+
+def _kind(entry: Planned) -> str:
+    if entry.outcome is not None:
+        told = entry.outcome.failure.error_class if entry.outcome.failure else entry.outcome.skipped_reason
+        return f"{entry.outcome.status}: {told}"
+    try:
+        kind = sniff(read_head(entry.file))
+    except MediaError as error:
+        return f"failed: {error.error_class}"
+    except UsageError:
+        return "failed: unreadable"
+    if kind.media_type is None:
+        return f"skipped: {kind.reason}"
+    return "failed: unsupported_format" if kind.unsupported else kind.media_type

@@ -1,0 +1,222 @@
+"""An audit from beginning to end: finish what was begun, list, plan, work in waves, publish, say what was found.
+
+The order is what makes a command restartable at any instant: an unfinished run's frozen plan comes before any new
+listing, each wave commits before the next begins, and the summary, written last, is what ends a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import apache_beam as beam
+import duckdb
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from rich.console import Console
+from rich.markup import escape
+
+from ..transforms import uris
+from ..transforms.commit import CommitUnits, unit_key
+from ..transforms.failures import WorldError
+from ..transforms.listing import ListingOptions, list_sources, secret_addresses
+from ..transforms.plan import Plan, SortedIds, UnitLimits, plan_media
+from ..transforms.publish import publish
+from ..transforms.records import MediaFile, MediaOutcome, MediaResult
+from ..transforms.runs import (
+    Run,
+    committed_ids,
+    create_run,
+    next_slot,
+    pending_units,
+    plan_of,
+    resume_key,
+    unfinished_run,
+)
+from ..transforms.sources import Planned
+from ..transforms.store import OutputStore, open_store
+from .audit import ScoreMedia, pool_of
+from .options import AuditConfig
+from .progress import live_progress
+from .query import connect
+from .report import print_summary, summarise, summary_html, write_page
+
+MAX_ERROR_SHARE = 0.01
+SPOOL_PREFIX = "deephotlink-spool-"
+
+
+def audit_archive(config: AuditConfig) -> int:
+    """Runs the audit; returns the command's exit code.
+
+    Raises:
+        UsageError: a source, the output or an option cannot be used as given.
+        WorldError: storage or disk failed; the same command again goes on.
+    """
+    console = Console(quiet=config.quiet, width=None if sys.stdout.isatty() else 120)
+    errors = Console(stderr=True, quiet=config.quiet)
+    store, warning = open_store(config.output)
+    if warning:
+        errors.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)
+    pool_of(config.reading)  # says at once where `--sandbox=require` cannot be had
+    key = run_key(config)
+    runs: list[Run] = []
+    with spool_folder() as spool:
+        while (run := unfinished_run(store, key)) is not None:
+            left = len(pending_units(store, run))
+            errors.print(f"going on with run {run.run_id}: {left} of {run.units} units are left", highlight=False)
+            finish_run(config, store, run, spool)
+            runs.append(run)
+        slot = next_slot(store, key)
+        plan = make_plan(config, store)
+        if plan.duplicates:
+            errors.print(f"{plan.duplicates} files are listed more than once: each is audited once", highlight=False)
+        if plan.entries:
+            run = start_run(config, store, plan, key, slot)
+            finish_run(config, store, run, spool)
+            runs.append(run)
+    tables = connect(config.output)
+    summary = summarise(tables)
+    wrong = detector_errors(tables, [run.run_id for run in runs])
+    write_page(store, "summary.html", summary_html(summary))
+    if config.as_json:
+        print(json.dumps({**summary.as_json(), "runs": [run.run_id for run in runs], "detector_errors": wrong}))
+    elif not runs:
+        console.print(f"Nothing is left to do: {plan.already_done} files are in the tables already.\n", highlight=False)
+    print_summary(summary, console, config.output)
+    too_many = {name: share for name, share in wrong.items() if share > MAX_ERROR_SHARE}
+    for name, share in too_many.items():
+        print(f"deephotlink: {name} failed on {share:.1%} of its items: see evidence, detector_error", file=sys.stderr)
+    return 1 if too_many else 0
+
+
+def run_key(config: AuditConfig) -> str:
+    """What makes a command the same command: its sources and whatever may change a plan or a logit."""
+    sources = [canonical(source) for source in config.sources]
+    kind = "retry" if config.retry_failures else "audit"
+    return resume_key(sources, config.fingerprint, identity=config.identity, limit=config.limit, kind=kind)
+
+
+def canonical(source: str) -> str:
+    """A source as a run's key knows it: without secrets, and the same from whatever folder it is named."""
+    if uris.is_remote(source):
+        return uris.escape(uris.split_remote(source)[0])
+    return uris.canonical_local(uris.local_path(source))
+
+
+def make_plan(config: AuditConfig, store: OutputStore) -> Plan:
+    """The listing, less what is done.
+
+    Raises:
+        UsageError: a source is missing or holds nothing.
+    """
+    done = SortedIds.from_batches(committed_ids(store, config.fingerprint, not config.retry_failures))
+    listed = list_sources(config.sources, ListingOptions((config.output,), config.identity))
+    return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit)
+
+
+def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slot: int) -> Run:
+    return create_run(
+        store,
+        plan.entries,
+        resume_key=key,
+        fingerprint=config.fingerprint,
+        calibration_id=config.calibration.calibration_id,
+        kind="retry" if config.retry_failures else "audit",
+        settings={**config.provenance(), "sandbox": pool_of(config.reading).sandbox_in_force},
+        slot=slot,
+    )
+
+
+def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -> None:
+    """Works off the units of a run that nobody has committed, wave by wave, and publishes them."""
+    pending = pending_units(store, run)
+    done = run.planned - len(plan_of(store, run, pending)) if pending else run.planned
+    secrets = dict(secret_addresses(config.sources)) if pending else {}
+    with live_progress(run.planned, done, config.quiet):
+        for start in range(0, len(pending), config.wave_size):
+            units = pending[start : start + config.wave_size]
+            elements = [with_secret(planned, secrets) for planned in plan_of(store, run, units)]
+            run_wave(config, store, run, elements, spool)
+            publish(store, run)
+    publish(store, run, complete=True)
+
+
+def with_secret(planned: tuple[MediaFile, MediaOutcome | None], secrets: Mapping[str, str]) -> Planned:
+    """The plan holds no secrets: an address that needs one is put back from the sources that were named now."""
+    file, outcome = planned
+    address = secrets.get(file.shard or file.uri)
+    return Planned(replace(file, fetch_uri=address) if address else file, outcome)
+
+
+def run_wave(config: AuditConfig, store: OutputStore, run: Run, elements: Sequence[Planned], spool: Path) -> None:
+    """One Beam job: some whole units of the plan, scored and committed."""
+    score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool))
+    try:
+        with make_pipeline(config.beam_args) as pipeline:
+            _ = (
+                pipeline
+                | "Plan" >> beam.Create(elements)
+                | "ScoreMedia" >> score
+                | "KeyByUnit" >> beam.Map(_by_unit).with_output_types(tuple[str, MediaResult])
+                | "GroupByUnit" >> beam.GroupByKey()
+                | "CommitUnits" >> CommitUnits(store, run)
+            )
+    except Exception as error:
+        raise world_fault(error) or error from None
+
+
+def _by_unit(result: MediaResult) -> tuple[str, MediaResult]:
+    return unit_key(result.outcome.file.unit), result
+
+
+def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
+    """The user's runner where one is named; else FnApiRunner in this process: DirectRunner would first try to download
+    another one, and may hang on it."""
+    options = PipelineOptions(list(beam_args))
+    if any(arg.split("=")[0] == "--runner" for arg in beam_args):
+        return beam.Pipeline(options=options)
+    return beam.Pipeline(runner=FnApiRunner(), options=options)
+
+
+def world_fault(error: BaseException | None) -> WorldError | None:
+    """The WorldError inside what a runner made of it: Beam re-raises faults of a step as text."""
+    while error is not None:
+        text = str(error) if isinstance(error, WorldError) else None
+        for line in str(error).splitlines()[::-1]:
+            text = text or (line.partition("WorldError: ")[2] or None)
+        if text is not None:
+            return WorldError(text.partition(" [while running")[0])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def detector_errors(tables: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, float]:
+    """Share of each detector's items on which it raised, over these runs; detectors that never did are left out."""
+    rows = tables.execute(
+        "select detector, count(*) filter (abstained = 'detector_error') / count(*) as share from evidence "
+        "where list_contains(?, run_id) group by 1 having share > 0 order by 1",
+        [list(runs)],
+    ).fetchall()
+    return {str(name): float(share) for name, share in rows}
+
+
+@contextmanager
+def spool_folder() -> Iterator[Path]:
+    """A folder of our own for staged files; those of processes that were killed are removed on the way."""
+    parent = Path(tempfile.gettempdir())
+    for stale in parent.glob(f"{SPOOL_PREFIX}*"):
+        pid = stale.name.removeprefix(SPOOL_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{SPOOL_PREFIX}{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,323 @@
+"""Makes media by code, through ffmpeg: for the sample archive and for the tests. Equal arguments give equal bytes.
+
+No media is kept in the repository; the one face is matplotlib's sample portrait of Grace Hopper (public domain).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import wave
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+Pattern = Literal["testsrc2", "noise", "bars", "scene", "barcode"]
+SoundKind = Literal["tone", "noise", "speechlike", "silence"]
+
+BARCODE_BITS = 16
+_SOURCES = {
+    "testsrc2": "testsrc2",
+    "bars": "smptebars",
+    "scene": "mandelbrot",
+    "noise": "color",  # the noise is laid over it by a filter
+}
+_VIDEO_CODECS = {
+    ".webm": "libvpx-vp9",
+    ".avi": "mpeg4",
+    ".wmv": "wmv2",
+    ".ogv": "libtheora",
+    ".mpg": "mpeg2video",
+    ".flv": "flv",
+    ".gif": "gif",
+}
+_SOUND_CODECS = {
+    ".webm": "libopus",
+    ".ogv": "libvorbis",
+    ".avi": "libmp3lame",
+    ".wmv": "wmav2",
+    ".mpg": "mp2",
+    ".flac": "flac",
+    ".mp3": "libmp3lame",
+    ".ogg": "libvorbis",
+    ".opus": "libopus",
+    ".wav": "pcm_s16le",
+    ".aiff": "pcm_s16be",
+}
+# No encoder versions, dates or random numbers in the files, and one thread: the same bytes on every machine of a kind.
+_EXACT: dict[str, Any] = {
+    "fflags": "+bitexact",
+    "flags:v": "+bitexact",
+    "flags:a": "+bitexact",
+    "threads": 1,
+    "loglevel": "error",
+}
+
+
+def make_sound(seconds: float, rate: int = 16_000, kind: SoundKind = "speechlike", seed: int = 0) -> np.ndarray:
+    """float32 [S] in [-1, 1], mono at `rate` Hz. `speechlike` has syllables, pauses, a gliding pitch and formants."""
+    samples = round(seconds * rate)
+    time = np.arange(samples) / rate
+    rng = np.random.default_rng(seed)
+    if kind == "silence":
+        return np.zeros(samples, np.float32)
+    if kind == "tone":
+        return (0.4 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+    if kind == "noise":
+        return rng.uniform(-0.3, 0.3, samples).astype(np.float32)
+    pitch = 120 * (1 + 0.15 * np.sin(2 * np.pi * 0.4 * time) + 0.05 * np.sin(2 * np.pi * 1.7 * time))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    formant = 600 + 250 * np.sin(2 * np.pi * 1.1 * time) + 100 * np.sin(2 * np.pi * 2.9 * time)
+    voice = np.zeros(samples)
+    for harmonic in range(1, 25):
+        frequency = harmonic * pitch
+        gain = np.exp(-(((frequency - formant) / 200) ** 2)) + 0.4 * np.exp(-(((frequency - 1700) / 350) ** 2))
+        voice += (gain + 0.05 / harmonic) * np.sin(harmonic * phase) * (frequency < 0.45 * rate)
+    breath = 0.02 * rng.standard_normal(samples)
+    envelope = speech_envelope(time, seed)
+    voice = envelope * (voice / max(1.0, float(np.abs(voice).max(initial=0))) + breath)
+    room = 0.0008 * rng.standard_normal(samples)  # a true recording is never digitally silent
+    return np.clip(0.7 * voice + room, -1, 1).astype(np.float32)
+
+
+def speech_envelope(time_seconds: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Loudness in [0, 1] of `make_sound(kind="speechlike")` at these moments: about four syllables a second."""
+    rng = np.random.default_rng(seed + 1)
+    envelope = np.zeros(len(time_seconds))
+    start, end = 0.15, float(time_seconds.max(initial=0)) + 1
+    while start < end:
+        length = rng.uniform(0.12, 0.28)
+        inside = (time_seconds - start) / length
+        shape = np.where((inside > 0) & (inside < 1), np.sin(np.pi * np.clip(inside, 0, 1)) ** 2, 0)
+        envelope = np.maximum(envelope, rng.uniform(0.5, 1) * shape)
+        start += length + (rng.uniform(0.3, 0.7) if rng.random() < 0.25 else rng.uniform(0.01, 0.08))
+    return envelope
+
+
+def barcode_frames(count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3] frames whose number `read_barcode` finds again, also after scaling and lossy coding."""
+    width, height = size
+    columns = np.arange(width) * 8 // width
+    rows = np.arange(height) * 2 // height
+    bits = rows[:, None] * 8 + columns[None, :]
+    for number in range(count):
+        grey = np.where((number >> bits) & 1, 220, 35).astype(np.uint8)
+        yield np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def read_barcode(frame: np.ndarray) -> int:
+    """The number of a `barcode` frame, uint8 [H, W, 3] in display orientation, at any scale."""
+    height, width = frame.shape[:2]
+    number = 0
+    for bit in range(BARCODE_BITS):
+        y, x = height * (2 * (bit // 8) + 1) // 4, width * (2 * (bit % 8) + 1) // 16
+        if frame[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].mean() > 127:
+            number |= 1 << bit
+    return number
+
+
+def make_video(
+    path: Path,
+    seconds: float = 2,
+    fps: float = 10,
+    size: tuple[int, int] = (192, 144),
+    codec: str | None = None,
+    gop: int | None = None,
+    audio: bool | SoundKind | np.ndarray = False,
+    options: Mapping[str, Any] | None = None,
+    pattern: Pattern = "testsrc2",
+    rotate: int = 0,
+    tags: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a video; the container follows the suffix of `path`, the codec too unless named.
+
+    `size` is (width, height) as displayed. `rotate`: degrees clockwise that a player has to turn the stored picture
+    (mp4 and mov). `audio`: a kind, True for `speechlike`, or float32 [S] at 16 kHz. `options`: ffmpeg output options;
+    `vf` among them is applied to the frames (`{"vf": "setpts='…'", "fps_mode": "vfr"}` makes a variable rate). `tags`:
+    container tags (mp4 takes any with `{"movflags": "+use_metadata_tags"}`). Raises `ffmpeg.Error`, whose `stderr` has
+    ffmpeg's own words.
+    """
+    if pattern == "barcode":
+        frames: Iterator[np.ndarray] | str = barcode_frames(round(seconds * fps), size)
+    else:
+        frames = f"{_SOURCES[pattern]}=size={size[0]}x{size[1]}:rate={fps}"
+        frames += ":end_pts=1000" if pattern == "scene" else f":duration={seconds}"
+    extra = dict(options or {})
+    if pattern == "noise":
+        extra["vf"] = ",".join(filter(None, ["noise=alls=100:allf=t:all_seed=7", extra.get("vf")]))
+    return encode(path, frames, seconds, fps, size, codec, gop, audio, extra, rotate, tags)
+
+
+def encode(
+    path: Path,
+    frames: Iterator[np.ndarray] | str,
+    seconds: float,
+    fps: float,
+    size: tuple[int, int],
+    codec: str | None = None,
+    gop: int | None = None,
+    audio: bool | SoundKind | np.ndarray = False,
+    options: Mapping[str, Any] | None = None,
+    rotate: int = 0,
+    tags: Mapping[str, str] | None = None,
+) -> Path:
+    """`make_video` of given frames: uint8 [H, W, 3] RGB arrays, or the description of an ffmpeg source."""
+    path, extra = Path(path), dict(options or {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    filters = [str(extra.pop("vf"))] if extra.get("vf") else []
+    filters += {90: ["transpose=cclock"], 180: ["hflip,vflip"], 270: ["transpose=clock"]}.get(rotate, [])
+    codec = codec or _VIDEO_CODECS.get(path.suffix.lower(), "libx264")
+    extra = {**({"vf": ",".join(filters)} if filters else {}), **_video_options(codec), **extra}
+    if gop is not None:
+        extra["g"] = gop
+    if isinstance(frames, str):
+        source, raw = ffmpeg.input(frames, f="lavfi", t=seconds), None
+    else:
+        source = ffmpeg.input("pipe:", f="rawvideo", pix_fmt="rgb24", s=f"{size[0]}x{size[1]}", r=fps)
+        raw = b"".join(np.ascontiguousarray(frame, np.uint8).tobytes() for frame in frames)
+    with tempfile.TemporaryDirectory(prefix="deephotlink-making-") as scratch:
+        streams = [source.video]
+        if audio is not False:
+            streams.append(ffmpeg.input(_write_wav(Path(scratch) / "sound.wav", audio, seconds)).audio)
+            extra.setdefault("c:a", _SOUND_CODECS.get(path.suffix.lower(), "aac"))
+        if rotate:
+            plain = Path(scratch) / f"plain{path.suffix}"
+            _run(streams, plain, {"c:v": codec, **extra}, {}, raw)
+            # The matrix turns counter-clockwise by the number given; it is an option of the input since ffmpeg 6.
+            turned = ffmpeg.input(str(plain), **{"display_rotation:v:0": -rotate})
+            _run(
+                [turned], path, {"c": "copy", **{key: extra[key] for key in ("movflags",) if key in extra}}, tags or {}
+            )
+        else:
+            _run(streams, path, {"c:v": codec, **extra}, tags or {}, raw)
+    return path
+
+
+def make_audio(
+    path: Path,
+    seconds: float = 3,
+    rate: int = 16_000,
+    kind: SoundKind = "speechlike",
+    options: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Writes a sound file without video; container and codec follow the suffix (.wav, .flac, .mp3, .m4a, .ogg, …)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="deephotlink-making-") as scratch:
+        wav = _write_wav(Path(scratch) / "sound.wav", make_sound(seconds, rate, kind, seed), seconds, rate)
+        codec = {"c:a": _SOUND_CODECS.get(path.suffix.lower(), "aac"), **(options or {})}
+        _run([ffmpeg.input(wav)], path, codec, tags or {})
+    return path
+
+
+def remux(source: Path, path: Path, options: Mapping[str, Any] | None = None) -> Path:
+    """Writes the same streams into another container; the packets stay as they are."""
+    _run([ffmpeg.input(f"file:{source}")], Path(path), {"c": "copy", **(options or {})}, {})
+    return Path(path)
+
+
+def make_gif(path: Path, seconds: float = 1.5, fps: float = 8, size: tuple[int, int] = (120, 90)) -> Path:
+    """Writes an animated GIF."""
+    return make_video(path, seconds, fps, size, codec="gif")
+
+
+def make_face_video(
+    path: Path,
+    seconds: float = 3,
+    fps: float = 25,
+    size: tuple[int, int] = (320, 240),
+    speech: bool = True,
+    sound_shift_seconds: float = 0.0,
+    codec: str | None = None,
+    gop: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    rotate: int = 0,
+    tags: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Writes a portrait that moves, zooms and, with `speech`, opens its mouth in step with a speech-like sound.
+
+    `sound_shift_seconds` > 0 plays the sound later than the mouth moves. Without `speech` there is no sound.
+    """
+    audio: bool | np.ndarray = False
+    if speech:
+        audio = np.roll(make_sound(seconds, 16_000, "speechlike", seed), round(sound_shift_seconds * 16_000))
+    frames = face_frames(round(seconds * fps), fps, size, speech, seed)
+    return encode(path, frames, seconds, fps, size, codec, gop, audio, options, rotate, tags)
+
+
+# Centre of the mouth and its half width, pixels of the 512x600 portrait.
+_MOUTH = (270.0, 278.0, 36.0)
+_FACE = (267.0, 225.0)
+
+
+def portrait() -> Image.Image:
+    """matplotlib's sample picture of Grace Hopper, 512x600 RGB (by James S. Davis, US Navy: public domain)."""
+    # By path: importing matplotlib takes a second and writes a font cache.
+    spec = find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the sample face is a file of matplotlib, which is not installed")
+    with Image.open(Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg") as image:
+        return image.convert("RGB")
+
+
+def face_frames(count: int, fps: float, size: tuple[int, int], speech: bool, seed: int = 0) -> Iterator[np.ndarray]:
+    """uint8 [H, W, 3]: the portrait, swaying; the face is about half as high as the picture."""
+    closed = portrait()
+    width, height = size
+    x, y, half = _MOUTH
+    openness = speech_envelope(np.arange(count) / fps, seed) if speech else np.zeros(count)
+    for number in range(count):
+        time, image = number / fps, closed
+        if openness[number] > 0.02:
+            mask = Image.new("L", closed.size)
+            drop = half * 0.6 * openness[number]
+            ImageDraw.Draw(mask).ellipse((x - half * 0.75, y - drop * 0.4, x + half * 0.75, y + drop), fill=235)
+            image = closed.copy()
+            image.paste((38, 14, 16), mask=mask.filter(ImageFilter.GaussianBlur(2)))
+        # Portrait pixels a frame pixel: as much of the picture as never shows its edge.
+        zoom = min(348 / height, 440 / width) * (1 + 0.06 * np.sin(0.9 * time))
+        left = _FACE[0] + 18 * np.sin(1.3 * time + seed) - zoom * width / 2
+        top = _FACE[1] + 12 * np.sin(1.9 * time) - zoom * height / 2
+        turned = image.transform(size, Image.Transform.AFFINE, (zoom, 0, left, 0, zoom, top), Image.Resampling.BILINEAR)
+        yield np.asarray(turned)
+
+
+def _video_options(codec: str) -> dict[str, Any]:
+    options: dict[str, Any] = {} if codec == "gif" else {"pix_fmt": "yuv420p"}
+    if codec == "libx264":
+        options["preset"] = "veryfast"
+    elif codec == "libx265":
+        options.update({"preset": "ultrafast", "x265-params": "log-level=error:pools=1:frame-threads=1"})
+    elif codec == "libvpx-vp9":
+        options.update({"deadline": "realtime", "cpu-used": 8})
+    return options
+
+
+def _write_wav(path: Path, audio: bool | SoundKind | np.ndarray, seconds: float, rate: int = 16_000) -> str:
+    if isinstance(audio, (bool, str)):
+        audio = make_sound(seconds, rate, "speechlike" if isinstance(audio, bool) else audio)
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes((np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
+    return str(path)
+
+
+def _run(
+    streams: list[Any], path: Path, options: Mapping[str, Any], tags: Mapping[str, str], raw: bytes | None = None
+) -> None:
+    extra = {**_EXACT, **options}
+    for number, (key, value) in enumerate(tags.items()):
+        extra[f"metadata:g:{number}"] = f"{key}={value}"
+    # `file:` so that no name is taken for an option or a protocol (a leading dash, a colon).
+    command = ffmpeg.output(*streams, f"file:{path}", **extra).overwrite_output()
+    command.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), input=raw, capture_stdout=True, capture_stderr=True)

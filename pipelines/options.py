@@ -1,0 +1,193 @@
+"""What an audit was asked to do, parsed once. Nothing below this room sees argparse."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from .. import __version__
+from ..models.base import DetectorSpec
+from ..models.batches import best_device
+from ..models.calibration import Calibration, CalibrationError, load_calibration
+from ..models.registry import UnknownDetector, specs
+from ..transforms.clips import Sampling
+from ..transforms.failures import UsageError
+from ..transforms.media.protocol import Limits
+
+Sandbox = Literal["auto", "require", "off"]
+Identity = Literal["version", "content"]
+MiB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read and detectors are run: everything that the steps of the fused stage need to know."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    limits: Limits = field(default_factory=Limits)
+    sandbox: Sandbox = "auto"
+    decoders: int = 1
+    """Decoder children at a time."""
+    ahead_bytes: int = 256 * MiB
+    """Decoded clips that may wait for the detectors."""
+    device: str = "cpu"
+    max_bytes: int = 64 << 30
+    """Bytes of one file; larger ones end as `too_large`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditConfig:
+    sources: tuple[str, ...]
+    output: str
+    detectors: tuple[DetectorSpec, ...]
+    reading: Reading
+    calibration: Calibration
+    identity: Identity = "version"
+    limit: int | None = None
+    wave_size: int = 2
+    """Units of work (a minute or so each here) between two commits."""
+    unit_size: int = 16
+    """Media in a unit at most."""
+    retry_failures: bool = False
+    quiet: bool = False
+    as_json: bool = False
+    beam_args: tuple[str, ...] = ()
+
+    def fingerprint_of(self) -> dict[str, Any]:
+        """All that may change a logit; the calibration does not."""
+        return {
+            "sampling": asdict(self.reading.sampling),
+            "detectors": [[d.name, d.version, d.weights_sha256] for d in self.detectors],
+            "decoders": {"av": version("av"), "decord2": version("decord2")},
+            "limits": [self.reading.limits.max_pixels, self.reading.limits.max_duration_seconds],
+            "evidence": 1,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        text = json.dumps(self.fingerprint_of(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def provenance(self) -> dict[str, Any]:
+        """What the run's record says of how it was made. Holds no secret: no source with a query, no environment."""
+        packages = ("apache-beam", "av", "c2pa-python", "decord2", "numpy", "pyarrow", "torch")
+        return {
+            "deephotlink": __version__,
+            "packages": {name: version(name) for name in packages},
+            "fingerprint_of": self.fingerprint_of(),
+            "calibration": {"id": self.calibration.calibration_id, "data": self.calibration.data},
+            "sandbox_asked": self.reading.sandbox,
+            "device": self.reading.device,
+            "detectors": [
+                {"name": d.name, "family": d.family, "licence": d.licence, "weights": d.weights} for d in self.detectors
+            ],
+        }
+
+
+def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help="file, folder, glob, fsspec URI, tar or zip shard, or a listing")
+    add("--output", required=True, metavar="OUT", help="folder or fsspec URI for the tables")
+    add("--detectors", metavar="NAMES", help="comma-separated (default: every one that is ready)")
+    add("--calibration", metavar="FILE", help="calibration file (default: the conservative one)")
+    add("--clips", type=positive, metavar="N", help="at most N clips a file")
+    add("--frames", type=positive, metavar="N", help="frames a clip (default: what the detectors ask for)")
+    add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="a clip every so often (default 10)")
+    add("--short-side", type=positive, default=480, metavar="PX", help="scale frames down to this (default 480)")
+    add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same ones each time")
+    add("--dry-run", action="store_true", help="print what would be done and needed, and do nothing")
+    add("--identity", choices=("version", "content"), default="version", help="what makes a file the same file")
+    add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder children")
+    add("--retry-failures", action="store_true", help="put what failed before back into the plan")
+    add("--wave-size", type=positive, default=2, metavar="UNITS", help="units of work between two commits (default 2)")
+    add("--unit-size", type=positive, default=16, metavar="N", help="files in a unit of work at most (default 16)")
+    add("--decoders", type=positive, metavar="N", help="decoder children (default: cores less one, 1-8)")
+    add("--ahead-mib", type=positive, default=256, metavar="MIB", help="decoded clips that may wait (default 256)")
+    add("--device", default="auto", help="auto, cpu or cuda:N for the models (default auto)")
+    add("--quiet", action="store_true", help="print nothing but errors")
+    add("--json", action="store_true", dest="as_json", help="print one JSON object at the end, nothing else")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text}")
+    return number
+
+
+def positive_seconds(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number < 1e6:
+        raise argparse.ArgumentTypeError(f"expected seconds of 0.1 or more, got {text}")
+    return number
+
+
+def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditConfig:
+    """The parsed command as a frozen config.
+
+    Raises:
+        UsageError: an unknown detector, calibration or option; a device that is not there.
+    """
+    check_beam_args(beam_args)
+    try:
+        names = [n.strip() for n in args.detectors.split(",") if n.strip()] if args.detectors is not None else None
+        if names == []:
+            raise UsageError("expected detector names after --detectors, got none; see `deephotlink detectors`")
+        detectors = specs(names)
+        calibration = load_calibration(args.calibration)
+        device = best_device(args.device)
+    except (UnknownDetector, CalibrationError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot read the calibration file {args.calibration!r}: {error.strerror}") from error
+    return AuditConfig(
+        sources=tuple(args.sources),
+        output=args.output,
+        detectors=detectors,
+        reading=Reading(
+            sampling=Sampling(args.every, args.clips, args.frames, args.short_side),
+            sandbox=args.sandbox,
+            decoders=args.decoders or max(1, min(8, len(os.sched_getaffinity(0)) - 1)),
+            ahead_bytes=args.ahead_mib * MiB,
+            device=device,
+        ),
+        calibration=calibration,
+        identity=args.identity,
+        limit=args.limit,
+        wave_size=args.wave_size,
+        unit_size=args.unit_size,
+        retry_failures=args.retry_failures,
+        quiet=args.quiet or args.as_json,
+        as_json=args.as_json,
+        beam_args=tuple(beam_args),
+    )
+
+
+def check_beam_args(beam_args: Sequence[str]) -> None:
+    """Refuses an option that neither deephotlink nor Beam knows: Beam itself would silently ignore it.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in {PipelineOptions, *_subclasses(PipelineOptions)}:
+        if "_add_argparse_args" in vars(options):
+            try:
+                options._add_argparse_args(parser)
+            except argparse.ArgumentError:
+                continue  # two of Beam's option classes share a flag
+    _, unknown = parser.parse_known_args(list(beam_args))
+    if unknown:
+        raise UsageError(f"no option {unknown[0]!r}: neither deephotlink nor Beam knows it; see `deephotlink audit -h`")
+
+
+def _subclasses(kind: type) -> set[type]:
+    return {s for child in kind.__subclasses__() for s in {child, *_subclasses(child)}}

@@ -1,0 +1,114 @@
+"""SQL over the output: DuckDB with the tables and the views that people ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+import pyarrow as pa
+
+from ..transforms.failures import UsageError, printable
+from ..transforms.store import OutputStore
+from ..transforms.tables import TABLES
+
+_LATEST = """
+create view latest as
+with every_row as (
+    select media_id, run_id, 'scored' as outcome from scores
+    union all select media_id, run_id, 'failed' from failures
+), newest as (
+    select media_id, max(run_id) as run_id, arg_max(outcome, run_id) as outcome from every_row group by media_id
+)
+select newest.outcome, newest.media_id, newest.run_id, coalesce(s.run_date, f.run_date) as run_date,
+       coalesce(s.uri, f.uri) as uri, s.* exclude (media_id, run_id, run_date, uri),
+       f.stage, f.error_class, f.message
+from newest
+left join scores s on newest.outcome = 'scored' and s.media_id = newest.media_id and s.run_id = newest.run_id
+left join failures f on newest.outcome = 'failed' and f.media_id = newest.media_id and f.run_id = newest.run_id
+"""
+_TIMELINE = """
+create view timeline as
+select e.uri, e.start_seconds, e.end_seconds, e.family, e.detector, e.logit, e.abstained, e.clip_index, e.track_id,
+       e.detail, e.media_id, e.run_id, e.run_date
+from evidence e
+join (select media_id, max(run_id) as run_id from evidence group by media_id) newest using (media_id, run_id)
+order by e.uri, e.media_id, e.start_seconds nulls first, e.end_seconds, e.family, e.detector, e.clip_index, e.track_id
+"""
+_TO_RETRY = """
+create view to_retry as
+select f.* from failures f
+join (select media_id, max(run_id) as run_id from failures group by media_id) newest using (media_id, run_id)
+where not exists (select 1 from scores s where s.media_id = f.media_id and s.run_id >= f.run_id)
+order by f.uri
+"""
+
+
+def connect(out: str) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with their columns,
+    even where no file is there yet), `latest` (one row a media: its newest run's score, or its failure where that run
+    failed on it; `outcome` tells), `timeline` (the evidence of each media's newest run, in time) and `to_retry`
+    (failures of media that no later run has scored).
+
+    The views see what is published when they are made. SQL may read other files, such as a list of labels; it installs
+    nothing from the network.
+
+    Raises:
+        UsageError: there is no output there.
+    """
+    store = OutputStore(out, patience_seconds=15.0)
+    if not store.folders("_runs"):
+        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+    connection = open_duckdb(store)
+    # Scores first: a block that appears meanwhile then shows no score without its evidence.
+    for table, schema in reversed(TABLES.items()):
+        columns = schema.insert(1, pa.field("run_date", pa.date32()))
+        connection.register(f"_empty_{table}", columns.empty_table())
+        body = f"select * from _empty_{table}"
+        if files := published_files(store, table):
+            body += f" union all by name select * from {parquet_of(store, files, 'hive_partitioning = true')}"
+        connection.execute(f"create view {table} as {body}")
+    for view in (_LATEST, _TIMELINE, _TO_RETRY):
+        connection.execute(view)
+    return connection
+
+
+def run_query(out: str, sql: str) -> pa.Table:
+    """The rows of the last statement of `sql`; none of a statement such as `copy`.
+
+    Raises:
+        UsageError: DuckDB will not run it; one line.
+    """
+    with connect(out) as connection:
+        try:
+            relation = connection.sql(sql)
+            return pa.table({}) if relation is None else relation.to_arrow_table()
+        except duckdb.Error as e:
+            lines = [line for line in str(e).splitlines() if line.strip()]
+            raise UsageError(f"the query failed: {printable(lines[0] if lines else type(e).__name__)}") from e
+
+
+def open_duckdb(store: OutputStore) -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database that can read what lies in `store`."""
+    connection = duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "allow_community_extensions": "false", "TimeZone": "UTC"}
+    )
+    if not store.is_local:
+        connection.register_filesystem(store.filesystem())
+    return connection
+
+
+def published_files(store: OutputStore, table: str) -> list[str]:
+    return [name for name in store.list(table) if name.endswith(".parquet")]
+
+
+def parquet_of(store: OutputStore, names: Sequence[str], options: str = "") -> str:
+    """SQL for the rows of these files."""
+    quoted = ", ".join(f"'{_literal(store.path(name))}'" for name in names)
+    return f"read_parquet([{quoted}], union_by_name = true{', ' if options else ''}{options})"
+
+
+def _literal(path: str) -> str:
+    # DuckDB takes every name for a pattern.
+    for special in "[*?":
+        path = path.replace(special, f"\0{special}]")
+    return path.replace("\0", "[").replace("'", "''")

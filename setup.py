@@ -1,0 +1,58 @@
+"""Packaging. The repository root is the import package `deephotlink`, whatever the folder is called."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+ROOMS = ["pipelines", "transforms", "transforms.media", "models", "models.detectors", "models.embedded"]
+VERSION: dict[str, str] = {}
+exec((ROOT / "_version.py").read_text(), VERSION)  # noqa: S102  (our own file)
+
+REQUIRES = [
+    "apache-beam>=2.77,<2.80",
+    "av>=18,<19",
+    "c2pa-python>=0.38,<0.40",
+    "cryptography>=44",  # throw-away keys of the signed files of the sample archive
+    "decord2>=3.4,<4",
+    "duckdb>=1.5,<3",
+    "ffmpeg-python>=0.2",
+    "fsspec>=2026.4",
+    "imageio-ffmpeg>=0.8",
+    "joblib>=1.5",
+    "lz4>=4.4",
+    "matplotlib>=3.10",  # the public-domain portrait of the sample archive; later the plots of `evaluate`
+    "mtcnn>=1.0,<2",  # its weight files only; the package itself is never imported
+    "numpy>=2.1",
+    "pillow>=11",
+    "pyarrow>=20",
+    "pyseccomp>=0.1.2; sys_platform == 'linux'",
+    "rich>=14",
+    "scipy>=1.14",
+    "torch>=2.10",  # 2.10 closes the second hole in `weights_only=True` (CVE-2026-24747)
+]
+EXTRAS = {
+    "s3": ["s3fs"],
+    "gcs": ["gcsfs"],
+    "azure": ["adlfs"],
+    "http": ["aiohttp"],
+    "hub": ["huggingface-hub"],
+    "dev": ["mypy>=2", "psutil", "pytest>=9", "pytest-timeout", "ruff", "setuptools>=77"],
+}
+
+setup(
+    name="deephotlink",
+    version=VERSION["__version__"],
+    description="Screens video archives for deepfakes: Beam pipelines from stored media to Parquet authenticity scores",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["deephotlink", *[f"deephotlink.{room}" for room in ROOMS]],
+    package_dir={"deephotlink": "."},
+    package_data={"deephotlink": ["py.typed"], "deephotlink.models.embedded": ["*.json", "*.md"]},
+    script_name="setup.py",  # keeps this file itself out of the wheel
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["deephotlink = deephotlink.pipelines.cli:main"]},
+)

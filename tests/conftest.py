@@ -1,0 +1,57 @@
+"""Fixtures of all tests, and what happens to tests that need what is not there."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+"""Real material beside the repository; the suite passes without it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # One thread a process: the machines that run this have few cores, and the decoder children want them too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "needs_cuda" in item.keywords and not os.environ.get("FAIL_WITHOUT_CUDA") and not _has_cuda():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device (set FAIL_WITHOUT_CUDA to fail instead)"))
+        if "real" in item.keywords and not (SHARED / "MANIFEST.csv").is_file():
+            item.add_marker(
+                pytest.mark.skip(reason="no real material: there is no shared/MANIFEST.csv beside the repository")
+            )
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample archive, made once for all tests: to be read only (`shutil.copytree` it where a test changes it)."""
+    from deephotlink.pipelines.sample import make_sample
+
+    folder = tmp_path_factory.mktemp("sample") / "archive"
+    make_sample(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real material; only for tests marked `real`."""
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def manifest() -> list[dict[str, str]]:
+    """The rows of its MANIFEST.csv: `path` (below `shared`) and what is known of each file."""
+    with (SHARED / "MANIFEST.csv").open(newline="", encoding="utf-8") as rows:
+        return list(csv.DictReader(rows))

@@ -1,0 +1,116 @@
+"""The wheel holds all rooms and what they read, nothing else, and runs as installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+import deephotlink
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("pipelines", "transforms", "models")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree, in a folder of another name: building writes into the tree."""
+    copy = tmp_path_factory.mktemp("packaging") / "any name"
+    copy.mkdir()
+    ours = {
+        *ROOMS,
+        "tests",
+        "__init__.py",
+        "_version.py",
+        "py.typed",
+        "setup.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    }
+    left_out = shutil.ignore_patterns("__pycache__")
+    for name in sorted(ours):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=left_out)
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built offline, with the setuptools of the environment."""
+    pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools: pip install -e '.[dev]'")
+    work = tmp_path_factory.mktemp("wheel")
+    options = [
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--wheel-dir",
+        str(work),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *options, str(source)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [built] = work.glob("deephotlink-*.whl")
+    return zipfile.ZipFile(built)
+
+
+def package_files(wheel: zipfile.ZipFile) -> set[str]:
+    return {name.removeprefix("deephotlink/") for name in wheel.namelist() if name.startswith("deephotlink/")}
+
+
+def test_the_wheel_holds_every_module_and_data_file(source: Path, wheel: zipfile.ZipFile) -> None:
+    expected = {"__init__.py", "_version.py", "py.typed"}
+    for room in ROOMS:
+        expected |= {str(path.relative_to(source)) for path in (source / room).rglob("*.py")}
+    expected |= {
+        str(path.relative_to(source))
+        for path in (source / "models/embedded").iterdir()
+        if path.suffix not in ("", ".py")
+    }
+    assert package_files(wheel) == expected
+
+
+def test_nothing_else_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    others = {name for name in wheel.namelist() if not name.startswith("deephotlink/")}
+    assert all(name.startswith(f"deephotlink-{deephotlink.__version__}.dist-info/") for name in others), others
+    assert any(name.endswith("/LICENSE") for name in others)
+    [entry_points] = [wheel.read(name).decode() for name in others if name.endswith("entry_points.txt")]
+    assert "deephotlink = deephotlink.pipelines.cli:main" in entry_points
+
+
+def test_the_wheel_can_be_imported_from_where_it_lies(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    code = (
+        "import deephotlink, deephotlink.models.base, deephotlink.transforms.records, deephotlink.pipelines.making;"
+        "print(deephotlink.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert Path(done.stdout.strip()) == tmp_path / "deephotlink" / "__init__.py"
+
+
+def test_constraints_pin_every_requirement_once() -> None:
+    pins = [
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in ("", "#")
+    ]
+    names = [re.sub(r"[-_.]+", "-", name).lower() for name, _ in pins]
+    assert len(set(names)) == len(names)
+    wanted = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requires("deephotlink") or [] if "extra ==" not in line]
+    missing = {name for name in wanted if re.sub(r"[-_.]+", "-", name).lower() not in names}
+    assert not missing, f"constraints.txt lacks {sorted(missing)}"

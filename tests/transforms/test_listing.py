@@ -1,0 +1,395 @@
+"""Listing: every file that a user names, in whichever way, exactly once, with what is known about it."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+import zipfile
+from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import apache_beam as beam
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.util import assert_that, equal_to
+
+from deephotlink.transforms import listing, walk
+from deephotlink.transforms.failures import UsageError
+from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, secret_addresses
+from deephotlink.transforms.plan import SortedIds, plan_media
+from deephotlink.transforms.shards import ShardLimits
+from deephotlink.transforms.sources import Planned
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 4
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    root = tmp_path / "archive"
+    for name in ("b.mp4", "a film.mp4", ".hidden/c.mp4", "deep/er/d%20e.mov", "deep/f[1].mp4", "-rf"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(FILM + name.encode())
+    (root / "notes.txt").write_text("no film")
+    (root / "empty.mp4").touch()
+    return root
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    for name in ("a.mp4", "sub/b.mp4", "sub/deep/c.mp4", "sub/odd ?[1].mp4", "notes.txt"):
+        fs.pipe(f"/bucket/{name}", FILM + name.encode())
+    yield fs
+    fs.rm("/bucket", recursive=True)
+
+
+def rows(*sources: object, **options) -> list[Planned]:
+    return list(list_sources([str(source) for source in sources], ListingOptions(**options)))
+
+
+def told(entries: list[Planned], root: object = "") -> dict[str, str]:
+    """How each URI ends: `media`, a reason, or an error class."""
+    found = {}
+    for file, outcome in entries:
+        failure = outcome.failure if outcome else None
+        end = failure.error_class if failure else outcome.skipped_reason if outcome else "media"
+        assert file.uri not in found
+        assert failure is None or failure.stage == "listing"
+        found[file.uri.replace(f"{root}/", "") if root else file.uri] = str(end)
+    return found
+
+
+def test_a_folder_with_all_in_it(archive) -> None:
+    (archive / "loop").symlink_to("loop")
+    (archive / "gone").symlink_to("nowhere")
+    (archive / "again").symlink_to("deep")
+    (archive / "same.mp4").symlink_to("b.mp4")
+    os.mkfifo(archive / "fifo")
+    entries = rows(archive)
+    assert told(entries, archive) == {
+        "b.mp4": "media",
+        "a film.mp4": "media",
+        ".hidden/c.mp4": "media",
+        "deep/er/d%20e.mov": "media",
+        "deep/f[1].mp4": "media",
+        "-rf": "media",
+        "same.mp4": "media",
+        "notes.txt": "not_media",
+        "empty.mp4": "empty",
+        "loop": "not_a_file",
+        "gone": "broken_link",
+        "again": "linked_folder",
+        "fifo": "not_a_file",
+    }
+    assert len({entry.file.media_id for entry in entries}) == len(entries)
+    assert rows(archive) == entries
+    assert {entry.file.media_id for entry in rows(f"file://{archive}/")} == {e.file.media_id for e in entries}
+
+
+def test_our_own_output_is_left_out(archive) -> None:
+    (archive / "scores").mkdir()
+    (archive / "scores" / "x.mp4").write_bytes(FILM)
+    (archive / "scores.mp4").write_bytes(FILM)
+    names = told(rows(archive, exclude=(f"{archive}/scores/", "memory://elsewhere")), archive)
+    assert "scores/x.mp4" not in names and "scores.mp4" in names
+
+
+def test_several_sources_overlap_without_harm(archive) -> None:
+    plan = plan_media(list_sources([str(archive), f"{archive}/b.mp4", f"{archive}/*.mp4"]), SortedIds.from_batches([]))
+    assert len(plan.entries) == 8
+    assert plan.duplicates == 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.mp4", {"a film.mp4", "b.mp4", "empty.mp4"}),
+        ("**/*.mp4", {"a film.mp4", "b.mp4", "empty.mp4", ".hidden/c.mp4", "deep/f[1].mp4"}),
+        ("deep/**", {"deep/er/d%20e.mov", "deep/f[1].mp4"}),
+        ("?.mp4", {"b.mp4"}),
+        ("[ab]*.mp4", {"a film.mp4", "b.mp4"}),
+        ("deep/f[1].mp4", {"deep/f[1].mp4"}),
+    ],
+)
+def test_globs(archive, monkeypatch, pattern: str, names: set[str]) -> None:
+    assert set(told(rows(f"{archive}/{pattern}"), archive)) == names
+    monkeypatch.chdir(archive)
+    assert set(told(rows(pattern), archive)) == names
+
+
+def test_names_that_are_no_text(archive) -> None:
+    for name in (
+        b"\xff\xfe.mp4",
+        b"line\nbreak.mp4",
+        "\u202egpm.mp4".encode(),
+        b"\\xff\\xfe.mp4",
+        b"n" * 251 + b".mp4",
+    ):
+        with open(os.path.join(os.fsencode(archive), name), "wb") as f:
+            f.write(FILM)
+    entries = rows(archive)
+    names = told(entries, archive)
+    assert names["\\xff\\xfe.mp4"] == names["line\\x0abreak.mp4"] == names["\\u202egpm.mp4"] == "media"
+    assert names["\\x5cxff\\x5cxfe.mp4"] == names["n" * 251 + ".mp4"] == "media"
+    paths = {e.file.uri.rpartition("/")[2]: e.file.path_bytes for e in entries}
+    assert paths["\\xff\\xfe.mp4"] == os.fsencode(archive) + b"/\xff\xfe.mp4"
+    assert paths["b.mp4"] is None
+    for entry in entries:
+        entry.file.uri.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{}/nowhere", "no such file or folder"),
+        ("{}/nowhere/*.mp4", "no such file or folder"),
+        ("{}/*.nothing", "no file matches"),
+        ("{}/**x/a", "no valid pattern"),
+        ("", "an empty source"),
+        ("memory://bucket/nowhere", "no such file or folder"),
+        ("memory://bucket/*.nothing", "no file matches"),
+        ("nosuch://a/b", "cannot open nosuch:// sources"),
+        ("a\0b", "no such file or folder"),
+    ],
+)
+def test_sources_that_are_not_there(archive, memory, source: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as fault:
+        rows(source.format(archive))
+    assert "\n" not in str(fault.value)
+
+
+def test_nothing_at_all(tmp_path) -> None:
+    (tmp_path / "bare").mkdir()
+    with tarfile.open(tmp_path / "bare.tar", "w"):
+        pass
+    with zipfile.ZipFile(tmp_path / "bare.zip", "w"):
+        pass
+    for source in ("bare", "bare.tar", "bare.zip"):
+        with pytest.raises(UsageError, match="nothing to look at: no file in"):
+            rows(tmp_path / source)
+    assert told(rows(tmp_path), tmp_path) == {"bare.tar": "empty_archive", "bare.zip": "empty_archive"}
+
+
+def test_what_may_not_be_read(archive, monkeypatch) -> None:
+    """Permissions do not hold root back, so the system's answers are made here."""
+    scan, look = os.scandir, os.open
+    monkeypatch.setattr(walk.os, "scandir", lambda path: refuse(path) if b"deep" in path else scan(path))
+
+    def opened(path, *args, **more):
+        return refuse(path) if os.fsencode(path).endswith(b"b.mp4") else look(path, *args, **more)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(listing.os, "open", opened)
+    ends = told(rows(archive), archive)
+    assert ends["deep"] == ends["b.mp4"] == "unreadable"
+    assert ends["a film.mp4"] == "media"
+    monkeypatch.setattr(listing.os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match="the folder may not be read"):
+        rows(archive)
+
+
+def test_stores(memory) -> None:
+    everything = told(rows("memory://bucket"))
+    assert everything == {
+        "memory://bucket/a.mp4": "media",
+        "memory://bucket/notes.txt": "media",  # not opened here: its name says that it is no shard
+        "memory://bucket/sub/b.mp4": "media",
+        "memory://bucket/sub/deep/c.mp4": "media",
+        "memory://bucket/sub/odd ?[1].mp4": "media",
+    }
+    assert set(told(rows("memory://bucket/**/*.mp4"))) == {uri for uri in everything if "notes" not in uri}
+    assert set(told(rows("memory://bucket/s*/*.mp4"))) == {
+        "memory://bucket/sub/b.mp4",
+        "memory://bucket/sub/odd ?[1].mp4",
+    }
+    assert list(told(rows("memory://bucket/sub/odd ?[1].mp4"))) == ["memory://bucket/sub/odd ?[1].mp4"]
+    assert "memory://bucket/sub/b.mp4" not in told(rows("memory://bucket", exclude=("memory://bucket/sub",)))
+    by_name = {e.file.uri: e.file.media_id for e in rows("memory://bucket/a.mp4")}
+    assert by_name.items() <= {e.file.uri: e.file.media_id for e in rows("memory://bucket")}.items()
+
+
+def test_folders_of_the_web(archive) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(archive))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        ends = told(rows(f"{root}/deep/"))
+        globbed = told(rows(f"{root}/**/*.mp4"))
+        server.shutdown()
+    assert {unquote(uri) for uri in ends} == {unquote(f"{root}/deep/{n}") for n in ("er/d%2520e.mov", "f[1].mp4")}
+    assert {uri.removeprefix(root) for uri in globbed} >= {"/b.mp4", "/.hidden/c.mp4"}
+
+
+def write_listing(path: Path, uris: list[str], column: str = "uri") -> Path:
+    table = {"id": list(range(len(uris))), column: uris}
+    kind = path.name.partition(".")[2]
+    if kind == "parquet":
+        pq.write_table(pa.table(table), path)
+    elif kind.startswith(("jsonl", "ndjson")):
+        text = "".join(json.dumps({"id": i, column: uri}) + "\n" for i, uri in enumerate(uris))
+        path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
+    else:
+        out = io.StringIO()
+        csv.writer(out).writerows([["id", column], *([i, uri] for i, uri in enumerate(uris))])
+        path.write_bytes(("\ufeff" + out.getvalue()).encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.parquet", "l.jsonl", "l.ndjson", "l.jsonl.gz"])
+def test_listings(archive, memory, name: str) -> None:
+    uris = ["b.mp4", "./deep/f[1].mp4", f"{archive}/a film.mp4", "memory://bucket/a.mp4", "gone.mp4", "deep"]
+    path = write_listing(archive / name, [*uris, "memory://bucket/gone.mp4"])
+    assert told(rows(path), archive) == {
+        "b.mp4": "media",
+        "deep/f[1].mp4": "media",
+        "a film.mp4": "media",
+        "memory://bucket/a.mp4": "media",
+        "gone.mp4": "missing",
+        "deep": "not_a_file",
+        "memory://bucket/gone.mp4": "missing",
+    }
+    by_id = {e.file.uri: e.file.media_id for e in rows(archive)}
+    assert all(by_id.get(e.file.uri, e.file.media_id) == e.file.media_id for e in rows(path))
+
+
+def test_a_listing_in_a_store(memory) -> None:
+    memory.pipe("/bucket/l.csv", b"uri\na.mp4\nsub/b.mp4\n")
+    assert list(told(rows("memory://bucket/l.csv"))) == ["memory://bucket/a.mp4", "memory://bucket/sub/b.mp4"]
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.parquet", "l.jsonl"])
+def test_listings_without_a_column_uri(archive, name: str) -> None:
+    path = write_listing(archive / name, ["b.mp4"], column="path")
+    with pytest.raises(UsageError, match=r"has no column `uri`; its columns: id, path"):
+        rows(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("l.parquet", b"PAR1 not"), ("l.jsonl", b"{nope\n"), ("l.csv.gz", b"no gzip")]
+)
+def test_listings_that_are_none(archive, name: str, data: bytes) -> None:
+    (archive / name).write_bytes(data)
+    with pytest.raises(UsageError, match=name) as fault:
+        rows(archive / name)
+    assert "\n" not in str(fault.value)
+
+
+def make_shards(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as nested:
+        nested.writestr("x.mp4", FILM)
+    with tarfile.open(folder / "one.bin", "w") as tar:  # shards are known by their bytes, not by their names
+        for name in ("a.mp4", "d/b.mp4", "a.mp4", "\u202e.mp4"):
+            info = tarfile.TarInfo(name)
+            info.size = len(FILM)
+            tar.addfile(info, io.BytesIO(FILM))
+    with zipfile.ZipFile(folder / "two.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c.mp4", FILM)
+        archive.writestr("bomb.mp4", bytes(9 << 20))
+        archive.writestr("nested.zip", inner.getvalue())
+
+
+def test_shards_in_a_folder(tmp_path) -> None:
+    make_shards(tmp_path)
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "one.bin").read_bytes()[:2500])
+    (tmp_path / "all.tar.gz").write_bytes(gzip.compress((tmp_path / "one.bin").read_bytes()))
+    with zipfile.ZipFile(tmp_path / "text.docx", "w") as document:
+        document.writestr("[Content_Types].xml", "x")
+    entries = rows(tmp_path)
+    ends = Counter((e.file.uri.replace(f"{tmp_path}/", ""), next(iter(told([e]).values()))) for e in entries)
+    assert ends == {
+        ("one.bin", "shard"): 1,
+        ("tar://a.mp4::one.bin", "media"): 2,
+        ("tar://d/b.mp4::one.bin", "media"): 1,
+        ("tar://\\u202e.mp4::one.bin", "media"): 1,
+        ("two.zip", "shard"): 1,
+        ("zip://c.mp4::two.zip", "media"): 1,
+        ("zip://bomb.mp4::two.zip", "too_large"): 1,
+        ("zip://nested.zip::two.zip", "media"): 1,  # its first bytes are looked at when it is read
+        ("cut.tar", "damaged_archive"): 1,
+        ("tar://a.mp4::cut.tar", "media"): 1,
+        ("all.tar.gz", "unsupported_archive"): 1,
+        ("text.docx", "not_media"): 1,
+    } | {(uri, end): n for (uri, end), n in ends.items() if uri.startswith("tar://d/b.mp4::cut")}
+    assert len({e.file.media_id for e in entries}) == len(entries)
+    assert list_sources([str(tmp_path / "two.zip")])
+
+
+def test_a_shard_by_name_is_its_members(tmp_path) -> None:
+    make_shards(tmp_path)
+    files = [entry.file for entry in rows(tmp_path / "one.bin")]
+    assert [file.member for file in files] == ["a.mp4", "d/b.mp4", "a.mp4", "\\u202e.mp4"]
+    data = (tmp_path / "one.bin").read_bytes()
+    assert all(data[f.member_offset or 0 :][: f.size_bytes] == FILM for f in files)
+    assert all(f.shard == str(tmp_path / "one.bin") for f in files)
+    (again,) = rows(files[1].uri)  # a URI out of our own tables is a source too
+    assert again.file == files[1]
+    with pytest.raises(UsageError, match="no such member"):
+        rows(f"tar://nope::{tmp_path}/one.bin")
+    (tmp_path / "all.tgz").write_bytes(gzip.compress(data))
+    with pytest.raises(UsageError, match="unpack it"):
+        rows(tmp_path / "all.tgz")
+    assert "too_large" in told(rows(tmp_path / "two.zip", limits=ShardLimits(max_members=1))).values()
+
+
+def test_shards_in_a_store(tmp_path, memory) -> None:
+    make_shards(tmp_path)
+    memory.put(str(tmp_path / "one.bin"), "/bucket/shards/one.tar")
+    uris = Counter(entry.file.uri for entry in rows("memory://bucket/shards/one.tar"))
+    assert uris["tar://a.mp4::memory://bucket/shards/one.tar"] == 2
+    assert uris.total() == 4
+
+
+def test_identity_by_content(archive, memory, tmp_path) -> None:
+    make_shards(tmp_path / "shards")
+    (archive / "copy.mp4").write_bytes((archive / "b.mp4").read_bytes())
+    ids = {entry.file.uri.rpartition("/")[2]: entry.file.media_id for entry in rows(archive, identity="content")}
+    assert ids["b.mp4"] == ids["copy.mp4"] == hashlib.sha256(FILM + b"b.mp4").hexdigest()
+    members = rows(tmp_path / "shards", identity="content")
+    whole = hashlib.sha256(FILM).hexdigest()
+    assert [e.file.media_id for e in members if e.file.member == "c.mp4"] == [whole]  # deflated or not
+    assert [e.file.media_id for e in members if e.file.member == "a.mp4"] == [whole, whole]
+
+
+def test_a_touched_file_is_another_media(archive) -> None:
+    before = rows(archive / "b.mp4")[0].file
+    os.utime(archive / "b.mp4", ns=(5, 5))
+    after = rows(archive / "b.mp4")[0].file
+    assert (before.uri, after.version) == (after.uri, f"{after.size_bytes}-5")
+    assert before.media_id != after.media_id
+
+
+def test_secrets_can_be_put_back(tmp_path) -> None:
+    path = write_listing(tmp_path / "l.csv", ["https://u:pw@h/a.mp4?sig=1", "https://h/b.mp4", "c.mp4"])
+    found = dict(secret_addresses([str(path), "https://h/d.mp4?sig=2", str(tmp_path)]))
+    assert found == {"https://h/a.mp4": "https://u:pw@h/a.mp4?sig=1", "https://h/d.mp4": "https://h/d.mp4?sig=2"}
+
+
+def test_the_step(archive) -> None:
+    options = PipelineOptions(["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"])
+    with beam.Pipeline(options=options) as pipeline:
+        names = pipeline | ListMedia(str(archive)) | beam.Map(lambda file: file.uri.rpartition("/")[2])
+        assert_that(names, equal_to(["b.mp4", "a film.mp4", "c.mp4", "d%20e.mov", "f[1].mp4", "-rf"]))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("folder", ["bad", "c2pa"])
+def test_every_real_file_is_listed_once(folder: str) -> None:
+    if not (SHARED / folder).is_dir():
+        pytest.skip(f"no ../shared/{folder} here")
+    listed = Counter(entry.file.uri for entry in rows(SHARED / folder) if entry.file.member is None)
+    assert listed == Counter(str(path) for path in (SHARED / folder).rglob("*") if path.is_file())

@@ -1,0 +1,99 @@
+import hashlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deephotlink.pipelines.check import check_output
+from deephotlink.transforms.publish import publish, read_summary
+from deephotlink.transforms.runs import list_runs, pending_units
+from deephotlink.transforms.store import OutputStore
+from tests import committing
+from tests.committing import commit_all, finish, make_run
+
+
+@pytest.fixture
+def store(tmp_path):
+    return OutputStore(str(tmp_path))
+
+
+def parquet_of(store, table):
+    return [name for name in store.list(table) if name.endswith(".parquet")]
+
+
+def test_only_whole_blocks_are_seen_until_the_run_is_complete(store):
+    run = make_run(store, 67, 1)
+    commit_all(store, run, range(1, 67))
+    assert publish(store, run) == []
+    commit_all(store, run, [0])
+    tables = [name.split("/")[0] for name in publish(store, run)]
+    assert tables == ["evidence", "failures", "skipped", "scores"]
+    assert publish(store, run) == [] and len(parquet_of(store, "scores")) == 1
+    assert not store.exists(run.name("summary.json"))
+    made = publish(store, run, complete=True)
+    assert made[-1] == run.name("summary.json") and publish(store, run, complete=True) == []
+    name = f"scores/run_date={run.run_date}/{run.run_id}-block-000001.parquet"
+    assert name in made and name in parquet_of(store, "scores")
+
+
+def test_a_run_with_units_missing_is_not_complete(store):
+    run = make_run(store)
+    commit_all(store, run, [0])
+    with pytest.raises(RuntimeError, match="2 of 3 units"):
+        publish(store, run, complete=True)
+
+
+def test_the_summary_counts_what_is_there(store):
+    run = finish(store, make_run(store, 3, 4))
+    summary = read_summary(store, run)
+    assert summary["rows"] == {"evidence": 24, "failures": 2, "scores": 8, "skipped": 2}
+    assert summary["verdicts"] == {"authentic": 8} and summary["failures"] == {"damaged": 2}
+    assert summary["skipped"] == {"not_media": 2} and summary["planned"] == 12 and summary["units"] == 3
+    assert summary["run"]["run_id"] == run.run_id and summary["run"]["versions"]["python"]
+
+
+def test_an_empty_table_has_no_file(store):
+    finish(store, make_run(store, 1, 2))
+    assert [len(parquet_of(store, table)) for table in ("scores", "evidence", "failures", "skipped")] == [1, 1, 0, 0]
+
+
+def test_publishing_again_makes_the_same_bytes(store):
+    run = finish(store, make_run(store, 2, 6))
+    files = {
+        name: store.read(name) for table in ("scores", "evidence", "failures") for name in parquet_of(store, table)
+    }
+    for name in [*files, *store.list(run.name("published"))]:
+        Path(store.path(name)).unlink()
+    assert check_output(store.root)
+    assert set(publish(store, run, complete=True)) >= set(files)
+    assert all(store.read(name) == data for name, data in files.items())
+
+
+def test_two_racing_commands_killed_again_and_again_do_everything_once(tmp_path):
+    out = tmp_path / "out"
+    script = [sys.executable, committing.__file__, str(out), "80", "24"]
+    units: dict[str, str] = {}
+    looks = 0
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as killer:
+        while killer.poll() is None:
+            time.sleep(0.3)
+            for path in out.glob("_runs/*/units/unit-*.parquet"):
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                assert units.setdefault(str(path), digest) == digest
+            if list(out.glob("_runs/*/plan.parquet")):
+                assert check_output(str(out)) == []
+                looks += 1
+        kills, finished = map(int, killer.stdout.read().split())
+    assert killer.returncode == 0 and kills >= 24 and finished >= 1 and looks >= 5
+    store = OutputStore(str(out))
+    for path, digest in units.items():
+        assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
+    assert check_output(str(out)) == []
+    runs = list_runs(store)
+    assert len({(run.resume_key, run.slot) for run in runs}) == len(runs)
+    done = [run for run in runs if store.exists(run.name("summary.json"))]
+    assert len(done) == finished and all(not pending_units(store, run) for run in done)
+    store.sweep()
+    assert not list(out.rglob(".tmp-*"))

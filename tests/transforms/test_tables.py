@@ -1,0 +1,135 @@
+import dataclasses
+from datetime import date
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from deephotlink.models.base import FAMILIES
+from deephotlink.transforms.records import ClipFailure, Failure, MediaFile, MediaOutcome, MediaResult
+from deephotlink.transforms.runs import Run
+from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.tables import (
+    PARTITIONING,
+    TABLES,
+    escape_uri,
+    explode_unit_tables,
+    plan_from_table,
+    plan_to_table,
+    to_parquet,
+    unit_table,
+)
+from tests.committing import SCORED_AT, finish, make_file, make_result, make_run
+
+RUN = Run("20261123T120000Z-00000000", date(2026, 11, 23), "key", 1, "print", 6, 1, "default-1")
+
+
+def test_every_column_of_the_contract_is_there():
+    common = ["run_id", "media_id", "uri"]
+    contract = {
+        "scores": ["size_bytes", "media_type", "duration_seconds", "authenticity", "verdict"]
+        + [f"{family}_authenticity" for family in FAMILIES]
+        + ["reasons", "clips_planned", "clips_assessed", "assessed_seconds", "faces", "decoder", "calibration_id"]
+        + ["fingerprint", "scored_at"],
+        "evidence": [
+            *("detector", "family", "weights_sha256", "clip_index", "track_id", "start_seconds", "end_seconds"),
+            *("logit", "abstained", "box", "detail"),
+        ],
+        "failures": ["stage", "error_class", "message", "attempts"],
+        "skipped": ["reason"],
+    }
+    assert set(TABLES) == set(contract)
+    for table, columns in contract.items():
+        assert TABLES[table].names[: 3 + len(columns)] == common + columns
+        for field in TABLES[table]:
+            assert set(field.metadata) == {b"description", b"unit", b"polarity"}, field.name
+            assert field.metadata[b"description"]
+    assert TABLES["scores"].field("scored_at").type == pa.timestamp("us", tz="UTC")
+    assert TABLES["scores"].field("authenticity").metadata[b"polarity"] == b"1 = authentic, 0 = manipulated"
+    assert b"> 0 = manipulated" in TABLES["evidence"].field("logit").metadata[b"polarity"]
+
+
+def test_the_plan_comes_back_as_it_was_without_the_secret():
+    member = MediaFile(
+        "b", "tar://x::/s.tar", 5, "e", 1, "/s.tar", "x", 512, 3, b"/\xff", "https://u:CANARY@h/x?sig=CANARY"
+    )
+    skipped = MediaOutcome(make_file(3, 1), "skipped", skipped_reason="not_media")
+    failed = MediaOutcome(member, "failed", failure=Failure("listing", "too_large", "a\nb"))
+    plan = [(make_file(1), None), (skipped.file, skipped), (member, failed)]
+    table = plan_to_table(plan)
+    assert b"CANARY" not in to_parquet(table)
+    bare = dataclasses.replace(member, fetch_uri=None)
+    expected = [
+        plan[0],
+        *sorted([plan[1], (bare, dataclasses.replace(failed, file=bare))], key=lambda r: r[0].media_id),
+    ]
+    assert plan_from_table(pq.read_table(pa.BufferReader(to_parquet(table)))) == expected
+
+
+def test_units_become_public_tables_in_a_fixed_order():
+    results = [make_result(make_file(n)) for n in range(6)]
+    unit = unit_table(results, RUN, SCORED_AT)
+    assert unit.equals(unit_table(results[::-1], RUN, SCORED_AT))
+    public = explode_unit_tables([unit, unit.slice(0, 0)], RUN)
+    assert {name: table.num_rows for name, table in public.items()} == {
+        "evidence": 12,
+        "failures": 1,
+        "skipped": 1,
+        "scores": 4,
+    }
+    for name, table in public.items():
+        assert table.schema.remove_metadata() == TABLES[name].remove_metadata()
+        assert table.schema.field("media_id").metadata
+        assert table.schema.metadata[b"deephotlink.run_id"] == RUN.run_id.encode()
+        assert table.schema.metadata[b"deephotlink.calibration_id"] == b"default-1"
+    evidence = public["evidence"].to_pylist()
+    assert [(e["detector"], e["clip_index"]) for e in evidence[:3]] == [("face", 0), ("face", 1), ("metadata", None)]
+    assert evidence[1]["box"] == {"x1": 1.0, "y1": 2.0, "x2": 3.0, "y2": 4.0}
+    assert evidence[0]["box"] is None and evidence[0]["logit"] == -2.5
+    score = public["scores"].to_pylist()[0]
+    assert score["facial_authenticity"] == 0.9 and score["audio_authenticity"] is None
+    assert score["scored_at"] == SCORED_AT and score["fingerprint"] == "print" and score["reasons"] == ["nothing found"]
+    assert public["failures"].to_pylist()[0]["attempts"] == 1
+    assert explode_unit_tables([], RUN)["scores"].num_rows == 0
+
+
+def test_no_text_of_a_hostile_file_stops_its_unit():
+    file = MediaFile("a", "/x\n\u202e\udcff\u200d.mp4", 1, "v")
+    result = make_result(dataclasses.replace(file, size_bytes=6))
+    outcome = dataclasses.replace(
+        result.outcome,
+        container="mp4\x00\ud800",
+        duration_seconds=float("nan"),
+        clip_failures=(ClipFailure(0, float("inf"), 1.0, "decode_failed", "\x1b]0;"),),
+    )
+    evidence = (dataclasses.replace(result.evidence[0], detail="\udc80" * 9000),)
+    rows = unit_table([dataclasses.replace(result, outcome=outcome, evidence=evidence)], RUN)
+    score = explode_unit_tables([rows], RUN)["scores"].to_pylist()[0]
+    assert score["uri"] == "/x\\x0a\\u202e\\udcff\u200d.mp4"
+    assert score["container"] == "mp4\\x00\\ud800" and score["duration_seconds"] is None
+    assert escape_uri("/films/Amélie 100%.mp4") == "/films/Amélie 100%.mp4"
+
+
+def test_a_score_belongs_to_a_media_that_was_read():
+    result = make_result(make_file(0))
+    with pytest.raises(ValueError, match="a score belongs"):
+        unit_table([dataclasses.replace(result, score=None)], RUN)
+    with pytest.raises(ValueError, match="a score belongs"):
+        unit_table([MediaResult(MediaOutcome(make_file(1), "failed"), result.score)], RUN)
+
+
+def test_run_date_is_a_date_once_a_row_for_every_reader(tmp_path):
+    store = OutputStore(str(tmp_path))
+    run = finish(store, make_run(store))
+    files = f"{tmp_path}/scores/*/*.parquet"
+    for source in (f"'{files}'", f"read_parquet('{files}', hive_partitioning = true)"):
+        names = [(name, kind) for name, kind, *_ in duckdb.sql(f"describe select * from {source}").fetchall()]
+        assert [kind for name, kind in names if name == "run_date"] == ["DATE"]
+        assert duckdb.sql(f"select distinct run_date from {source}").fetchall() == [(run.run_date,)]
+    table = ds.dataset(tmp_path / "scores", partitioning=PARTITIONING).to_table()
+    assert table.column_names.count("run_date") == 1 and table["run_date"].type == pa.date32()
+    assert set(table["run_date"].to_pylist()) == {run.run_date}
+    plain = pq.read_table(tmp_path / "scores")  # as pandas.read_parquet does
+    assert set(plain["run_date"].to_pylist()) == {run.run_date.isoformat()}

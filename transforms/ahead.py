@@ -1,0 +1,45 @@
+"""Working ahead inside a bundle: later elements are begun while earlier ones are still being consumed downstream.
+
+Beam hands a DoFn one element at a time; a decoder that only started then would leave the detectors waiting, and they
+would leave it waiting in turn (1.4-1.5 times slower, measured). So work is started when an element arrives and given
+out in order, by a later `process` or by `finish_bundle`: nothing is held from one bundle to the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Started = TypeVar("Started")
+Given = TypeVar("Given")
+
+
+class InOrder(Generic[Started, Given]):
+    """A window of work in flight, given out strictly in the order in which it was begun.
+
+    `give(work, wait)` yields what is there of one piece of work and returns True when that work has ended; with
+    `wait=False` it must not block.
+    """
+
+    def __init__(self, most: int, give: Callable[[Started, bool], Iterator[Given]], ended: Callable[[Started], bool]):
+        self.most = most
+        self.give = give
+        self.ended = ended
+        self.pending: deque[Started] = deque()
+
+    def begin(self, work: Started) -> Iterator[Given]:
+        """Adds work, then yields whatever can be had; blocks only while more than `most` pieces are in flight."""
+        self.pending.append(work)
+        while self.pending:
+            full = len(self.pending) > self.most
+            yield from self.give(self.pending[0], full)
+            if not self.ended(self.pending[0]):
+                break
+            self.pending.popleft()
+
+    def finish(self) -> Iterator[Given]:
+        """Yields all that is left, waiting for it."""
+        while self.pending:
+            yield from self.give(self.pending[0], True)
+            self.pending.popleft()

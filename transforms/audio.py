@@ -1,0 +1,35 @@
+"""Windows of sound: each detector's own length, the first at 0 s."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..models.base import SOUND_RATE, DetectorSpec
+from .records import MediaProbe, WindowSpec
+
+
+def plan_windows(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> tuple[WindowSpec, ...]:
+    """The windows that `detectors` want of one media, by start; empty without sound.
+
+    Sound that is shorter than a window gives one window, which comes shorter. A last window that would be mostly past
+    the end is moved back to end with the sound. More than `max_windows` are thinned evenly, the first kept.
+    """
+    if probe.audio is None:
+        return ()
+    seconds = probe.audio.start_seconds + probe.audio.duration_seconds or probe.duration_seconds
+    total = max(1, round(seconds * SOUND_RATE))
+    windows = []
+    for spec in detectors:
+        if spec.audio is None:
+            continue
+        size, hop = spec.audio.window_samples, spec.audio.hop_samples
+        count = max(1, math.ceil(max(0, total - size) / hop) + 1)
+        starts = sorted({min(i * hop, max(0, total - size)) for i in range(count)})
+        if len(starts) > spec.audio.max_windows:
+            keep = np.unique(np.linspace(0, len(starts) - 1, spec.audio.max_windows).round().astype(int))
+            starts = [starts[i] for i in keep]
+        windows += [WindowSpec(i, start, size, spec.name) for i, start in enumerate(starts)]
+    return tuple(sorted(windows, key=lambda w: (w.start_sample, w.detector)))

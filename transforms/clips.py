@@ -1,0 +1,116 @@
+"""Where to look: which stretches of a film are decoded, and at which moments.
+
+Takes MediaProbe, yields DecodePlan. Clips start on key frames wherever one is near enough: from a random spot a decoder
+has to decode half a GOP on average before the first wanted frame (measured on GOP 250: see tests/bench).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from ..models.base import ClipGeometry
+from .records import ClipSpec, DecodePlan, MediaProbe, VideoStream, WindowSpec
+
+ASSUMED_FRAME_RATE = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a film is sampled. The defaults, and why, stand in README under "What is looked at"."""
+
+    every_seconds: float = 10.0
+    """One clip for each such stretch of film, so that a long film is covered as densely as a short one."""
+    clips: int | None = None
+    """At most so many clips a media, spread evenly; None: no bound."""
+    frames: int | None = None
+    """Frames a clip; None: what the chosen detectors ask for."""
+    short_side: int = 480
+    """Pixels: decoded frames are scaled down to this, never up."""
+
+
+def plan_clips(probe: MediaProbe, sampling: Sampling, geometry: ClipGeometry) -> tuple[ClipSpec, ...]:
+    """One clip in each of equal slots of the film, in order, none overlapping another.
+
+    In a slot the clip starts on the first key frame that leaves it room; where there is none, on the slot's start, so
+    that a forged stretch cannot hide in a long GOP.
+    """
+    video = probe.video
+    if video is None:
+        return ()
+    source_rate = video.frame_rate if 0 < video.frame_rate <= 1000 else ASSUMED_FRAME_RATE
+    step = max(1, math.ceil(source_rate / geometry.frame_rate - 0.01))
+    frames = sampling.frames or geometry.frames
+    interval = step / source_rate
+    length = frames * interval
+    first = video.start_seconds
+    duration = video.duration_seconds or probe.duration_seconds
+    if duration <= 0:
+        return (_clip(0, first, length, frames, interval, math.inf),)
+    end = first + duration
+    slots = max(1, math.ceil(duration / sampling.every_seconds - 0.25))
+    if sampling.clips is not None:
+        slots = min(slots, max(1, sampling.clips))
+    width = duration / slots
+    clips = []
+    for index in range(slots):
+        low = first + index * width
+        high = low + width
+        start = _start_in_slot(probe.key_frame_seconds, low, max(low, min(high, end) - length))
+        clips.append(_clip(index, start, length, frames, interval, min(high, end) if index < slots - 1 else end))
+    return tuple(clips)
+
+
+def _start_in_slot(key_frames: Sequence[float], low: float, latest: float) -> float:
+    """The first key frame in [low, latest], else `low`."""
+    at = bisect_left(key_frames, low - 1e-3)
+    return key_frames[at] if at < bisect_right(key_frames, latest + 1e-3) else low
+
+
+def _clip(index: int, start: float, length: float, frames: int, interval: float, limit: float) -> ClipSpec:
+    end = min(start + length, limit)
+    times = tuple(t for t in (start + i * interval for i in range(frames)) if t < end - 1e-6) or (start,)
+    return ClipSpec(index, start, max(end, start + interval), times)
+
+
+def frame_size(video: VideoStream, short_side: int) -> tuple[int, int]:
+    """(width, height) of decoded frames: even, at most `short_side` on the shorter side, never scaled up."""
+    scale = min(1.0, short_side / max(1, min(video.width, video.height)))
+    return max(2, round(video.width * scale / 2) * 2), max(2, round(video.height * scale / 2) * 2)
+
+
+def plan_decoding(
+    probe: MediaProbe,
+    sampling: Sampling,
+    geometry: Callable[[MediaProbe], ClipGeometry | None],
+    clip_sound: bool,
+    windows: Callable[[MediaProbe], tuple[WindowSpec, ...]],
+) -> DecodePlan:
+    """Everything that is to be decoded of one media; nothing where no chosen detector needs it."""
+    wanted = geometry(probe)
+    clips = plan_clips(probe, sampling, wanted) if wanted is not None else ()
+    width, height = frame_size(probe.video, sampling.short_side) if probe.video and clips else (0, 0)
+    return DecodePlan(
+        probe, clips, width, height, clip_sound and bool(clips) and probe.audio is not None, windows(probe)
+    )
+
+
+@dataclass
+class PlanClips(beam.PTransform):
+    """Decides what is decoded of each media. Takes MediaProbe, yields DecodePlan."""
+
+    sampling: Sampling
+    geometry: Callable[[MediaProbe], ClipGeometry | None]
+    """The clips that the chosen detectors want of this media; None where none does."""
+    clip_sound: bool
+    windows: Callable[[MediaProbe], tuple[WindowSpec, ...]]
+
+    def expand(self, pcoll):
+        return pcoll | beam.FlatMap(self._plan)
+
+    def _plan(self, probe: MediaProbe) -> Iterator[DecodePlan]:
+        yield plan_decoding(probe, self.sampling, self.geometry, self.clip_sound, self.windows)

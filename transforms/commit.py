@@ -1,0 +1,59 @@
+"""Commit: each unit's results become one object, whole and once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from .metrics import inc_counter
+from .records import MediaResult
+from .runs import Run, planned_ids
+from .store import OutputStore
+from .tables import to_parquet, unit_table
+
+
+def unit_key(unit: int) -> str:
+    """The key that groups a unit's results."""
+    return f"{unit:06d}"
+
+
+def commit_unit(store: OutputStore, run: Run, unit: int, results: Iterable[MediaResult]) -> bool:
+    """Puts the unit's results; whether they are what stands now, for the first to commit a unit wins.
+
+    Raises:
+        RuntimeError: the results are not of exactly the planned media: a fault of ours, which must not be committed.
+        WorldError: storage failed; nothing of the unit is visible.
+    """
+    name = run.unit_name(unit)
+    if store.exists(name):
+        return False
+    results = list(results)
+    got, planned = sorted(result.outcome.file.media_id for result in results), planned_ids(store, run, unit)
+    if got != planned:
+        odd = sorted(set(got) ^ set(planned))[:5] or "some twice"
+        raise RuntimeError(
+            f"unit {unit} of {run.run_id}: planned {len(planned)} media, got {len(got)}; they differ in {odd}"
+        )
+    committed = store.put_new(name, to_parquet(unit_table(results, run), indexed=False))
+    if committed:
+        inc_counter("media_committed", len(results))
+    return committed
+
+
+@dataclass
+class CommitUnits(beam.PTransform):
+    """Commits units of results. Takes (unit key, MediaResults of the unit), yields the name of each unit's object."""
+
+    store: OutputStore
+    run: Run
+
+    def expand(self, pcoll):
+        return pcoll | beam.FlatMap(_commit, self.store, self.run).with_output_types(str)
+
+
+def _commit(keyed: tuple[str, Iterable[MediaResult]], store: OutputStore, run: Run) -> Iterator[str]:
+    key, results = keyed
+    commit_unit(store, run, int(key), results)
+    yield run.unit_name(int(key))

@@ -1,0 +1,196 @@
+"""From a plan to pictures and sound, in sandboxed children, ahead of the detectors.
+
+Takes DecodePlan, yields MediaOutcome; the clips and windows come out at the outputs `clips` and `windows`. Every plan
+ends in exactly one outcome, whatever its file does to the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from . import coders  # noqa: F401  (registers the coders of clips and windows)
+from .ahead import InOrder
+from .failures import MediaError
+from .media.pool import DecodeStream, WorkerPool
+from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, WindowRequest
+from .metrics import inc_counter
+from .records import AudioWindow, Clip, ClipFailure, DecodePlan, Failure, MediaOutcome
+
+CLIPS, WINDOWS = "clips", "windows"
+
+
+def decode_request(plan: DecodePlan) -> DecodeRequest:
+    probe = plan.probe
+    return DecodeRequest(
+        path=probe.path,
+        decoder=probe.decoder if plan.clips else None,
+        width=plan.width,
+        height=plan.height,
+        rotation=probe.video.rotation if probe.video else 0,
+        clips=tuple(ClipRequest(c.clip_index, c.start_seconds, c.end_seconds, c.times_seconds) for c in plan.clips),
+        clip_sound=plan.clip_sound,
+        windows=tuple(WindowRequest(w.window_index, w.start_sample, w.samples, w.detector) for w in plan.windows),
+    )
+
+
+@dataclass
+class DecodeTally:
+    """What came of one plan so far; `outcome` is its end."""
+
+    plan: DecodePlan
+    clips_decoded: int = 0
+    windows_decoded: int = 0
+    frames_kept: int = 0
+    frames_decoded: int = 0
+    assessed_seconds: float = 0.0
+    clip_failures: list[ClipFailure] = field(default_factory=list)
+    sound_failure: Failure | None = None
+    worker_failure: MediaError | None = None
+
+    def add(self, item: DecodedItem) -> Clip | AudioWindow | None:
+        """The record of what was decoded; None where the item tells of a failure or holds nothing."""
+        probe = self.plan.probe
+        if isinstance(item, DecodedClip):
+            spec = next(c for c in self.plan.clips if c.clip_index == item.clip_index)
+            self.frames_decoded += item.frames_decoded
+            if not len(item.frames):
+                self._clip_failed(item.clip_index, "no_frames", item.damage or "no frame could be decoded")
+                return None
+            self.clips_decoded += 1
+            self.frames_kept += len(item.frames)
+            self.assessed_seconds += spec.end_seconds - spec.start_seconds
+            if self.plan.clip_sound and item.sound is None and self.sound_failure is None:
+                self.sound_failure = Failure(
+                    "sound", "sound_failed", item.damage or "the clip's sound could not be read"
+                )
+            return Clip(probe.file, spec, item.frames, item.pts_seconds, item.sound)
+        if isinstance(item, DecodedWindow):
+            if not len(item.samples):
+                return None
+            self.windows_decoded += 1
+            window = next(
+                w for w in self.plan.windows if (w.window_index, w.detector) == (item.window_index, item.detector)
+            )
+            return AudioWindow(probe.file, window, item.samples)
+        if item.clip_index is not None:
+            self._clip_failed(item.clip_index, item.error_class, item.message)
+        elif item.window_index is not None or self.sound_failure is None:
+            self.sound_failure = Failure("sound", item.error_class, item.message)
+        return None
+
+    def _clip_failed(self, clip_index: int, error_class: str, message: str) -> None:
+        spec = next(c for c in self.plan.clips if c.clip_index == clip_index)
+        self.clip_failures.append(ClipFailure(clip_index, spec.start_seconds, spec.end_seconds, error_class, message))
+
+    def outcome(self) -> MediaOutcome:
+        """`failed` where something was to be decoded and nothing of it could be, else `read` with its coverage."""
+        probe = self.plan.probe
+        told = {f.clip_index for f in self.clip_failures}
+        if self.worker_failure is not None:
+            for spec in self.plan.clips[self.clips_decoded + len(told) :]:
+                if spec.clip_index not in told:
+                    self._clip_failed(spec.clip_index, self.worker_failure.error_class, self.worker_failure.message)
+        wanted = bool(self.plan.clips or self.plan.windows)
+        failed = wanted and not (self.clips_decoded or self.windows_decoded)
+        return MediaOutcome(
+            probe.file,
+            "failed" if failed else "read",
+            failure=self._why() if failed else None,
+            media_type=probe.media_type,
+            container=probe.container,
+            duration_seconds=probe.duration_seconds,
+            decoder=probe.decoder if self.plan.clips else None,
+            decoder_reason=probe.decoder_reason if self.plan.clips else None,
+            has_video=probe.video is not None,
+            has_audio=probe.audio is not None,
+            clips_planned=len(self.plan.clips),
+            clips_decoded=self.clips_decoded,
+            frames_kept=self.frames_kept,
+            frames_decoded=self.frames_decoded,
+            windows_decoded=self.windows_decoded,
+            assessed_seconds=self.assessed_seconds,
+            clip_failures=tuple(self.clip_failures),
+            sound_failure=self.sound_failure,
+        )
+
+    def _why(self) -> Failure:
+        if self.worker_failure is not None:
+            return Failure("decode", self.worker_failure.error_class, self.worker_failure.message)
+        if self.clip_failures:
+            return Failure("decode", self.clip_failures[0].error_class, self.clip_failures[0].message)
+        return self.sound_failure or Failure("decode", "no_samples", "no sample of the sound could be decoded")
+
+
+@dataclass
+class _Work:
+    tally: DecodeTally
+    stream: DecodeStream | None
+    ended: bool = False
+
+
+class _Decode(beam.DoFn):
+    def __init__(self, make_pool: Callable[[], WorkerPool], ahead: int):
+        self.make_pool, self.ahead = make_pool, ahead
+
+    def start_bundle(self):
+        self.in_order: InOrder[_Work, Any] = InOrder(self.ahead, self._give, lambda work: work.ended)
+
+    def process(self, plan: DecodePlan):
+        wanted = bool(plan.clips or plan.windows)
+        stream = self.make_pool().decode(decode_request(plan)) if wanted else None
+        yield from self.in_order.begin(_Work(DecodeTally(plan), stream))
+
+    def finish_bundle(self):
+        for value in self.in_order.finish():
+            tag = value.tag if isinstance(value, beam.pvalue.TaggedOutput) else None
+            plain = WindowedValue(value.value if tag else value, GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield beam.pvalue.TaggedOutput(tag, plain) if tag else plain
+
+    def _give(self, work: _Work, wait: bool) -> Iterator[Any]:
+        if work.stream is not None:
+            while wait or work.stream.ready():
+                item = next(work.stream, None)
+                if item is None:
+                    break
+                record = work.tally.add(item)
+                if isinstance(record, Clip):
+                    inc_counter("clips_decoded")
+                    inc_counter("frames_kept", len(record.frames))
+                    yield beam.pvalue.TaggedOutput(CLIPS, record)
+                elif record is not None:
+                    yield beam.pvalue.TaggedOutput(WINDOWS, record)
+                del item, record  # the frames must not outlive their consumers in this frame's locals
+            else:
+                return
+            work.tally.worker_failure = work.stream.worker_failure
+        work.ended = True
+        outcome = work.tally.outcome()
+        if work.tally.plan.probe.path_is_ours:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(work.tally.plan.probe.path)
+        inc_counter("frames_decoded", outcome.frames_decoded)
+        inc_counter("clips_failed", len(outcome.clip_failures))
+        inc_counter("media_read" if outcome.status == "read" else "media_failed")
+        yield outcome
+
+
+@dataclass
+class DecodeClips(beam.PTransform):
+    """Decodes what is planned. Takes DecodePlan, yields MediaOutcome; Clip and AudioWindow at `clips` and `windows`."""
+
+    make_pool: Callable[[], WorkerPool]
+    ahead: int = 8
+    """Media in flight; how far they run ahead in bytes is bounded by the pool."""
+
+    def expand(self, pcoll):
+        do = beam.ParDo(_Decode(self.make_pool, self.ahead))
+        typed = do.with_output_types(MediaOutcome, clips=Clip, windows=AudioWindow)
+        return pcoll | typed.with_outputs(CLIPS, WINDOWS, main="outcomes")

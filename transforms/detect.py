@@ -1,0 +1,167 @@
+"""One branch a detector: its items go through Beam's RunInference in batches of its own size, Evidence comes out.
+
+Takes MediaProbe, Clip or AudioWindow (by the detector's unit), yields Evidence. The stock handlers do not fit: they
+dead-letter a whole batch when one item fails, carry every frame in their results, and ramp batches up from tiny.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import coders
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from ..models.base import SOUND_RATE, AudioItem, ClipItem, Detector, DetectorSpec, Item, Judgement, MediaItem, TrackItem
+from .coders import BigRecordCoder
+from .failures import printable
+from .metrics import inc_counter
+from .records import AudioWindow, Box, Clip, Evidence, MediaProbe
+
+MAX_DETAIL = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One item and where its answer belongs."""
+
+    media_id: str
+    item: Item
+    size_bytes: int
+    clip_index: int | None = None
+    track_id: int | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    box: Box | None = None
+
+
+coders.registry.register_coder(Question, BigRecordCoder)
+
+
+def questions(element: MediaProbe | Clip | AudioWindow, spec: DetectorSpec) -> Iterator[Question]:
+    """What a detector is to judge of one element: the media, the clip, each face track, or its own window of sound."""
+    if isinstance(element, MediaProbe):
+        yield Question(element.file.media_id, MediaItem(element.facts, element.credentials), 0)
+    elif isinstance(element, AudioWindow):
+        if element.spec.detector == spec.name:
+            start = element.spec.start_sample / SOUND_RATE
+            end = start + len(element.samples) / SOUND_RATE
+            yield Question(
+                element.file.media_id,
+                AudioItem(element.samples, start),
+                element.samples.nbytes,
+                start_seconds=start,
+                end_seconds=end,
+            )
+    else:
+        start, end = element.spec.start_seconds, element.spec.end_seconds
+        clip = ClipItem(element.frames, element.pts_seconds, element.sound, start)
+        if spec.unit == "clip":
+            yield Question(
+                element.file.media_id, clip, element.frames.nbytes, element.spec.clip_index, None, start, end
+            )
+        for track in (element.tracks or ()) if spec.unit == "face_track" else ():
+            middle = track.boxes[len(track.boxes) // 2]
+            yield Question(
+                element.file.media_id,
+                TrackItem(clip, track.frame_positions, track.boxes, track.landmarks, track.confidences),
+                element.frames.nbytes,
+                element.spec.clip_index,
+                track.track_id,
+                start,
+                end,
+                Box(*(float(v) for v in middle)),
+            )
+
+
+def judge(detector: Detector, items: Sequence[Item]) -> list[Judgement]:
+    """`detector.score`, with each failing item abstaining by itself: its neighbours are asked again, one by one."""
+    try:
+        judgements = detector.score(items)
+        if len(judgements) != len(items):
+            raise RuntimeError(f"{detector.spec.name} answered {len(judgements)} of {len(items)} items")
+        return judgements
+    except Exception as error:  # whatever a detector raises on sound input is its own fault, and is counted
+        if len(items) == 1:
+            inc_counter("detector_errors")
+            return [Judgement(abstained="detector_error", detail=printable(f"{type(error).__name__}: {error}"))]
+    return [judgement for item in items for judgement in judge(detector, [item])]
+
+
+def evidence(question: Question, judgement: Judgement, spec: DetectorSpec) -> Evidence:
+    return Evidence(
+        media_id=question.media_id,
+        detector=spec.name,
+        family=spec.family,
+        weights_sha256=spec.weights_sha256,
+        clip_index=question.clip_index,
+        track_id=question.track_id,
+        start_seconds=question.start_seconds,
+        end_seconds=question.end_seconds,
+        logit=judgement.logit,
+        abstained=judgement.abstained,
+        box=question.box,
+        detail=judgement.detail[:MAX_DETAIL] if judgement.detail else None,
+    )
+
+
+_loaded: dict[tuple[int, str, str], Detector] = {}
+_loading = threading.Lock()
+
+
+class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
+    """Answers questions with one detector, loaded once a process and kept from wave to wave."""
+
+    def __init__(self, spec: DetectorSpec, build: Callable[[], Detector], device: str):
+        super().__init__()
+        self.spec, self.build, self.device = spec, build, device
+
+    def load_model(self) -> Detector:
+        key = (os.getpid(), f"{self.spec.name} {self.spec.version} {self.spec.weights_sha256}", self.device)
+        with _loading:
+            if key not in _loaded:
+                detector = self.build()
+                detector.load(self.device)
+                _loaded[key] = detector
+            return _loaded[key]
+
+    def run_inference(
+        self, batch: Sequence[Question], model: Detector, inference_args: Mapping[str, Any] | None = None
+    ) -> Iterable[Evidence]:
+        answers = judge(model, [question.item for question in batch])
+        inc_counter("items_scored", sum(a.logit is not None for a in answers))
+        inc_counter("items_abstained", sum(a.logit is None for a in answers))
+        return [evidence(q, a, self.spec) for q, a in zip(batch, answers, strict=True)]
+
+    def get_num_bytes(self, batch: Sequence[Question]) -> int:
+        return sum(question.size_bytes for question in batch)  # the default pickles every frame to know
+
+    def batch_elements_kwargs(self) -> Mapping[str, Any]:
+        # min = max: Beam otherwise feels its way up from batches of one.
+        return {"min_batch_size": self.spec.batch_size, "max_batch_size": self.spec.batch_size}
+
+    def get_metrics_namespace(self) -> str:
+        return f"deephotlink.{self.spec.name}"
+
+
+@dataclass
+class Detect(beam.PTransform):
+    """One detector over its items. Takes MediaProbe, Clip or AudioWindow, yields Evidence."""
+
+    spec: DetectorSpec
+    build: Callable[[], Detector]
+    """Makes the detector, unloaded; called on the worker."""
+    device: str = "cpu"
+
+    def expand(self, pcoll):
+        spec = self.spec
+        handler = DetectorHandler(spec, self.build, self.device)
+        return (
+            pcoll
+            | "Items" >> beam.FlatMap(lambda element: questions(element, spec)).with_output_types(Question)
+            | "RunInference" >> RunInference(handler)
+        )

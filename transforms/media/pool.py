@@ -1,0 +1,325 @@
+"""The pool of decoder processes: probes and decodes files in children, ahead of the consumer, whatever they hold."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+from ..failures import MediaError, UsageError, WorldError
+from .handover import (
+    MAX_ITEM_BYTES,
+    MAX_PROBE_BYTES,
+    Countdown,
+    clip_bytes,
+    create_buffer,
+    take_over,
+    window_bytes,
+    without_surrogates,
+)
+from .protocol import DecodedItem, DecodeRequest, ItemFailed, Limits, ProbeRequest, ProtocolError, to_json
+from .sandbox import SandboxMode, available
+from .streams import Ahead, Cancelled, DecodeStream, Preempted, Stream, item_bytes
+from .zygote import PoolStats, Worker, WorkerLost, Zygote
+
+MAX_DEATHS = 3
+"""Workers that one file may take down before the rest of it is given up."""
+ONLY_THIS_ITEM = ("decoder_error", "out_of_memory")
+"""What a worker says of itself, rather than of the file: the items after it still have their chance."""
+
+
+class WorkerPool:
+    """`decoders` processes that decode and one that probes, started when first needed.
+
+    `ahead_bytes` bounds what is decoded and not yet taken. `sandbox`: `auto` takes what the host has, `require` raises
+    UsageError where Landlock or seccomp is missing, `off` leaves both away. Safe to use from several threads.
+    """
+
+    def __init__(self, decoders: int, ahead_bytes: int, limits: Limits, sandbox: SandboxMode = "auto"):
+        if not sys.platform.startswith("linux"):
+            raise UsageError(f"decoder processes need Linux (memfd, PDEATHSIG): this is {sys.platform}")
+        walls = () if sandbox == "off" else available()
+        if sandbox == "require" and len(walls) < 2:
+            missing = " and ".join(wall for wall in ("landlock", "seccomp") if wall not in walls)
+            raise UsageError(f"--sandbox=require: this host has no {missing}; use --sandbox=auto to go on with less")
+        self.sandbox_in_force = "+".join(walls) or "off"
+        """`landlock+seccomp`, `landlock`, `seccomp` or `off`."""
+        self._core = _Core(ahead_bytes, limits, walls)
+        for number in range(decoders):
+            self._core.start(self._core.run_decodes, f"deephotlink-decode-{number}")
+        self._core.start(self._core.run_probes, "deephotlink-probe")
+        # Not a __del__: this one runs at the interpreter's end too, while the threads still can be joined.
+        self._finalizer = weakref.finalize(self, _Core.close, self._core)
+
+    @property
+    def stats(self) -> PoolStats:
+        return replace(self._core.stats)
+
+    def probe(self, request: ProbeRequest) -> Future[dict[str, Any]]:
+        """`{"facts": …, "credentials": …}` of a file (containers.py, credentials.py); where the reader of credentials
+        took the worker down, `credentials` is None and `credentials_error` says how.
+
+        The future raises MediaError for what the file did, `worker_killed` and `deadline` among it, and WorldError
+        where no worker can be had. Of the child's words only their form was checked.
+        """
+        future: Future[dict[str, Any]] = Future()
+        absolute = replace(request, path=os.path.abspath(request.path))
+        with self._core.ahead.changed:
+            self._core.raise_if_closed()
+            self._core.probes.append((absolute, future))
+            self._core.ahead.changed.notify_all()
+        return future
+
+    def decode(self, request: DecodeRequest) -> DecodeStream:
+        """The items of a file, in the child's order; each asked-for item is answered once, by itself or an ItemFailed.
+
+        A worker that dies or outstays an item's deadline costs that item; another one decodes the rest. The third
+        loss ends the stream with an ItemFailed without index, which stands for all that was not answered.
+        """
+        core = self._core
+        stream = Stream(core.ahead, replace(request, path=os.path.abspath(request.path)))
+        for clip in request.clips:
+            if clip_bytes(request, clip) > core.limits.item_bytes:
+                said = f"a clip of {clip_bytes(request, clip)} bytes, {core.limits.item_bytes} are allowed"
+                stream.put(ItemFailed("too_large", said, clip_index=clip.clip_index))
+        with core.ahead.changed:
+            core.raise_if_closed()
+            core.ahead.enqueue(stream)
+        return DecodeStream(stream)
+
+    def close(self) -> None:
+        """Kills every child and ends every stream and probe with WorldError. May be called twice."""
+        self._finalizer()
+
+
+class _Core:
+    """What the threads of a pool share. Apart from WorkerPool, so that the threads do not keep that one alive."""
+
+    def __init__(self, ahead_bytes: int, limits: Limits, walls: tuple[str, ...]):
+        self.limits, self.walls = limits, walls
+        self.ahead = Ahead(ahead_bytes)
+        self.probes: deque[tuple[ProbeRequest, Future[dict[str, Any]]]] = deque()
+        self.stats = PoolStats()
+        self._pid = os.getpid()
+        self._threads: list[threading.Thread] = []
+        self._zygotes: list[Zygote] = []
+        self._active: set[Stream] = set()
+
+    def start(self, run: Callable[[Zygote], None], name: str) -> None:
+        # The thread outlives every job: its end would be the end of its children (PDEATHSIG).
+        zygote = Zygote(self.limits, self.walls, self.stats)
+        thread = threading.Thread(target=self._slot, args=(run, zygote), name=name, daemon=True)
+        self._zygotes.append(zygote)
+        self._threads.append(thread)
+        thread.start()
+
+    def _slot(self, run: Callable[[Zygote], None], zygote: Zygote) -> None:
+        try:
+            run(zygote)
+        finally:
+            zygote.close()
+
+    def raise_if_closed(self) -> None:
+        if self.ahead.closed:
+            raise WorldError("the decoder pool was closed")
+
+    def close(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a fork of the process that owns the children
+        with self.ahead.changed:
+            if self.ahead.closed:
+                return
+            self.ahead.closed = True
+            error = WorldError("the decoder pool was closed")
+            for stream in (*self._active, *self.ahead.waiting):
+                stream.end(error)
+            self.ahead.waiting.clear()
+            for _, future in self.probes:
+                future.cancel()
+            self.probes.clear()
+            self.ahead.changed.notify_all()
+        for zygote in self._zygotes:
+            zygote.kill_worker()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=10)
+
+    def run_probes(self, zygote: Zygote) -> None:
+        while True:
+            with self.ahead.changed:
+                self.ahead.changed.wait_for(lambda: self.ahead.closed or self.probes)
+                if self.ahead.closed:
+                    return
+                request, future = self.probes.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._probe(zygote, request))
+            except BaseException as error:
+                closed = self.ahead.closed and not isinstance(error, WorldError)
+                future.set_exception(WorldError("the decoder pool was closed") if closed else error)
+
+    def _probe(self, zygote: Zygote, request: ProbeRequest) -> dict[str, Any]:
+        for attempt in (1, 2):
+            try:
+                return self._probe_once(zygote, request)
+            except WorkerLost as lost:
+                if attempt == 2 or not lost.from_outside or self.ahead.closed:
+                    raise lost.media_error("probe") from None
+        raise AssertionError
+
+    def _probe_once(self, zygote: Zygote, request: ProbeRequest) -> dict[str, Any]:
+        patience = self.limits.probe_deadline_seconds
+        worker = zygote.fork({"probe": to_json(request)})
+        try:
+            countdown = Countdown(patience)
+            facts = worker.answer(MAX_PROBE_BYTES, countdown, patience, "probe").get("facts")
+            if not isinstance(facts, dict):
+                raise worker.disbelieve(ProtocolError("facts that are no object"))
+            result = {"facts": without_surrogates(facts), "credentials": None}
+            if request.credentials:
+                try:
+                    words = worker.answer(MAX_PROBE_BYTES, countdown, patience, "probe")
+                except (WorkerLost, MediaError) as error:
+                    # The container was read; that its credentials could not be is a finding, not the end of the file.
+                    return result | {"credentials_error": f"{error.error_class}: {error.message}"}
+                credentials = words.get("credentials")
+                if credentials is not None and not isinstance(credentials, dict):
+                    raise worker.disbelieve(ProtocolError("credentials that are no object"))
+                result["credentials"] = without_surrogates(credentials)
+            return result
+        finally:
+            worker.close()
+
+    def run_decodes(self, zygote: Zygote) -> None:
+        successor: Stream | None = None
+        while (stream := successor or self.ahead.next_stream()) is not None:
+            successor = None
+            with self.ahead.changed:
+                self._active.add(stream)
+            try:
+                self._decode(zygote, stream)
+                stream.end()
+            except Preempted as preempted:
+                self.stats.preempted += 1
+                successor = preempted.successor
+            except Cancelled:
+                stream.end(WorldError("the decoder pool was closed") if self.ahead.closed else None)
+            except BaseException as error:
+                stream.end(error)
+            with self.ahead.changed:
+                self._active.discard(stream)
+                # Only now, when this slot has let go of it, may another one take it up.
+                if successor is not None and self.ahead.closed:
+                    stream.end(WorldError("the decoder pool was closed"))
+                    successor.end(WorldError("the decoder pool was closed"))
+                elif successor is not None:
+                    self.ahead.waiting.appendleft(stream)
+                    self.ahead.changed.notify_all()
+
+    def _decode(self, zygote: Zygote, stream: Stream) -> None:
+        while stream.remaining.clips or stream.remaining.windows:
+            try:
+                self._decode_once(zygote, stream)
+                return
+            except WorkerLost as lost:
+                if stream.cancelled or self.ahead.closed:
+                    raise Cancelled from None
+                stream.failure = lost.media_error("decode")
+                if lost.from_outside and not stream.excused:
+                    stream.excused = True
+                    continue
+            except MediaError as error:
+                stream.failure = error
+                if error.error_class not in ONLY_THIS_ITEM:
+                    stream.put(ItemFailed(error.error_class, error.message))
+                    return
+            if not (stream.remaining.clips or stream.remaining.windows):
+                return  # it died of tidying up: everything was delivered
+            stream.deaths += 1
+            culprit = _first_item(stream.remaining, stream.failure)
+            stream.put(culprit)
+            if stream.deaths >= MAX_DEATHS and (stream.remaining.clips or stream.remaining.windows):
+                stream.put(ItemFailed(stream.failure.error_class, f"given up after {stream.deaths} lost workers"))
+                return
+
+    def _decode_once(self, zygote: Zygote, stream: Stream) -> None:
+        worker = zygote.fork({"decode": to_json(stream.remaining)})
+        try:
+            stream.served_by(worker)
+            while self._decode_item(worker, stream):
+                pass
+        except MediaError:
+            raise  # it said so itself and ends
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            stream.served_by(None)
+            worker.close()
+        for clip in stream.remaining.clips:
+            stream.put(ItemFailed("decode_failed", "the decoder left this clip out", clip_index=clip.clip_index))
+        for window in stream.remaining.windows:
+            said = "the decoder left this window out"
+            stream.put(ItemFailed("decode_failed", said, window_index=window.window_index))
+
+    def _decode_item(self, worker: Worker, stream: Stream) -> bool:
+        """Has the worker decode one item and delivers it; False at its end."""
+        wanted, patience = stream.remaining, self.limits.item_deadline_seconds
+        # The child chooses the order, so room is made for the largest; memory that it does not write costs nothing.
+        sizes = [*(clip_bytes(wanted, clip) for clip in wanted.clips), *map(window_bytes, wanted.windows), 0]
+        reserved = max(sizes)
+        self.ahead.acquire(stream, reserved)
+        fd = -1
+        try:
+            fd = create_buffer(reserved)
+            worker.tell({"go": True}, [fd])
+            words = worker.answer(MAX_ITEM_BYTES, Countdown(patience), patience, "decode")
+            if "end" in words:
+                return False
+            try:
+                item = take_over(words, fd, wanted)
+            except ProtocolError as error:
+                raise worker.disbelieve(error) from None
+            stream.put(item, reserved)
+            reserved = 0
+            self.stats.items += 1
+            self.stats.item_bytes += item_bytes(item)
+            return True
+        finally:
+            if reserved:
+                self.ahead.release(reserved)
+            if fd >= 0:
+                os.close(fd)
+
+
+def _first_item(wanted: DecodeRequest, failure: MediaError) -> DecodedItem:
+    """The item that a lost worker was at: decoders.py does clips as they were asked for, then windows by start."""
+    clip_index = wanted.clips[0].clip_index if wanted.clips else None
+    window_index = None
+    if not wanted.clips and wanted.windows:
+        window_index = min(wanted.windows, key=lambda window: window.start_sample).window_index
+    return ItemFailed(failure.error_class, failure.message, clip_index, window_index)
+
+
+_shared: tuple[tuple[Any, ...], WorkerPool] | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_pool(decoders: int, ahead_bytes: int, limits: Limits, sandbox: SandboxMode = "auto") -> WorkerPool:
+    """This process's one pool, kept from wave to wave; another configuration closes it and makes another."""
+    global _shared
+    config = (os.getpid(), decoders, ahead_bytes, limits, sandbox)
+    with _shared_lock:
+        if _shared is not None and _shared[0] == config and not _shared[1]._core.ahead.closed:
+            return _shared[1]
+        if _shared is not None:
+            _shared[1].close()
+        _shared = (config, WorkerPool(decoders, ahead_bytes, limits, sandbox))
+        return _shared[1]

@@ -1,0 +1,233 @@
+"""Sound at 16 kHz, mono, float32, aligned to the sample by its time stamps. PyAV; runs in the sandboxed child.
+
+Sample n of the media is at n / 16000 s on its clock (0 = the container's start). What the decoder skips as priming is
+skipped, gaps are zeros. 16 kHz mono sources pass unchanged: integers divided by full scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from ..failures import MediaError
+from .containers import clock_zero, open_container, primary_streams
+from .packets import demux
+from .protocol import Limits, WindowRequest
+
+SOUND_RATE = 16_000
+"""Hz. The same as models.base.SOUND_RATE, which children need not import."""
+PREROLL_SAMPLES = SOUND_RATE // 2
+"""Decoded before a slice after a seek: AAC needs a frame, MP3 its bit reservoir, Opus 80 ms."""
+SEEK_AHEAD_SAMPLES = 10 * SOUND_RATE
+"""A request further ahead than this is sought; decoding to a nearer one costs less than a seek could save."""
+SLIP_SAMPLES = SOUND_RATE // 50
+"""Time stamps that differ from the count of samples by less than this are rounding; more is a gap."""
+ASF_SLIP_SAMPLES = SOUND_RATE // 10
+"""ASF stamps whole packets: its frames jump to and fro by tens of milliseconds."""
+SEEKABLE = frozenset({"mov", "matroska", "wav", "flac", "ogg", "mpegts", "avi", "flv", "caf", "aiff"})
+"""Containers that land where they say. MP3, AAC and AMR streams guess and ASF stamps packets, not samples, so these are
+read in sequence."""
+MAX_DAMAGED_PACKETS = 100_000
+
+
+class SoundReader:
+    """One open sound stream; requests in ascending order cost one pass. Memory: the span asked for and one frame.
+
+    Raises MediaError: `no_audio`, and what `open_container` raises.
+    """
+
+    def __init__(self, path: str, limits: Limits | None = None):
+        self._path = path
+        self._limits = limits or Limits()
+        self._container: Any = None
+        self._chunks: deque[tuple[int, np.ndarray]] = deque()
+        self._low = 0
+        """Samples before this are forgotten."""
+        self._position = 0
+        """The next sample that will come."""
+        self._ended = False
+        self._open()
+
+    def read(self, start: int, end: int) -> np.ndarray:
+        """float32 [S], samples [start, end) of the media; shorter where the sound ends, empty past it."""
+        start = max(0, start)
+        if not self._reached(start):
+            self._go_to(start)
+        while self._position < end and not self._ended:
+            self._pull()
+        while self._chunks and self._chunks[0][0] + len(self._chunks[0][1]) <= start:
+            self._chunks.popleft()
+        self._low = max(self._low, start)
+        end = min(end, self._position)
+        out = np.zeros(max(0, end - start), np.float32)
+        for first, samples in self._chunks:
+            low, high = max(first, start), min(first + len(samples), end)
+            if low < high:
+                out[low - start : high - start] = samples[low - first : high - first]
+        return out
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __enter__(self) -> SoundReader:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self.close()
+        self._container = open_container(self._path, self._limits)
+        _, stream = primary_streams(self._container)
+        if stream is None:
+            self.close()
+            raise MediaError("no_audio", "no sound that can be decoded", "sound")
+        stream.codec_context.thread_count = 1
+        self._stream = stream
+        self._slip = ASF_SLIP_SAMPLES if self._container.format.name == "asf" else SLIP_SAMPLES
+        self._zero = clock_zero(self._container)
+        self._restart(0)
+
+    def _restart(self, low: int) -> None:
+        self._packets = demux(self._container, self._stream)
+        self._resampler: Any = None
+        self._format: tuple[Any, ...] | None = None
+        self._chunks.clear()
+        self._low = low
+        self._position = 0
+        self._fresh = True
+        """Nothing decoded yet: the first frame says where we are."""
+        self._on_grid = low == 0
+        """Sample 0 of a run falls on a sample of the media's 16 kHz grid; after a seek it has to be brought there, so
+        that the resampler meets the same phase as in a pass from the start."""
+        self._run = (0.0, 0)
+        """Where the run of unbroken sound began, in samples, and the source samples taken since."""
+        self._damaged = 0
+        self._ended = False
+
+    def _reached(self, start: int) -> bool:
+        return start >= self._low and (start <= self._position + SEEK_AHEAD_SAMPLES or self._ended)
+
+    def _go_to(self, start: int) -> None:
+        """Stands before `start`, with preroll; at the beginning where the container cannot seek."""
+        target = start - PREROLL_SAMPLES
+        name = self._container.format.name.split(",")[0]
+        forward = start >= self._low
+        if name in SEEKABLE and target > 0:
+            try:
+                offset = int((target / SOUND_RATE + float(self._zero)) / self._stream.time_base)
+                self._container.seek(offset, stream=self._stream, backward=True)
+            except av.error.FFmpegError:
+                self._open()
+            else:
+                self._restart(start)
+                while self._fresh and not self._ended:
+                    self._pull()
+                if self._run[0] <= start:
+                    return
+                self._open()
+        elif not forward:
+            self._open()
+        self._low = start
+
+    def _pull(self) -> None:
+        """Decodes one packet more."""
+        packet = next(self._packets, None)
+        if packet is None:
+            self._flush()
+            self._ended = True
+            return
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, ValueError):
+            self._damaged += 1
+            if self._damaged > MAX_DAMAGED_PACKETS:
+                self._ended = True
+            return
+        for frame in frames:
+            self._take(frame)
+
+    def _take(self, frame: Any) -> None:
+        if not frame.samples or not frame.sample_rate:
+            return
+        if self._fresh and not self._on_grid and frame.pts is not None:
+            frame = _cut_to_grid(frame, self._zero)
+            self._on_grid = True
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        pts = None if frame.pts is None else float(frame.pts * frame.time_base - self._zero) * SOUND_RATE
+        began, taken = self._run
+        expected = began + taken * SOUND_RATE / frame.sample_rate
+        gap = pts is not None and not self._fresh and pts - expected > self._slip
+        if self._fresh or gap or form != self._format:
+            self._flush()
+            # A stamp that runs back is not believed: the sound goes on where it was.
+            began = pts if pts is not None and (self._fresh or gap) else expected
+            taken = 0
+            self._position = round(began)
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SOUND_RATE)
+            self._format = form
+            self._fresh = False
+        self._run = (began, taken + frame.samples)
+        frame.pts = None
+        for out in self._resampler.resample(frame):
+            self._append(out)
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            for out in self._resampler.resample(None):
+                self._append(out)
+            self._resampler = None
+
+    def _append(self, out: Any) -> None:
+        samples = out.to_ndarray()[0]
+        first = self._position
+        self._position += len(samples)
+        if self._position > self._low:
+            self._chunks.append((first, np.ascontiguousarray(samples, np.float32)))
+
+
+def _cut_to_grid(frame: Any, zero: Fraction) -> Any:
+    """`frame` without its first samples, so that it begins on a whole sample at 16 kHz; as it is where it is short."""
+    rate = frame.sample_rate
+    step = rate // math.gcd(rate, SOUND_RATE)
+    first = round((frame.pts * frame.time_base - zero) * rate)
+    drop = -first % step
+    if not drop or drop >= frame.samples:
+        return frame
+    samples = frame.to_ndarray()
+    packed = not frame.format.is_planar
+    samples = samples[:, drop * (len(frame.layout.channels) if packed else 1) :]
+    cut = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), frame.format.name, frame.layout.name)
+    cut.sample_rate = rate
+    cut.time_base = Fraction(1, rate)
+    cut.pts = first + drop + round(zero * rate)
+    return cut
+
+
+def read_slice(path: str, start_seconds: float, end_seconds: float, limits: Limits | None = None) -> np.ndarray:
+    """float32 [S] in [-1, 1], 16 kHz mono: [start_seconds, end_seconds) of the media, shorter where the sound ends."""
+    with SoundReader(path, limits) as reader:
+        return reader.read(round(start_seconds * SOUND_RATE), round(end_seconds * SOUND_RATE))
+
+
+def iter_windows(
+    reader: SoundReader, windows: Iterable[WindowRequest]
+) -> Iterator[tuple[WindowRequest, np.ndarray | Exception]]:
+    """Yields each window with its samples, by start; with the error where it cannot be had. One forward pass; stretches
+    that nobody asked for are skipped where the container can seek."""
+    for window in sorted(windows, key=lambda w: w.start_sample):
+        try:
+            yield window, reader.read(window.start_sample, window.start_sample + window.samples)
+        except (MediaError, av.error.FFmpegError, ValueError) as error:
+            yield window, error

@@ -1,0 +1,226 @@
+"""Decode-ahead: what the slots have decoded and the consumers have not taken yet, bounded in bytes.
+
+A slot asks for room before its worker decodes an item; room comes back when a consumer takes it. The stream that a
+consumer is waiting on always gets room, or everybody could wait for everybody; so the memory in use stays under the
+bound plus one item for each waiting consumer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..failures import MediaError
+from .protocol import DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, ItemFailed
+from .zygote import Worker
+
+LOOK_SECONDS = 0.5
+"""How often a slot that waits looks for streams that nobody holds any more."""
+
+
+class Cancelled(Exception):
+    """Nobody wants this stream any more."""
+
+
+class Preempted(Exception):
+    """This stream gives its slot to one that a consumer waits for, and goes on later."""
+
+    def __init__(self, successor: Stream):
+        super().__init__()
+        self.successor = successor
+
+
+def item_bytes(item: DecodedItem) -> int:
+    if isinstance(item, DecodedClip):
+        return item.frames.nbytes + item.pts_seconds.nbytes + (0 if item.sound is None else item.sound.nbytes)
+    return item.samples.nbytes if isinstance(item, DecodedWindow) else 0
+
+
+class Ahead:
+    """The room that all streams of a pool share, and the queue of streams that no slot serves yet."""
+
+    def __init__(self, limit_bytes: int):
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self.peak_bytes = 0
+        self.changed = threading.Condition()
+        """Guards everything in here and in the streams."""
+        self.waiting: deque[Stream] = deque()
+        self.dropped: deque[Stream] = deque()
+        """Streams that the garbage collector found. It may run inside this lock too, so it only notes them."""
+        self.closed = False
+
+    def enqueue(self, stream: Stream) -> None:
+        with self.changed:
+            self.waiting.append(stream)
+            self.changed.notify_all()
+
+    def next_stream(self) -> Stream | None:
+        """The stream to serve next, the one that a consumer waits for first; None when the pool is closed."""
+        with self.changed:
+            while not self.closed:
+                self._bury()
+                if self.waiting:
+                    stream = self._starving() or self.waiting[0]
+                    self.waiting.remove(stream)
+                    return stream
+                self.changed.wait(LOOK_SECONDS)
+            return None
+
+    def _starving(self) -> Stream | None:
+        return next((stream for stream in self.waiting if stream.starving), None)
+
+    def _bury(self) -> None:
+        while self.dropped:
+            self.dropped.popleft().cancel()
+
+    def acquire(self, stream: Stream, size_bytes: int) -> None:
+        """Waits for room. Raises Cancelled, or Preempted where waiting could be for ever."""
+        with self.changed:
+            while True:
+                self._bury()
+                if self.closed or stream.cancelled:
+                    raise Cancelled
+                fits = self.used_bytes == 0 or self.used_bytes + size_bytes <= self.limit_bytes
+                if size_bytes == 0 or fits or stream.starving:
+                    self.used_bytes += size_bytes
+                    self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+                    return
+                successor = self._starving()
+                if successor is not None:
+                    self.waiting.remove(successor)
+                    raise Preempted(successor)
+                self.changed.wait(LOOK_SECONDS)
+
+    def release(self, size_bytes: int) -> None:
+        with self.changed:
+            self.used_bytes -= size_bytes
+            self.changed.notify_all()
+
+
+class Stream:
+    """One file's items on their way from a slot to a consumer."""
+
+    def __init__(self, ahead: Ahead, request: DecodeRequest):
+        self.ahead = ahead
+        self.remaining = request
+        """What has not been answered yet."""
+        self.deaths = 0
+        self.excused = False
+        self.cancelled = False
+        self.failure: MediaError | None = None
+        self._error: BaseException | None = None
+        self._items: deque[DecodedItem] = deque()
+        self._ended = False
+        self._consumers = 0
+        self._worker: Worker | None = None
+
+    @property
+    def starving(self) -> bool:
+        """A consumer is blocked on it."""
+        return self._consumers > 0 and not self._items
+
+    def put(self, item: DecodedItem, reserved_bytes: int = 0) -> None:
+        """Slot: delivers an item for which `reserved_bytes` of room were acquired."""
+        with self.ahead.changed:
+            self.remaining = without_item(self.remaining, item)
+            if self.cancelled:
+                self.ahead.used_bytes -= reserved_bytes
+            else:
+                self.ahead.used_bytes -= reserved_bytes - item_bytes(item)
+                self._items.append(item)
+            self.ahead.changed.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Slot: nothing more will come; `error` is raised in the consumer."""
+        with self.ahead.changed:
+            self._ended, self._error = True, error
+            self.ahead.changed.notify_all()
+
+    def served_by(self, worker: Worker | None) -> None:
+        with self.ahead.changed:
+            self._worker = worker
+            if worker is not None and (self.cancelled or self.ahead.closed):
+                raise Cancelled
+
+    def cancel(self) -> None:
+        """Drops what is there and stops the worker."""
+        with self.ahead.changed:
+            if self.cancelled:
+                return
+            self.cancelled = True
+            self.ahead.used_bytes -= sum(map(item_bytes, self._items))
+            self._items.clear()
+            if self in self.ahead.waiting:
+                self.ahead.waiting.remove(self)
+            self._ended = True
+            if self._worker is not None:
+                self._worker.interrupt()
+            self.ahead.changed.notify_all()
+
+    def ready(self) -> bool:
+        with self.ahead.changed:
+            return bool(self._items) or self._ended
+
+    def take(self) -> DecodedItem | None:
+        """Consumer: the next item, waiting for it; None at the end."""
+        with self.ahead.changed:
+            self._consumers += 1
+            self.ahead.changed.notify_all()
+            try:
+                self.ahead.changed.wait_for(lambda: self._items or self._ended)
+            finally:
+                self._consumers -= 1
+            if self._items:
+                item = self._items.popleft()
+                self.ahead.used_bytes -= item_bytes(item)
+                self.ahead.changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            return None
+
+
+def without_item(request: DecodeRequest, item: DecodedItem) -> DecodeRequest:
+    """`request` less what `item` answers; a failure without index is the sound's, and answers every window."""
+    if isinstance(item, ItemFailed) and item.clip_index is None and item.window_index is None:
+        return replace(request, windows=())
+    clip_index = None if isinstance(item, DecodedWindow) else item.clip_index
+    window_index = None if isinstance(item, DecodedClip) else item.window_index
+    return replace(
+        request,
+        clips=tuple(clip for clip in request.clips if clip.clip_index != clip_index),
+        windows=tuple(window for window in request.windows if window.window_index != window_index),
+    )
+
+
+class DecodeStream(Iterator[DecodedItem]):
+    """The items of one file, in the order in which they are decoded. Closing it, or letting it go, stops the work."""
+
+    def __init__(self, stream: Stream):
+        self._stream = stream
+
+    def __next__(self) -> DecodedItem:
+        """Raises WorldError where no worker could be had."""
+        item = self._stream.take()
+        if item is None:
+            raise StopIteration
+        return item
+
+    def ready(self) -> bool:
+        """Whether the next item, or the end, can be had without waiting."""
+        return self._stream.ready()
+
+    @property
+    def worker_failure(self) -> MediaError | None:
+        """How the last worker that was lost on this file ended; None where none was."""
+        return self._stream.failure
+
+    def close(self) -> None:
+        self._stream.cancel()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            self._stream.ahead.dropped.append(self._stream)

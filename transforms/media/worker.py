@@ -1,0 +1,178 @@
+"""The child processes that parse hostile bytes. Run as `python -m deephotlink.transforms.media.worker`; never imported.
+
+One *zygote* a slot loads the libraries once and stays clean: it never looks at a file. For each job it forks a *worker*
+(about 5 ms), which locks itself in, serves one file and is gone; whatever a file does to its process ends there.
+
+Socket of the zygote:  {ready} →   ← {fork} + job socket + log    {pid} →   {status} →   (reaped at the next message, so
+that the parent can never kill a stranger by a pid that was used again)
+Socket of the worker:  ← {probe} | {decode}    {facts} → {credentials} →    ← {go} + memory, item →, …, {end} →
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+EXIT_NO_SANDBOX = 97
+PARENTS_OWN = {"worker", "zygote", "pool", "streams"}
+"""Modules of this package that a worker has no use for."""
+
+
+def main(arguments: list[str]) -> None:
+    """Serves forks until the parent hangs up. `arguments`: socket, pid of the parent, limits and walls as JSON."""
+    control_fd, parent_pid, config = int(arguments[0]), int(arguments[1]), json.loads(arguments[2])
+    # Ctrl-C and a scheduler's SIGTERM go to the whole process group: how a file ends is for the parent to say.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    from .sandbox import die_with_parent
+
+    die_with_parent(parent_pid)
+    control = socket.socket(fileno=control_fd)
+    preload()
+    from .sandbox import prepare
+
+    prepare(config["walls"])
+    from .handover import MAX_ITEM_BYTES, receive_with_fds, send_message
+    from .protocol import Limits
+
+    limits = Limits(**config["limits"])
+    gc.collect()
+    gc.freeze()  # what is loaded stays shared between the workers
+    send_message(control, {"ready": True})
+    zygote_pid = os.getpid()
+    while True:
+        try:
+            _, (job_fd, log_fd) = receive_with_fds(control, MAX_ITEM_BYTES, 2)
+        except EOFError:
+            return
+        pid = os.fork()
+        if pid == 0:
+            try:
+                die_with_parent(zygote_pid)
+                control.close()
+                os.dup2(log_fd, 1)
+                os.dup2(log_fd, 2)
+                os.close(log_fd)
+                serve(socket.socket(fileno=job_fd), limits, config["walls"])
+            except BaseException:  # whatever it was: a fork must never return into the zygote's loop
+                import traceback
+
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+            os._exit(0)
+        os.close(job_fd)
+        os.close(log_fd)
+        send_message(control, {"pid": pid})
+        end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert end is not None
+        killed = end.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+        send_message(control, {"signal": end.si_status} if killed else {"exit": end.si_status})
+        # The next fork is the parent's word that it has read this: only then may the pid be used again.
+        _await_message(control)
+        os.waitpid(pid, 0)
+
+
+def _await_message(sock: socket.socket) -> None:
+    sock.recv(1, socket.MSG_PEEK)
+
+
+def preload() -> None:
+    """Loads all that a worker needs, as it cannot open most files later. Nothing is set up here that refuses to live on
+    after a fork, as a c2pa context does ("Context is not valid")."""
+    for name in ("numpy", "av", "decord", "c2pa"):
+        importlib.import_module(name)
+    folder = os.path.dirname(os.path.abspath(__file__))
+    for module in pkgutil.iter_modules([folder]):
+        if module.name not in PARENTS_OWN:
+            importlib.import_module(f"{__package__}.{module.name}")
+    with contextlib.suppress(ImportError, RuntimeError, OSError):  # no libseccomp here: the parent has found out too
+        importlib.import_module("pyseccomp")
+
+
+def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
+    """A worker's whole life: one request, one file."""
+    from ..failures import MediaError
+    from .handover import MAX_REQUEST_BYTES, receive_with_fds, send_message
+    from .sandbox import confine, limit_resources
+
+    request, _ = receive_with_fds(sock, MAX_REQUEST_BYTES, 0)
+    kind = "probe" if "probe" in request else "decode"
+    fields = request[kind]
+    try:
+        limit_resources(limits)
+        with open(fields["path"], "rb"):
+            pass
+    except FileNotFoundError:
+        send_message(sock, {"error": ["missing", "the file is not there any more"]})
+        return
+    except OSError as error:
+        send_message(sock, {"error": ["unreadable", f"the file cannot be opened: {error.strerror}"]})
+        return
+    try:
+        confine(fields["path"], walls)
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_NO_SANDBOX)
+    try:
+        (_probe if kind == "probe" else _decode)(sock, fields, limits)
+    except MediaError as error:
+        send_message(sock, {"error": [error.error_class, error.message]})
+    except MemoryError:
+        send_message(sock, {"error": ["out_of_memory", f"more than {limits.memory_bytes >> 20} MiB would be needed"]})
+    except (BrokenPipeError, EOFError, ConnectionError):
+        return  # the parent wants no more of it
+    except Exception as error:  # hostile bytes make the libraries raise anything: it is the file's doing
+        send_message(sock, {"error": ["decoder_error", f"{type(error).__name__}: {error}"[:2000]]})
+
+
+def _probe(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
+    from . import faults
+    from .containers import probe
+    from .credentials import read_credentials
+    from .handover import send_message
+
+    faults.strike(fields["path"], "probe")
+    send_message(sock, {"facts": probe(fields["path"], limits)})
+    if fields["credentials"]:
+        faults.strike(fields["path"], "credentials")
+        send_message(sock, {"credentials": read_credentials(fields["path"], fields["suffix"])})
+
+
+def _decode(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
+    from . import faults
+    from .decoders import decode_items
+    from .handover import MAX_ITEM_BYTES, hand_over, receive_with_fds, send_message
+    from .protocol import DecodedItem, decode_request_from_json
+
+    request = decode_request_from_json(fields)
+    items: Iterator[DecodedItem] | None = None
+    count = 0
+    while True:
+        _, (fd,) = receive_with_fds(sock, MAX_ITEM_BYTES, 1)
+        # Only now: what opening the file costs is part of the first item's deadline.
+        items = items if items is not None else iter(decode_items(request, limits))
+        if count == 1:
+            faults.strike(request.path, "decode")
+        item = next(items, None)
+        if item is None:
+            send_message(sock, {"end": True})
+            return
+        words = faults.lie(request.path, hand_over(item, fd), fd)
+        del item  # before the next one is decoded: two at a time would double the peak
+        os.close(fd)
+        send_message(sock, words)
+        count += 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

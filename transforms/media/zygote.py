@@ -1,0 +1,268 @@
+"""The parent's hold on one child: starts the zygote, has it fork a worker for a job, says how that one ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..failures import MediaError, WorldError, printable
+from .handover import ERROR_CLASS, MAX_ITEM_BYTES, Countdown, create_buffer, receive_message, send_message
+from .protocol import Limits, ProtocolError
+
+START_SECONDS = 120.0
+"""For a zygote to load its libraries, on a busy machine with cold disks too."""
+FORK_SECONDS = 30.0
+MOURNING_SECONDS = 5.0
+"""From a worker's last word to its end."""
+LOG_BYTES = 4096
+"""How much of what the libraries print about a file is kept: the beginning."""
+START_LOG_BYTES = 64 << 10
+"""Room for a traceback, of which the end matters."""
+EXIT_NO_SANDBOX = 97
+PASSED_ON = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH"),
+    "DEEPHOTLINK_FAULTS_FOR_TESTS",
+)
+"""Environment of the children: no keys and no tokens, which a taken-over one could print."""
+
+
+@dataclass(slots=True)
+class PoolStats:
+    """Counters since the pool began. Approximate while it works."""
+
+    zygotes: int = 0
+    workers: int = 0
+    killed: int = 0
+    """By us: deadlines, lies, cancelled work."""
+    crashed: int = 0
+    """By themselves."""
+    items: int = 0
+    item_bytes: int = 0
+    preempted: int = 0
+
+
+class WorkerLost(Exception):
+    """A worker ended before its work did."""
+
+    def __init__(self, error_class: str, message: str, from_outside: bool = False):
+        super().__init__(f"{error_class}: {message}")
+        self.error_class = error_class
+        self.message = printable(message)
+        self.from_outside = from_outside
+        """Killed by neither us nor, as far as can be seen, the file: worth one more try."""
+
+    def media_error(self, stage: str) -> MediaError:
+        return MediaError(self.error_class, self.message, stage)
+
+
+class Zygote:
+    """Not for several threads at a time, but for `kill_worker`. PDEATHSIG ties the child's life to the thread that
+    starts it, so that has to be one that lives as long as the pool."""
+
+    def __init__(self, limits: Limits, walls: Sequence[str], stats: PoolStats):
+        self._limits, self._walls, self._stats = limits, tuple(walls), stats
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._pid: int | None = None
+        self._lock = threading.Lock()
+
+    def fork(self, request: Mapping[str, Any]) -> Worker:
+        """A worker that has been told `request`. Raises WorldError where no child can be had."""
+        for attempt in (1, 2):
+            try:
+                return self._fork(request)
+            except (OSError, EOFError, TimeoutError, ProtocolError) as error:
+                self.close()  # it was killed from outside, or is beyond help
+                if attempt == 2:
+                    raise WorldError(f"no decoder process can be started: {type(error).__name__}: {error}") from error
+        raise AssertionError
+
+    def _fork(self, request: Mapping[str, Any]) -> Worker:
+        if self._control is None:
+            self._start()
+        assert self._control is not None
+        ours, theirs = socket.socketpair()
+        log_fd = create_buffer(LOG_BYTES, "deephotlink-log")
+        try:
+            with theirs:
+                send_message(self._control, {"fork": True}, [theirs.fileno(), log_fd])
+            pid = receive_message(self._control, MAX_ITEM_BYTES, Countdown(FORK_SECONDS))["pid"]
+            with self._lock:
+                self._pid = pid
+            ours.settimeout(FORK_SECONDS)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # dead at once: its status will say why
+                send_message(ours, request)
+        except BaseException:
+            ours.close()
+            os.close(log_fd)
+            raise
+        self._stats.workers += 1
+        return Worker(self, ours, log_fd, self._stats)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        log_fd = create_buffer(START_LOG_BYTES, "deephotlink-log")
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        # One thread in the zygote, so that forking it is sound; few arenas, as each takes address space.
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+        config = json.dumps({"limits": asdict(self._limits), "walls": self._walls})
+        command = [sys.executable, "-P", "-m", "deephotlink.transforms.media.worker"]
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno()), str(os.getpid()), config],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_fd,
+                    stderr=log_fd,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    cwd="/",  # with -P: no module is ever taken from an archive that happens to be the current folder
+                )
+            self._control = ours
+            self._stats.zygotes += 1
+            receive_message(ours, MAX_ITEM_BYTES, Countdown(START_SECONDS))
+        except (OSError, EOFError, TimeoutError, ProtocolError) as error:
+            said = read_log(log_fd, from_end=True)
+            self.close()
+            raise WorldError(f"the decoder process does not start: {said or type(error).__name__}") from error
+        finally:
+            os.close(log_fd)
+
+    def kill_worker(self) -> None:
+        """Ends the worker of the moment, from any thread. Its pid cannot have been used again: see worker.py."""
+        with self._lock:
+            # A zygote that is gone has taken its worker along, and nobody keeps the pid from being used again.
+            if self._pid is not None and self._process is not None and self._process.poll() is None:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def status(self, seconds: float) -> dict[str, Any]:
+        """How the worker ended: {"signal": n} or {"exit": n}. Raises TimeoutError while it lives, EOFError where the
+        zygote is gone."""
+        assert self._control is not None
+        status = receive_message(self._control, MAX_ITEM_BYTES, Countdown(seconds))
+        with self._lock:
+            self._pid = None
+        return status
+
+    def close(self) -> None:
+        """Ends the worker and the zygote; a later `fork` starts another."""
+        with self._lock:
+            if self._pid is not None and self._process is not None and self._process.poll() is None:
+                os.kill(self._pid, signal.SIGKILL)
+            self._pid = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class Worker:
+    """One job's process, seen from the parent. Always `close` it."""
+
+    def __init__(self, zygote: Zygote, sock: socket.socket, log_fd: int, stats: PoolStats):
+        self._zygote, self._sock, self._log_fd, self._stats = zygote, sock, log_fd, stats
+        self._ended = False
+
+    def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Sends; a worker that is dead is found out by the next `answer`."""
+        try:
+            send_message(self._sock, message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        except TimeoutError:
+            self.kill()
+
+    def answer(self, max_bytes: int, countdown: Countdown, patience: float, stage: str) -> dict[str, Any]:
+        """The worker's next message. Raises MediaError for what it says of the file, WorkerLost where it ended, was too
+        slow or talked nonsense (then it is killed), WorldError where it could not be locked in."""
+        try:
+            message = receive_message(self._sock, max_bytes, countdown)
+            match message.get("error"):
+                case None:
+                    return message
+                case [str(error_class), str(text)] if ERROR_CLASS.fullmatch(error_class):
+                    raise MediaError(error_class, text, stage)
+            raise ProtocolError("an error without class and message")
+        except TimeoutError:
+            self.kill()
+            raise WorkerLost("deadline", f"no answer within {patience:g} s; the decoder process was killed") from None
+        except ProtocolError as error:
+            raise self.disbelieve(error) from None
+        except (EOFError, ConnectionError):
+            raise self._post_mortem() from None
+
+    def disbelieve(self, error: ProtocolError) -> WorkerLost:
+        """Kills a worker that lied."""
+        self.kill()
+        return WorkerLost("protocol_error", f"the decoder process was taken over or is broken: {error}")
+
+    def interrupt(self) -> None:
+        """Kills it from another thread; the one that waits for its answer then learns of its end."""
+        self._zygote.kill_worker()
+
+    def kill(self) -> None:
+        """Kills it and waits for its end."""
+        if not self._ended:
+            self._stats.killed += 1
+            self._zygote.kill_worker()
+            self._await_end()
+
+    def _await_end(self) -> dict[str, Any] | None:
+        self._ended = True
+        try:
+            return self._zygote.status(MOURNING_SECONDS)
+        except TimeoutError:  # it hung up and lives on
+            self._zygote.kill_worker()
+        except (EOFError, OSError, ProtocolError):
+            self._zygote.close()
+            return None
+        try:
+            return self._zygote.status(MOURNING_SECONDS)
+        except (TimeoutError, EOFError, OSError, ProtocolError):
+            self._zygote.close()
+            return None
+
+    def _post_mortem(self) -> Exception:
+        status = self._await_end()
+        self._stats.crashed += 1
+        said = read_log(self._log_fd)
+        tail = f"; it said: {said}" if said else ""
+        if status is None:
+            return WorkerLost("worker_killed", "the decoder process was killed with its zygote", from_outside=True)
+        if "exit" in status:
+            if status["exit"] == EXIT_NO_SANDBOX:
+                return WorldError(f"the sandbox cannot be put up: {said}; --sandbox=off decodes without one")
+            return WorkerLost("worker_exited", f"the decoder process exited with status {status['exit']}{tail}")
+        number = int(status["signal"])
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        if number == signal.SIGXCPU:
+            return WorkerLost("deadline", "the decoder process used up its processor time")
+        if number == signal.SIGABRT and ("bad_alloc" in said or "memory allocation" in said):
+            return WorkerLost("out_of_memory", f"the decoder process ran out of memory{tail}")
+        # SIGKILL is nobody's doing inside: an operator, or the kernel short of memory.
+        return WorkerLost("worker_killed", f"the decoder process was killed by {name}{tail}", number == signal.SIGKILL)
+
+    def close(self) -> None:
+        """Hangs up; a worker that is done ends by itself, another is killed."""
+        self._sock.close()
+        if not self._ended:
+            self._await_end()
+        os.close(self._log_fd)
+
+
+def read_log(fd: int, from_end: bool = False) -> str:
+    """What was printed, fit to be shown: 300 characters of it."""
+    text = os.pread(fd, START_LOG_BYTES, 0).rstrip(b"\0").decode("utf-8", "replace")
+    return printable(text[-300:] if from_end else text, 300)

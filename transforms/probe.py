@@ -1,0 +1,187 @@
+"""The first look at each file: is it media, can it be read, what does its container say?
+
+Takes (MediaFile, MediaOutcome | None), yields MediaProbe; what is skipped or fails comes out as MediaOutcome at the
+output `ended`. Runs ahead of its consumers, in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from .ahead import InOrder
+from .failures import MediaError
+from .media.pool import WorkerPool
+from .media.protocol import ProbeRequest
+from .media.sniff import sniff
+from .metrics import inc_counter
+from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, VideoStream
+from .staging import Staged, read_head, stage
+
+Planned = tuple[MediaFile, MediaOutcome | None]
+ENDED = "ended"
+MAX_KEY_FRAMES = 2_000_000
+
+
+def probe_media(
+    planned: Planned, pool: WorkerPool, spool: Path, credentials: bool, max_bytes: int
+) -> MediaProbe | MediaOutcome:
+    """One file's probe, or how it ended. The staged file of a probe is released by whoever decodes it.
+
+    Raises:
+        WorldError: storage or disk failed.
+    """
+    file, known = planned
+    if known is not None:
+        return known
+    staged: Staged | None = None
+    try:
+        kind = sniff(read_head(file))
+        if kind.media_type is None:
+            return MediaOutcome(file, "skipped", skipped_reason=kind.reason or "not_media")
+        if kind.unsupported:
+            raise MediaError(
+                "unsupported_format", f"{kind.reason or kind.suffix} is media that no demuxer here may open"
+            )
+        staged = stage(file, spool, max_bytes=max_bytes)
+        reply = pool.probe(ProbeRequest(staged.path, kind.suffix, credentials)).result()
+        facts = reply["facts"]
+        if facts.get("still_image"):
+            staged.release()
+            return MediaOutcome(file, "skipped", skipped_reason="still_image")
+        probe = probe_from_facts(file, staged.path, facts, reply.get("credentials"))
+        return replace(probe, path_is_ours=staged.owned)
+    except MediaError as error:
+        if staged is not None:
+            staged.release()
+        return MediaOutcome(file, "failed", failure=Failure(error.stage, error.error_class, error.message))
+
+
+def probe_from_facts(
+    file: MediaFile, path: str, facts: Mapping[str, Any], credentials: Mapping[str, Any] | None
+) -> MediaProbe:
+    """Checks what the child said and makes a record of it: a child that parsed hostile bytes is not believed.
+
+    Raises:
+        MediaError: `unreadable`, where the facts are not of the documented shape.
+    """
+    try:
+        video, audio = facts.get("primary_video"), facts.get("primary_audio")
+        media_type = facts["media_type"]
+        decoder = facts.get("decoder")
+        if media_type not in ("video", "audio", "gif") or decoder not in ("decord", "pyav", None):
+            raise ValueError(f"{media_type = }, {decoder = }")
+        keys = tuple(sorted(_seconds(k) for k in facts.get("key_frame_seconds", ())[:MAX_KEY_FRAMES]))
+        return MediaProbe(
+            file,
+            path,
+            media_type,
+            str(facts["format"])[:100],
+            _seconds(facts.get("duration_seconds") or 0.0),
+            VideoStream(
+                codec=str(video["codec"])[:50],
+                width=_count(video["width"]),
+                height=_count(video["height"]),
+                frame_rate=_seconds(video.get("frame_rate") or 0.0),
+                rotation=_count(video.get("rotation") or 0) % 360,
+                start_seconds=_seconds(video.get("start_seconds") or 0.0),
+                duration_seconds=_seconds(video.get("duration_seconds") or 0.0),
+                frame_count=_count(video.get("frame_count") or 0),
+                pixel_format=str(video.get("pixel_format") or "")[:50],
+            )
+            if video
+            else None,
+            AudioStream(
+                codec=str(audio["codec"])[:50],
+                sample_rate=_count(audio.get("sample_rate") or 0),
+                channels=_count(audio.get("channels") or 0),
+                start_seconds=_seconds(audio.get("start_seconds") or 0.0),
+                duration_seconds=_seconds(audio.get("duration_seconds") or 0.0),
+            )
+            if audio
+            else None,
+            keys,
+            decoder if video else None,
+            str(facts.get("decoder_reason") or "")[:200],
+            facts,
+            credentials,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise MediaError(
+            "unreadable", f"the container's facts make no sense ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > 1e9:
+        raise ValueError(f"no sane number of seconds: {number!r}")
+    return number
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number < 1 << 48:
+        raise ValueError(f"no sane count: {number!r}")
+    return number
+
+
+class _Probe(beam.DoFn):
+    def __init__(self, make_pool: Callable[[], WorkerPool], spool: str, credentials: bool, max_bytes: int, ahead: int):
+        self.make_pool, self.spool, self.credentials = make_pool, spool, credentials
+        self.max_bytes, self.ahead = max_bytes, ahead
+
+    def start_bundle(self):
+        self.threads = ThreadPoolExecutor(self.ahead, "deephotlink-probe")
+        self.in_order: InOrder[Future[MediaProbe | MediaOutcome], Any] = InOrder(self.ahead, self._give, Future.done)
+
+    def process(self, planned: Planned):
+        work = self.threads.submit(
+            probe_media, planned, self.make_pool(), Path(self.spool), self.credentials, self.max_bytes
+        )
+        yield from self.in_order.begin(work)
+
+    def finish_bundle(self):
+        for value in self.in_order.finish():
+            tag = value.tag if isinstance(value, beam.pvalue.TaggedOutput) else None
+            plain = WindowedValue(value.value if tag else value, GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield beam.pvalue.TaggedOutput(tag, plain) if tag else plain
+        self.threads.shutdown()
+
+    def _give(self, work: Future[MediaProbe | MediaOutcome], wait: bool) -> Iterator[Any]:
+        if not (wait or work.done()):
+            return
+        result = work.result()
+        if isinstance(result, MediaOutcome):
+            inc_counter("media_skipped" if result.status == "skipped" else "media_failed")
+            yield beam.pvalue.TaggedOutput(ENDED, result)
+        else:
+            inc_counter("bytes_read", result.file.size_bytes)
+            yield result
+
+
+@dataclass
+class ProbeMedia(beam.PTransform):
+    """Looks at each container in a decoder child. Takes (MediaFile, MediaOutcome | None), yields MediaProbe."""
+
+    make_pool: Callable[[], WorkerPool]
+    """Gives the process's pool of children; called on the worker."""
+    spool: str
+    """Local folder for what has to be staged."""
+    credentials: bool
+    """Whether Content Credentials are read."""
+    max_bytes: int = 64 << 30
+    ahead: int = 4
+    """Files probed ahead of the decoders."""
+
+    def expand(self, pcoll):
+        do = _Probe(self.make_pool, self.spool, self.credentials, self.max_bytes, self.ahead)
+        return pcoll | beam.ParDo(do).with_outputs(ENDED, main="probes")

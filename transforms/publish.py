@@ -1,0 +1,104 @@
+"""Publish: committed units become files of the public tables, a block of 64 units at a time, and at last a summary.
+
+A block's files hold the same bytes whoever makes them, so publishing twice, or from two places, changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .runs import Run, committed_units
+from .store import OutputStore
+from .tables import explode_unit_tables, to_parquet
+
+BLOCK_UNITS = 64
+
+
+def public_name(run: Run, table: str, block: int) -> str:
+    """`scores/run_date=2026-11-23/<run_id>-block-000000.parquet`"""
+    return f"{table}/run_date={run.run_date.isoformat()}/{run.run_id}-block-{block:06d}.parquet"
+
+
+def publish(store: OutputStore, run: Run, complete: bool = False) -> list[str]:
+    """Publishes each block all of whose units are committed and that nobody has published; returns the names of the
+    files that this call made. Only `complete` publishes a last block of fewer units, and then writes the summary.
+
+    Holds one block in memory.
+
+    Raises:
+        RuntimeError: `complete`, but units are missing.
+    """
+    committed = set(committed_units(store, run))
+    missing = run.units - len(committed)
+    if complete and missing:
+        raise RuntimeError(f"run {run.run_id} is not complete: {missing} of {run.units} units are yet to be committed")
+    published = set(store.list(run.name("published")))
+    made: list[str] = []
+    for block in range((run.units + BLOCK_UNITS - 1) // BLOCK_UNITS):
+        units = range(block * BLOCK_UNITS, min((block + 1) * BLOCK_UNITS, run.units))
+        partial = len(units) < BLOCK_UNITS
+        if _marker(run, block) in published or (partial and not complete) or not committed.issuperset(units):
+            continue
+        made += _publish_block(store, run, block, units)
+    if complete and store.put_new(run.name("summary.json"), _summary(store, run)):
+        made.append(run.name("summary.json"))
+    return made
+
+
+def read_summary(store: OutputStore, run: Run) -> dict[str, Any]:
+    """The run's summary. Raises FileNotFoundError where it is not finished."""
+    return json.loads(store.read(run.name("summary.json")))
+
+
+def _publish_block(store: OutputStore, run: Run, block: int, units: range) -> list[str]:
+    # No threads: on files this small, handing them over costs more than the reading.
+    read = [store.read(run.unit_name(unit)) for unit in units]
+    tables = [pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False) for data in read]
+    public = explode_unit_tables(tables, run)
+    made = []
+    for table, rows in public.items():
+        name = public_name(run, table, block)
+        if rows.num_rows and not store.exists(name) and store.put_new(name, to_parquet(rows)):
+            made.append(name)
+    counts = {
+        "units": len(units),
+        "rows": {table: rows.num_rows for table, rows in public.items()},
+        "verdicts": _count(public["scores"]["verdict"]),
+        "failures": _count(public["failures"]["error_class"]),
+        "skipped": _count(public["skipped"]["reason"]),
+    }
+    # Last: it says that all the block's files are there, which no single table can, since an empty one has no file.
+    store.put_new(_marker(run, block), json.dumps(counts, sort_keys=True).encode())
+    return made
+
+
+def _summary(store: OutputStore, run: Run) -> bytes:
+    totals: dict[str, Counter[str]] = {key: Counter() for key in ("rows", "verdicts", "failures", "skipped")}
+    blocks = store.list(run.name("published"))
+    for name in blocks:
+        counts = json.loads(store.read(name))
+        for key, total in totals.items():
+            total.update(counts[key])
+    summary = {
+        "run": json.loads(run.to_json()),
+        "planned": run.planned,
+        "units": run.units,
+        "blocks": len(blocks),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{key: dict(sorted(total.items())) for key, total in totals.items()},
+    }
+    return json.dumps(summary, indent=1, sort_keys=True).encode()
+
+
+def _marker(run: Run, block: int) -> str:
+    return run.name(f"published/block-{block:06d}.json")
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    return {str(row["values"]): row["counts"] for row in column.value_counts().to_pylist()}

@@ -1,0 +1,258 @@
+"""Runs: which one a command belongs to, what it has planned, what of that is done.
+
+    OUT/_resume/<resume key>-000001.json      which run_id the first, second, … run of one command has
+    OUT/_runs/<run_id>/plan.parquet           the frozen plan; the run's record stands in its metadata
+    OUT/_runs/<run_id>/run.json               the same record for people
+    OUT/_runs/<run_id>/units/unit-000123.parquet
+    OUT/_runs/<run_id>/published/block-000000.json
+    OUT/_runs/<run_id>/summary.json           last of all: the run is finished
+
+Two identical commands that start at once do the same run: the first to put `_resume/…` names it, the first to put its
+`plan.parquet` plans it, and the other one takes over both. A command that dies in between leaves a name without a plan,
+which the next one uses up. So whatever has a plan is a run, and no two unfinished ones share a resume key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, date, datetime, timedelta
+from importlib import metadata
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .._version import __version__
+from .records import MediaFile, MediaOutcome
+from .store import OutputStore
+from .tables import plan_from_table, plan_to_table, to_parquet
+
+PLAN_ROW_GROUP = 1 << 14
+"""Rows: a unit's part of a long plan is read without the rest."""
+_RECORD = b"deephotlink.run"
+_STAMP = "%Y%m%dT%H%M%SZ"
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+_UNIT = re.compile(r"/units/unit-(\d{6,})\.parquet$")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The record of one run, the same for everyone who works on it."""
+
+    run_id: str
+    """`20261123T151340Z-1a2b3c4d`: ascends from run to run of an output."""
+    run_date: date
+    """UTC, frozen with the plan; the partition of its tables."""
+    resume_key: str
+    slot: int
+    """The how-manieth run under this resume key it is, from 1."""
+    fingerprint: str
+    planned: int
+    """Media."""
+    units: int
+    """They are numbered from 0 without a gap."""
+    calibration_id: str = "none"
+    kind: str = "audit"
+    """`audit`, `retry`, `rescore`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """As chosen for the run, JSON; never a secret."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, inner: str) -> str:
+        return f"_runs/{self.run_id}/{inner}"
+
+    def unit_name(self, unit: int) -> str:
+        return self.name(f"units/unit-{unit:06d}.parquet")
+
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "run_date": self.run_date.isoformat()}, indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Run:
+        record = json.loads(text)
+        known = {f.name for f in fields(cls)}  # a later version may have added some
+        record = {name: value for name, value in record.items() if name in known}
+        return cls(**{**record, "run_date": date.fromisoformat(record["run_date"])})
+
+
+def resume_key(sources: Sequence[str], fingerprint: str, **choices: Any) -> str:
+    """sha256 hex of what makes a command the same one: its canonical sources in any order, the fingerprint, and
+    `choices` (`identity="version"`, `kind="retry"`, …; JSON values)."""
+    parts = {"sources": sorted(set(sources)), "fingerprint": fingerprint, "choices": choices}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def list_runs(store: OutputStore) -> list[Run]:
+    """All runs that have a plan, oldest first."""
+    found = (_run_of_plan(store, run_id) for run_id in store.folders("_runs"))
+    return [run for run in found if run is not None]
+
+
+def unfinished_run(store: OutputStore, resume_key: str) -> Run | None:
+    """The run under this key that has a plan and no summary: it is to be finished before anything is listed anew."""
+    claims = _claims(store, resume_key)
+    run = _run_of_plan(store, _claimed(store, claims[-1])) if claims else None
+    if run is None or is_finished(store, run):
+        return None
+    store.put_new(run.name("run.json"), run.to_json().encode())  # where its planner died before it could
+    return run
+
+
+def next_slot(store: OutputStore, resume_key: str) -> int:
+    """Which run under this key a new one would be. Take it *before* `committed_ids` and the listing: a plan that was
+    made from an older look then cannot become a run after the one which overtook it."""
+    claims = _claims(store, resume_key)
+    if not claims:
+        return 1
+    last = _run_of_plan(store, _claimed(store, claims[-1]))
+    return len(claims) + 1 if last is not None and is_finished(store, last) else len(claims)
+
+
+def create_run(
+    store: OutputStore,
+    plan: Sequence[tuple[MediaFile, MediaOutcome | None]],
+    *,
+    resume_key: str,
+    fingerprint: str,
+    calibration_id: str = "none",
+    kind: str = "audit",
+    settings: Mapping[str, Any] | None = None,
+    slot: int | None = None,
+) -> Run:
+    """Freezes `plan` (units numbered from 0 without a gap) as a run; returns the run of this slot, which is another
+    process's with its own plan where that came first. Read the plan back with `read_plan`.
+
+    Raises:
+        ValueError: the units have gaps, or a media_id stands twice in the plan.
+    """
+    slot = slot or next_slot(store, resume_key)
+    units = {file.unit for file, _ in plan}
+    if units != set(range(len(units))):
+        raise ValueError(f"units must be numbered from 0 without a gap: got {len(units)}, up to {max(units)}")
+    if len({file.media_id for file, _ in plan}) != len(plan):
+        raise ValueError("a media_id stands twice in the plan")
+    claim = f"_resume/{resume_key}-{slot:06d}.json"
+    store.put_new(claim, json.dumps({"run_id": _new_run_id(store)}).encode())
+    run_id = _claimed(store, claim)
+    run = Run(
+        run_id=run_id,
+        run_date=datetime.strptime(run_id.partition("-")[0], _STAMP).date(),
+        resume_key=resume_key,
+        slot=slot,
+        fingerprint=fingerprint,
+        planned=len(plan),
+        units=len(units),
+        calibration_id=calibration_id,
+        kind=kind,
+        settings=dict(settings or {}),
+        versions=provenance(),
+    )
+    table = plan_to_table(plan).replace_schema_metadata({_RECORD: run.to_json()})
+    if not store.put_new(run.name("plan.parquet"), to_parquet(table, PLAN_ROW_GROUP)):
+        standing = _run_of_plan(store, run_id)
+        assert standing is not None
+        run = standing
+    store.put_new(run.name("run.json"), run.to_json().encode())
+    return run
+
+
+def is_finished(store: OutputStore, run: Run) -> bool:
+    return store.exists(run.name("summary.json"))
+
+
+def read_plan(store: OutputStore, run: Run, units: Collection[int] | None = None) -> pa.Table:
+    """The run's plan by `tables.PLAN`, or that of some of its units; `tables.plan_from_table` makes records of it."""
+    chosen = None if units is None else [("unit", "in", sorted(units))]
+    with store.open(run.name("plan.parquet")) as f:
+        return pq.read_table(f, filters=chosen).replace_schema_metadata(None)
+
+
+def plan_of(
+    store: OutputStore, run: Run, units: Collection[int] | None = None
+) -> list[tuple[MediaFile, MediaOutcome | None]]:
+    """As `read_plan`, as records. About 1 KB a media: ask by wave, not for the whole of a long plan."""
+    return plan_from_table(read_plan(store, run, units))
+
+
+def planned_ids(store: OutputStore, run: Run, unit: int) -> list[str]:
+    """media_id of one unit's media, sorted."""
+    with store.open(run.name("plan.parquet")) as f:
+        return sorted(
+            pq.read_table(f, columns=["media_id"], filters=[("unit", "=", unit)], use_threads=False)[
+                "media_id"
+            ].to_pylist()
+        )
+
+
+def committed_units(store: OutputStore, run: Run) -> list[int]:
+    """Numbers of the units that are committed, ascending."""
+    return sorted(int(match[1]) for name in store.list(run.name("units")) if (match := _UNIT.search(name)))
+
+
+def pending_units(store: OutputStore, run: Run) -> list[int]:
+    """Numbers of the units that are yet to be done, ascending."""
+    return sorted(set(range(run.units)) - set(committed_units(store, run)))
+
+
+def committed_ids(store: OutputStore, fingerprint: str, include_failures: bool = True) -> Iterator[pa.Array]:
+    """The media_id (string arrays) that committed units of all runs with this fingerprint hold. An id may come twice.
+
+    Without `include_failures`, those are left out whose every outcome so far was a failure.
+    """
+    for run in list_runs(store):
+        if run.fingerprint != fingerprint:
+            continue
+        if include_failures and is_finished(store, run):
+            # Everything planned is committed: one file instead of all its units.
+            with store.open(run.name("plan.parquet")) as f:
+                yield pq.read_table(f, columns=["media_id"])["media_id"].combine_chunks()
+            continue
+        for unit in committed_units(store, run):
+            with store.open(run.unit_name(unit)) as f:
+                rows = pq.read_table(f, columns=["media_id", "table"], use_threads=False)
+            if not include_failures:
+                rows = rows.filter(pc.not_equal(rows["table"], "failures"))
+            yield rows["media_id"].combine_chunks()
+
+
+def provenance() -> dict[str, str]:
+    """What this machine computes with."""
+    versions = {"deephotlink": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("apache-beam", "torch", "av", "decord2", "pyarrow", "duckdb", "c2pa-python"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def _claims(store: OutputStore, resume_key: str) -> list[str]:
+    return [name for name in store.list("_resume") if name.startswith(f"_resume/{resume_key}-")]
+
+
+def _claimed(store: OutputStore, claim: str) -> str:
+    return str(json.loads(store.read(claim))["run_id"])
+
+
+def _run_of_plan(store: OutputStore, run_id: str) -> Run | None:
+    name = f"_runs/{run_id}/plan.parquet"
+    if not store.exists(name):
+        return None
+    with store.open(name) as f:
+        return Run.from_json(pq.read_schema(f).metadata[_RECORD])
+
+
+def _new_run_id(store: OutputStore) -> str:
+    # A clock that was set back must not make the newest run look old.
+    newest = max((run[:16] for run in store.folders("_runs") if _RUN_ID.fullmatch(run)), default="")
+    stamp = datetime.now(UTC).strftime(_STAMP)
+    if newest >= stamp:
+        stamp = (datetime.strptime(newest, _STAMP) + timedelta(seconds=1)).strftime(_STAMP)
+    return f"{stamp}-{uuid.uuid4().hex[:8]}"

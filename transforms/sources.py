@@ -1,0 +1,301 @@
+"""Access to what a user named: looking at files, and reading exact ranges of them, locally and through fsspec.
+
+Reads retry what is the store's fault and check every length, because some clients hand over a short body as success.
+No file system object is kept in a record: pickling one carries its secret.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+import fsspec
+
+from .failures import MediaError, UsageError, WorldError, printable
+from .records import Failure, MediaFile, MediaOutcome
+from .retries import LISTING_ATTEMPTS, READ_ATTEMPTS, ShortRead, retried, tell
+from .uris import canonical_local, escape, media_id_of, name_bytes, redact, scheme_of, split_remote, unescape
+
+CHUNK_BYTES = 8 << 20
+"""One range request of a whole file."""
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR})
+
+
+class Planned(NamedTuple):
+    """A file, and how it ends where that is known before anybody has to read it."""
+
+    file: MediaFile
+    outcome: MediaOutcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file as its folder or store describes it."""
+
+    uri: str
+    """Canonical."""
+    identity: bytes
+    """What the file is called, byte by byte: half of its media_id."""
+    size_bytes: int = 0
+    version: str = ""
+    path_bytes: bytes | None = None
+    """The local path, where `uri` is not that path to the letter."""
+    fetch_uri: str | None = field(default=None, repr=False)
+    trouble: str | None = None
+    """`folder`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`."""
+
+    def to_file(self) -> MediaFile:
+        return MediaFile(
+            media_id=media_id_of(self.identity, self.version.encode()),
+            uri=self.uri,
+            size_bytes=self.size_bytes,
+            version=self.version,
+            path_bytes=self.path_bytes,
+            fetch_uri=self.fetch_uri,
+        )
+
+
+def skipped(file: MediaFile, reason: str) -> Planned:
+    return Planned(file, MediaOutcome(file, "skipped", skipped_reason=reason))
+
+
+def failed(file: MediaFile, error: MediaError) -> Planned:
+    return Planned(file, MediaOutcome(file, "failed", failure=Failure(error.stage, error.error_class, error.message)))
+
+
+class NoRanges(MediaError):
+    """The server gives whole files only."""
+
+    def __init__(self, uri: str):
+        super().__init__("no_ranges", f"the server of {uri} cannot serve a part of a file; download it first", "read")
+
+
+class Blob(Protocol):
+    """Bytes of one file by range."""
+
+    uri: str
+
+    def read(self, start: int, length: int) -> bytes:
+        """Exactly `length` bytes, or MediaError (`changed`, `read_short`) or WorldError."""
+
+
+class LocalBlob:
+    def __init__(self, path: bytes, uri: str):
+        self.uri = uri
+        # O_NONBLOCK: a fifo that has taken the file's place must not hold us up
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        self.status = os.fstat(self.descriptor)
+        if not stat.S_ISREG(self.status.st_mode):
+            os.close(self.descriptor)
+            raise MediaError("changed", "it is no longer a file", stage="read")
+
+    def read(self, start: int, length: int) -> bytes:
+        parts, left = [], length
+        while left:
+            try:
+                part = os.pread(self.descriptor, min(left, 1 << 30), start)
+            except OSError as error:
+                # A bad sector stays bad: one such file must not stop the others.
+                if error.errno == errno.EIO:
+                    raise MediaError("unreadable", f"reading failed at byte {start}: {tell(error)}", "read") from error
+                raise WorldError(f"cannot read {self.uri}: {tell(error)}") from error
+            if not part:
+                raise MediaError("changed", f"it ends at byte {start}, {left} bytes sooner than listed", stage="read")
+            parts.append(part)
+            start, left = start + len(part), left - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class RemoteBlob:
+    def __init__(self, uri: str, address: str, attempts: int = READ_ATTEMPTS):
+        self.uri, self._attempts = uri, attempts
+        self._fs, self._path = open_store(address)
+        self._http = scheme_of(uri) in ("http", "https")
+
+    def read(self, start: int, length: int) -> bytes:
+        if not length:
+            return b""
+        return retried(f"read {self.uri}", lambda: self._range(start, length), self._attempts)
+
+    def _range(self, start: int, length: int) -> bytes:
+        if self._http:
+            try:
+                # Not cat_file, which reads all of a server's answer whatever was asked for. The size only has to be
+                # past the range, or fsspec asks for it.
+                with self._fs.open(self._path, "rb", cache_type="none", size=start + length) as f:
+                    f.seek(start)
+                    data = f.read(length)
+            except ValueError as error:
+                raise NoRanges(self.uri) from error
+        else:
+            data = self._fs.cat_file(self._path, start=start, end=start + length)
+        if len(data) != length:
+            raise ShortRead(f"got {len(data)} bytes of {length} from byte {start} on")
+        return data
+
+    def stream(self) -> Iterator[bytes]:
+        """The whole file in one request, for servers without ranges. Not retried: the caller starts again."""
+        with self._fs.open(self._path, "rb", block_size=0) as f:
+            while part := f.read(1 << 20):
+                yield part
+
+    def version(self) -> str:
+        return version_of(retried(f"look up {self.uri}", lambda: self._fs.info(self._path), self._attempts))
+
+
+def open_store(address: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI, and the path in it.
+
+    Not `fsspec.url_to_fs`: a `::` in the name of an object is no chain here.
+
+    Raises:
+        UsageError: nobody here knows that kind of store.
+    """
+    scheme = scheme_of(address)
+    try:
+        kind = fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"cannot open {scheme}:// sources: {printable(str(error))}") from error
+    try:
+        return kind(**kind._get_kwargs_from_urls(address)), kind._strip_protocol(address)
+    except (ImportError, ValueError, TypeError) as error:
+        raise UsageError(f"cannot open {redact(address)}: {tell(error)}") from error
+
+
+def address_of(file: MediaFile) -> str:
+    """Where a remote file (or a member's shard) is fetched."""
+    return file.fetch_uri or unescape(file.shard or file.uri)
+
+
+def path_of(file: MediaFile) -> bytes:
+    """The local path of a file (or a member's shard)."""
+    return file.path_bytes or os.fsencode(unescape(file.shard or file.uri))
+
+
+def is_local(file: MediaFile) -> bool:
+    return (file.shard or file.uri).startswith("/")
+
+
+@contextmanager
+def open_blob(file: MediaFile, attempts: int = READ_ATTEMPTS) -> Iterator[LocalBlob | RemoteBlob]:
+    """The bytes of a file, or of the shard that a member lies in.
+
+    Raises:
+        MediaError: `missing`, `unreadable`, `changed`.
+    """
+    name = file.shard or file.uri
+    if not is_local(file):
+        try:
+            yield RemoteBlob(name, address_of(file), attempts)
+        except FileNotFoundError as error:
+            raise MediaError("missing", "it is no longer there", stage="read") from error
+        return
+    try:
+        blob = LocalBlob(path_of(file), name)
+    except OSError as error:
+        raise local_fault(error, name) from error
+    try:
+        yield blob
+    finally:
+        blob.close()
+
+
+def local_fault(error: OSError, uri: str) -> MediaError | WorldError:
+    """Whose fault it is that a local file cannot be opened."""
+    if error.errno in _GONE:
+        return MediaError("missing", f"it is no longer there ({error.strerror})", stage="read")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+        return MediaError("unreadable", f"it may not be read ({error.strerror})", stage="read")
+    return WorldError(f"cannot open {uri}: {tell(error)}")
+
+
+def local_version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """What a store calls this state of a file: its ETag or generation, else the size and time of the last change."""
+    for key in ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "content_md5", "contentHash"):
+        if info.get(key):
+            return escape(str(info[key]).removeprefix("W/").strip('"'))
+    for key in ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified", "created"):
+        if (moment := info.get(key)) is not None:
+            # fsspec's own file systems say the same moment as a datetime here and as a number there
+            moment = f"{moment.timestamp():.6f}" if isinstance(moment, datetime) else moment
+            moment = f"{moment:.6f}" if isinstance(moment, (int, float)) else moment
+            return escape(f"{info.get('size')}-{moment}")
+    return str(info.get("size"))
+
+
+def look_local(path: bytes) -> Found:
+    """What is at an absolute path. Symbolic links to files are followed; nothing is opened."""
+    uri = canonical_local(path)
+    found = Found(uri, path, path_bytes=path if uri != os.fsdecode(path) or not _is_utf8(path) else None)
+
+    def of(**fields: Any) -> Found:
+        return Found(found.uri, found.identity, path_bytes=found.path_bytes, **fields)
+
+    try:
+        status = os.stat(path)
+    except PermissionError:
+        return of(trouble="unreadable")
+    except OSError as error:
+        if os.path.islink(path):
+            return of(trouble="not_a_file" if error.errno == errno.ELOOP else "broken_link")
+        if error.errno in _GONE:
+            return of(trouble="missing")
+        raise WorldError(f"cannot look up {uri}: {tell(error)}") from error
+    if stat.S_ISDIR(status.st_mode):
+        return of(trouble="linked_folder" if os.path.islink(path) else "folder")
+    if not stat.S_ISREG(status.st_mode):
+        return of(trouble="not_a_file")
+    return of(size_bytes=status.st_size, version=local_version(status))
+
+
+def look_remote(address: str) -> Found:
+    """What is at a URI.
+
+    Raises:
+        WorldError: the store does not answer, or not to us.
+    """
+    shown = split_remote(address)[0]
+    fs, path = open_store(address)
+    try:
+        info = retried(f"look up {escape(shown)}", lambda: fs.info(path), LISTING_ATTEMPTS)
+    except FileNotFoundError:
+        return found_remote(address, {}, trouble="missing")
+    return found_remote(address, info)
+
+
+def found_remote(address: str, info: Mapping[str, Any], trouble: str | None = None) -> Found:
+    shown, fetch = split_remote(address)
+    if trouble is None and info.get("type") != "file":
+        trouble = "folder" if info.get("type") == "directory" else "not_a_file"
+    if trouble is None and info.get("size") is None:
+        trouble = "unknown_size"
+    return Found(
+        escape(shown),
+        name_bytes(shown),
+        info.get("size") or 0,
+        version_of(info) if trouble is None else "",
+        fetch_uri=fetch or None,
+        trouble=trouble,
+    )
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""A path that decoder children can open: a local file where it lies, anything else streamed into a spool file.
+
+Context-free: whoever holds a `Staged` last calls `release`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .failures import MediaError, WorldError
+from .media.sniff import HEAD_BYTES, sniff
+from .records import MediaFile
+from .retries import ShortRead, retried, tell
+from .sources import CHUNK_BYTES, LocalBlob, NoRanges, RemoteBlob, is_local, local_version, open_blob, path_of
+
+MAX_STAGED_BYTES = 1 << 40
+
+
+@dataclass(slots=True)
+class Staged:
+    path: str
+    """Absolute. Where it is our own spool file its name is too."""
+    head: bytes = field(repr=False)
+    """The first `HEAD_BYTES` bytes."""
+    suffix: str
+    """As the first bytes say; empty for what is no media."""
+    owned: bool
+    """Whether the file goes when it is released."""
+
+    def release(self) -> None:
+        """May be called twice."""
+        if self.owned:
+            self.owned = False
+            Path(self.path).unlink(missing_ok=True)
+
+
+def read_head(file: MediaFile, length: int = HEAD_BYTES) -> bytes:
+    """The first bytes of a file or member, without staging it.
+
+    Raises:
+        MediaError: `missing`, `unreadable`, `changed`, `read_short`, …
+        WorldError: storage failed.
+    """
+    length = min(length, file.size_bytes)
+    with open_blob(file) as blob:
+        _refuse_replaced(file, blob)
+        try:
+            if file.member_compressed_bytes is None:
+                return _read(blob, file.member_offset or 0, length)
+            out = b""
+            for part in _inflated(file, blob, 64 << 10):
+                out += part
+                if len(out) >= length:
+                    break
+            return out[:length]
+        except MediaError:
+            _refuse_replaced(file, blob, certainly=True)
+            raise
+
+
+def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_STAGED_BYTES) -> Staged:
+    """The file on a local path. Callers check with `sniff` first that it is worth it.
+
+    Raises:
+        MediaError: stage `read`: `missing`, `unreadable`, `changed`, `read_short`, `too_large`, `damaged_archive`.
+        WorldError: storage failed, or the spool is full.
+    """
+    in_place = is_local(file) and file.member is None and _is_plain(path_of(file))
+    with open_blob(file) as blob:
+        _refuse_replaced(file, blob)
+        if in_place:
+            head = blob.read(0, min(HEAD_BYTES, file.size_bytes))
+            return Staged(os.fsdecode(path_of(file)), head, sniff(head).suffix, owned=False)
+        if file.size_bytes > max_bytes:
+            raise MediaError("too_large", f"{file.size_bytes} bytes, more than {max_bytes}", stage="read")
+        try:
+            staged = _spooled(file, blob, spool)
+        except MediaError:
+            _refuse_replaced(file, blob, certainly=True)
+            raise
+        try:
+            _refuse_replaced(file, blob, certainly=True)
+        except BaseException:
+            staged.release()
+            raise
+        return staged
+
+
+def _is_plain(path: bytes) -> bool:
+    """Whether every library can open a file of that name; decord, for one, takes UTF-8 only."""
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse_replaced(file: MediaFile, blob: LocalBlob | RemoteBlob, certainly: bool = False) -> None:
+    """Whether this is still what was listed. Of a store it is asked (one request) only where `certainly` is wanted."""
+    if isinstance(blob, LocalBlob):
+        now = local_version(os.stat(blob.descriptor) if certainly else blob.status)
+    elif certainly:
+        try:
+            now = blob.version()
+        except FileNotFoundError as error:
+            raise MediaError("missing", "it is no longer there", stage="read") from error
+    else:
+        return
+    if now != file.version:
+        raise MediaError("changed", "it was replaced after it had been listed", stage="read")
+
+
+def _spooled(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> Staged:
+    try:
+        return _write(file, content(file, blob), spool)
+    except NoRanges:
+        if file.member is not None or not isinstance(blob, RemoteBlob):
+            raise
+        remote = blob
+        return retried(f"read {file.uri}", lambda: _write(file, remote.stream(), spool))
+
+
+def content(file: MediaFile, blob: LocalBlob | RemoteBlob) -> Iterator[bytes]:
+    """All bytes of a file or member, inflated, in pieces, exactly as many as it is listed with."""
+    if file.member_compressed_bytes is not None:
+        yield from _inflated(file, blob, CHUNK_BYTES)
+        return
+    start = file.member_offset or 0
+    for at in range(0, file.size_bytes, CHUNK_BYTES):
+        yield _read(blob, start + at, min(CHUNK_BYTES, file.size_bytes - at))
+
+
+def _read(blob: LocalBlob | RemoteBlob, start: int, length: int) -> bytes:
+    try:
+        return blob.read(start, length)
+    except FileNotFoundError as error:
+        raise MediaError("missing", "it is no longer there", stage="read") from error
+
+
+def _inflated(file: MediaFile, blob: LocalBlob | RemoteBlob, chunk: int) -> Iterator[bytes]:
+    """A deflated member, counted as it comes: a bomb is stopped at the first byte past what it declared."""
+    assert file.member_compressed_bytes is not None
+    inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    for at in range(0, file.member_compressed_bytes, chunk):
+        data = _read(blob, (file.member_offset or 0) + at, min(chunk, file.member_compressed_bytes - at))
+        while data and not inflate.eof:
+            try:
+                part = inflate.decompress(data, 1 << 20)
+            except zlib.error as error:
+                raise MediaError("damaged_archive", f"the member does not inflate: {error}", stage="read") from error
+            data, total = inflate.unconsumed_tail, total + len(part)
+            if total > file.size_bytes:
+                message = f"the member inflates to more than the {file.size_bytes} bytes that it declared"
+                raise MediaError("too_large", message, stage="read")
+            yield part
+    while part := inflate.decompress(inflate.unconsumed_tail, 1 << 20):
+        total += len(part)
+        if total > file.size_bytes:
+            raise MediaError("too_large", "the member inflates to more than it declared", stage="read")
+        yield part
+    if not inflate.eof or total != file.size_bytes:
+        message = f"the member inflates to {total} bytes and declared {file.size_bytes}"
+        raise MediaError("damaged_archive", message, stage="read")
+
+
+def _write(file: MediaFile, parts: Iterator[bytes], spool: Path) -> Staged:
+    """Writes a spool file under a name of our own, whole or not at all."""
+    path: Path | None = None
+    head, total = b"", 0
+    try:
+        first = next(parts, b"")
+        while len(first) < min(HEAD_BYTES, file.size_bytes) and (more := next(parts, b"")):
+            first += more
+        head = first[:HEAD_BYTES]
+        suffix = sniff(head).suffix
+        # a random part: the same media may be staged twice at a time
+        path = spool / f"{file.media_id}-{secrets.token_hex(4)}{suffix}"
+        with _spool_faults():
+            target = open(path, "xb", buffering=0, opener=_private)  # noqa: SIM115
+        with target:
+            part = first
+            while part:
+                total += len(part)
+                if total > file.size_bytes:
+                    raise MediaError("changed", f"more than the {file.size_bytes} bytes listed came", stage="read")
+                view = memoryview(part)
+                with _spool_faults():
+                    while view:
+                        view = view[target.write(view) :]
+                part = next(parts, b"")
+        if total != file.size_bytes:
+            raise ShortRead(f"got {total} bytes of {file.size_bytes}")
+    except BaseException:
+        if path is not None:
+            path.unlink(missing_ok=True)
+        raise
+    return Staged(str(path.absolute()), head, suffix, owned=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+@contextmanager
+def _spool_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        what = "the spool folder is full: free some space or name another one" if full else "cannot write to the spool"
+        raise WorldError(f"{what} ({tell(error)})") from error

@@ -1,0 +1,350 @@
+"""The tables: what every column means, and the way from records to Arrow and back.
+
+`run_date` is a column of every public table but stands in no file of theirs: it is the Hive partition key. Stored as
+well, `pyarrow.parquet.read_table(folder)` and `pandas.read_parquet(folder)` refuse the folder (date32 against their
+string); left out, DuckDB and Spark read it as a date, once a row, and pyarrow does with `PARTITIONING`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from .._version import __version__
+from ..models.base import FAMILIES
+from .failures import printable
+from .records import Evidence, Failure, MediaFile, MediaOutcome, MediaResult
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+SCHEMA_VERSION = "1"
+PARTITIONING = ds.partitioning(pa.schema([pa.field("run_date", pa.date32())]), flavor="hive")
+"""For `pyarrow.dataset.dataset(folder, partitioning=PARTITIONING)`: `run_date` as a date."""
+MAX_DETAIL = 4000
+
+
+def _field(name: str, kind: pa.DataType, description: str, unit: str = "none", polarity: str = "none") -> pa.Field:
+    return pa.field(name, kind, metadata={"description": description, "unit": unit, "polarity": polarity})
+
+
+_LOGIT = "> 0 = manipulated, < 0 = authentic"
+_AUTHENTIC = "1 = authentic, 0 = manipulated"
+_RUN_ID = _field("run_id", pa.string(), "the run that wrote the row; ascending in time")
+_MEDIA_ID = _field(
+    "media_id", pa.string(), "sha256 of canonical URI, version and member; (run_id, media_id) is the key"
+)
+_URI = _field("uri", pa.string(), "canonical URI, control characters escaped; a plain absolute path locally")
+_BOX = pa.struct([pa.field(side, pa.float32()) for side in ("x1", "y1", "x2", "y2")])
+
+SCORES = pa.schema(
+    [
+        _RUN_ID,
+        _MEDIA_ID,
+        _URI,
+        _field("size_bytes", pa.int64(), "size of the media", "bytes"),
+        _field("media_type", pa.string(), "video, audio or gif"),
+        _field("duration_seconds", pa.float64(), "as the container says; null where it does not", "seconds"),
+        _field("authenticity", pa.float64(), "calibrated, in [0, 1]; null where all abstained", "none", _AUTHENTIC),
+        _field("verdict", pa.string(), "authentic, inconclusive, manipulated or not_assessed, by the calibration"),
+        *(
+            _field(f"{f}_authenticity", pa.float64(), f"as authenticity, {f} detectors only", "none", _AUTHENTIC)
+            for f in FAMILIES
+        ),
+        _field("reasons", pa.list_(pa.string()), "sentences for a person, the weightiest first"),
+        _field("clips_planned", pa.int32(), "clips chosen for decoding", "clips"),
+        _field("clips_assessed", pa.int32(), "clips with at least one logit", "clips"),
+        _field("assessed_seconds", pa.float64(), "how much of the media was looked at", "seconds"),
+        _field("faces", pa.int32(), "face tracks in all clips", "tracks"),
+        _field("decoder", pa.string(), "decord or pyav; null where no frame was decoded"),
+        _field("calibration_id", pa.string(), "the calibration that made the probabilities"),
+        _field("fingerprint", pa.string(), "hash of sampling, decoders, detectors and weights"),
+        _field("scored_at", pa.timestamp("us", tz="UTC"), "when the row was made", "UTC"),
+        _field("container", pa.string(), "format as the demuxer names it"),
+        _field("decoder_reason", pa.string(), "why this decoder"),
+        _field("has_video", pa.bool_(), "whether there is a video stream"),
+        _field("has_audio", pa.bool_(), "whether there is an audio stream"),
+        _field("frames_kept", pa.int64(), "frames handed to the detectors", "frames"),
+        _field("frames_decoded", pa.int64(), "frames decoded to get these", "frames"),
+        _field("frames_sampled_for_faces", pa.int64(), "frames searched for faces", "frames"),
+        _field("frames_with_face", pa.int64(), "of these, with a face at confidence >= 0.9", "frames"),
+        _field("member", pa.string(), "name inside the tar or zip shard; null for a plain file"),
+    ]
+)
+EVIDENCE = pa.schema(
+    [
+        _RUN_ID,
+        _MEDIA_ID,
+        _URI,
+        _field("detector", pa.string(), "name of the detector"),
+        _field("family", pa.string(), f"one of {', '.join(FAMILIES)}"),
+        _field("weights_sha256", pa.string(), "of its weights; empty for a training-free detector"),
+        _field("clip_index", pa.int32(), "the clip judged; null where it was none"),
+        _field("track_id", pa.int32(), "the face track judged, numbered within its clip; null where it was none"),
+        _field("start_seconds", pa.float64(), "start of what was judged, on the media's clock", "seconds"),
+        _field("end_seconds", pa.float64(), "its end, half-open", "seconds"),
+        _field("logit", pa.float64(), "uncalibrated; null where the detector abstained", "logit", _LOGIT),
+        _field("abstained", pa.string(), "why there is no logit; null where there is one"),
+        _field("box", _BOX, "where the face is, in the decoded frame", "pixels"),
+        _field("detail", pa.string(), "what the detector saw, JSON or a short sentence"),
+    ]
+)
+FAILURES = pa.schema(
+    [
+        _RUN_ID,
+        _MEDIA_ID,
+        _URI,
+        _field("stage", pa.string(), "the step at which nothing of the media could be read"),
+        _field("error_class", pa.string(), "short word to group by"),
+        _field("message", pa.string(), "what was wrong, control characters escaped"),
+        _field("attempts", pa.int32(), "how often this run tried", "attempts"),
+    ]
+)
+SKIPPED = pa.schema([_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it is no media: not_media, …")])
+
+TABLES: dict[str, pa.Schema] = {"evidence": EVIDENCE, "failures": FAILURES, "skipped": SKIPPED, "scores": SCORES}
+"""The public tables, in the order in which a block of them becomes visible: no score is seen without its evidence."""
+
+PLAN = pa.schema(
+    [
+        ("media_id", pa.string()),
+        ("unit", pa.int32()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("version", pa.string()),
+        ("shard", pa.string()),
+        ("member", pa.string()),
+        ("member_offset", pa.int64()),
+        ("member_compressed_bytes", pa.int64()),
+        ("path_bytes", pa.binary()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("stage", pa.string()),
+        ("error_class", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+"""The frozen plan. `status` and what follows: how a media ends that the listing already knew to be unreadable."""
+
+
+def _nested(schema: pa.Schema, *shared: str) -> pa.StructType:
+    # Without metadata: it would be most of a small unit's bytes.
+    return pa.struct([f.remove_metadata() for f in schema if f.name not in ("run_id", "media_id", *shared)])
+
+
+_FAILURE = [("error_class", pa.string()), ("message", pa.string())]
+_SPAN = [("clip_index", pa.int32()), ("start_seconds", pa.float64()), ("end_seconds", pa.float64())]
+_OUTCOME = pa.struct(
+    [
+        ("status", pa.string()),
+        ("clips_decoded", pa.int32()),
+        ("windows_decoded", pa.int32()),
+        ("clip_failures", pa.list_(pa.struct([*_SPAN, *_FAILURE]))),
+        ("sound_failure", pa.struct([("stage", pa.string()), *_FAILURE])),
+    ]
+)
+UNIT = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("media_id", pa.string()),
+        ("uri", pa.string()),
+        ("table", pa.string()),
+        ("evidence_rows", pa.int32()),
+        ("outcome", _OUTCOME),
+        ("scores", _nested(SCORES, "uri")),
+        ("evidence", pa.list_(_nested(EVIDENCE, "uri"))),
+        ("failures", _nested(FAILURES, "uri")),
+        ("skipped", _nested(SKIPPED, "uri")),
+    ]
+)
+"""A committed unit: a row a media. `table` names the one public table that the media is in."""
+
+_TABLE_OF = {"read": "scores", "failed": "failures", "skipped": "skipped"}
+# Bidirectional controls make a name read as another one; joiners (U+200D) stay, honest names are spelt with them.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escape_uri(uri: str) -> str:
+    """`uri` in full, with control, bidirectional and surrogate characters as `\\xNN` or `\\uNNNN`."""
+    return _UNPRINTABLE.sub(lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", uri)
+
+
+def plan_to_table(plan: Iterable[tuple[MediaFile, MediaOutcome | None]]) -> pa.Table:
+    """The plan as a table by `PLAN`, ordered by unit and media_id. `fetch_uri` may hold a secret and is left out."""
+    rows = []
+    for file, outcome in sorted(plan, key=lambda row: (row[0].unit, row[0].media_id)):
+        failure = outcome.failure if outcome else None
+        rows.append(
+            {
+                **{name: getattr(file, name) for name in _FILE_FIELDS},
+                "status": outcome.status if outcome else None,
+                "reason": outcome.skipped_reason if outcome else None,
+                "stage": failure.stage if failure else None,
+                "error_class": failure.error_class if failure else None,
+                "message": failure.message if failure else None,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=PLAN)
+
+
+def plan_from_table(table: pa.Table) -> list[tuple[MediaFile, MediaOutcome | None]]:
+    """The inverse of `plan_to_table`."""
+    plan: list[tuple[MediaFile, MediaOutcome | None]] = []
+    for row in table.to_pylist():
+        file = MediaFile(**{name: row[name] for name in _FILE_FIELDS})
+        failure = None if row["stage"] is None else Failure(row["stage"], row["error_class"], row["message"])
+        known = row["status"] is not None
+        outcome = MediaOutcome(file, row["status"], row["reason"], failure) if known else None
+        plan.append((file, outcome))
+    return plan
+
+
+_FILE_FIELDS = [f.name for f in dataclasses.fields(MediaFile) if f.name != "fetch_uri"]
+
+
+def unit_table(results: Iterable[MediaResult], run: Run, scored_at: datetime | None = None) -> pa.Table:
+    """One unit's results as a table by `UNIT`, ordered by media_id, their evidence by detector, clip, track and start.
+
+    Raises:
+        ValueError: a media was read and has no score, or was not and has one.
+    """
+    scored_at = scored_at or datetime.now(UTC)
+    rows = [_unit_row(result, run, scored_at) for result in sorted(results, key=lambda r: r.outcome.file.media_id)]
+    return pa.Table.from_pylist(rows, schema=UNIT).replace_schema_metadata(table_metadata(run))
+
+
+def explode_unit_tables(tables: Sequence[pa.Table], run: Run) -> dict[str, pa.Table]:
+    """The public tables, in the order of `TABLES`, with the rows of these units in the units' order."""
+    units = pa.concat_tables(tables) if tables else UNIT.empty_table()
+    public = {}
+    for name, schema in TABLES.items():
+        rows = units.filter(pc.equal(units["table"], "scores" if name == "evidence" else name)).combine_chunks()
+        values = rows[name].combine_chunks()
+        keys = rows.select(["run_id", "media_id", "uri"])
+        if name == "evidence":
+            keys = keys.take(pc.list_parent_indices(values))
+            values = pc.list_flatten(values)
+        columns = {**dict(zip(keys.column_names, keys.columns, strict=True)), **_fields_of(values)}
+        schema = schema.with_metadata(table_metadata(run))
+        public[name] = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
+    return public
+
+
+def table_metadata(run: Run) -> dict[str, str]:
+    return {
+        "deephotlink.version": __version__,
+        "deephotlink.schema_version": SCHEMA_VERSION,
+        "deephotlink.run_id": run.run_id,
+        "deephotlink.calibration_id": run.calibration_id,
+    }
+
+
+def to_parquet(table: pa.Table, row_group_rows: int = 1 << 20, indexed: bool = True) -> bytes:
+    """The same bytes for the same table: what two processes make of it is one file. `indexed`, with statistics and
+    dictionaries, is for files that are searched."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        row_group_size=row_group_rows,
+        write_statistics=indexed,
+        use_dictionary=indexed,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def _fields_of(values: pa.StructArray) -> Mapping[str, pa.Array]:  # `flatten` honours offset and nulls, `field` not
+    return dict(zip((field.name for field in values.type), values.flatten(), strict=True))
+
+
+def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, Any]:
+    outcome = result.outcome
+    table = _TABLE_OF[outcome.status]
+    if (table == "scores") != (result.score is not None):
+        raise ValueError(f"a score belongs to a media that was read: got {outcome.status = }, {result.score = }")
+    sound = outcome.sound_failure
+    return {
+        "run_id": run.run_id,
+        "media_id": outcome.file.media_id,
+        "uri": escape_uri(outcome.file.uri),
+        "table": table,
+        "evidence_rows": len(result.evidence) if table == "scores" else 0,
+        "outcome": {
+            "status": outcome.status,
+            "clips_decoded": outcome.clips_decoded,
+            "windows_decoded": outcome.windows_decoded,
+            "clip_failures": [_cleaned(dataclasses.asdict(failure)) for failure in outcome.clip_failures],
+            "sound_failure": _cleaned(dataclasses.asdict(sound)) if sound else None,
+        },
+        "scores": _cleaned(_score_row(result, run, scored_at)) if table == "scores" else None,
+        "evidence": [_cleaned(_evidence_row(e)) for e in sorted(result.evidence, key=_evidence_order)],
+        "failures": _cleaned(_failure_row(outcome)) if table == "failures" else None,
+        "skipped": _cleaned({"reason": outcome.skipped_reason or "unknown"}) if table == "skipped" else None,
+    }
+
+
+def _score_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, Any]:
+    outcome, score = result.outcome, result.score
+    assert score is not None
+    same = ["media_type", "duration_seconds", "clips_planned", "assessed_seconds", "decoder", "container"]
+    same += ["decoder_reason", "has_video", "has_audio", "frames_kept", "frames_decoded"]
+    return {
+        **{name: getattr(outcome, name) for name in same},
+        "size_bytes": outcome.file.size_bytes,
+        "member": None if outcome.file.member is None else escape_uri(outcome.file.member),
+        "authenticity": score.authenticity,
+        "verdict": score.verdict,
+        **{f"{family}_authenticity": score.family_authenticity.get(family) for family in FAMILIES},
+        "reasons": [printable(reason) for reason in score.reasons],
+        "clips_assessed": score.clips_assessed,
+        "faces": score.faces,
+        "calibration_id": score.calibration_id,
+        "fingerprint": run.fingerprint,
+        "scored_at": scored_at,
+        "frames_sampled_for_faces": result.frames_sampled_for_faces,
+        "frames_with_face": result.frames_with_face,
+    }
+
+
+def _evidence_row(evidence: Evidence) -> dict[str, Any]:
+    row = {name: getattr(evidence, name) for name in EVIDENCE.names[3:]}
+    return {**row, "box": dataclasses.asdict(evidence.box) if evidence.box else None}
+
+
+def _failure_row(outcome: MediaOutcome) -> dict[str, Any]:
+    failure = outcome.failure or Failure("unknown", "unknown", "no reason was recorded")
+    return {**dataclasses.asdict(failure), "attempts": 1}
+
+
+def _cleaned(row: dict[str, Any]) -> dict[str, Any]:
+    """Much of a row comes out of hostile files: no text without UTF-8 and no NaN may stop its whole unit."""
+    for name, value in row.items():
+        if isinstance(value, str) and name != "member":
+            row[name] = printable(value, MAX_DETAIL)
+        elif isinstance(value, float) and not math.isfinite(value):
+            row[name] = None
+    return row
+
+
+def _evidence_order(e: Evidence) -> tuple[Any, ...]:
+    def first(value: float | None) -> float:
+        return -1.0 if value is None else value
+
+    return (
+        e.detector,
+        first(e.clip_index),
+        first(e.track_id),
+        first(e.start_seconds),
+        first(e.end_seconds),
+        e.detail or "",
+    )

@@ -1,0 +1,146 @@
+"""Names of files: how they stand in tables, how they are found again, and how secrets are kept out of both.
+
+A canonical URI is printable and loses nothing: `unescape(escape(name)) == name` for every name, so two files never
+share one. It has no query, user or password; what has them is kept apart as `fetch_uri` and never written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from urllib.parse import unquote
+
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
+_ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}
+_URL_QUERIES = frozenset({"http", "https", "ftp", "sftp", "webdav", "webhdfs", "github"})
+"""Where `?` always starts a query. In a key of an object store it is like any other, unless `name=` follows."""
+
+_ESCAPED = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+_JOINERS = frozenset("\u200c\u200d")
+"""Honest names are spelt with them, in Persian as in emoji."""
+_SECRET = re.compile(
+    r"\b([\w\-]*(?:signature|secret|token|password|credential|(?:access|api|account)_?key\w*|sig))"
+    r"(['\"]?\s*[=:]\s*['\"]?)[^\s&'\",)]+",
+    re.IGNORECASE,
+)
+
+
+def escape(name: str) -> str:
+    """A file name (undecodable bytes as surrogates, as `os.fsdecode` gives them) in printable characters.
+
+    Bytes that are no UTF-8 stand as `\\xNN`, unprintable characters as `\\xNN` (ASCII), `\\uNNNN` or `\\UNNNNNNNN`. A
+    backslash of the name stays as it is, unless it would read as one of these: then it is `\\x5c`.
+
+    >>> escape("a\\udcff\\n\\\\x41.mp4"), escape("\\x85")
+    ('a\\\\xff\\\\x0a\\\\x5cx41.mp4', '\\\\u0085')
+    """
+    if name.isprintable() and "\\" not in name:
+        return name
+    out = []
+    for char in _ESCAPED.sub(lambda found: "\\x5c" + found.group(1), name):
+        code = ord(char)
+        if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that is no UTF-8
+            out.append(f"\\x{code - 0xDC00:02x}")
+        elif unicodedata.category(char) in _HIDDEN and char not in _JOINERS:
+            out.append(f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+        else:
+            out.append(char)
+    return "".join(out)
+
+
+def unescape(shown: str) -> str:
+    """The name that `escape` was given.
+
+    >>> unescape(escape("\\\\x41\\udcff\\u202e")) == "\\\\x41\\udcff\\u202e"
+    True
+    """
+
+    def char(found: re.Match[str]) -> str:
+        code = int(found.group(1)[1:], 16)
+        if found.group(1)[0] == "x" and code >= 0x80:
+            return chr(0xDC00 + code)
+        return chr(code) if code <= 0x10FFFF else found.group(0)
+
+    return _ESCAPED.sub(char, shown)
+
+
+def is_remote(source: str) -> bool:
+    """Whether `source` is a URI of a store; `file://` is local."""
+    found = SCHEME.match(source)
+    return bool(found) and scheme_of(source) != "file"
+
+
+def scheme_of(uri: str) -> str:
+    found = SCHEME.match(uri)
+    scheme = found.group(1).lower() if found else "file"
+    return _ALIASES.get(scheme, scheme)
+
+
+def local_path(source: str) -> bytes:
+    """The absolute path of a local source, as bytes. `file://` URIs may be percent-encoded or not."""
+    if SCHEME.match(source):
+        source = re.sub(r"^[A-Za-z]+://(localhost(?=/))?", "", source)
+        # a person may have typed the name as it is; a program will have encoded it
+        if "%" in source and not os.path.lexists(source):
+            source = unquote(source, errors="surrogateescape")
+    path = os.fsencode(os.path.expanduser(source))
+    if b".." in path.split(b"/"):
+        # `link/..` is not the folder that the link is in: only the file system knows
+        head, tail = os.path.split(path)
+        path = os.path.realpath(path) if tail in (b"..", b".", b"") else os.path.join(os.path.realpath(head), tail)
+    return os.path.abspath(path)
+
+
+def canonical_local(path: bytes) -> str:
+    return escape(os.fsdecode(path))
+
+
+def split_remote(uri: str) -> tuple[str, str]:
+    """`uri` as (without query, fragment, user and password, but not escaped; with its scheme in canonical spelling) and
+    the URI to fetch it by, which is "" where nothing had to be taken away.
+
+    >>> split_remote("https://me:pw@h/a.mp4?sig=1")[0]
+    'https://h/a.mp4'
+    >>> split_remote("s3://b/what?.mp4")
+    ('s3://b/what?.mp4', '')
+    """
+    scheme = scheme_of(uri)
+    rest = SCHEME.sub("", uri, count=1)
+    plain = rest
+    if scheme in _URL_QUERIES:
+        plain = re.split(r"[?#]", plain, maxsplit=1)[0]
+    else:
+        plain = re.split(r"\?(?=[\w.\-]+=)", plain, maxsplit=1)[0]
+    host, slash, path = plain.partition("/")
+    user, at, name = host.rpartition("@")
+    if at and (scheme != "az" or ":" in user):  # az://container@account: not a user
+        host = name
+    if scheme == "memory":
+        host, slash, path = (host + slash + path).lstrip("/"), "", ""
+    shown = f"{scheme}://{host}{slash}{path}"
+    secret = plain != rest or (bool(at) and host == name)
+    return shown, uri if secret else ""
+
+
+def redact(text: str) -> str:
+    """`text` without the users, passwords and queries of the URIs in it, nor anything that is called a secret."""
+    text = re.sub(r"(?i)([a-z][a-z0-9+.\-]*://)[^/\s'\"]*@", r"\1", text)
+    text = re.sub(r"(?i)([a-z][a-z0-9+.\-]*://[^\s?'\"]*)\?[^\s'\")]*", r"\1", text)
+    return _SECRET.sub(r"\1\2…", text)
+
+
+def media_id_of(*parts: bytes) -> str:
+    """sha256 hex of the parts, each behind its length, so that no two lists of parts give the same bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def name_bytes(name: str) -> bytes:
+    """Bytes of a name for hashing; lone surrogates of any kind survive."""
+    return name.encode("utf-8", "surrogatepass")
