@@ -33,16 +33,20 @@ from .options import Reading
 
 
 def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipGeometry | None:
-    """The clips to decode of one media: the longest that a detector wants which can judge it; None where none can.
+    """The clips to decode of one media: the longest that a detector wants which can use it; None where none needs any.
 
-    One decode serves all: a detector that wants shorter clips takes its share of a longer one.
+    One decode serves all: a detector that wants shorter clips takes its share of a longer one. On a silent film those
+    that need sound get the plain short clip: they cannot judge it, but the tables say which faces are in it.
     """
+    if probe.video is None:
+        return None
+    silent = probe.audio is None
     wanted = [
-        d.clip or ClipGeometry()
+        ClipGeometry() if silent and "sound" in d.needs else d.clip or ClipGeometry()
         for d in detectors
-        if "frames" in d.needs and (probe.audio is not None or "sound" not in d.needs)
+        if "frames" in d.needs
     ]
-    return max(wanted, key=lambda g: g.frames / g.frame_rate) if wanted and probe.video is not None else None
+    return max(wanted, key=lambda g: g.frames / g.frame_rate, default=None)
 
 
 @dataclass

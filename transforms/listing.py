@@ -15,7 +15,7 @@ from typing import Literal
 
 import apache_beam as beam
 
-from .failures import MediaError, UsageError
+from .failures import MediaError, NothingFound, UsageError
 from .manifests import is_listing, read_listing
 from .media.sniff import HEAD_BYTES, sniff
 from .metrics import inc_counter

@@ -6,6 +6,17 @@ of the two correlations at their true place, one frame of tolerance, is compared
 of the sound by 0.5 s or more within the clip. `z` is how many standard deviations the true place stands above them; the
 logit falls with it: > 0 means that the sound fits no better where it is than elsewhere.
 
+Measured by tests/bench/measure_lip_sync.py on the real talking clips of the train split (37 faces judged in 31 of 43
+files with sound; intervals by bootstrap over sources; the choices were made on the same clips, so expect a little less
+elsewhere): AUC of true against circularly shifted sound .94 [.89-.98], against the speech of somebody else .79
+[.71-.87]; the true place beats 92 % of the shifts (84 % of the faces beat >= 83 % of them); logit > 0 on 14 % of the
+true, 87 % of the shifted and 58 % of the foreign sounds. Movement with opening did better than either alone; the
+distances of landmarks added nothing; 15 Hz did as well as 30.
+
+Blind spots: a good lip-sync forgery is synchronous by design and passes. Dubbing, narration, an off-screen speaker and
+a listener who moves the mouth are flagged although nothing is forged. A lively music bed may pass the gate for speech;
+a beard, a hand or a profile hides the mouth. One clip of four seconds is weak evidence: several belong together.
+
 Method: our own, from the lab notes (correlation of mouth opening with the speech envelope goes back to Hershey and
 Movellan, NIPS 1999). Nothing is trained; the band, the lag, the gates and the midpoint were chosen on real clips.
 Licence: Apache-2.0. Weights: none.
@@ -33,15 +44,15 @@ SURE = 0.7
 LEAST_SURE_SHARE = 0.8
 """Of the frames must have a face at that confidence."""
 LEAST_LEVEL_DB = -60.0
-LEAST_VARIATION = 1.0
-"""Standard deviation of the natural log power; music and noise beds stay below."""
+LEAST_VARIATION = 1.2
+"""Standard deviation of the natural log power: music and noise beds had 0.5-1.1, clear speech 1.3-2.8."""
 LEAST_VOICED_SHARE = 0.1
-LEAST_MOTION = 0.002
-"""Standard deviation of the mouth's motion: a photograph, a mask, a face that only listens."""
+LEAST_MOTION = 0.005
+"""Standard deviation of the mouth's motion: 0.001 on a still face, 0.012 and more on real speakers."""
 SOUND_LAG_SECONDS = 0.04
 NEAR_SECONDS = 0.5
 """Shifts below this share syllables with the true place and are no fair comparison."""
-MIDPOINT = 1.0
+MIDPOINT = 0.7
 """The z at which true and shifted sound are equally likely (tests/bench/measure_lip_sync.py)."""
 LARGEST_LOGIT = 4.0
 

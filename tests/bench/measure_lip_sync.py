@@ -1,6 +1,6 @@
 """How well `lip_sync` tells true sound from shifted and foreign sound on real talking clips; prints the table.
 
-`python -m tests.bench.measure_lip_sync [--every 5]` takes the real videos with sound of the train split of
+`python -m tests.bench.measure_lip_sync [--every 10]` takes the real videos with sound of the train split of
 ../shared, end to end by the package's own parts: probe, plan, decoder children, MTCNN tracks, detector. Nothing is
 read of the dev split. Intervals: bootstrap over the manifest's groups.
 """
@@ -223,7 +223,7 @@ def _row(name: str, logits: list[float], auc_text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--every", type=float, default=5.0, help="one clip for each so many seconds of film")
+    parser.add_argument("--every", type=float, default=10.0, help="one clip for each so many seconds of film")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report(*measure(arguments.every))

@@ -13,6 +13,9 @@ from deephotlink.models.detectors import lip_sync
 from deephotlink.models.detectors.lip_sync import DETECTOR, judge, make
 from deephotlink.models.mouth import HEIGHT, WIDTH, eye_distances, mouth_patches, mouth_signals
 from deephotlink.models.speech import analyse_speech
+from deephotlink.transforms.media.pool import WorkerPool
+from deephotlink.transforms.media.protocol import Limits
+from tests.bench.measure_lip_sync import track_items
 
 RATE = 16_000
 
@@ -227,3 +230,18 @@ def test_speech_is_told_from_hum():
     assert lip_sync.speech_like(spoken) and spoken.voiced_share > 0.8
     assert not lip_sync.speech_like(hum)
     assert analyse_speech(np.zeros(100, np.float32)) is None
+
+
+@pytest.mark.real
+def test_real_talkers_fit_their_own_sound_better_than_shifted(tmp_path, shared, manifest):
+    names = [row["path"] for row in manifest if row["split"] == "train" and "GRID" in row["path"]][:3]
+    pool = WorkerPool(1, 256 << 20, Limits())
+    better = []
+    try:
+        for name in names:
+            for item in track_items(shared / name, 10.0, pool, tmp_path):
+                shifts = [heard(item, np.roll(item.clip.sound, round(s * RATE))) for s in (0.7, 1.1, 1.5, 1.9)]
+                better += [logit_of(item) < logit_of(shift) for shift in shifts]
+    finally:
+        pool.close()
+    assert len(better) >= 4 and np.mean(better) >= 0.75

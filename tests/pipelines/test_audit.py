@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tarfile
 
@@ -9,6 +10,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
+from deephotlink.models.base import ClipGeometry
 from deephotlink.models.calibration import Calibration, DetectorCalibration
 from deephotlink.pipelines.audit import ScoreMedia, clip_geometry
 from deephotlink.pipelines.jobs import make_pipeline, world_fault
@@ -172,10 +174,13 @@ def test_frames_are_those_that_the_reading_asks_for(media):
 
 
 def test_the_longest_clip_that_somebody_can_use_is_decoded():
-    short, long = FakeDetector(name="a").spec, FakeDetector(name="b", needs=frozenset({"frames", "sound"})).spec
-    assert clip_geometry(make_probe(audio=False), [long]) is None
+    short = FakeDetector(name="a").spec
+    heard = FakeDetector(name="b", needs=frozenset({"frames", "sound"})).spec
+    long = dataclasses.replace(heard, clip=ClipGeometry(60, 15.0))
+    assert clip_geometry(make_probe(), [short, long]) == long.clip
+    assert clip_geometry(make_probe(audio=False), [short, long]) == ClipGeometry()
     assert clip_geometry(make_probe(video=False), [short, long]) is None
-    assert clip_geometry(make_probe(), [short, long]) == short.clip
+    assert clip_geometry(make_probe(), [FakeDetector(unit="media").spec]) is None
 
 
 def test_a_world_fault_is_found_in_what_a_runner_made_of_it():
