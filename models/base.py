@@ -70,6 +70,9 @@ class DetectorSpec:
     audio: AudioGeometry | None = None
     batch_size: int = 1
     """Items in one call of `score`."""
+    one_face_explains: bool = False
+    """Whether the least suspicious face of a clip answers for all in it: whoever speaks explains the sound, and those
+    who listen are not to be accused of it. Else every face counts for itself."""
 
 
 @dataclass(frozen=True, slots=True)

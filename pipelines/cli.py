@@ -13,6 +13,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
 from typing import NoReturn
 
 from .. import __version__
@@ -108,7 +110,7 @@ def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
     table = run_query(args.output, args.sql)
     if args.as_json:
         for row in table.to_pylist():
-            print(json.dumps(row, default=str))
+            print(json.dumps(row, default=_plain))
         return DONE
     from rich.console import Console
     from rich.markup import escape
@@ -121,6 +123,13 @@ def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
         shown.add_row(*("" if v is None else escape(printable(str(v), 2000)) for v in row.values()))
     Console(width=None if sys.stdout.isatty() else 200).print(shown)
     return DONE
+
+
+def _plain(value: object) -> object:
+    """What DuckDB gives and JSON does not have: sums as Decimal, dates, times."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -148,10 +157,11 @@ def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from rich.table import Table
 
     table = Table(show_edge=False)
-    for column in ("name", "family", "unit", "weights", "licence", "status", "summary", "blind_to"):
+    columns = ("name", "family", "unit", "weights", "licence", "status", "summary", "blind_to")
+    for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(str(row[c.header.replace(" ", "_")]) for c in table.columns))  # type: ignore[index]
+        table.add_row(*(str(row[column]) for column in columns))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     return DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -101,7 +102,7 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clips", type=positive, metavar="N", help="at most N clips a file")
     add("--frames", type=positive, metavar="N", help="frames a clip (default: what the detectors ask for)")
     add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="a clip every so often (default 10)")
-    add("--short-side", type=positive, default=480, metavar="PX", help="scale frames down to this (default 480)")
+    add("--short-side", type=positive, default=360, metavar="PX", help="scale frames down to this (default 360)")
     add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same ones each time")
     add("--dry-run", action="store_true", help="print what would be done and needed, and do nothing")
     add("--identity", choices=("version", "content"), default="version", help="what makes a file the same file")
@@ -179,15 +180,15 @@ def check_beam_args(beam_args: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for options in {PipelineOptions, *_subclasses(PipelineOptions)}:
-        if "_add_argparse_args" in vars(options):
-            try:
-                options._add_argparse_args(parser)
-            except argparse.ArgumentError:
-                continue  # two of Beam's option classes share a flag
+        if (add := vars(options).get("_add_argparse_args")) is not None:
+            # Two of Beam's option classes may share a flag.
+            with contextlib.suppress(argparse.ArgumentError):
+                add.__get__(None, options)(parser)
     _, unknown = parser.parse_known_args(list(beam_args))
     if unknown:
         raise UsageError(f"no option {unknown[0]!r}: neither deephotlink nor Beam knows it; see `deephotlink audit -h`")
 
 
 def _subclasses(kind: type) -> set[type]:
-    return {s for child in kind.__subclasses__() for s in {child, *_subclasses(child)}}
+    children: list[type] = kind.__subclasses__()
+    return {found for child in children for found in {child, *_subclasses(child)}}

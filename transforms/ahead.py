@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 Started = TypeVar("Started")
 Given = TypeVar("Given")
@@ -43,3 +47,15 @@ class InOrder(Generic[Started, Given]):
         while self.pending:
             yield from self.give(self.pending[0], True)
             self.pending.popleft()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        """`finish`, in the form in which Beam wants what a DoFn's `finish_bundle` gives out."""
+        for value in self.finish():
+            if isinstance(value, beam.pvalue.TaggedOutput):
+                yield beam.pvalue.TaggedOutput(value.tag, _global(value.value))
+            else:
+                yield _global(value)
+
+
+def _global(value: Any) -> WindowedValue:
+    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))

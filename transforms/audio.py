@@ -21,7 +21,7 @@ def plan_windows(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> tuple[
         return ()
     seconds = probe.audio.start_seconds + probe.audio.duration_seconds or probe.duration_seconds
     total = max(1, round(seconds * SOUND_RATE))
-    windows = []
+    windows: list[tuple[int, str, int]] = []
     for spec in detectors:
         if spec.audio is None:
             continue
@@ -31,5 +31,5 @@ def plan_windows(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> tuple[
         if len(starts) > spec.audio.max_windows:
             keep = np.unique(np.linspace(0, len(starts) - 1, spec.audio.max_windows).round().astype(int))
             starts = [starts[i] for i in keep]
-        windows += [WindowSpec(i, start, size, spec.name) for i, start in enumerate(starts)]
-    return tuple(sorted(windows, key=lambda w: (w.start_sample, w.detector)))
+        windows += [(start, spec.name, size) for start in starts]
+    return tuple(WindowSpec(i, start, size, name) for i, (start, name, size) in enumerate(sorted(windows)))

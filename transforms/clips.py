@@ -29,7 +29,7 @@ class Sampling:
     """At most so many clips a media, spread evenly; None: no bound."""
     frames: int | None = None
     """Frames a clip; None: what the chosen detectors ask for."""
-    short_side: int = 480
+    short_side: int = 360
     """Pixels: decoded frames are scaled down to this, never up."""
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from . import coders  # noqa: F401  (registers the coders of clips and windows)
 from .ahead import InOrder
@@ -22,7 +20,7 @@ from .failures import MediaError
 from .media.pool import DecodeStream, WorkerPool
 from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, WindowRequest
 from .metrics import inc_counter
-from .records import AudioWindow, Clip, ClipFailure, DecodePlan, Failure, MediaOutcome
+from .records import AudioWindow, Clip, ClipFailure, DecodePlan, Decoder, Failure, MediaOutcome
 
 CLIPS, WINDOWS = "clips", "windows"
 
@@ -51,6 +49,7 @@ class DecodeTally:
     frames_kept: int = 0
     frames_decoded: int = 0
     assessed_seconds: float = 0.0
+    decoders: set[str] = field(default_factory=set)
     clip_failures: list[ClipFailure] = field(default_factory=list)
     sound_failure: Failure | None = None
     worker_failure: MediaError | None = None
@@ -65,6 +64,7 @@ class DecodeTally:
                 self._clip_failed(item.clip_index, "no_frames", item.damage or "no frame could be decoded")
                 return None
             self.clips_decoded += 1
+            self.decoders.add(item.decoder)
             self.frames_kept += len(item.frames)
             self.assessed_seconds += spec.end_seconds - spec.start_seconds
             if self.plan.clip_sound and item.sound is None and self.sound_failure is None:
@@ -107,7 +107,7 @@ class DecodeTally:
             media_type=probe.media_type,
             container=probe.container,
             duration_seconds=probe.duration_seconds,
-            decoder=probe.decoder if self.plan.clips else None,
+            decoder=self._decoder(),
             decoder_reason=probe.decoder_reason if self.plan.clips else None,
             has_video=probe.video is not None,
             has_audio=probe.audio is not None,
@@ -120,6 +120,14 @@ class DecodeTally:
             clip_failures=tuple(self.clip_failures),
             sound_failure=self.sound_failure,
         )
+
+    def _decoder(self) -> Decoder | None:
+        """The one that was used; PyAV, where it had to finish what decord began."""
+        if not self.plan.clips:
+            return None
+        if self.decoders:
+            return "decord" if self.decoders == {"decord"} else "pyav"
+        return self.plan.probe.decoder
 
     def _why(self) -> Failure:
         if self.worker_failure is not None:
@@ -149,10 +157,7 @@ class _Decode(beam.DoFn):
         yield from self.in_order.begin(_Work(DecodeTally(plan), stream))
 
     def finish_bundle(self):
-        for value in self.in_order.finish():
-            tag = value.tag if isinstance(value, beam.pvalue.TaggedOutput) else None
-            plain = WindowedValue(value.value if tag else value, GlobalWindow().max_timestamp(), [GlobalWindow()])
-            yield beam.pvalue.TaggedOutput(tag, plain) if tag else plain
+        yield from self.in_order.finish_bundle()
 
     def _give(self, work: _Work, wait: bool) -> Iterator[Any]:
         if work.stream is not None:

@@ -33,12 +33,13 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
     Raises:
         ValueError: not exactly one outcome (a step lost or doubled it).
     """
-    outcomes, rows, faces = [], [], []
-    for one in said:
-        (outcomes if isinstance(one, MediaOutcome) else rows if isinstance(one, Evidence) else faces).append(one)  # type: ignore[attr-defined]
+    said = list(said)
+    outcomes = [one for one in said if isinstance(one, MediaOutcome)]
+    rows = [one for one in said if isinstance(one, Evidence)]
+    faces = [one for one in said if isinstance(one, ClipFaces)]
     if len(outcomes) != 1:
         raise ValueError(f"expected one outcome a media: got {len(outcomes)} of {outcomes[:2]}")
-    outcome: MediaOutcome = outcomes[0]
+    outcome = outcomes[0]
     if outcome.status == "skipped":
         return MediaResult(outcome, None)
     if outcome.status == "failed":
@@ -50,7 +51,7 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
     with_faces = sum(f.frames_with_face for f in faces)
     return MediaResult(
         outcome,
-        score_of(outcome, rows, sum(f.tracks for f in faces), calibration),
+        score_of(rows, detectors, sum(f.tracks for f in faces), calibration),
         tuple(sorted(rows, key=_order)),
         with_faces,
         sum(f.frames_sampled for f in faces),
@@ -109,9 +110,10 @@ def _why_nothing(outcome: MediaOutcome, spec: DetectorSpec, faces: Sequence[Clip
 
 
 def score_of(
-    outcome: MediaOutcome, rows: Sequence[Evidence], faces: int, calibration: Calibration
+    rows: Sequence[Evidence], detectors: Sequence[DetectorSpec], faces: int, calibration: Calibration
 ) -> AuthenticityScore:
     """Pools each detector over its items, averages a family's detectors, adds up the families' weighted log-odds."""
+    one_answers = {spec.name for spec in detectors if spec.one_face_explains}
     by_detector: dict[tuple[str, str], list[Evidence]] = {}
     for row in rows:
         if row.logit is not None and row.detector in calibration.detectors:
@@ -120,6 +122,8 @@ def score_of(
     told: list[tuple[float, str]] = []
     for (family, detector), items in sorted(by_detector.items()):
         rule = calibration.detectors[detector]
+        if detector in one_answers:
+            items = least_of_each_clip(items)
         odds = [item_log_odds(row.logit, rule) for row in items if row.logit is not None]
         pooled = pooled_log_odds(odds)
         families.setdefault(family, []).append((pooled, rule.weight))
@@ -142,6 +146,15 @@ def score_of(
         faces=faces,
         calibration_id=calibration.calibration_id,
     )
+
+
+def least_of_each_clip(rows: Sequence[Evidence]) -> list[Evidence]:
+    """The row with the least logit of each clip: whoever speaks in it explains its sound."""
+    least: dict[int | None, Evidence] = {}
+    for row in rows:
+        if row.clip_index not in least or (row.logit or 0.0) < (least[row.clip_index].logit or 0.0):
+            least[row.clip_index] = row
+    return list(least.values())
 
 
 def _reason(detector: str, pooled: float, weight: float, items: Sequence[Evidence], odds: Sequence[float]) -> str:

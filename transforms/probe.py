@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from .ahead import InOrder
-from .failures import MediaError
+from .failures import MediaError, printable
 from .media.pool import WorkerPool
 from .media.protocol import ProbeRequest
 from .media.sniff import sniff
@@ -57,7 +55,10 @@ def probe_media(
         if facts.get("still_image"):
             staged.release()
             return MediaOutcome(file, "skipped", skipped_reason="still_image")
-        probe = probe_from_facts(file, staged.path, facts, reply.get("credentials"))
+        told = reply.get("credentials")
+        if "credentials_error" in reply:
+            told = {"state": "Unreadable", "failures": [printable(str(reply["credentials_error"]), 200)]}
+        probe = probe_from_facts(file, staged.path, facts, told)
         return replace(probe, path_is_ours=staged.owned)
     except MediaError as error:
         if staged is not None:
@@ -150,10 +151,7 @@ class _Probe(beam.DoFn):
         yield from self.in_order.begin(work)
 
     def finish_bundle(self):
-        for value in self.in_order.finish():
-            tag = value.tag if isinstance(value, beam.pvalue.TaggedOutput) else None
-            plain = WindowedValue(value.value if tag else value, GlobalWindow().max_timestamp(), [GlobalWindow()])
-            yield beam.pvalue.TaggedOutput(tag, plain) if tag else plain
+        yield from self.in_order.finish_bundle()
         self.threads.shutdown()
 
     def _give(self, work: Future[MediaProbe | MediaOutcome], wait: bool) -> Iterator[Any]:

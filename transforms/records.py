@@ -108,6 +108,7 @@ class WindowSpec:
     """A window of sound at 16 kHz, half-open."""
 
     window_index: int
+    """Unique in a plan, whatever the detector."""
     start_sample: int
     samples: int
     detector: str

@@ -211,6 +211,14 @@ def _audio_facts(stream: Any, zero: Fraction, duration: float) -> AudioFacts:
     }
 
 
+def _codec_tag(context: Any | None) -> str:
+    """Four characters; empty where they are none (PyAV decodes them as ASCII, and raw video in AVI has 0xff there)."""
+    try:
+        return printable(context.codec_tag, 16) if context is not None else ""
+    except UnicodeDecodeError:
+        return ""
+
+
 def _stream_facts(stream: Any, track: Track | None, zero: Fraction) -> StreamFacts:
     context = stream.codec_context
     visual = context is not None and stream.type == "video"
@@ -224,7 +232,7 @@ def _stream_facts(stream: Any, track: Track | None, zero: Fraction) -> StreamFac
         "kind": str(stream.type),
         "codec": context.name if context is not None else None,
         "profile": printable(str(stream.profile), 64) if context is not None and stream.profile else None,
-        "codec_tag": printable(context.codec_tag, 16) if context is not None else "",
+        "codec_tag": _codec_tag(context),
         "width": context.width if visual else None,
         "height": context.height if visual else None,
         "pixel_format": context.pix_fmt if visual else None,

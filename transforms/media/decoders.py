@@ -49,6 +49,7 @@ def _decode_clips(request: DecodeRequest, limits: Limits) -> Iterator[DecodedIte
                     frames_decoded=picked.decoded,
                     sound=samples,
                     damage="; ".join(n for n in (picked.damage, note) if n) or None,
+                    decoder=frames.used,
                 )
                 del picked
         finally:
@@ -79,18 +80,23 @@ class _Frames:
         self._decord: DecordFrames | None = None
         self._pyav: PyavFrames | None = None
         self._try_decord = request.decoder == "decord"
+        self.used = "pyav"
+        """Which of the two decoded the last clip."""
 
     def pick(self, clip: ClipRequest) -> Picked:
         if self._try_decord:
             try:
                 if self._decord is None:
                     self._decord = DecordFrames(*self._arguments)
-                return self._decord.pick(clip.times_seconds)
+                picked = self._decord.pick(clip.times_seconds)
+                self.used = "decord"
+                return picked
             except Exception:  # decord's errors have no common base; PyAV reads the clip, or says what is wrong with it
                 self._try_decord = False
                 if self._decord is not None:
                     self._decord.close()
                     self._decord = None
+        self.used = "pyav"
         if self._pyav is None:
             self._pyav = PyavFrames(*self._arguments)
         picked = self._pyav.pick(clip.times_seconds)

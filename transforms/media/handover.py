@@ -218,6 +218,7 @@ def hand_over(item: DecodedItem, fd: int) -> dict[str, Any]:
         "sound": None if item.sound is None else len(item.sound),
         "decoded": int(item.frames_decoded),
         "damage": None if item.damage is None else printable(item.damage),
+        "decoder": item.decoder,
     }
 
 
@@ -281,6 +282,9 @@ def _take_clip(words: Mapping[str, Any], fd: int, request: DecodeRequest, clip: 
     damage = words.get("damage")
     if damage is not None and not isinstance(damage, str):
         raise ProtocolError("damage that is no text")
+    decoder = words.get("decoder")
+    if decoder not in ("decord", "pyav"):
+        raise ProtocolError(f"a clip by {printable(str(decoder), 40)}")
     seal_buffer(fd)
     frame_bytes = count * request.height * request.width * 3
     pts_at = _aligned(frame_bytes)
@@ -294,7 +298,7 @@ def _take_clip(words: Mapping[str, Any], fd: int, request: DecodeRequest, clip: 
         sound = _sane_sound(np.frombuffer(os.pread(fd, 4 * sound_samples, sound_at), np.float32))
     frames = map_buffer(fd, frame_bytes).reshape(count, request.height, request.width, 3)
     return DecodedClip(
-        clip.clip_index, frames, pts_seconds, decoded, sound, None if damage is None else printable(damage)
+        clip.clip_index, frames, pts_seconds, decoded, sound, None if damage is None else printable(damage), decoder
     )
 
 

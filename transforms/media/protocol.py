@@ -93,6 +93,8 @@ class DecodedClip:
     """float32 [S]."""
     damage: str | None = None
     """What was wrong on the way, where fewer frames came than were asked for."""
+    decoder: str = "pyav"
+    """The one that decoded it: PyAV also where decord was asked and gave up."""
 
 
 @dataclass(frozen=True, slots=True)
