@@ -22,6 +22,8 @@ from .. import __version__
 from ..transforms.failures import WorldError, printable
 from ..transforms.store import TEMPORARY, OutputStore
 
+SUSPICIOUS_BELOW = 0.45
+"""Authenticity; nearer to 0.5 a file is not worth a look before others, and its name not worth a place on a page."""
 VERDICTS = ("manipulated", "inconclusive", "authentic", "not_assessed")
 WHAT_A_SCORE_IS_NOT = (
     "A score is not proof. It says how the evidence that these detectors found weighs, by the calibration named below; "
@@ -115,7 +117,7 @@ def print_summary(summary: Summary, console: Console, output: str) -> None:
         f"(videos: {decoders}), {summary.faces} face tracks",
         highlight=False,
     )
-    told = [s for s in summary.suspicious if s.authenticity < 0.5][:5]
+    told = [s for s in summary.suspicious if s.authenticity < SUSPICIOUS_BELOW][:5]
     if told:
         worst = Table(title="\nMost suspicious", title_justify="left", show_edge=False)
         worst.add_column("authenticity", justify="right")
@@ -162,7 +164,7 @@ def summary_html(summary: Summary) -> str:
         f"<tr><td class=n>{s.authenticity:.3f}</td><td>{cell(s.verdict)}</td><td>{cell(s.uri)}</td>"
         f"<td><ul>{''.join(f'<li>{cell(r)}</li>' for r in s.reasons)}</ul></td></tr>"
         for s in summary.suspicious
-        if s.authenticity < 0.5
+        if s.authenticity < SUSPICIOUS_BELOW
     )
     suspicious = (
         "<h2>Most suspicious</h2><table><tr><th>authenticity</th><th>verdict</th><th>file</th><th>reasons</th></tr>"

@@ -141,6 +141,9 @@ class _Probe(beam.DoFn):
         self.max_bytes, self.ahead = max_bytes, ahead
 
     def start_bundle(self):
+        Path(self.spool).mkdir(
+            parents=True, exist_ok=True
+        )  # on a cluster the worker is not where the command was given
         self.threads = ThreadPoolExecutor(self.ahead, "deephotlink-probe")
         self.in_order: InOrder[Future[MediaProbe | MediaOutcome], Any] = InOrder(self.ahead, self._give, Future.done)
 

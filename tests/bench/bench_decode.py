@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from pathlib import Path
 
 from deephotlink.models.base import ClipGeometry
@@ -12,10 +10,12 @@ from deephotlink.transforms.decode import decode_request
 from deephotlink.transforms.media import containers, decoders
 from deephotlink.transforms.media.protocol import DecodedClip, DecodeRequest, Limits
 from deephotlink.transforms.probe import probe_from_facts
-from tests.bench.measure import FFMPEG, cost_of, cost_of_command, median
-from tests.builders import make_media_file, make_video
+from tests.bench.measure import FFMPEG, cost_of, cost_of_command
+from tests.builders import make_face_video, make_media_file, make_video
 
 LIMITS = Limits()
+GRAIN = "noise=alls=6:allf=t"
+"""Film grain: without it made pictures decode faster than any camera's."""
 LIP_SYNC, FRAMES = ClipGeometry(60, 15.0), ClipGeometry(16, 30.0)
 
 
@@ -35,38 +35,51 @@ def decode(request: DecodeRequest) -> tuple[int, int]:
     return sum(len(c.frames) for c in clips), sum(c.frames_decoded for c in clips)
 
 
-def ffmpeg_rate(path: Path) -> float:
-    """Frames a CPU-second of `ffmpeg -threads 1 -f null`: the limit for whoever needs these frames."""
-    command = [FFMPEG, "-v", "info", "-nostdin", "-threads", "1", "-i", path, "-map", "0:v:0", "-f", "null", "-"]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True)
-    frames = int(re.findall(r"frame=\s*(\d+)", done.stderr)[-1])
-    return frames / median([cost_of_command(command).cpu_seconds for _ in range(3)])
+def ffmpeg(path: Path, start_seconds: float, output: list[str]) -> float:
+    """CPU-seconds of `ffmpeg -threads 1` from a moment on, to nowhere, start-up included."""
+    command = [
+        FFMPEG,
+        "-v",
+        "error",
+        "-nostdin",
+        "-threads",
+        "1",
+        "-ss",
+        f"{start_seconds}",
+        "-i",
+        path,
+        "-map",
+        "0:v:0",
+    ]
+    return min(cost_of_command([*command, *output, "-f", "null", "-"]).cpu_seconds for _ in range(3))
+
+
+def limits_of(path: Path, request: DecodeRequest, frame_rate: float) -> tuple[float, float]:
+    """CPU-seconds that ffmpeg needs for the frames of these clips: to decode them, and to hand them over as we do,
+    scaled and as RGB. What it takes to start and to open the file is taken off."""
+    opening = ffmpeg(path, 0.0, ["-frames:v", "1"])
+    decoding = same = 0.0
+    for clip in request.clips:
+        step = round((clip.times_seconds[1] - clip.times_seconds[0]) * frame_rate)
+        count = (len(clip.times_seconds) - 1) * step + 1
+        decoding += ffmpeg(path, clip.start_seconds, ["-frames:v", f"{count}"]) - opening
+        chosen = f"select=not(mod(n\\,{step})),scale={request.width}:{request.height},format=rgb24"
+        output = ["-vf", chosen, "-fps_mode", "passthrough", "-frames:v", f"{len(clip.times_seconds)}"]
+        same += ffmpeg(path, clip.start_seconds, output) - opening
+    return decoding, same
 
 
 def bench(folder: Path) -> list[tuple[str, str, str]]:
     rows = []
-    for name, size, seconds, gop in (
-        ("720p h264, GOP 50", (1280, 720), 60, 50),
-        ("VGA h264, GOP 250", (640, 480), 60, 250),
-    ):
-        path = make_video(
-            folder / f"{size[1]}p-{gop}.mp4",
-            seconds,
-            25,
-            size,
-            gop=gop,
-            options={"preset": "veryfast", "sc_threshold": 0},
-        )
-        limit = ffmpeg_rate(path)
+    for name, size, gop in (("720p, GOP 50", (1280, 720), 50), ("VGA, GOP 250", (640, 480), 250)):
+        path = make_face_video(folder / f"{size[1]}p.mp4", 30, 25, size, gop=gop, options={"vf": GRAIN, "crf": 20})
         for decoder in ("decord", "pyav"):
             request = planned(path, LIP_SYNC, decoder)
             decode(request)
-            costs, counted = [], (0, 0)
-            for _ in range(3):
-                costs.append(cost_of(lambda request=request: decode(request)).cpu_seconds)
-                counted = decode(request)
-            ratio = counted[1] / median(costs) / limit
-            rows.append((f"decode {name}, {decoder}: share of ffmpeg's limit", f"{ratio:.2f}", ">= 0.6"))
+            ours = min(cost_of(lambda request=request: decode(request)).cpu_seconds for _ in range(3))
+            decoding, same = limits_of(path, request, 25)
+            rows.append((f"{name}, {decoder}: ffmpeg for the same frames / ours (CPU)", f"{same / ours:.2f}", ">= 0.6"))
+            rows.append((f"{name}, {decoder}: ffmpeg that only decodes / ours (CPU)", f"{decoding / ours:.2f}", "-"))
     path = make_video(
         folder / "gop250.mp4", 120, 25, (640, 360), gop=250, options={"preset": "veryfast", "sc_threshold": 0}
     )

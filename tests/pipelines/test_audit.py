@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tarfile
+import tempfile
 
 import apache_beam as beam
 import numpy as np
@@ -57,7 +58,7 @@ def build(name: str) -> FakeDetector:
 def score(paths, names=tuple(FAKES), **reading) -> dict:
     _results.clear()
     transform = ScoreMedia(
-        [FAKES[name].spec for name in names], Reading(**reading), CALIBRATION, build, spool="/nonexistent-spool"
+        [FAKES[name].spec for name in names], Reading(**reading), CALIBRATION, build, spool=tempfile.gettempdir()
     )
     with make_pipeline(()) as p:
         _ = (
