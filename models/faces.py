@@ -75,8 +75,16 @@ class FaceDetector:
         size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
         chunk = max(1, CHUNK_PIXELS // (size[0] * size[1]))
         faces: list[Faces] = []
-        for start in range(0, len(frames), chunk):
-            faces += self._search(self._resized(_planes(frames[start : start + chunk]).to(self.device), size))
+        start = 0
+        while start < len(frames):
+            try:
+                faces += self._search(self._resized(_planes(frames[start : start + chunk]).to(self.device), size))
+            except torch.OutOfMemoryError:
+                if chunk == 1:
+                    raise
+                chunk = max(1, min(chunk, len(frames)) // 2)
+                continue
+            start += chunk
         scale = np.array([width / size[1], height / size[0]], dtype=np.float32)
         return [Faces(f.boxes * np.tile(scale, 2), f.landmarks * scale, f.confidences) for f in faces]
 

@@ -39,8 +39,8 @@ def specs(names: Sequence[str] | None = None) -> tuple[DetectorSpec, ...]:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UnknownDetector(f"no detector is called {name!r}{hint} Installed: {', '.join(known)}")
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UnknownDetector(f"no detector is called {name!r}; {hint}installed: {', '.join(known)}")
     return tuple(known[name] for name in sorted(set(names)))
 
 

@@ -10,6 +10,7 @@ Everything up to the evidence is one fused stage: frames never cross a shuffle.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,14 @@ class ScoreMedia(beam.PTransform):
             pcoll
             | "Pair" >> beam.Map(_planned)
             | "ProbeMedia"
-            >> ProbeMedia(make_pool, spool, "credentials" in needs, reading.max_bytes, reading.decoders + 2)
+            >> ProbeMedia(
+                make_pool,
+                spool,
+                "credentials" in needs,
+                reading.max_bytes,
+                reading.limits.max_duration_seconds,
+                ahead=(reading.decoders or 1) + 2,
+            )
         )
         decoded = (
             probed.probes
@@ -111,4 +119,6 @@ def _planned(element: MediaFile | tuple[MediaFile, MediaOutcome | None]) -> tupl
 
 def pool_of(reading: Reading) -> WorkerPool:
     """This process's decoder children: started once, kept from wave to wave."""
-    return shared_pool(reading.decoders, reading.ahead_bytes, reading.limits, reading.sandbox)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    decoders = reading.decoders or max(1, min(8, cores - 1))
+    return shared_pool(decoders, reading.ahead_bytes, reading.limits, reading.sandbox)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import duckdb
@@ -80,11 +79,6 @@ def check_output(out: str) -> list[Violation]:
             seen.judge(run in finished)
             violations += seen.violations
     return violations
-
-
-def format_violations(violations: Iterable[Violation]) -> str:
-    """A line for each; empty where there is none."""
-    return "\n".join(str(violation) for violation in violations)
 
 
 class _Seen:

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import NoReturn
 
 from .. import __version__
 from ..transforms.failures import NothingFound, UsageError, WorldError, printable
@@ -23,15 +22,10 @@ from ..transforms.failures import NothingFound, UsageError, WorldError, printabl
 DONE, BROKEN, USAGE, NOTHING, AGAIN, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `{self.prog} -h`")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    from .options import add_audit_arguments
+    from .options import Parser, add_audit_arguments
 
-    parser = _Parser(
+    parser = Parser(
         prog="deephotlink",
         description="Screens video archives for deepfakes: media in, Parquet authenticity scores out.",
         epilog=(__doc__ or "").partition("\n\n")[2],
@@ -61,6 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Faults that were foreseen end in one line, never in a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    # Beam logs what a step raised with its traceback, and raises it too: once, in our own words, is enough.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         args, rest = build_parser().parse_known_args(argv)
         if rest and args.command != "audit":
@@ -86,11 +82,13 @@ def _say(code: int, error: object) -> int:
 
 def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .dry_run import dry_run
+    from .interrupts import interruptible
     from .jobs import audit_archive
     from .options import audit_config
 
     config = audit_config(args, rest)
-    return dry_run(config) if args.dry_run else audit_archive(config)
+    with interruptible():
+        return dry_run(config) if args.dry_run else audit_archive(config)
 
 
 def _check(args: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -45,24 +46,29 @@ def dry_run(config: AuditConfig) -> int:
                     largest = max(largest, entry.file.size_bytes)
     media = sum(n for kind, n in kinds.items() if not kind.startswith(("skipped", "failed")))
     clips = max(media, round(media_bytes / BYTES_A_SECOND / config.reading.sampling.every_seconds))
-    spool = min(staged, largest * (config.reading.decoders + 12))
-    memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + (config.reading.decoders + 1) * CHILD_BYTES
-    console = Console(width=120)
+    spool = min(staged, largest * ((config.reading.decoders or 1) + 12))
+    memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + ((config.reading.decoders or 1) + 1) * CHILD_BYTES
+    facts: dict[str, object] = {
+        **({"first, the rest of run": run.run_id} if run is not None else {}),
+        **{f"files: {kind}": number for kind, number in sorted(kinds.items())},
+        "files in the tables already": plan.already_done,
+        "bytes of media to read": media_bytes,
+        "units of work": plan.units,
+        "waves": -(-plan.units // config.wave_size),
+        "detectors": ", ".join(d.name for d in config.detectors),
+        "disk for tables, bytes, about": (media + clips) * ROW_BYTES,
+        "disk for staged files, bytes, at most": spool,
+        "memory, bytes, about": memory,
+    }
+    if config.as_json:
+        print(json.dumps(facts))
+        return 0
     table = Table(title="What would be done", title_justify="left", show_edge=False, show_header=False)
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
-    if run is not None:
-        table.add_row("first: the rest of run", run.run_id)
-    for kind, number in sorted(kinds.items()):
-        table.add_row(escape(printable(kind)), f"{number} files")
-    table.add_row("already in the tables", f"{plan.already_done} files")
-    table.add_row("bytes of media to read", f"{media_bytes:,} bytes")
-    table.add_row("units of work, waves", f"{plan.units}, {-(-plan.units // config.wave_size)}")
-    table.add_row("detectors", ", ".join(d.name for d in config.detectors))
-    table.add_row("disk for tables, about", f"{(media + clips) * ROW_BYTES:,} bytes")
-    table.add_row("disk for staged files, at most", f"{spool:,} bytes")
-    table.add_row("memory, about", f"{memory / (1 << 30):.1f} GiB")
-    console.print(table)
+    for what, value in facts.items():
+        table.add_row(escape(printable(what)), f"{value:,}" if isinstance(value, int) else str(value))
+    Console(width=120, quiet=config.quiet).print(table)
     return 0
 
 

@@ -7,12 +7,8 @@ listing, each wave commits before the next begins, and the summary, written last
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +19,10 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from rich.console import Console
 from rich.markup import escape
 
+from ..models.calibration import calibration_to_json, parse_calibration
 from ..transforms import uris
 from ..transforms.commit import CommitUnits, unit_key
-from ..transforms.failures import WorldError
+from ..transforms.failures import UsageError, WorldError
 from ..transforms.listing import ListingOptions, list_sources, secret_addresses
 from ..transforms.plan import Plan, SortedIds, UnitLimits, plan_media
 from ..transforms.publish import publish
@@ -43,13 +40,14 @@ from ..transforms.runs import (
 from ..transforms.sources import Planned
 from ..transforms.store import OutputStore, open_store
 from .audit import ScoreMedia, pool_of
-from .options import AuditConfig
+from .interrupts import interruptible
+from .options import AuditConfig, runner_named
 from .progress import live_progress
 from .query import connect
 from .report import print_summary, summarise, summary_html, write_page
+from .spool import spool_folder
 
 MAX_ERROR_SHARE = 0.01
-SPOOL_PREFIX = "deephotlink-spool-"
 
 
 def audit_archive(config: AuditConfig) -> int:
@@ -64,7 +62,9 @@ def audit_archive(config: AuditConfig) -> int:
     store, warning = open_store(config.output)
     if warning:
         errors.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)
-    pool_of(config.reading)  # says at once where `--sandbox=require` cannot be had
+    # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
+    pool_of(config.reading)
+    make_pipeline(config.beam_args)
     key = run_key(config)
     runs: list[Run] = []
     with spool_folder() as spool:
@@ -76,7 +76,7 @@ def audit_archive(config: AuditConfig) -> int:
         slot = next_slot(store, key)
         plan = make_plan(config, store)
         if plan.duplicates:
-            errors.print(f"{plan.duplicates} files are listed more than once: each is audited once", highlight=False)
+            errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
         if plan.entries:
             run = start_run(config, store, plan, key, slot)
             finish_run(config, store, run, spool)
@@ -129,21 +129,29 @@ def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slo
         fingerprint=config.fingerprint,
         calibration_id=config.calibration.calibration_id,
         kind="retry" if config.retry_failures else "audit",
-        settings={**config.provenance(), "sandbox": pool_of(config.reading).sandbox_in_force},
+        settings={
+            **config.provenance(),
+            "calibration": calibration_to_json(config.calibration),
+            "sandbox": pool_of(config.reading).sandbox_in_force,
+        },
         slot=slot,
     )
 
 
 def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -> None:
-    """Works off the units of a run that nobody has committed, wave by wave, and publishes them."""
+    """Works off the units of a run that nobody has committed, wave by wave, and publishes them.
+
+    By the run's own calibration: all rows of a run are made by one, whatever the command says that goes on with it.
+    """
+    calibration = parse_calibration(json.dumps(run.settings["calibration"]), f"run {run.run_id}")
     pending = pending_units(store, run)
     done = run.planned - len(plan_of(store, run, pending)) if pending else run.planned
     secrets = dict(secret_addresses(config.sources)) if pending else {}
-    with live_progress(run.planned, done, config.quiet):
+    with live_progress(spool, run.planned, done, config.quiet):
         for start in range(0, len(pending), config.wave_size):
             units = pending[start : start + config.wave_size]
             elements = [with_secret(planned, secrets) for planned in plan_of(store, run, units)]
-            run_wave(config, store, run, elements, spool)
+            run_wave(replace(config, calibration=calibration), store, run, elements, spool)
             publish(store, run)
     publish(store, run, complete=True)
 
@@ -159,7 +167,7 @@ def run_wave(config: AuditConfig, store: OutputStore, run: Run, elements: Sequen
     """One Beam job: some whole units of the plan, scored and committed."""
     score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool))
     try:
-        with make_pipeline(config.beam_args) as pipeline:
+        with interruptible(), make_pipeline(config.beam_args) as pipeline:
             _ = (
                 pipeline
                 | "Plan" >> beam.Create(elements)
@@ -169,7 +177,7 @@ def run_wave(config: AuditConfig, store: OutputStore, run: Run, elements: Sequen
                 | "CommitUnits" >> CommitUnits(store, run)
             )
     except Exception as error:
-        raise world_fault(error) or error from None
+        raise foreseen(error) or error from None
 
 
 def _by_unit(result: MediaResult) -> tuple[str, MediaResult]:
@@ -178,21 +186,27 @@ def _by_unit(result: MediaResult) -> tuple[str, MediaResult]:
 
 def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
     """The user's runner where one is named; else FnApiRunner in this process: DirectRunner would first try to download
-    another one, and may hang on it."""
-    options = PipelineOptions(list(beam_args))
-    if any(arg.split("=")[0] == "--runner" for arg in beam_args):
-        return beam.Pipeline(options=options)
-    return beam.Pipeline(runner=FnApiRunner(), options=options)
+    another one, and may hang on it.
+
+    Raises:
+        UsageError: Beam refuses the options.
+    """
+    try:
+        options = PipelineOptions(list(beam_args))
+        return beam.Pipeline(runner=None if runner_named(beam_args) else FnApiRunner(), options=options)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"Beam refuses its options {' '.join(beam_args)}: {error}") from error
 
 
-def world_fault(error: BaseException | None) -> WorldError | None:
-    """The WorldError inside what a runner made of it: Beam re-raises faults of a step as text."""
+def foreseen(error: BaseException | None) -> WorldError | UsageError | None:
+    """The WorldError or UsageError inside what a runner made of it: Beam re-raises faults of a step as text."""
     while error is not None:
-        text = str(error) if isinstance(error, WorldError) else None
-        for line in str(error).splitlines()[::-1]:
-            text = text or (line.partition("WorldError: ")[2] or None)
-        if text is not None:
-            return WorldError(text.partition(" [while running")[0])
+        for kind in (WorldError, UsageError):
+            text = str(error) if isinstance(error, kind) else None
+            for line in str(error).splitlines()[::-1]:
+                text = text or (line.partition(f"{kind.__name__}: ")[2] or None)
+            if text is not None:
+                return kind(text.partition(" [while running")[0])
         error = error.__cause__ or error.__context__
     return None
 
@@ -205,18 +219,3 @@ def detector_errors(tables: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> d
         [list(runs)],
     ).fetchall()
     return {str(name): float(share) for name, share in rows}
-
-
-@contextmanager
-def spool_folder() -> Iterator[Path]:
-    """A folder of our own for staged files; those of processes that were killed are removed on the way."""
-    parent = Path(tempfile.gettempdir())
-    for stale in parent.glob(f"{SPOOL_PREFIX}*"):
-        pid = stale.name.removeprefix(SPOOL_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{SPOOL_PREFIX}{os.getpid()}-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -6,40 +6,46 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from .. import __version__
 from ..models.base import DetectorSpec
-from ..models.batches import best_device
 from ..models.calibration import Calibration, CalibrationError, load_calibration
+from ..models.devices import best_device
+from ..models.mtcnn_weights import WEIGHTS_SHA256
 from ..models.registry import UnknownDetector, specs
-from ..transforms.clips import Sampling
+from ..transforms.clips import SAMPLING_VERSION, Sampling
+from ..transforms.faces import FACES_VERSION
 from ..transforms.failures import UsageError
 from ..transforms.media.protocol import Limits
 
 Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
 MiB = 1 << 20
+LOCAL_WAVE, CLUSTER_WAVE = 2, 128
+"""Units: some minutes of one machine, about half an hour of a few dozen cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How files are read and detectors are run: everything that the steps of the fused stage need to know."""
+    """How files are read and detectors are run: everything that the steps of the fused stage need to know.
+
+    What is left open (`decoders`, `device`) is decided on the worker, which may not be the launching machine.
+    """
 
     sampling: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     sandbox: Sandbox = "auto"
-    decoders: int = 1
-    """Decoder children at a time."""
+    decoders: int | None = None
+    """Decoder children at a time; None: the worker's cores less one, 1 to 8."""
     ahead_bytes: int = 256 * MiB
     """Decoded clips that may wait for the detectors."""
-    device: str = "cpu"
+    device: str = "auto"
     max_bytes: int = 64 << 30
     """Bytes of one file; larger ones end as `too_large`."""
 
@@ -53,7 +59,7 @@ class AuditConfig:
     calibration: Calibration
     identity: Identity = "version"
     limit: int | None = None
-    wave_size: int = 2
+    wave_size: int = LOCAL_WAVE
     """Units of work (a minute or so each here) between two commits."""
     unit_size: int = 16
     """Media in a unit at most."""
@@ -63,13 +69,28 @@ class AuditConfig:
     beam_args: tuple[str, ...] = ()
 
     def fingerprint_of(self) -> dict[str, Any]:
-        """All that may change a logit; the calibration does not."""
+        """All that may change a logit by more than rounding; the calibration does not.
+
+        Not torch and not the device: CPU and GPU, and one release and the next, agree within each detector's tolerance,
+        and an archive need not be read again for that.
+        """
+        needs = frozenset[str]().union(*(d.needs for d in self.detectors))
         return {
-            "sampling": asdict(self.reading.sampling),
-            "detectors": [[d.name, d.version, d.weights_sha256] for d in self.detectors],
+            "sampling": {"version": SAMPLING_VERSION, **asdict(self.reading.sampling)},
+            "detectors": [
+                {
+                    "name": d.name,
+                    "version": d.version,
+                    "weights_sha256": d.weights_sha256,
+                    "clip": asdict(d.clip) if d.clip else None,
+                    "audio": asdict(d.audio) if d.audio else None,
+                }
+                for d in self.detectors
+            ],
             "decoders": {"av": version("av"), "decord2": version("decord2")},
-            "limits": [self.reading.limits.max_pixels, self.reading.limits.max_duration_seconds],
-            "evidence": 1,
+            "faces": {"version": FACES_VERSION, "weights": dict(WEIGHTS_SHA256)} if "faces" in needs else None,
+            "credentials": version("c2pa-python") if "credentials" in needs else None,
+            "limits": asdict(self.reading.limits),
         }
 
     @property
@@ -84,7 +105,6 @@ class AuditConfig:
             "deephotlink": __version__,
             "packages": {name: version(name) for name in packages},
             "fingerprint_of": self.fingerprint_of(),
-            "calibration": {"id": self.calibration.calibration_id, "data": self.calibration.data},
             "sandbox_asked": self.reading.sandbox,
             "device": self.reading.device,
             "detectors": [
@@ -108,7 +128,7 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--identity", choices=("version", "content"), default="version", help="what makes a file the same file")
     add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder children")
     add("--retry-failures", action="store_true", help="put what failed before back into the plan")
-    add("--wave-size", type=positive, default=2, metavar="UNITS", help="units of work between two commits (default 2)")
+    add("--wave-size", type=positive, metavar="UNITS", help="units of work between two commits (2; with --runner 128)")
     add("--unit-size", type=positive, default=16, metavar="N", help="files in a unit of work at most (default 16)")
     add("--decoders", type=positive, metavar="N", help="decoder children (default: cores less one, 1-8)")
     add("--ahead-mib", type=positive, default=256, metavar="MIB", help="decoded clips that may wait (default 256)")
@@ -117,15 +137,26 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", dest="as_json", help="print one JSON object at the end, nothing else")
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of its whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        where = f"; see `{self.prog} -h`" if self.prog.startswith("deephotlink") else ""
+        raise UsageError(f"{message}{where}")
+
+
 def positive(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.strip().lstrip("+-").isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text}")
     return number
 
 
 def positive_seconds(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0.1 <= number < 1e6:
         raise argparse.ArgumentTypeError(f"expected seconds of 0.1 or more, got {text}")
     return number
@@ -144,7 +175,8 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
             raise UsageError("expected detector names after --detectors, got none; see `deephotlink detectors`")
         detectors = specs(names)
         calibration = load_calibration(args.calibration)
-        device = best_device(args.device)
+        if args.device != "auto" and not runner_named(beam_args):
+            best_device(args.device)
     except (UnknownDetector, CalibrationError, ValueError) as error:
         raise UsageError(str(error)) from error
     except OSError as error:
@@ -156,14 +188,14 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
         reading=Reading(
             sampling=Sampling(args.every, args.clips, args.frames, args.short_side),
             sandbox=args.sandbox,
-            decoders=args.decoders or max(1, min(8, len(os.sched_getaffinity(0)) - 1)),
+            decoders=args.decoders,
             ahead_bytes=args.ahead_mib * MiB,
-            device=device,
+            device=args.device,
         ),
         calibration=calibration,
         identity=args.identity,
         limit=args.limit,
-        wave_size=args.wave_size,
+        wave_size=args.wave_size or (CLUSTER_WAVE if runner_named(beam_args) else LOCAL_WAVE),
         unit_size=args.unit_size,
         retry_failures=args.retry_failures,
         quiet=args.quiet or args.as_json,
@@ -172,13 +204,17 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
     )
 
 
+def runner_named(beam_args: Sequence[str]) -> bool:
+    return any(arg.split("=")[0] == "--runner" for arg in beam_args)
+
+
 def check_beam_args(beam_args: Sequence[str]) -> None:
     """Refuses an option that neither deephotlink nor Beam knows: Beam itself would silently ignore it.
 
     Raises:
         UsageError: naming the option.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     for options in {PipelineOptions, *_subclasses(PipelineOptions)}:
         if (add := vars(options).get("_add_argparse_args")) is not None:
             # Two of Beam's option classes may share a flag.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,9 +23,12 @@ LOG_EVERY_SECONDS = 30.0
 
 
 @contextmanager
-def live_progress(total: int, done: int, quiet: bool) -> Iterator[None]:
-    """Shows files, failures, frames a second and time left while the body runs, from the counters of all processes."""
-    folder = tempfile.mkdtemp(prefix="deephotlink-counters-")
+def live_progress(spool: Path, total: int, done: int, quiet: bool) -> Iterator[None]:
+    """Shows files, failures, frames a second and time left while the body runs, from the counters of all processes.
+
+    The counters lie in a folder of their own under `spool`.
+    """
+    folder = tempfile.mkdtemp(prefix="counters-", dir=spool)
     os.environ[FOLDER_VARIABLE] = folder
     stop = threading.Event()
     drawer = threading.Thread(target=_draw, args=(folder, total, done, stop, quiet), daemon=True)
@@ -65,7 +69,8 @@ def _draw(folder: str, total: int, done: int, stop: threading.Event, quiet: bool
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("files", total=total, completed=done, text="")
+        task = progress.add_task("starting", total=total, completed=done, text="")
         while not stop.wait(DRAW_EVERY_SECONDS):
             seen, text = look()
-            progress.update(task, completed=min(seen, total), text=text)
+            word = "files" if seen > done else "starting"
+            progress.update(task, description=word, completed=min(seen, total), text=text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..transforms.failures import UsageError, printable
+from ..transforms.intact import damaged
 from ..transforms.store import OutputStore
 from ..transforms.tables import TABLES
 
@@ -53,7 +56,7 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
     nothing from the network.
 
     Raises:
-        UsageError: there is no output there.
+        UsageError: there is no output there, or a file in it is damaged.
     """
     store = OutputStore(out, patience_seconds=15.0)
     if not store.folders("_runs"):
@@ -66,25 +69,63 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
         body = f"select * from _empty_{table}"
         if files := published_files(store, table):
             body += f" union all by name select * from {parquet_of(store, files, 'hive_partitioning = true')}"
-        connection.execute(f"create view {table} as {body}")
+        with readable(out):
+            connection.execute(f"create view {table} as {body}")
     for view in (_LATEST, _TIMELINE, _TO_RETRY):
-        connection.execute(view)
+        with readable(out):
+            connection.execute(view)
     return connection
+
+
+@contextmanager
+def readable(out: str) -> Iterator[None]:
+    """Around queries of our own over `out`: what DuckDB cannot read is damage, and is told in one line.
+
+    Raises:
+        UsageError
+    """
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as e:
+        store = OutputStore(out, patience_seconds=15.0)
+        raise damaged(store, _culprit(store, str(e)) or "a published file", _first_line(e)) from e
 
 
 def run_query(out: str, sql: str) -> pa.Table:
     """The rows of the last statement of `sql`; none of a statement such as `copy`.
 
     Raises:
-        UsageError: DuckDB will not run it; one line.
+        UsageError: DuckDB will not run it, or a file is damaged; one line.
     """
     with connect(out) as connection:
         try:
             relation = connection.sql(sql)
             return pa.table({}) if relation is None else relation.to_arrow_table()
-        except duckdb.Error as e:
-            lines = [line for line in str(e).splitlines() if line.strip()]
-            raise UsageError(f"the query failed: {printable(lines[0] if lines else type(e).__name__)}") from e
+        except (duckdb.Error, pa.ArrowException, OSError) as e:
+            store = OutputStore(out, patience_seconds=15.0)
+            # Errors of the user's own making need no look at the files.
+            wrong = isinstance(e, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException))
+            if not wrong and (name := _culprit(store, str(e))):
+                raise damaged(store, name, _first_line(e)) from e
+            raise UsageError(f"the query failed: {printable(_first_line(e))}") from e
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _culprit(store: OutputStore, message: str) -> str | None:
+    """The published file that an error is about: the one it names, else the first whose footer cannot be read."""
+    names = [name for table in TABLES for name in published_files(store, table)]
+    if named := next((name for name in names if name in message), None):
+        return named
+    for name in names:
+        try:
+            with store.open(name) as f:
+                pq.read_metadata(f)
+        except (pa.ArrowException, OSError):
+            return name
+    return None
 
 
 def open_duckdb(store: OutputStore) -> duckdb.DuckDBPyConnection:

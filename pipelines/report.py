@@ -7,10 +7,8 @@ file is escaped: names are the uploader's.
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,9 +17,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import __version__
-from ..transforms.failures import WorldError, printable
-from ..transforms.store import TEMPORARY, OutputStore
+from ..transforms.failures import printable
+from ..transforms.store import OutputStore
 
+WHAT_THE_WORDS_MEAN = (
+    "inconclusive: evidence that decides nothing; not_assessed: no detector could judge, `reasons` says why"
+)
 SUSPICIOUS_BELOW = 0.45
 """Authenticity; nearer to 0.5 a file is not worth a look before others, and its name not worth a place on a page."""
 VERDICTS = ("manipulated", "inconclusive", "authentic", "not_assessed")
@@ -42,6 +43,9 @@ _WORST = f"""
     where authenticity is not null order by authenticity, uri limit ?"""
 _VERDICTS = f"select verdict, count(*) from {_SCORED} group by 1 order by 2 desc"
 _FAILURES = f"select error_class, count(*) from (select * from failures {_UNSCORED}) group by 1 order by 2 desc, 1"
+_FAILED = (
+    f"select uri, error_class, message from (select * from failures {_UNSCORED}) order by error_class, uri limit ?"
+)
 _SKIPPED = f"select reason, count(*) from (select * from skipped {_UNSCORED}) group by 1 order by 2 desc, 1"
 _DECODERS = f"select decoder, count(*) from {_SCORED} where decoder is not null group by 1 order by 1"
 _CALIBRATIONS = f"select distinct calibration_id from {_SCORED} order by 1"
@@ -68,6 +72,8 @@ class Summary:
     faces: int
     suspicious: tuple[Suspicious, ...]
     calibrations: tuple[str, ...]
+    failed: tuple[tuple[str, str, str], ...] = ()
+    """uri, class and message of the first few failures."""
 
     @property
     def media(self) -> int:
@@ -95,6 +101,7 @@ def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20) -> Summary:
         int(totals[2]),
         tuple(Suspicious(str(u), str(v), float(a), tuple(r or ())) for u, v, a, r in worst),
         tuple(row[0] for row in tables.execute(_CALIBRATIONS).fetchall()),
+        tuple((str(u), str(c), str(m)) for u, c, m in tables.execute(_FAILED, [most]).fetchall()),
     )
 
 
@@ -117,6 +124,16 @@ def print_summary(summary: Summary, console: Console, output: str) -> None:
         f"(videos: {decoders}), {summary.faces} face tracks",
         highlight=False,
     )
+    if summary.verdicts.get("inconclusive") or summary.verdicts.get("not_assessed"):
+        console.print(WHAT_THE_WORDS_MEAN, highlight=False)
+    if summary.failed:
+        failed = Table(title="\nCould not be read", title_justify="left", show_edge=False)
+        for column in ("class", "file", "why"):
+            failed.add_column(column, overflow="fold")
+        for uri, error_class, message in summary.failed[:5]:
+            name = printable(uri.rsplit("/", 1)[-1], 60)
+            failed.add_row(*(escape(text) for text in (error_class, name, printable(message, 120))))
+        console.print(failed)
     told = [s for s in summary.suspicious if s.authenticity < SUSPICIOUS_BELOW][:5]
     if told:
         worst = Table(title="\nMost suspicious", title_justify="left", show_edge=False)
@@ -131,7 +148,8 @@ def print_summary(summary: Summary, console: Console, output: str) -> None:
             )
         console.print(worst)
     console.print(
-        f"\nTables: {escape(printable(output))}   Ask: deephotlink query {escape(printable(output))} "
+        f"\nTables and summary.html: {escape(printable(output))}   "
+        f"Ask: deephotlink query {escape(printable(output))} "
         '"select verdict, count(*) from latest group by 1"',
         highlight=False,
         soft_wrap=True,
@@ -159,6 +177,10 @@ def summary_html(summary: Summary) -> str:
         body = "".join(f"<tr><td>{cell(n)}</td><td class=n>{c}</td></tr>" for n, c in rows)
         return f"<h2>{cell(title)}</h2><table>{body}</table>" if rows else ""
 
+    def listed(title: str, rows: Sequence[tuple[str, ...]]) -> str:
+        body = "".join(f"<tr>{''.join(f'<td>{cell(text)}</td>' for text in row)}</tr>" for row in rows)
+        return f"<h2>{cell(title)}</h2><table>{body}</table>" if rows else ""
+
     verdicts = [(v, summary.verdicts[v]) for v in VERDICTS if summary.verdicts.get(v)]
     worst = "".join(
         f"<tr><td class=n>{s.authenticity:.3f}</td><td>{cell(s.verdict)}</td><td>{cell(s.uri)}</td>"
@@ -181,6 +203,7 @@ def summary_html(summary: Summary) -> str:
         + counted("Verdicts", verdicts)
         + suspicious
         + counted("Failures by class", list(summary.failures.items()))
+        + listed("Could not be read", summary.failed)
         + counted("Skipped, by reason", list(summary.skipped.items()))
         + f"<p>Calibration: {cell(', '.join(summary.calibrations) or 'none')}. Authenticity: 1 = authentic, 0 = "
         f"manipulated. deephotlink {cell(__version__)}.</p></html>\n"
@@ -191,16 +214,6 @@ def write_page(store: OutputStore, name: str, page: str) -> None:
     """Puts a page that may change from run to run: whole or not at all, the last one wins.
 
     Raises:
-        WorldError: storage or disk failed.
+        UsageError: nothing may be written there. WorldError: storage or disk failed.
     """
-    data = page.encode("utf-8", "replace")
-    try:
-        if store.is_local:
-            temporary = store.path(f"{TEMPORARY}{os.getpid()}-{name}")
-            Path(temporary).write_bytes(data)
-            os.replace(temporary, store.path(name))
-        else:
-            fs = store.filesystem()
-            fs.pipe_file(fs._strip_protocol(store.path(name)), data)
-    except OSError as error:
-        raise WorldError(f"cannot write {name} in {printable(store.root)}: {error.strerror or error}") from error
+    store.replace(name, page.encode("utf-8", "replace"))

@@ -19,20 +19,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ..transforms.media.credentials import MIME_TYPES
+
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary; `trainedAlgorithmicMedia` and its siblings follow the last slash."""
 ORGANISATION = "deephotlink sample signer (not trusted)"
-MIME_TYPES = {
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".mov": "video/quicktime",
-    ".m4a": "audio/mp4",
-    ".avi": "video/avi",
-    ".wav": "audio/wav",
-    ".mp3": "audio/mpeg",
-    ".flac": "audio/flac",
-    ".gif": "image/gif",
-}
 
 # Reading back what was just signed must not ask the network either; thumbnails of video are not made anyway.
 _SETTINGS = {

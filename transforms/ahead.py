@@ -8,7 +8,7 @@ out in order, by a later `process` or by `finish_bundle`: nothing is held from o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
@@ -22,14 +22,13 @@ Given = TypeVar("Given")
 class InOrder(Generic[Started, Given]):
     """A window of work in flight, given out strictly in the order in which it was begun.
 
-    `give(work, wait)` yields what is there of one piece of work and returns True when that work has ended; with
-    `wait=False` it must not block.
+    `give(work, wait)` yields what is there of one piece of work and returns whether that was all of it; with
+    `wait=False` it must not block. Only its own word counts: work may well end between two looks at it.
     """
 
-    def __init__(self, most: int, give: Callable[[Started, bool], Iterator[Given]], ended: Callable[[Started], bool]):
+    def __init__(self, most: int, give: Callable[[Started, bool], Generator[Given, None, bool]]):
         self.most = most
         self.give = give
-        self.ended = ended
         self.pending: deque[Started] = deque()
 
     def begin(self, work: Started) -> Iterator[Given]:
@@ -37,8 +36,8 @@ class InOrder(Generic[Started, Given]):
         self.pending.append(work)
         while self.pending:
             full = len(self.pending) > self.most
-            yield from self.give(self.pending[0], full)
-            if not self.ended(self.pending[0]):
+            ended = yield from self.give(self.pending[0], full)
+            if not ended:
                 break
             self.pending.popleft()
 

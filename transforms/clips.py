@@ -17,6 +17,10 @@ from ..models.base import ClipGeometry
 from .records import ClipSpec, DecodePlan, MediaProbe, VideoStream, WindowSpec
 
 ASSUMED_FRAME_RATE = 25.0
+MAX_CLIPS = 20_000
+"""A media: two days of film, one every ten seconds. More would be planned in memory for what a header claims."""
+SAMPLING_VERSION = 1
+"""Part of the fingerprint: raise it when the same settings may choose other frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,7 @@ def plan_clips(probe: MediaProbe, sampling: Sampling, geometry: ClipGeometry) ->
         return (_clip(0, first, length, frames, interval, math.inf),)
     end = first + duration
     slots = max(1, math.ceil(duration / sampling.every_seconds - 0.25))
-    if sampling.clips is not None:
-        slots = min(slots, max(1, sampling.clips))
+    slots = min(slots, MAX_CLIPS, max(1, sampling.clips or MAX_CLIPS))
     width = duration / slots
     clips = []
     for index in range(slots):

@@ -6,10 +6,9 @@ ends in exactly one outcome, whatever its file does to the child.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -20,9 +19,11 @@ from .failures import MediaError
 from .media.pool import DecodeStream, WorkerPool
 from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, WindowRequest
 from .metrics import inc_counter
-from .records import AudioWindow, Clip, ClipFailure, DecodePlan, Decoder, Failure, MediaOutcome
+from .records import AudioWindow, Clip, ClipFailure, ClipSpec, DecodePlan, Decoder, Failure, MediaOutcome
 
 CLIPS, WINDOWS = "clips", "windows"
+MAX_DAMAGE_NOTES = 5
+"""Of a media; a damaged film has the same to say of every clip."""
 
 
 def decode_request(plan: DecodePlan) -> DecodeRequest:
@@ -44,13 +45,15 @@ class DecodeTally:
     """What came of one plan so far; `outcome` is its end."""
 
     plan: DecodePlan
-    clips_decoded: int = 0
+    decoded: set[int] = field(default_factory=set)
+    """Clips that came."""
     windows_decoded: int = 0
     frames_kept: int = 0
     frames_decoded: int = 0
     assessed_seconds: float = 0.0
     decoders: set[str] = field(default_factory=set)
     clip_failures: list[ClipFailure] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
     sound_failure: Failure | None = None
     worker_failure: MediaError | None = None
 
@@ -58,15 +61,18 @@ class DecodeTally:
         """The record of what was decoded; None where the item tells of a failure or holds nothing."""
         probe = self.plan.probe
         if isinstance(item, DecodedClip):
-            spec = next(c for c in self.plan.clips if c.clip_index == item.clip_index)
+            spec = self._spec(item.clip_index)
             self.frames_decoded += item.frames_decoded
             if not len(item.frames):
                 self._clip_failed(item.clip_index, "no_frames", item.damage or "no frame could be decoded")
                 return None
-            self.clips_decoded += 1
+            self.decoded.add(item.clip_index)
             self.decoders.add(item.decoder)
             self.frames_kept += len(item.frames)
-            self.assessed_seconds += spec.end_seconds - spec.start_seconds
+            share = len(item.frames) / len(spec.times_seconds)
+            self.assessed_seconds += share * (spec.end_seconds - spec.start_seconds)
+            if item.damage is not None and len(self.damage) < MAX_DAMAGE_NOTES:
+                self.damage.append(f"{spec.start_seconds:.1f} s: {item.damage}")
             if self.plan.clip_sound and item.sound is None and self.sound_failure is None:
                 self.sound_failure = Failure(
                     "sound", "sound_failed", item.damage or "the clip's sound could not be read"
@@ -76,9 +82,7 @@ class DecodeTally:
             if not len(item.samples):
                 return None
             self.windows_decoded += 1
-            window = next(
-                w for w in self.plan.windows if (w.window_index, w.detector) == (item.window_index, item.detector)
-            )
+            window = self.plan.windows[item.window_index]
             return AudioWindow(probe.file, window, item.samples)
         if item.clip_index is not None:
             self._clip_failed(item.clip_index, item.error_class, item.message)
@@ -86,8 +90,12 @@ class DecodeTally:
             self.sound_failure = Failure("sound", item.error_class, item.message)
         return None
 
+    def _spec(self, clip_index: int) -> ClipSpec:
+        """Clips are numbered from 0 in their order (`plan_clips`)."""
+        return self.plan.clips[clip_index]
+
     def _clip_failed(self, clip_index: int, error_class: str, message: str) -> None:
-        spec = next(c for c in self.plan.clips if c.clip_index == clip_index)
+        spec = self._spec(clip_index)
         self.clip_failures.append(ClipFailure(clip_index, spec.start_seconds, spec.end_seconds, error_class, message))
 
     def outcome(self) -> MediaOutcome:
@@ -95,11 +103,11 @@ class DecodeTally:
         probe = self.plan.probe
         told = {f.clip_index for f in self.clip_failures}
         if self.worker_failure is not None:
-            for spec in self.plan.clips[self.clips_decoded + len(told) :]:
-                if spec.clip_index not in told:
+            for spec in self.plan.clips:
+                if spec.clip_index not in told | self.decoded:
                     self._clip_failed(spec.clip_index, self.worker_failure.error_class, self.worker_failure.message)
         wanted = bool(self.plan.clips or self.plan.windows)
-        failed = wanted and not (self.clips_decoded or self.windows_decoded)
+        failed = wanted and not (self.decoded or self.windows_decoded)
         return MediaOutcome(
             probe.file,
             "failed" if failed else "read",
@@ -108,26 +116,38 @@ class DecodeTally:
             container=probe.container,
             duration_seconds=probe.duration_seconds,
             decoder=self._decoder(),
-            decoder_reason=probe.decoder_reason if self.plan.clips else None,
+            decoder_reason=self._decoder_reason(),
             has_video=probe.video is not None,
             has_audio=probe.audio is not None,
             clips_planned=len(self.plan.clips),
-            clips_decoded=self.clips_decoded,
+            clips_decoded=len(self.decoded),
             frames_kept=self.frames_kept,
             frames_decoded=self.frames_decoded,
             windows_decoded=self.windows_decoded,
             assessed_seconds=self.assessed_seconds,
             clip_failures=tuple(self.clip_failures),
-            sound_failure=self.sound_failure,
+            sound_failure=self._sound_failure(),
+            damage=tuple(self.damage),
         )
 
     def _decoder(self) -> Decoder | None:
-        """The one that was used; PyAV, where it had to finish what decord began."""
-        if not self.plan.clips:
+        """The one that was used (PyAV, where it had to finish what decord began); None where no frame was decoded."""
+        if not self.decoders:
             return None
-        if self.decoders:
-            return "decord" if self.decoders == {"decord"} else "pyav"
-        return self.plan.probe.decoder
+        return "decord" if self.decoders == {"decord"} else "pyav"
+
+    def _decoder_reason(self) -> str | None:
+        used, chosen = self._decoder(), self.plan.probe.decoder
+        if used is None:
+            return None
+        return self.plan.probe.decoder_reason if used == chosen else f"{chosen} gave up on a clip"
+
+    def _sound_failure(self) -> Failure | None:
+        """What was wrong with the sound as a whole; a worker that was lost for good says the same of everything."""
+        lost, sound = self.worker_failure, self.sound_failure
+        if sound is not None and lost is not None and sound.message == lost.message:
+            return None
+        return sound
 
     def _why(self) -> Failure:
         if self.worker_failure is not None:
@@ -141,7 +161,6 @@ class DecodeTally:
 class _Work:
     tally: DecodeTally
     stream: DecodeStream | None
-    ended: bool = False
 
 
 class _Decode(beam.DoFn):
@@ -149,7 +168,8 @@ class _Decode(beam.DoFn):
         self.make_pool, self.ahead = make_pool, ahead
 
     def start_bundle(self):
-        self.in_order: InOrder[_Work, Any] = InOrder(self.ahead, self._give, lambda work: work.ended)
+        self.teardown()  # a bundle that failed left its work behind
+        self.in_order: InOrder[_Work, Any] = InOrder(self.ahead, self._give)
 
     def process(self, plan: DecodePlan):
         wanted = bool(plan.clips or plan.windows)
@@ -159,7 +179,13 @@ class _Decode(beam.DoFn):
     def finish_bundle(self):
         yield from self.in_order.finish_bundle()
 
-    def _give(self, work: _Work, wait: bool) -> Iterator[Any]:
+    def teardown(self):
+        for work in self.in_order.pending if hasattr(self, "in_order") else ():
+            if work.stream is not None:
+                work.stream.close()
+            _remove_staged(work.tally.plan)
+
+    def _give(self, work: _Work, wait: bool) -> Generator[Any, None, bool]:
         if work.stream is not None:
             while wait or work.stream.ready():
                 item = next(work.stream, None)
@@ -174,17 +200,20 @@ class _Decode(beam.DoFn):
                     yield beam.pvalue.TaggedOutput(WINDOWS, record)
                 del item, record  # the frames must not outlive their consumers in this frame's locals
             else:
-                return
+                return False
             work.tally.worker_failure = work.stream.worker_failure
-        work.ended = True
         outcome = work.tally.outcome()
-        if work.tally.plan.probe.path_is_ours:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(work.tally.plan.probe.path)
+        _remove_staged(work.tally.plan)
         inc_counter("frames_decoded", outcome.frames_decoded)
         inc_counter("clips_failed", len(outcome.clip_failures))
         inc_counter("media_read" if outcome.status == "read" else "media_failed")
         yield outcome
+        return True
+
+
+def _remove_staged(plan: DecodePlan) -> None:
+    if plan.probe.path_is_ours:
+        Path(plan.probe.path).unlink(missing_ok=True)
 
 
 @dataclass

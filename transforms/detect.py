@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import torch
 from apache_beam import coders
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from ..models.base import SOUND_RATE, AudioItem, ClipItem, Detector, DetectorSpec, Item, Judgement, MediaItem, TrackItem
+from ..models.devices import best_device
 from .coders import BigRecordCoder
 from .failures import printable
 from .metrics import inc_counter
 from .records import AudioWindow, Box, Clip, Evidence, MediaProbe
-
-MAX_DETAIL = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,10 @@ def questions(element: MediaProbe | Clip | AudioWindow, spec: DetectorSpec) -> I
 
 
 def judge(detector: Detector, items: Sequence[Item]) -> list[Judgement]:
-    """`detector.score`, with each failing item abstaining by itself: its neighbours are asked again, one by one."""
+    """`detector.score`; where that raises, the items are asked again, so that a failing one abstains by itself.
+
+    After an out-of-memory in halves, which may well fit; after anything else one by one.
+    """
     try:
         judgements = detector.score(items)
         if len(judgements) != len(items):
@@ -89,7 +92,10 @@ def judge(detector: Detector, items: Sequence[Item]) -> list[Judgement]:
         if len(items) == 1:
             inc_counter("detector_errors")
             return [Judgement(abstained="detector_error", detail=printable(f"{type(error).__name__}: {error}"))]
-    return [judgement for item in items for judgement in judge(detector, [item])]
+        size = len(items) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
+    if size > 1 and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return [answer for at in range(0, len(items), size) for answer in judge(detector, items[at : at + size])]
 
 
 def evidence(question: Question, judgement: Judgement, spec: DetectorSpec) -> Evidence:
@@ -105,7 +111,7 @@ def evidence(question: Question, judgement: Judgement, spec: DetectorSpec) -> Ev
         logit=judgement.logit,
         abstained=judgement.abstained,
         box=question.box,
-        detail=judgement.detail[:MAX_DETAIL] if judgement.detail else None,
+        detail=judgement.detail,
     )
 
 
@@ -121,11 +127,12 @@ class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
         self.spec, self.build, self.device = spec, build, device
 
     def load_model(self) -> Detector:
-        key = (os.getpid(), f"{self.spec.name} {self.spec.version} {self.spec.weights_sha256}", self.device)
+        device = best_device(self.device)  # the worker's own, which may not be that of the launching machine
+        key = (os.getpid(), f"{self.spec.name} {self.spec.version} {self.spec.weights_sha256}", device)
         with _loading:
             if key not in _loaded:
                 detector = self.build()
-                detector.load(self.device)
+                detector.load(device)
                 _loaded[key] = detector
             return _loaded[key]
 

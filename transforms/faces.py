@@ -14,10 +14,15 @@ from dataclasses import dataclass
 import apache_beam as beam
 import numpy as np
 
+from ..models.devices import best_device
 from ..models.faces import FaceDetector
 from ..models.tracking import Faces, Trail, detection_positions, fill, link, runs, scene_cuts
+from .failures import printable
+from .metrics import inc_counter
 from .records import Clip, ClipFaces, FaceTrack
 
+FACES_VERSION = 1
+"""Part of the fingerprint: raise it when the same frames may give other tracks."""
 MOST_SEARCHES = 8
 """Frames of a clip that go through the whole cascade."""
 LEAST_GAP_SECONDS = 0.25
@@ -43,6 +48,17 @@ def track_faces(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
         seen[track.frame_positions[track.confidences >= SURE]] = True
     faces = ClipFaces(clip.file.media_id, clip.spec.clip_index, len(seen), int(seen.sum()), len(tracks))
     return dataclasses.replace(clip, tracks=tracks), faces
+
+
+def track_or_tell(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
+    """`track_faces`; what it raises is our own fault and costs this clip's faces, not the job."""
+    try:
+        return track_faces(clip, detector)
+    except Exception as error:
+        inc_counter("detector_errors")
+        told = printable(f"{type(error).__name__}: {error}")
+        faces = ClipFaces(clip.file.media_id, clip.spec.clip_index, len(clip.frames), 0, 0, told)
+        return dataclasses.replace(clip, tracks=()), faces
 
 
 def _tracks(frames: np.ndarray, pts_seconds: np.ndarray, detector: FaceDetector) -> tuple[FaceTrack, ...]:
@@ -123,7 +139,8 @@ _LOADING = threading.Lock()
 
 
 def shared_detector(device: str) -> FaceDetector:
-    """The process's one detector on `device`: it outlives bundles and pipelines."""
+    """The process's one detector on `device` (`auto`: the best it has): it outlives bundles and pipelines."""
+    device = best_device(device)
     with _LOADING:
         if device not in _DETECTORS:
             _DETECTORS[device] = FaceDetector(device)
@@ -138,7 +155,7 @@ class _TrackFaces(beam.DoFn):
         shared_detector(self.device)
 
     def process(self, clip: Clip):
-        tracked, faces = track_faces(clip, shared_detector(self.device))
+        tracked, faces = track_or_tell(clip, shared_detector(self.device))
         yield tracked
         yield beam.pvalue.TaggedOutput("faces", faces)
 

@@ -47,11 +47,11 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
             return MediaResult(outcome, None)
         # Something could be said after all (credentials of a file whose frames are damaged): not a failure.
         outcome = replace(outcome, status="read", failure=None)
-    rows += abstentions(outcome, rows, faces, detectors)
+    rows = [_heard(row, outcome) for row in rows] + abstentions(outcome, rows, faces, detectors)
     with_faces = sum(f.frames_with_face for f in faces)
     return MediaResult(
         outcome,
-        score_of(rows, detectors, sum(f.tracks for f in faces), calibration),
+        score_of(rows, outcome, detectors, sum(f.tracks for f in faces), calibration),
         tuple(sorted(rows, key=_order)),
         with_faces,
         sum(f.frames_sampled for f in faces),
@@ -94,9 +94,18 @@ def abstentions(
             )
             for f in damaged
         ]
-        if spec.name not in said and not damaged:
+        searches = [f for f in faces if f.error is not None and spec.unit == "face_track"]
+        missing += [abstain("detector_error", clip_index=f.clip_index, detail=f"faces: {f.error}") for f in searches]
+        if spec.name not in said and not damaged and not searches:
             missing.append(abstain(_why_nothing(outcome, spec, faces)))
     return missing
+
+
+def _heard(row: Evidence, outcome: MediaOutcome) -> Evidence:
+    """A detector that was handed no sound says `no_audio`; where there is sound that cannot be decoded, say that."""
+    if row.abstained == "no_audio" and outcome.has_audio and outcome.sound_failure is not None:
+        return replace(row, abstained="decode_failed", detail=f"sound: {outcome.sound_failure.message}")
+    return row
 
 
 def _why_nothing(outcome: MediaOutcome, spec: DetectorSpec, faces: Sequence[ClipFaces]) -> str:
@@ -110,7 +119,11 @@ def _why_nothing(outcome: MediaOutcome, spec: DetectorSpec, faces: Sequence[Clip
 
 
 def score_of(
-    rows: Sequence[Evidence], detectors: Sequence[DetectorSpec], faces: int, calibration: Calibration
+    rows: Sequence[Evidence],
+    outcome: MediaOutcome,
+    detectors: Sequence[DetectorSpec],
+    faces: int,
+    calibration: Calibration,
 ) -> AuthenticityScore:
     """Pools each detector over its items, averages a family's detectors, adds up the families' weighted log-odds."""
     one_answers = {spec.name for spec in detectors if spec.one_face_explains}
@@ -136,7 +149,8 @@ def score_of(
         weighed |= any(w > 0 for _, w in parts)
     value = authenticity(total) if weighed else None
     clips = {row.clip_index for row in rows if row.logit is not None and row.clip_index is not None}
-    reasons = [text for _, text in sorted(told, key=lambda pair: -pair[0])] + list(_silences(rows))
+    reasons = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
+    reasons += [*_silences(rows), *(f"damaged at {note}" for note in outcome.damage)]
     return AuthenticityScore(
         authenticity=value,
         verdict=verdict(value, calibration),
@@ -201,4 +215,7 @@ class FuseMedia(beam.PTransform):
 
 
 def _keyed(said: Said) -> tuple[str, Said]:
-    return (said.file.media_id if isinstance(said, MediaOutcome) else said.media_id), said
+    if isinstance(said, MediaOutcome):
+        # An address with a secret in it goes no further than the step that read it.
+        return said.file.media_id, replace(said, file=replace(said.file, fetch_uri=None))
+    return said.media_id, said

@@ -39,7 +39,7 @@ _NO_SHARD = re.compile(
 @dataclass(frozen=True, slots=True)
 class ListingOptions:
     exclude: tuple[str, ...] = ()
-    """Folders or URIs to leave out with all that lies below: our own output."""
+    """Outputs: of what lies there, only our own part is left out (`walk.excluding`)."""
     identity: Identity = "version"
     """What media_id is a hash of: URI and version, or every byte of the file."""
     limits: ShardLimits = field(default_factory=ShardLimits)
@@ -70,13 +70,19 @@ def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
     A frozen plan does not hold secrets; who goes on with one puts them back from the sources named now.
     """
     for source in sources:
-        if not is_remote(source):
-            addresses: Iterable[str] = read_listing(source) if is_listing(source) else ()
-        else:
-            addresses = [source, *(read_listing(source) if is_listing(source) else ())]
-        for address in addresses:
+        for address in _addresses(source):
             if is_remote(address) and (secret := split_remote(address)[1]):
                 yield escape(split_remote(address)[0]), secret
+
+
+def _addresses(source: str) -> Iterator[str]:
+    """The source and, of a listing, what it names; one that cannot be read (any more) gave the plan no secrets."""
+    yield source
+    try:
+        if is_listing(source) and (is_remote(source) or look_local(local_path(source)).trouble is None):
+            yield from read_listing(source)
+    except (FileNotFoundError, UsageError, ValueError) as error:
+        logging.getLogger(__name__).info("%s: no addresses in it (%s)", shown_source(source), error)
 
 
 def _list_source(source: str, options: ListingOptions) -> Iterator[Planned]:

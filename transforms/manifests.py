@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .failures import UsageError, printable
+from .failures import UsageError, WorldError, printable
 from .retries import LISTING_ATTEMPTS, tell
 from .sources import CHUNK_BYTES, RemoteBlob, look_remote
 from .uris import SCHEME, is_remote, local_path, redact, split_remote
@@ -35,8 +35,8 @@ def read_listing(source: str) -> Iterator[str]:
     """The URIs in a listing, in its order: absolute ones as they are, others relative to the listing's folder.
 
     Raises:
-        UsageError: it has no column `uri`, or is not what its name says.
-        FileNotFoundError, WorldError
+        UsageError: it has no column `uri`, is not what its name says, or (a local one) cannot be opened.
+        FileNotFoundError: there is no such remote file. WorldError
     """
     shown = redact(source)
     found = _NAMES.search(split_remote(source)[0] if is_remote(source) else source)
@@ -53,6 +53,10 @@ def read_listing(source: str) -> Iterator[str]:
                 yield resolve(uri, source)
         except (pa.ArrowInvalid, csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from error
+        except OSError as error:
+            if error.errno is None:  # Arrow's own, of a damaged file
+                raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from error
+            raise WorldError(f"cannot read the listing {printable(shown)}: {tell(error)}") from error
 
 
 def resolve(uri: str, listing: str) -> str:
@@ -86,6 +90,8 @@ def _opened(source: str, compressed: bool) -> Iterator[IO[bytes] | gzip.GzipFile
             raw = open(local_path(source), "rb")  # noqa: SIM115
         except PermissionError as error:
             raise UsageError(f"the listing {printable(source)} may not be read") from error
+        except (OSError, ValueError) as error:  # a folder, a pattern, or it went since we looked
+            raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from error
     with raw:
         if not compressed:
             yield raw

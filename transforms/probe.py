@@ -6,8 +6,7 @@ output `ended`. Runs ahead of its consumers, in order.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import apache_beam as beam
 from .ahead import InOrder
 from .failures import MediaError, printable
 from .media.pool import WorkerPool
-from .media.protocol import ProbeRequest
+from .media.protocol import Limits, ProbeRequest
 from .media.sniff import sniff
 from .metrics import inc_counter
 from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, VideoStream
@@ -26,11 +25,11 @@ from .staging import Staged, read_head, stage
 
 Planned = tuple[MediaFile, MediaOutcome | None]
 ENDED = "ended"
-MAX_KEY_FRAMES = 2_000_000
+MAX_KEY_FRAMES = 100_000
 
 
 def probe_media(
-    planned: Planned, pool: WorkerPool, spool: Path, credentials: bool, max_bytes: int
+    planned: Planned, pool: WorkerPool, spool: Path, credentials: bool, max_bytes: int, max_seconds: float
 ) -> MediaProbe | MediaOutcome:
     """One file's probe, or how it ended. The staged file of a probe is released by whoever decodes it.
 
@@ -58,7 +57,7 @@ def probe_media(
         told = reply.get("credentials")
         if "credentials_error" in reply:
             told = {"state": "Unreadable", "failures": [printable(str(reply["credentials_error"]), 200)]}
-        probe = probe_from_facts(file, staged.path, facts, told)
+        probe = probe_from_facts(file, staged.path, facts, told, max_seconds)
         return replace(probe, path_is_ours=staged.owned)
     except MediaError as error:
         if staged is not None:
@@ -67,34 +66,45 @@ def probe_media(
 
 
 def probe_from_facts(
-    file: MediaFile, path: str, facts: Mapping[str, Any], credentials: Mapping[str, Any] | None
+    file: MediaFile,
+    path: str,
+    facts: Mapping[str, Any],
+    credentials: Mapping[str, Any] | None,
+    max_seconds: float = Limits().max_duration_seconds,
 ) -> MediaProbe:
     """Checks what the child said and makes a record of it: a child that parsed hostile bytes is not believed.
 
     Raises:
         MediaError: `unreadable`, where the facts are not of the documented shape.
     """
+
+    def seconds(value: Any) -> float:
+        number = float(value)
+        if not abs(number) <= max_seconds:  # a NaN is not either
+            raise ValueError(f"no sane number of seconds: {number!r}")
+        return number
+
     try:
         video, audio = facts.get("primary_video"), facts.get("primary_audio")
         media_type = facts["media_type"]
         decoder = facts.get("decoder")
         if media_type not in ("video", "audio", "gif") or decoder not in ("decord", "pyav", None):
             raise ValueError(f"{media_type = }, {decoder = }")
-        keys = tuple(sorted(_seconds(k) for k in facts.get("key_frame_seconds", ())[:MAX_KEY_FRAMES]))
+        keys = tuple(sorted(seconds(k) for k in facts.get("key_frame_seconds", ())[:MAX_KEY_FRAMES]))
         return MediaProbe(
             file,
             path,
             media_type,
             str(facts["format"])[:100],
-            _seconds(facts.get("duration_seconds") or 0.0),
+            seconds(facts.get("duration_seconds") or 0.0),
             VideoStream(
                 codec=str(video["codec"])[:50],
                 width=_count(video["width"]),
                 height=_count(video["height"]),
-                frame_rate=_seconds(video.get("frame_rate") or 0.0),
+                frame_rate=seconds(video.get("frame_rate") or 0.0),
                 rotation=_count(video.get("rotation") or 0) % 360,
-                start_seconds=_seconds(video.get("start_seconds") or 0.0),
-                duration_seconds=_seconds(video.get("duration_seconds") or 0.0),
+                start_seconds=seconds(video.get("start_seconds") or 0.0),
+                duration_seconds=seconds(video.get("duration_seconds") or 0.0),
                 frame_count=_count(video.get("frame_count") or 0),
                 pixel_format=str(video.get("pixel_format") or "")[:50],
             )
@@ -104,28 +114,21 @@ def probe_from_facts(
                 codec=str(audio["codec"])[:50],
                 sample_rate=_count(audio.get("sample_rate") or 0),
                 channels=_count(audio.get("channels") or 0),
-                start_seconds=_seconds(audio.get("start_seconds") or 0.0),
-                duration_seconds=_seconds(audio.get("duration_seconds") or 0.0),
+                start_seconds=seconds(audio.get("start_seconds") or 0.0),
+                duration_seconds=seconds(audio.get("duration_seconds") or 0.0),
             )
             if audio
             else None,
             keys,
             decoder if video else None,
             str(facts.get("decoder_reason") or "")[:200],
-            facts,
+            {key: value for key, value in facts.items() if key != "key_frame_seconds"},  # a hundred thousand, maybe
             credentials,
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MediaError(
             "unreadable", f"the container's facts make no sense ({type(error).__name__}: {error})"
         ) from error
-
-
-def _seconds(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number) or abs(number) > 1e9:
-        raise ValueError(f"no sane number of seconds: {number!r}")
-    return number
 
 
 def _count(value: Any) -> int:
@@ -136,30 +139,41 @@ def _count(value: Any) -> int:
 
 
 class _Probe(beam.DoFn):
-    def __init__(self, make_pool: Callable[[], WorkerPool], spool: str, credentials: bool, max_bytes: int, ahead: int):
-        self.make_pool, self.spool, self.credentials = make_pool, spool, credentials
-        self.max_bytes, self.ahead = max_bytes, ahead
+    def __init__(self, step: ProbeMedia):
+        self.step = step
 
     def start_bundle(self):
-        Path(self.spool).mkdir(
-            parents=True, exist_ok=True
-        )  # on a cluster the worker is not where the command was given
-        self.threads = ThreadPoolExecutor(self.ahead, "deephotlink-probe")
-        self.in_order: InOrder[Future[MediaProbe | MediaOutcome], Any] = InOrder(self.ahead, self._give, Future.done)
+        self.teardown()  # a bundle that failed left its work behind
+        self.pool = self.step.make_pool()
+        # On a cluster the worker is not where the command was given.
+        Path(self.step.spool).mkdir(parents=True, exist_ok=True)
+        self.threads = ThreadPoolExecutor(self.step.ahead, "deephotlink-probe")
+        self.in_order: InOrder[Future[MediaProbe | MediaOutcome], Any] = InOrder(self.step.ahead, self._give)
 
     def process(self, planned: Planned):
-        work = self.threads.submit(
-            probe_media, planned, self.make_pool(), Path(self.spool), self.credentials, self.max_bytes
+        step = self.step
+        yield from self.in_order.begin(
+            self.threads.submit(
+                probe_media, planned, self.pool, Path(step.spool), step.credentials, step.max_bytes, step.max_seconds
+            )
         )
-        yield from self.in_order.begin(work)
 
     def finish_bundle(self):
         yield from self.in_order.finish_bundle()
-        self.threads.shutdown()
+        self.teardown()
 
-    def _give(self, work: Future[MediaProbe | MediaOutcome], wait: bool) -> Iterator[Any]:
-        if not (wait or work.done()):
+    def teardown(self):
+        if (threads := getattr(self, "threads", None)) is None:
             return
+        for work in self.in_order.pending:
+            if not work.cancel() and isinstance(probe := work.result(), MediaProbe) and probe.path_is_ours:
+                Path(probe.path).unlink(missing_ok=True)
+        threads.shutdown(cancel_futures=True)
+        del self.threads
+
+    def _give(self, work: Future[MediaProbe | MediaOutcome], wait: bool) -> Generator[Any, None, bool]:
+        if not (wait or work.done()):
+            return False
         result = work.result()
         if isinstance(result, MediaOutcome):
             inc_counter("media_skipped" if result.status == "skipped" else "media_failed")
@@ -167,6 +181,7 @@ class _Probe(beam.DoFn):
         else:
             inc_counter("bytes_read", result.file.size_bytes)
             yield result
+        return True
 
 
 @dataclass
@@ -180,9 +195,9 @@ class ProbeMedia(beam.PTransform):
     credentials: bool
     """Whether Content Credentials are read."""
     max_bytes: int = 64 << 30
+    max_seconds: float = Limits().max_duration_seconds
     ahead: int = 4
     """Files probed ahead of the decoders."""
 
     def expand(self, pcoll):
-        do = _Probe(self.make_pool, self.spool, self.credentials, self.max_bytes, self.ahead)
-        return pcoll | beam.ParDo(do).with_outputs(ENDED, main="probes")
+        return pcoll | beam.ParDo(_Probe(self)).with_outputs(ENDED, main="probes")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .intact import intact
 from .runs import Run, committed_units
 from .store import OutputStore
 from .tables import explode_unit_tables, to_parquet
@@ -33,6 +33,7 @@ def publish(store: OutputStore, run: Run, complete: bool = False) -> list[str]:
 
     Raises:
         RuntimeError: `complete`, but units are missing.
+        UsageError: a unit is damaged.
     """
     committed = set(committed_units(store, run))
     missing = run.units - len(committed)
@@ -51,15 +52,13 @@ def publish(store: OutputStore, run: Run, complete: bool = False) -> list[str]:
     return made
 
 
-def read_summary(store: OutputStore, run: Run) -> dict[str, Any]:
-    """The run's summary. Raises FileNotFoundError where it is not finished."""
-    return json.loads(store.read(run.name("summary.json")))
-
-
 def _publish_block(store: OutputStore, run: Run, block: int, units: range) -> list[str]:
     # No threads: on files this small, handing them over costs more than the reading.
-    read = [store.read(run.unit_name(unit)) for unit in units]
-    tables = [pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False) for data in read]
+    tables = []
+    for unit in units:
+        with intact(store, run.unit_name(unit)):
+            data = store.read(run.unit_name(unit))
+            tables.append(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
     public = explode_unit_tables(tables, run)
     made = []
     for table, rows in public.items():
@@ -82,9 +81,10 @@ def _summary(store: OutputStore, run: Run) -> bytes:
     totals: dict[str, Counter[str]] = {key: Counter() for key in ("rows", "verdicts", "failures", "skipped")}
     blocks = store.list(run.name("published"))
     for name in blocks:
-        counts = json.loads(store.read(name))
-        for key, total in totals.items():
-            total.update(counts[key])
+        with intact(store, name):
+            counts = json.loads(store.read(name))
+            for key, total in totals.items():
+                total.update(counts[key])
     summary = {
         "run": json.loads(run.to_json()),
         "planned": run.planned,

@@ -37,7 +37,7 @@ class MediaFile:
     path_bytes: bytes | None = None
     """The local path where it is no valid UTF-8."""
     fetch_uri: str | None = field(default=None, repr=False)
-    """Where to read it, when that has a secret in it. Never written anywhere."""
+    """Where to read it, when that has a secret in it. Travels with the work, and is in no outcome, table or log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +226,8 @@ class ClipFaces:
     frames_with_face: int
     """Frames with a face detected or tracked at confidence >= 0.9."""
     tracks: int
+    error: str | None = None
+    """What was raised on the search for faces, which then found none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +262,8 @@ class MediaOutcome:
     assessed_seconds: float = 0.0
     clip_failures: tuple[ClipFailure, ...] = ()
     sound_failure: Failure | None = None
+    damage: tuple[str, ...] = ()
+    """What was wrong with clips of which frames came all the same, the first few."""
 
 
 @dataclass(frozen=True, slots=True)

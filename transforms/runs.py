@@ -10,6 +10,8 @@
 Two identical commands that start at once do the same run: the first to put `_resume/…` names it, the first to put its
 `plan.parquet` plans it, and the other one takes over both. A command that dies in between leaves a name without a plan,
 which the next one uses up. So whatever has a plan is a run, and no two unfinished ones share a resume key.
+
+Whoever reads what is damaged gets a UsageError that names it.
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ import platform
 import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from importlib import metadata
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .._version import __version__
+from .intact import intact
 from .records import MediaFile, MediaOutcome
 from .store import OutputStore
 from .tables import plan_from_table, plan_to_table, to_parquet
@@ -170,7 +174,7 @@ def is_finished(store: OutputStore, run: Run) -> bool:
 def read_plan(store: OutputStore, run: Run, units: Collection[int] | None = None) -> pa.Table:
     """The run's plan by `tables.PLAN`, or that of some of its units; `tables.plan_from_table` makes records of it."""
     chosen = None if units is None else [("unit", "in", sorted(units))]
-    with store.open(run.name("plan.parquet")) as f:
+    with _opened(store, run.name("plan.parquet")) as f:
         return pq.read_table(f, filters=chosen).replace_schema_metadata(None)
 
 
@@ -183,7 +187,7 @@ def plan_of(
 
 def planned_ids(store: OutputStore, run: Run, unit: int) -> list[str]:
     """media_id of one unit's media, sorted."""
-    with store.open(run.name("plan.parquet")) as f:
+    with _opened(store, run.name("plan.parquet")) as f:
         return sorted(
             pq.read_table(f, columns=["media_id"], filters=[("unit", "=", unit)], use_threads=False)[
                 "media_id"
@@ -211,11 +215,12 @@ def committed_ids(store: OutputStore, fingerprint: str, include_failures: bool =
             continue
         if include_failures and is_finished(store, run):
             # Everything planned is committed: one file instead of all its units.
-            with store.open(run.name("plan.parquet")) as f:
-                yield pq.read_table(f, columns=["media_id"])["media_id"].combine_chunks()
+            with _opened(store, run.name("plan.parquet")) as f:
+                ids = pq.read_table(f, columns=["media_id"])["media_id"].combine_chunks()
+            yield ids
             continue
         for unit in committed_units(store, run):
-            with store.open(run.unit_name(unit)) as f:
+            with _opened(store, run.unit_name(unit)) as f:
                 rows = pq.read_table(f, columns=["media_id", "table"], use_threads=False)
             if not include_failures:
                 rows = rows.filter(pc.not_equal(rows["table"], "failures"))
@@ -238,15 +243,23 @@ def _claims(store: OutputStore, resume_key: str) -> list[str]:
 
 
 def _claimed(store: OutputStore, claim: str) -> str:
-    return str(json.loads(store.read(claim))["run_id"])
+    with intact(store, claim):
+        return str(json.loads(store.read(claim))["run_id"])
 
 
 def _run_of_plan(store: OutputStore, run_id: str) -> Run | None:
     name = f"_runs/{run_id}/plan.parquet"
     if not store.exists(name):
         return None
-    with store.open(name) as f:
+    with _opened(store, name) as f:
         return Run.from_json(pq.read_schema(f).metadata[_RECORD])
+
+
+@contextmanager
+def _opened(store: OutputStore, name: str) -> Iterator[BinaryIO]:
+    """`OutputStore.open`, with what damage makes of reading it as a UsageError."""
+    with intact(store, name), store.open(name) as f:
+        yield f
 
 
 def _new_run_id(store: OutputStore) -> str:

@@ -17,8 +17,6 @@ from typing import Literal
 from .failures import MediaError, UsageError, WorldError
 from .sources import Blob
 
-SHARD_HEAD_BYTES = 512
-"""How much of a file tells whether it is a shard."""
 _FIRST_READ = 64 << 10
 _MOST_READ = 8 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import threading
 import time
 import uuid
@@ -19,24 +20,24 @@ from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 
+from .durable import TEMPORARY, CannotLink, link, make_folders, rename_alone, sync_folder, written
 from .failures import UsageError, WorldError, printable
+from .tables import TABLES
 
 T = TypeVar("T")
 Names = list[str]
 
-TEMPORARY = ".tmp-"
-"""What names of unfinished local files begin with; no reader's `*.parquet` finds them."""
+FOLDERS = ("_runs", "_resume", *TABLES)
+"""All that is ours in an output, but for its page: whatever else lies there is the user's."""
+PAGE = "summary.html"
+"""What was found, for people; rewritten by each run."""
 CONDITIONAL_PUTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 """Protocols whose fsspec file system sends `mode="create"` on as a condition (If-None-Match, ifGenerationMatch=0,
 overwrite=False). The others look first and write then, which two processes may do at once."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
-_CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
+_OUR_TEMPORARY = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{32}")
 _MEMORY_LOCK = threading.Lock()
-
-
-class _CannotLink(Exception):
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class OutputStore:
         put = self._put_local if self.is_local else self._put_remote
         try:
             return self._retried(f"write {name}", lambda: put(name, data))
-        except _CannotLink as e:
+        except CannotLink as e:
             raise WorldError(f"cannot write {name}: the file system under {self.root} has no hard links ({e})") from e
 
     def read(self, name: str) -> bytes:
@@ -149,20 +150,37 @@ class OutputStore:
             enforced = hasty._retried("write", lambda: hasty._put(name, b"first"))
             enforced = enforced and not hasty._retried("write", lambda: hasty._put(name, b"second"))
             enforced = enforced and hasty.read(name) == b"first"
-        except _CannotLink:
+        except CannotLink:
             return False
         finally:
             with contextlib.suppress(Exception):  # a store may forbid deletion; a stray canary harms nobody
                 self._delete(name)
         return enforced and (self.is_local or self._protocol() in CONDITIONAL_PUTS)
 
+    def replace(self, name: str, data: bytes) -> None:
+        """Puts a page that may change: whole or not at all, the last one wins."""
+
+        def put() -> None:
+            if not self.is_local:
+                fs, path = self._remote(name)
+                fs.pipe_file(path, data)
+                return
+            folder = os.path.dirname(self.path(name))
+            make_folders(folder)
+            make_folders(self.path("_runs"))  # the temporary file goes where `sweep` looks
+            with written(self.path("_runs"), data) as temporary:
+                os.replace(temporary, self.path(name))
+            sync_folder(folder)
+
+        self._retried(f"write {name}", put)
+
     def sweep(self) -> None:
-        """Removes temporary files of writers that were killed: those that nobody holds a lock on."""
+        """Removes temporary files of our writers that were killed: those that nobody holds a lock on."""
         if not self.is_local:
             return
-        for folder, _, files in os.walk(self.path("")):
-            for file in files:
-                if file.startswith(TEMPORARY):
+        for top in FOLDERS:
+            for folder, _, files in os.walk(self.path(top)):
+                for file in filter(_OUR_TEMPORARY.fullmatch, files):
                     with contextlib.suppress(OSError), open(os.path.join(folder, file), "rb") as f:
                         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         os.unlink(f.name)
@@ -179,22 +197,10 @@ class OutputStore:
         folder = os.path.dirname(path)
         if os.path.lexists(path):
             return False
-        _make_folders(folder)
-        temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            with contextlib.suppress(OSError):  # the lock only tells `sweep` that the writer lives
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-            os.fsync(fd)
-            made = _rename_alone(self.path(""), temporary, path) if self.single_committer else _link(temporary, path)
-        finally:
-            os.close(fd)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-        _sync_folder(folder)
+        make_folders(folder)
+        with written(folder, data) as temporary:
+            made = rename_alone(self.path(""), temporary, path) if self.single_committer else link(temporary, path)
+        sync_folder(folder)
         return made
 
     def _put_remote(self, name: str, data: bytes) -> bool:
@@ -249,7 +255,7 @@ class OutputStore:
         while True:
             try:
                 return operation()
-            except (UsageError, WorldError, _CannotLink):
+            except (UsageError, WorldError, CannotLink):
                 raise
             except FileNotFoundError as e:
                 if what.startswith("read"):
@@ -276,6 +282,11 @@ class OutputStore:
             waited, pause = waited + pause, min(2 * pause, 30.0)
 
 
+def holds_runs(root: str) -> bool:
+    """Whether some run was begun in `root`: the folder `_runs` alone may be there for the canary."""
+    return bool(OutputStore(root, patience_seconds=15.0).folders("_runs"))
+
+
 def open_store(root: str) -> tuple[OutputStore, str | None]:
     """The store for a writer, its canary sung, and a warning where only one process may write to it."""
     store = OutputStore(root)
@@ -286,48 +297,3 @@ def open_store(root: str) -> tuple[OutputStore, str | None]:
     return replace(store, single_committer=True), (
         f"{what}, so nothing stops two jobs from writing the same output: run only one at a time on {root}"
     )
-
-
-def _link(temporary: str, path: str) -> bool:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as e:
-        if e.errno in _CANNOT_LINK:
-            raise _CannotLink(os.strerror(e.errno or 0)) from e
-        raise
-    return True
-
-
-def _rename_alone(root: str, temporary: str, path: str) -> bool:
-    """For file systems without hard links: a lock that dies with its holder makes look-then-rename one step."""
-    os.makedirs(os.path.join(root, "_runs"), exist_ok=True)
-    with open(os.path.join(root, "_runs", ".lock"), "ab") as lock:
-        with contextlib.suppress(OSError):  # no locks here either: the user was warned
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.lexists(path):
-            return False
-        os.rename(temporary, path)
-    return True
-
-
-def _make_folders(folder: str) -> None:
-    """`os.makedirs`, durable: each new folder's entry is synced too."""
-    if os.path.isdir(folder):
-        return
-    _make_folders(os.path.dirname(folder))
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
-        _sync_folder(os.path.dirname(folder))
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as e:
-        if e.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some network file systems cannot
-            raise
-    finally:
-        os.close(fd)

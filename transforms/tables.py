@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,10 @@ import pyarrow.parquet as pq
 
 from .._version import __version__
 from ..models.base import FAMILIES
+from .details import MAX_DETAIL, cut_detail
 from .failures import printable
 from .records import Evidence, Failure, MediaFile, MediaOutcome, MediaResult
+from .uris import escaped
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "1"
 PARTITIONING = ds.partitioning(pa.schema([pa.field("run_date", pa.date32())]), flavor="hive")
 """For `pyarrow.dataset.dataset(folder, partitioning=PARTITIONING)`: `run_date` as a date."""
-MAX_DETAIL = 4000
 
 
 def _field(name: str, kind: pa.DataType, description: str, unit: str = "none", polarity: str = "none") -> pa.Field:
@@ -169,13 +169,6 @@ UNIT = pa.schema(
 """A committed unit: a row a media. `table` names the one public table that the media is in."""
 
 _TABLE_OF = {"read": "scores", "failed": "failures", "skipped": "skipped"}
-# Bidirectional controls make a name read as another one; joiners (U+200D) stay, honest names are spelt with them.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def escape_uri(uri: str) -> str:
-    """`uri` in full, with control, bidirectional and surrogate characters as `\\xNN` or `\\uNNNN`."""
-    return _UNPRINTABLE.sub(lambda m: f"\\x{ord(m[0]):02x}" if ord(m[0]) < 256 else f"\\u{ord(m[0]):04x}", uri)
 
 
 def plan_to_table(plan: Iterable[tuple[MediaFile, MediaOutcome | None]]) -> pa.Table:
@@ -276,7 +269,7 @@ def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, A
     return {
         "run_id": run.run_id,
         "media_id": outcome.file.media_id,
-        "uri": escape_uri(outcome.file.uri),
+        "uri": escaped(outcome.file.uri),
         "table": table,
         "evidence_rows": len(result.evidence) if table == "scores" else 0,
         "outcome": {
@@ -287,7 +280,7 @@ def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, A
             "sound_failure": _cleaned(dataclasses.asdict(sound)) if sound else None,
         },
         "scores": _cleaned(_score_row(result, run, scored_at)) if table == "scores" else None,
-        "evidence": [_cleaned(_evidence_row(e)) for e in sorted(result.evidence, key=_evidence_order)],
+        "evidence": [_cleaned(_evidence_row(e)) for e in sorted(result.evidence, key=evidence_order)],
         "failures": _cleaned(_failure_row(outcome)) if table == "failures" else None,
         "skipped": _cleaned({"reason": outcome.skipped_reason or "unknown"}) if table == "skipped" else None,
     }
@@ -301,7 +294,7 @@ def _score_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, 
     return {
         **{name: getattr(outcome, name) for name in same},
         "size_bytes": outcome.file.size_bytes,
-        "member": None if outcome.file.member is None else escape_uri(outcome.file.member),
+        "member": None if outcome.file.member is None else escaped(outcome.file.member),
         "authenticity": score.authenticity,
         "verdict": score.verdict,
         **{f"{family}_authenticity": score.family_authenticity.get(family) for family in FAMILIES},
@@ -318,6 +311,7 @@ def _score_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, 
 
 def _evidence_row(evidence: Evidence) -> dict[str, Any]:
     row = {name: getattr(evidence, name) for name in EVIDENCE.names[3:]}
+    row["detail"] = None if evidence.detail is None else cut_detail(evidence.detail)
     return {**row, "box": dataclasses.asdict(evidence.box) if evidence.box else None}
 
 
@@ -329,14 +323,16 @@ def _failure_row(outcome: MediaOutcome) -> dict[str, Any]:
 def _cleaned(row: dict[str, Any]) -> dict[str, Any]:
     """Much of a row comes out of hostile files: no text without UTF-8 and no NaN may stop its whole unit."""
     for name, value in row.items():
-        if isinstance(value, str) and name != "member":
+        if isinstance(value, str) and name not in ("member", "detail"):
             row[name] = printable(value, MAX_DETAIL)
         elif isinstance(value, float) and not math.isfinite(value):
             row[name] = None
     return row
 
 
-def _evidence_order(e: Evidence) -> tuple[Any, ...]:
+def evidence_order(e: Evidence) -> tuple[Any, ...]:
+    """Sorts the evidence of one media: by detector, clip, track and start."""
+
     def first(value: float | None) -> float:
         return -1.0 if value is None else value
 

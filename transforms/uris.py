@@ -67,6 +67,16 @@ def unescape(shown: str) -> str:
     return _ESCAPED.sub(char, shown)
 
 
+def escaped(name: str) -> str:
+    """`name` as it is where nothing in it asks for `escape`, as in every canonical URI; else escaped.
+
+    >>> escaped(escape("\\x41\n")) == escape("\\x41\n"), escaped("/a\n")
+    (True, '/a\\x0a')
+    """
+    hidden = not name.isprintable() and any(unicodedata.category(c) in _HIDDEN and c not in _JOINERS for c in name)
+    return escape(name) if hidden else name
+
+
 def is_remote(source: str) -> bool:
     """Whether `source` is a URI of a store; `file://` is local."""
     found = SCHEME.match(source)

@@ -17,6 +17,8 @@ from fsspec.utils import glob_translate
 from .failures import UsageError, WorldError, printable
 from .retries import LISTING_ATTEMPTS, retried
 from .sources import Found, found_remote, look_local, look_remote, open_store
+from .store import PAGE, holds_runs
+from .tables import TABLES
 from .uris import SCHEME, canonical_local, escape, is_remote, local_path, redact, split_remote
 
 A = TypeVar("A")
@@ -123,13 +125,20 @@ def _matcher(pattern: str, source: str) -> Callable[[str], Any]:
         raise UsageError(f"{shown_source(source)}: no valid pattern ({error})") from error
 
 
-def excluding(places: Sequence[str]) -> Excluded:
+def excluding(outputs: Sequence[str]) -> Excluded:
+    """Tells what is ours in these outputs: the tables, the runs and the page, but no file of the user's beside them.
+
+    `_runs` and `_resume` are ours at any rate; the other names only where a run has been, for a user's archive may have
+    a folder `scores` too.
+    """
     roots = []
-    for place in places:
+    for place in outputs:
         # as it is named and as it lies: the source may come by either way
         paths = [local_path(place)] if not is_remote(place) else []
         names = [canonical_local(p) for path in paths for p in (path, os.path.realpath(path))]
-        roots += names or [escape(split_remote(place)[0]).rstrip("/")]
+        ours = ("_runs", "_resume", *((*TABLES, PAGE) if holds_runs(place) else ()))
+        for root in names or [escape(split_remote(place)[0])]:
+            roots += [f"{root.rstrip('/')}/{name}" for name in ours]
     return lambda uri: any(uri == root or uri.startswith(root + "/") for root in roots)
 
 

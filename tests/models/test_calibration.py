@@ -45,6 +45,17 @@ def test_a_file_that_is_no_calibration_is_refused_with_the_reason(change, says, 
         c.load_calibration(path)
 
 
+def test_a_calibration_survives_being_written_and_read():
+    default = c.load_calibration()
+    assert c.parse_calibration(json.dumps(c.calibration_to_json(default)), "again") == default
+
+
+def test_one_outlier_weighs_less_the_more_was_looked_at():
+    """Of ten clips one at +7 decides, of the 720 of a two-hour film it does not: among so many it is no surprise."""
+    assert c.pooled_log_odds([7.0] + [0.0] * 9) > 4.5
+    assert c.pooled_log_odds([7.0] + [0.0] * 719) < 1.0
+
+
 def test_mean_odds():
     assert c.pooled_log_odds([0.0] * 50) == pytest.approx(0.0)
     assert c.pooled_log_odds([700.0, -700.0]) == pytest.approx(700.0 - 0.6931, abs=1e-3)

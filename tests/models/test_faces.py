@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from deephotlink.models.faces import FaceDetector
 from deephotlink.models.mtcnn import ONet, PNet, RNet, crop, suppress
 from deephotlink.models.mtcnn_weights import WEIGHTS_SHA256, FaceWeightsError, load_mtcnn_arrays, weights_folder
+from deephotlink.models.tracking import Faces
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_faces.json").read_text())
 
@@ -223,3 +224,18 @@ def test_cuda_agrees_with_the_cpu(detector):
         assert len(here) == len(there)
         np.testing.assert_allclose(there.boxes, here.boxes, atol=2)
         np.testing.assert_allclose(there.confidences, here.confidences, atol=0.02)
+
+
+def test_out_of_memory_halves_the_frames_of_a_search(monkeypatch):
+    detector, sizes = FaceDetector(), []
+
+    def search(frames):
+        sizes.append(len(frames))
+        if len(frames) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        none = Faces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
+        return [none] * len(frames)
+
+    monkeypatch.setattr(detector, "_search", search)
+    assert len(detector.detect(np.zeros((7, 64, 64, 3), np.uint8))) == 7
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]

@@ -14,8 +14,9 @@ import pytest
 from deephotlink.models.base import ClipGeometry
 from deephotlink.models.calibration import Calibration, DetectorCalibration
 from deephotlink.pipelines.audit import ScoreMedia, clip_geometry
-from deephotlink.pipelines.jobs import make_pipeline, world_fault
+from deephotlink.pipelines.jobs import foreseen, make_pipeline
 from deephotlink.pipelines.options import Reading
+from deephotlink.transforms import faces
 from deephotlink.transforms.clips import Sampling
 from deephotlink.transforms.detect import Question
 from deephotlink.transforms.failures import WorldError
@@ -184,12 +185,22 @@ def test_the_longest_clip_that_somebody_can_use_is_decoded():
     assert clip_geometry(make_probe(), [FakeDetector(unit="media").spec]) is None
 
 
-def test_a_world_fault_is_found_in_what_a_runner_made_of_it():
+def test_a_foreseen_fault_is_found_in_what_a_runner_made_of_it():
     def fail(_):
         raise WorldError("the spool is full")
 
     with pytest.raises(Exception, match="spool") as caught, make_pipeline(()) as p:
         _ = p | beam.Create([1]) | beam.Map(fail)
-    fault = world_fault(caught.value)
+    fault = foreseen(caught.value)
     assert isinstance(fault, WorldError) and str(fault) == "the spool is full"
-    assert world_fault(ValueError("ours")) is None
+    assert foreseen(ValueError("ours")) is None
+
+
+def test_a_fault_in_the_search_for_faces_costs_the_faces_and_is_told(media, monkeypatch):
+    def fail(clip, detector):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(faces, "track_faces", fail)
+    result = score([media / "face.mp4"], ["faces", "media"])["face.mp4"]
+    said = {(e.detector, e.abstained, e.detail) for e in result.evidence}
+    assert said == {("faces", "detector_error", "faces: RuntimeError: a fault of ours"), ("media", None, None)}

@@ -1,11 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from deephotlink.pipelines.query import connect, run_query
+from deephotlink.pipelines.query import connect, readable, run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.failures import UsageError
-from deephotlink.transforms.publish import publish
+from deephotlink.transforms.publish import public_name, publish
 from deephotlink.transforms.records import Failure, MediaOutcome, MediaResult
 from deephotlink.transforms.runs import plan_of
 from deephotlink.transforms.store import OutputStore
@@ -114,3 +115,34 @@ def test_a_wrong_query_is_one_line(tmp_path):
         assert "\n" not in str(e.value)
     with pytest.raises(UsageError, match="holds no output"):
         connect(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-20],
+        lambda data: b"",
+        lambda data: data[:-100] + data[-99:],
+        lambda data: data[:4] + bytes(range(100, 200)) + data[104:],
+    ],
+    ids=["short", "empty", "shifted", "page"],
+)
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, damage):
+    store = OutputStore(str(tmp_path))
+    name = public_name(finish(store, make_run(store, 1, 6)), "scores", 0)
+    path = Path(store.path(name))
+    path.write_bytes(damage(path.read_bytes()))
+    for sql in ("select * from scores", "select 1 from latest where uri = 'x'"):
+        with pytest.raises(UsageError, match=rf"{name}.* is damaged .*`deephotlink check {tmp_path}`") as e:
+            run_query(store.root, sql)
+        assert "\n" not in str(e.value)
+    with pytest.raises(UsageError, match="is damaged"), readable(store.root):
+        connect(store.root).execute("select * from latest").fetchall()
+
+
+def test_a_damaged_file_of_the_users_own_is_not_blamed_on_the_output(tmp_path):
+    store = OutputStore(str(tmp_path / "out"))
+    finish(store, make_run(store, 1, 6))
+    (tmp_path / "labels.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UsageError, match="the query failed: .*labels.parquet"):
+        run_query(store.root, f"select * from '{tmp_path}/labels.parquet'")

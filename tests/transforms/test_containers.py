@@ -161,6 +161,42 @@ def test_what_is_declared_too_large_is_refused(film: Path, tmp_path: Path) -> No
     assert refused(film, Limits(max_duration_seconds=3)) == "too_large"
 
 
+def far_packet(path: Path, film: Path, which: int, seconds: int) -> Path:
+    """`film` as Matroska with one time stamp of its video moved, as a damaged or a hostile file has it."""
+    moved = f"setts=pts='if(eq(N,{which}),{seconds}/TB,PTS)':dts='if(eq(N,{which}),{seconds}/TB,DTS)'"
+    ffmpeg("-i", film, "-map", "0:v", "-c", "copy", "-bsf:v", moved, path)
+    return path
+
+
+def test_a_stream_may_not_outlast_the_limit(tmp_path: Path) -> None:
+    """What a stream says is held against the limit too: the clips are planned by it."""
+    film = make_numbered(tmp_path / "film.mp4", 100, 25, *H264, "-g", "24", "-bf", "0")
+    path = far_packet(tmp_path / "a.mkv", film, 99, 2_000_000)
+    data = path.read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3  # the Duration of the Segment, in ms
+    assert struct.unpack_from(">d", data, at)[0] > 1e9
+    path.write_bytes(data[:at] + struct.pack(">d", 4000.0) + data[at + 8 :])
+    facts = probe(str(path), LIMITS)
+    assert facts["duration_seconds"] == 4
+    assert facts["primary_video"]["start_seconds"] + facts["primary_video"]["duration_seconds"] == pytest.approx(4)
+    assert max(facts["key_frame_seconds"]) < 4
+    ffmpeg(*TONE, "-itsoffset", "2000000", "-i", film, "-map", "0", "-map", "1", "-c:v", "copy", tmp_path / "b.mkv")
+    data = (tmp_path / "b.mkv").read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3
+    (tmp_path / "b.mkv").write_bytes(data[:at] + struct.pack(">d", 4000.0) + data[at + 8 :])
+    with pytest.raises(MediaError, match="video starts at 2000000 s"):
+        probe(str(tmp_path / "b.mkv"), LIMITS)
+
+
+def test_a_scan_ends_by_packets_and_bytes_and_says_so(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("MAX_PACKETS", "MAX_BYTES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"deephotlink.transforms.media.packets.{bound}", 40)
+            facts = probe(str(film), LIMITS)
+            assert (facts["key_frame_index"], facts["decoder"]) == ("partial", "pyav")
+            assert facts["decoder_reason"] == "not scanned to its end"
+
+
 def test_encrypted_tracks_are_said_to_be(film: Path, tmp_path: Path) -> None:
     data = film.read_bytes().replace(b"avc1\x00\x00\x00\x00\x00\x00", b"encv\x00\x00\x00\x00\x00\x00")
     (tmp_path / "a.mp4").write_bytes(data.replace(b"mp4a\x00\x00\x00\x00\x00\x00", b"enca\x00\x00\x00\x00\x00\x00"))

@@ -32,6 +32,13 @@ def test_a_failing_item_abstains_alone():
     assert [a for i, a in enumerate(answers) if i != 2] == alone
 
 
+def test_out_of_memory_halves_the_batch():
+    detector = FakeDetector(memory_items=2)
+    answers = judge(detector, [make_item("clip", seed=i) for i in range(8)])
+    assert [a.logit for a in answers] == [3.0] * 8
+    assert detector.batches == [8, 4, 2, 2, 4, 2, 2]
+
+
 def test_a_wrong_number_of_answers_is_a_detector_error():
     detector = FakeDetector()
     detector.score = lambda items: [Judgement(logit=1.0)] * 7

@@ -1,6 +1,7 @@
 """Listing: every file that a user names, in whichever way, exactly once, with what is known about it."""
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
@@ -23,8 +24,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from deephotlink.transforms import listing, walk
-from deephotlink.transforms.failures import UsageError
+from deephotlink.transforms import listing, manifests, walk
+from deephotlink.transforms.failures import NothingFound, UsageError, WorldError
 from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, secret_addresses
 from deephotlink.transforms.plan import SortedIds, plan_media
 from deephotlink.transforms.shards import ShardLimits
@@ -97,12 +98,31 @@ def test_a_folder_with_all_in_it(archive) -> None:
     assert {entry.file.media_id for entry in rows(f"file://{archive}/")} == {e.file.media_id for e in entries}
 
 
-def test_our_own_output_is_left_out(archive) -> None:
+def test_of_an_output_only_what_is_ours_is_left_out(archive) -> None:
+    ours = ("_runs/20261123T151340Z-1a2b3c4d/plan.parquet", "_resume/key.json", "scores/run_date=2026-11-23/x.parquet")
+    ours += ("evidence/x.parquet", "failures/x.parquet", "skipped/x.parquet", "summary.html")
+    for name in (*ours, "scores.mp4", "films/scores/y.mp4"):
+        (archive / name).parent.mkdir(parents=True, exist_ok=True)
+        (archive / name).write_bytes(FILM)
+    everything = set(told(rows(archive), archive))
+    for output in (f"{archive}", f"{archive}/", f"file://{archive}"):
+        names = set(told(rows(archive, exclude=(output, "memory://elsewhere")), archive))
+        assert names == everything - set(ours) and {"b.mp4", "scores.mp4", "films/scores/y.mp4"} <= names
+    assert "y.mp4" in told(rows(archive / "films" / "scores", exclude=(str(archive),)), archive / "films" / "scores")
+    assert set(told(rows(f"{archive}/**/*.parquet"), archive)) == {name for name in ours if name.endswith(".parquet")}
+    with pytest.raises(UsageError, match="no file matches"):
+        rows(f"{archive}/**/*.parquet", exclude=(str(archive),))
+    with pytest.raises(NothingFound):
+        rows(archive / "scores", exclude=(str(archive),))
+
+
+def test_before_the_first_run_a_folder_called_scores_is_the_users(archive) -> None:
     (archive / "scores").mkdir()
     (archive / "scores" / "x.mp4").write_bytes(FILM)
-    (archive / "scores.mp4").write_bytes(FILM)
-    names = told(rows(archive, exclude=(f"{archive}/scores/", "memory://elsewhere")), archive)
-    assert "scores/x.mp4" not in names and "scores.mp4" in names
+    (archive / "_runs").mkdir()
+    (archive / "_runs" / ".canary-1").write_bytes(b"first")
+    names = told(rows(archive, exclude=(str(archive),)), archive)
+    assert "scores/x.mp4" in names and "_runs/.canary-1" not in names
 
 
 def test_several_sources_overlap_without_harm(archive) -> None:
@@ -216,7 +236,13 @@ def test_stores(memory) -> None:
         "memory://bucket/sub/odd ?[1].mp4",
     }
     assert list(told(rows("memory://bucket/sub/odd ?[1].mp4"))) == ["memory://bucket/sub/odd ?[1].mp4"]
-    assert "memory://bucket/sub/b.mp4" not in told(rows("memory://bucket", exclude=("memory://bucket/sub",)))
+    for name in ("_runs/20261123T151340Z-1a2b3c4d/plan.parquet", "scores/x.parquet"):
+        memory.pipe(f"/bucket/sub/{name}", FILM)
+    kept = told(rows("memory://bucket", exclude=("memory://bucket/sub",)))
+    assert "memory://bucket/sub/b.mp4" in kept and not [uri for uri in kept if uri.endswith(".parquet")]
+    memory.rm("/bucket/sub/_runs", recursive=True)
+    assert "memory://bucket/sub/scores/x.parquet" in told(rows("memory://bucket", exclude=("memory://bucket/sub",)))
+    memory.rm("/bucket/sub/scores", recursive=True)
     by_name = {e.file.uri: e.file.media_id for e in rows("memory://bucket/a.mp4")}
     assert by_name.items() <= {e.file.uri: e.file.media_id for e in rows("memory://bucket")}.items()
 
@@ -377,6 +403,42 @@ def test_secrets_can_be_put_back(tmp_path) -> None:
     path = write_listing(tmp_path / "l.csv", ["https://u:pw@h/a.mp4?sig=1", "https://h/b.mp4", "c.mp4"])
     found = dict(secret_addresses([str(path), "https://h/d.mp4?sig=2", str(tmp_path)]))
     assert found == {"https://h/a.mp4": "https://u:pw@h/a.mp4?sig=1", "https://h/d.mp4": "https://h/d.mp4?sig=2"}
+
+
+def test_sources_that_only_look_like_listings_have_no_secrets(tmp_path, monkeypatch) -> None:
+    for name in ("lists.csv", "x.parquet"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    (tmp_path / "other.csv").write_text("path\n/a.mp4\n")
+    sources = [f"{tmp_path}/{name}" for name in ("lists.csv", "x.parquet/", "*.csv", "gone.csv", "broken.parquet")]
+    sources += [f"{tmp_path}/other.csv", "memory://gone/l.csv", "nul\0.csv", "https://h/d.mp4?sig=2"]
+    assert dict(secret_addresses(sources)) == {"https://h/d.mp4": "https://h/d.mp4?sig=2"}
+
+
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.ELOOP, errno.EACCES, errno.ENOENT])
+def test_a_listing_that_cannot_be_opened_is_one_line(tmp_path, monkeypatch, number) -> None:
+    path = write_listing(tmp_path / "l.csv", ["a.mp4"])
+
+    def refuse(*_args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(manifests, "open", refuse, raising=False)
+    with pytest.raises(UsageError, match=r"the listing .*l\.csv"):
+        rows(path)
+
+
+def test_a_listing_that_stops_in_the_middle_is_the_worlds_fault(tmp_path, monkeypatch) -> None:
+    path = write_listing(tmp_path / "l.csv", ["a.mp4"])
+
+    class Sick(io.BytesIO):
+        def read1(self, *_args):
+            raise OSError(errno.EIO, "Input/output error")
+
+        read = readinto = readinto1 = read1
+
+    monkeypatch.setattr(manifests, "open", lambda *_args: Sick(), raising=False)
+    with pytest.raises(WorldError, match=r"cannot read the listing .*l\.csv"):
+        rows(path)
 
 
 def test_the_step(archive) -> None:

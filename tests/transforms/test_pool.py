@@ -21,7 +21,7 @@ import pytest
 from deephotlink.transforms.failures import MediaError, UsageError, WorldError
 from deephotlink.transforms.media import pool as pool_module
 from deephotlink.transforms.media.credentials import read_credentials
-from deephotlink.transforms.media.handover import clip_bytes
+from deephotlink.transforms.media.handover import MAX_DEPTH, MAX_NODES, clip_bytes, parse_message
 from deephotlink.transforms.media.pool import WorkerPool, shared_pool
 from deephotlink.transforms.media.protocol import (
     ClipRequest,
@@ -32,6 +32,7 @@ from deephotlink.transforms.media.protocol import (
     ItemFailed,
     Limits,
     ProbeRequest,
+    ProtocolError,
     WindowRequest,
 )
 from deephotlink.transforms.media.streams import DecodeStream
@@ -175,6 +176,67 @@ def test_the_third_loss_ends_the_file(pool: WorkerPool, healthy: Path, tmp_path:
 def test_a_kill_from_outside_is_forgiven_once(pool: WorkerPool, healthy: Path, tmp_path: Path) -> None:
     items = tell(list(pool.decode(ask(faulty(healthy, tmp_path, "sigkill"), clips=4))))
     assert items == ["clip 0", "clip 1", "worker_killed 2", "clip 3"]
+
+
+def test_a_long_film_is_asked_for_slice_by_slice_of_one_worker(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deephotlink.transforms.media.streams.SLICE_ITEMS", 3)
+    pool = WorkerPool(1, 64 << 20, Limits())
+    try:
+        request = ask(healthy, clips=8, windows=7, clip_sound=True)
+        items = list(pool.decode(replace(request, windows=request.windows[::-1])))
+        assert tell(items) == [f"clip {i}" for i in range(8)] + [f"window {i}" for i in range(7)]
+        assert pool.stats.workers == 1 and pool.stats.killed == pool.stats.crashed == 0
+        silent = healthy.with_name("silent.mp4")
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-i", str(healthy), "-an", "-c", "copy"]
+        subprocess.run([*command, str(silent)], check=True)
+        # A failure of the sound as a whole answers the windows of every slice.
+        assert tell(list(pool.decode(ask(silent, clips=4, windows=7)))) == [
+            *(f"clip {i}" for i in range(4)),
+            "no_audio None",
+        ]
+    finally:
+        pool.close()
+
+
+def test_losses_are_of_the_item_in_any_slice(
+    pool: WorkerPool, healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deephotlink.transforms.media.streams.SLICE_ITEMS", 2)
+    items = tell(list(pool.decode(ask(faulty(healthy, tmp_path, "segv"), clips=8, windows=1))))
+    lost = [f"worker_killed {i}" for i in (1, 3, 5)]
+    assert items == ["clip 0", lost[0], "clip 2", lost[1], "clip 4", lost[2], "worker_killed None"]
+
+
+def test_processor_time_is_of_a_worker_and_not_of_a_file(healthy: Path, tmp_path: Path) -> None:
+    """Each worker spins at its second item: the next one does that item, and nothing is lost."""
+    pool = WorkerPool(1, 64 << 20, Limits(cpu_seconds=1))
+    try:
+        stream = pool.decode(ask(faulty(healthy, tmp_path, "spin"), clips=3))
+        assert tell(list(stream)) == ["clip 0", "clip 1", "clip 2"]
+        assert stream.worker_failure is None and pool.stats.workers == 3
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"facts":' + "[" * 600 + "]" * 600 + "}",
+        '{"facts":' * 5000 + "1" + "}" * 5000,
+        '{"facts":' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}",
+        '{"facts":[' + "0," * MAX_NODES + "0]}",
+        "[]",
+        '{"facts":NaN}',
+    ],
+)
+def test_messages_too_deep_or_too_large_are_refused(body: str) -> None:
+    with pytest.raises(ProtocolError):
+        parse_message(body.encode())
+
+
+def test_messages_of_honest_depth_are_read() -> None:
+    depth = MAX_DEPTH - 1
+    assert parse_message(('{"facts":' + "[" * depth + "1" + "]" * depth + "}").encode())["facts"]
 
 
 @pytest.mark.parametrize("fault", ["hang", "spin"])
@@ -350,10 +412,16 @@ def test_closing_ends_what_waits_and_leaves_no_child(healthy: Path, tmp_path: Pa
     assert tell([next(stream)]) == ["clip 0"]
     process = pool._core._zygotes[0]._process
     assert process is not None
+    hanging = faulty(healthy, tmp_path, "probe-hang")
+    probes = [pool.probe(ProbeRequest(str(path), ".mp4", False)) for path in (hanging, healthy, healthy)]
+    assert probes[2].cancel()  # by its consumer
     closer = threading.Timer(0.2, pool.close)
     closer.start()
     with pytest.raises(WorldError, match="closed"):
         next(stream)
+    for waiting in probes[:2]:
+        with pytest.raises(WorldError, match="closed"):
+            waiting.result(20)
     closer.join()
     assert not alive(process.pid)
     with pytest.raises(WorldError, match="closed"):

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from deephotlink.pipelines.check import check_output
-from deephotlink.transforms.publish import publish, read_summary
+from deephotlink.transforms.failures import UsageError
+from deephotlink.transforms.publish import publish
 from deephotlink.transforms.runs import list_runs, pending_units
 from deephotlink.transforms.store import OutputStore
 from tests import committing
@@ -47,11 +49,21 @@ def test_a_run_with_units_missing_is_not_complete(store):
 
 def test_the_summary_counts_what_is_there(store):
     run = finish(store, make_run(store, 3, 4))
-    summary = read_summary(store, run)
+    summary = json.loads(store.read(run.name("summary.json")))
     assert summary["rows"] == {"evidence": 24, "failures": 2, "scores": 8, "skipped": 2}
     assert summary["verdicts"] == {"authentic": 8} and summary["failures"] == {"damaged": 2}
     assert summary["skipped"] == {"not_media": 2} and summary["planned"] == 12 and summary["units"] == 3
     assert summary["run"]["run_id"] == run.run_id and summary["run"]["versions"]["python"]
+
+
+def test_a_damaged_unit_is_named_and_not_published(store):
+    run = make_run(store, 3)
+    commit_all(store, run, range(3))
+    path = Path(store.path(run.unit_name(1)))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UsageError, match=r"unit-000001.parquet in .* is damaged .*`deephotlink check ") as e:
+        publish(store, run, complete=True)
+    assert len(str(e.value).splitlines()) == 1 and not parquet_of(store, "scores")
 
 
 def test_an_empty_table_has_no_file(store):

@@ -1,9 +1,12 @@
+import errno
 import multiprocessing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from deephotlink.transforms import runs
+from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.runs import (
     Run,
@@ -13,6 +16,7 @@ from deephotlink.transforms.runs import (
     next_slot,
     pending_units,
     plan_of,
+    planned_ids,
     read_plan,
     resume_key,
     unfinished_run,
@@ -130,3 +134,45 @@ def test_an_empty_plan_is_a_run_that_ends_at_once(store):
     run = make_run(store, 0)
     assert pending_units(store, run) == [] and publish(store, run, complete=True) == [run.name("summary.json")]
     assert unfinished_run(store, "key") is None
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", lambda data: data[:-100] + data[-99:]])
+def test_damage_is_one_line_that_names_the_file(store, damage):
+    run = finish(store, make_run(store))
+    other = make_run(store, 5, resume_key="other")
+    commit_all(store, other, [4])
+
+    def refused(name, *readers):
+        path = Path(store.path(name))
+        sound = path.read_bytes()
+        path.write_bytes(damage(sound))
+        for reader in readers:
+            with pytest.raises(UsageError, match="is damaged") as e:
+                reader()
+            assert name in str(e.value) and "deephotlink check" in str(e.value) and "\n" not in str(e.value)
+        path.write_bytes(sound)
+
+    refused(
+        run.name("plan.parquet"),
+        lambda: list_runs(store),
+        lambda: unfinished_run(store, "key"),
+        lambda: plan_of(store, run),
+        lambda: planned_ids(store, run, 0),
+        lambda: list(committed_ids(store, "print")),
+    )
+    refused(other.unit_name(4), lambda: list(committed_ids(store, "print")))
+    (claim,) = [name for name in store.list("_resume") if "key-" in name]
+    Path(store.path(claim)).write_text("{")
+    with pytest.raises(UsageError, match="_resume/.* is damaged"):
+        unfinished_run(store, "key")
+
+
+def test_a_plan_that_storage_does_not_give_is_not_called_damaged(store, monkeypatch):
+    run = make_run(store)
+
+    def fail(self, name):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(OutputStore, "open", fail)
+    with pytest.raises(WorldError, match=r"cannot read _runs/.*plan.parquet .*Input/output error"):
+        plan_of(store, run)

@@ -11,7 +11,7 @@ import pytest
 from deephotlink.models.base import SOUND_RATE as MODELS_RATE
 from deephotlink.transforms.failures import MediaError
 from deephotlink.transforms.media.protocol import WindowRequest
-from deephotlink.transforms.media.sound import SOUND_RATE, SoundReader, iter_windows, read_slice
+from deephotlink.transforms.media.sound import SOUND_RATE, SoundReader, iter_windows
 from tests.numbered import FFMPEG, ffmpeg, make_numbered
 
 SECONDS = 24
@@ -26,6 +26,11 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = ("-f", "s16le", "-ar", "44100", "-ac", "2", "-i", "-")
     subprocess.run([FFMPEG, "-v", "error", "-y", *raw, str(path)], input=samples.tobytes(), check=True)
     return path
+
+
+def read_slice(path: str, start_seconds: float, end_seconds: float) -> np.ndarray:
+    with SoundReader(path) as reader:
+        return reader.read(round(start_seconds * SOUND_RATE), round(end_seconds * SOUND_RATE))
 
 
 def by_ffmpeg(path: Path) -> np.ndarray:
@@ -125,3 +130,14 @@ def test_a_reader_forgets_what_is_behind_it(noise: Path) -> None:
         for start in range(0, 16_000 * (SECONDS - 1), 8_000):
             assert len(reader.read(start, start + 16_000)) == 16_000
             assert sum(len(samples) for _, samples in reader._chunks) < 40_000
+
+
+def test_a_slice_from_before_the_clock_begins_keeps_its_place(noise: Path) -> None:
+    whole = read_slice(str(noise), 0, 1)
+    with SoundReader(str(noise)) as reader:
+        samples = reader.read(-4_000, 8_000)
+        assert samples.dtype == np.float32 and len(samples) == 12_000 and not samples[:4_000].any()
+        np.testing.assert_array_equal(samples[4_000:], whole[:8_000])
+        before = reader.read(-4_000, -1_000)
+        assert len(before) == 3_000 and not before.any()
+        np.testing.assert_array_equal(reader.read(8_000, 16_000), whole[8_000:])

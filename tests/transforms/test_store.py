@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -174,16 +175,39 @@ def test_an_unwritable_output_is_one_line(tmp_path):
         open_store("nosuchthing://bucket/out")
 
 
-def test_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path):
-    import fcntl
-
-    (tmp_path / "units").mkdir()
-    dead, alive = tmp_path / "units" / f"{TEMPORARY}dead", tmp_path / "units" / f"{TEMPORARY}alive"
-    dead.write_bytes(b"x")
+def test_sweep_takes_what_our_dead_left_and_nothing_else(tmp_path):
     store = OutputStore(str(tmp_path))
-    store.put_new("units/unit", b"x")
-    with alive.open("wb") as f:
+    dead = [tmp_path / folder / "deep" / f"{TEMPORARY}{uuid.uuid4().hex}" for folder in store_module.FOLDERS]
+    users = [tmp_path / f"{TEMPORARY}notes", tmp_path / f"{TEMPORARY}{uuid.uuid4().hex}"]
+    users += [tmp_path / "films" / f"{TEMPORARY}{uuid.uuid4().hex}", tmp_path / "scores" / f"{TEMPORARY}notes"]
+    alive = tmp_path / "scores" / f"{TEMPORARY}{uuid.uuid4().hex}"
+    for path in (*dead, *users, alive):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    store.put_new("scores/unit", b"x")
+    with alive.open("rb") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         store.sweep()
-        assert sorted(os.listdir(tmp_path / "units")) == [alive.name, "unit"]
-        assert store.list("units") == ["units/unit"]
+    assert all(path.exists() for path in (*users, alive)) and not any(path.exists() for path in dead)
+    assert store.list("scores") == ["scores/unit"]
+
+
+def test_a_page_is_replaced_whole_by_whoever_writes_last(store):
+    pages = [bytes([65 + n]) * 50_000 for n in range(8)]
+    threads = [threading.Thread(target=store.replace, args=("summary.html", page)) for page in pages]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.read("summary.html") in pages
+    store.replace("summary.html", b"last")
+    assert store.read("summary.html") == b"last"
+    if store.is_local:
+        assert sorted(os.listdir(store.root)) == ["_runs", "summary.html"] and os.listdir(store.path("_runs")) == []
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "out" / "summary.html").mkdir(parents=True)
+    with pytest.raises(UsageError, match="cannot write summary.html"):
+        OutputStore(str(tmp_path / "out")).replace("summary.html", b"x")
+    assert os.listdir(tmp_path / "out" / "_runs") == []

@@ -14,7 +14,6 @@ from deephotlink.transforms.store import OutputStore
 from deephotlink.transforms.tables import (
     PARTITIONING,
     TABLES,
-    escape_uri,
     explode_unit_tables,
     plan_from_table,
     plan_to_table,
@@ -107,9 +106,49 @@ def test_no_text_of_a_hostile_file_stops_its_unit():
     evidence = (dataclasses.replace(result.evidence[0], detail="\udc80" * 9000),)
     rows = unit_table([dataclasses.replace(result, outcome=outcome, evidence=evidence)], RUN)
     score = explode_unit_tables([rows], RUN)["scores"].to_pylist()[0]
-    assert score["uri"] == "/x\\x0a\\u202e\\udcff\u200d.mp4"
+    assert score["uri"] == "/x\\x0a\\u202e\\xff\u200d.mp4"
     assert score["container"] == "mp4\\x00\\ud800" and score["duration_seconds"] is None
-    assert escape_uri("/films/Amélie 100%.mp4") == "/films/Amélie 100%.mp4"
+
+
+@pytest.mark.parametrize("name", ["/films/Amélie 100%.mp4", "/a\n\\x41\udcff.mp4", "/a\\u202e\u202e.mp4"])
+def test_a_canonical_uri_is_not_escaped_twice(name):
+    file = dataclasses.replace(make_file(1), uri=escape(name), member=escape(name))
+    result = make_result(file)
+    score = explode_unit_tables([unit_table([result], RUN)], RUN)["scores"].to_pylist()[0]
+    assert score["uri"] == score["member"] == escape(name) and unescape(score["uri"]) == name
+
+
+def test_detail_is_bounded_and_json_stays_json():
+    rules = [{"rule": f"r{n}", "weight": 99 - n, "text": "\x85\u00ad\U000e0001 “said”"} for n in range(99)]
+    whole = json.dumps({"rules": rules}, ensure_ascii=False)
+    evidence = tuple(dataclasses.replace(make_result(make_file(1)).evidence[0], detail=d) for d in (whole, "\n" * 9000))
+    result = dataclasses.replace(make_result(make_file(1)), evidence=evidence)
+    rows = explode_unit_tables([unit_table([result], RUN)], RUN)["evidence"].to_pylist()
+    detail = next(row["detail"] for row in rows if row["detail"].startswith("{"))
+    assert len(detail) <= MAX_DETAIL and detail.isprintable()
+    told = json.loads(detail)
+    assert told["cut"] is True and 5 < len(told["rules"]) < 99 and told["rules"] == rules[: len(told["rules"])]
+    one_more = json.dumps({"rules": rules[: len(told["rules"]) + 1], "cut": True})
+    assert len(one_more) > MAX_DETAIL
+    short = json.dumps({"rules": rules[:2]}, ensure_ascii=False)
+    assert json.loads(cut_detail(short)) == {"rules": rules[:2]} and cut_detail(short).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("detail", "cut"),
+    [
+        ("plain " * 10, "plain plain plain plain plain plain pla…"),
+        ("{no json" + "x" * 40, "{no json" + "x" * 31 + "…"),
+        ("{" * 2000, "{" * 39 + "…"),
+        (json.dumps({"summary": "x" * 90, "z": 0.5}), '{"z": 0.5, "cut": true}'),
+        (json.dumps({"rules": [{"text": "x" * 90}]}), '{"rules": [], "cut": true}'),
+        (json.dumps({"rules": "x" * 90}), '{"cut": true}'),
+        ("\x1b]0;a\nb", "\\x1b]0;a b"),
+        ('{"z":  1}', '{"z":  1}'),
+    ],
+)
+def test_cut_detail(detail, cut):
+    assert cut_detail(detail, 40) == cut
 
 
 def test_a_score_belongs_to_a_media_that_was_read():

@@ -59,8 +59,10 @@ def why_not_decord(
         return f"codec {codec}"
     if index_kind == "index":
         return "large file: decord would read all of it"
-    if not scan.complete or scan.broken:
-        return "damaged or not seen to its end"
+    if scan.broken:
+        return "damaged"
+    if not scan.complete:
+        return "not scanned to its end"
     if scan.packets < (video.frames or 0) or (iso is not None and iso.truncated):
         return "cut short"
     if sum(s["kind"] == "video" and not s["attached_picture"] for s in streams) > 1:

@@ -114,8 +114,11 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
                 "too_large", f"lasts {duration:.0f} s: at most {limits.max_duration_seconds:.0f} s are read"
             )
         zero = clock_zero(container)
-        picture = _video_facts(video, streams[video.index], scan, zero, duration) if video is not None else None
-        sound = _audio_facts(audio, zero, duration) if audio is not None else None
+        longest = limits.max_duration_seconds
+        picture = (
+            _video_facts(video, streams[video.index], scan, zero, duration, longest) if video is not None else None
+        )
+        sound = _audio_facts(audio, zero, duration, longest) if audio is not None else None
         decoder, reason = choose_decoder(container, video, streams, scan, index_kind, iso, head)
         gif = container.format.name == "gif"
         facts: ContainerFacts = {
@@ -135,7 +138,7 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
             "fragmented": iso is not None and iso.fragmented,
             "truncated": (iso is not None and iso.truncated) or _cut_short(video, scan),
             "encoder_sei": scan.encoder_notes,
-            "key_frame_seconds": _key_seconds(video, scan, zero),
+            "key_frame_seconds": _key_seconds(video, scan, zero, longest),
             "key_frame_index": index_kind,
             "primary_video": picture,
             "primary_audio": sound,
@@ -169,15 +172,30 @@ def _measured_seconds(container: Any, scan: PacketScan) -> float:
     return float(max(end for _, end in spans) - min(first for first, _ in spans)) if spans else 0.0
 
 
-def _video_facts(stream: Any, declared: StreamFacts, scan: PacketScan, zero: Fraction, duration: float) -> VideoFacts:
+def _sane_span(kind: str, start: float, length: float, duration: float, longest: float) -> tuple[float, float]:
+    """(start, length) of a stream. A single damaged time stamp can put its end years away: then the container's
+    `duration`, which was held against the limit, is believed. Raises MediaError where it even starts out there."""
+    if abs(start) > longest:
+        raise MediaError("too_large", f"its {kind} starts at {start:.0f} s: at most {longest:.0f} s are read")
+    if length > longest or start + length > longest:
+        length = min(max(0.0, duration - start), longest)
+    return start, length
+
+
+def _video_facts(
+    stream: Any, declared: StreamFacts, scan: PacketScan, zero: Fraction, duration: float, longest: float
+) -> VideoFacts:
     base = stream.time_base or Fraction(1, 1000)
     first = scan.pts[0] if scan.pts else stream.start_time or 0
+    if abs(first * base - zero) > longest:
+        first = stream.start_time or 0
     start = float(first * base - zero)
     rate = float(stream.average_rate or 0)
     if scan.complete and len(scan.pts) > 1:
         length = float((scan.ends[stream.index][1] - scan.pts[0]) * base)
     else:
         length = float(stream.duration * base) if stream.duration else max(0.0, duration - start)
+    start, length = _sane_span("video", start, length, duration, longest)
     if not 0.01 <= rate <= 1000:
         rate = len(scan.pts) / length if scan.complete and length > 0 else 0.0
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -198,9 +216,10 @@ def _video_facts(stream: Any, declared: StreamFacts, scan: PacketScan, zero: Fra
     }
 
 
-def _audio_facts(stream: Any, zero: Fraction, duration: float) -> AudioFacts:
+def _audio_facts(stream: Any, zero: Fraction, duration: float, longest: float) -> AudioFacts:
     start = float(stream.start_time * stream.time_base - zero) if stream.start_time is not None else 0.0
     length = float(stream.duration * stream.time_base) if stream.duration else max(0.0, duration - start)
+    start, length = _sane_span("sound", start, length, duration, longest)
     return {
         "index": stream.index,
         "codec": stream.codec_context.name,
@@ -266,11 +285,12 @@ def _track_of(stream: Any, iso: IsoBoxes | None) -> Track | None:
     return next((t for t in iso.tracks if t.track_id == stream.id), None) if iso is not None else None
 
 
-def _key_seconds(video: Any | None, scan: PacketScan, zero: Fraction) -> list[float]:
+def _key_seconds(video: Any | None, scan: PacketScan, zero: Fraction, longest: float) -> list[float]:
     if video is None:
         return []
     base = video.time_base
-    return [round(float(pts * base - zero), 6) for pts in scan.key_pts[:MAX_KEY_FRAMES]]
+    seconds = (round(float(pts * base - zero), 6) for pts in scan.key_pts[:MAX_KEY_FRAMES])
+    return [second for second in seconds if abs(second) <= longest]
 
 
 def _cut_short(video: Any | None, scan: PacketScan) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import av.error
@@ -10,7 +10,16 @@ import numpy as np
 
 from ..failures import MediaError, printable
 from .decord_frames import DecordFrames
-from .protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, ItemFailed, Limits
+from .protocol import (
+    ClipRequest,
+    DecodedClip,
+    DecodedItem,
+    DecodedWindow,
+    DecodeRequest,
+    ItemFailed,
+    Limits,
+    WindowRequest,
+)
 from .pyav_frames import Picked, PyavFrames
 from .sound import SOUND_RATE, SoundReader, iter_windows
 
@@ -21,55 +30,79 @@ MEDIA_FAULTS = (MediaError, av.error.FFmpegError, ValueError, IndexError, Attrib
 def decode_items(request: DecodeRequest, limits: Limits) -> Iterator[DecodedItem]:
     """Takes a DecodeRequest, yields DecodedClip or ItemFailed for each clip in order, then DecodedWindow or ItemFailed
     for each window by start. What fails is an item; nothing is raised but our own faults. Holds one clip at a time."""
-    if request.clips:
-        yield from _decode_clips(request, limits)
-    if request.windows:
-        yield from _decode_windows(request, limits)
+    with ItemDecoder(request, limits) as decoder:
+        yield from decoder.items(request.clips, request.windows)
 
 
-def _decode_clips(request: DecodeRequest, limits: Limits) -> Iterator[DecodedItem]:
-    with _Frames(request, limits) as frames:
-        sound = _ClipSound(request.path, limits) if request.clip_sound else None
+class ItemDecoder:
+    """One file, whose items are asked for slice by slice: what was opened stays open between them, as some containers
+    can only be read from their beginning. The items of `request` itself are not looked at."""
+
+    def __init__(self, request: DecodeRequest, limits: Limits):
+        self._request, self._limits = request, limits
+        self._frames: _Frames | None = None
+        self._sound: _ClipSound | None = None
+        self._reader: SoundReader | None = None
+
+    def items(self, clips: Sequence[ClipRequest], windows: Sequence[WindowRequest]) -> Iterator[DecodedItem]:
+        """As `decode_items`. What clips need is closed where windows begin."""
+        for clip in clips:
+            yield self._decode_clip(clip)
+        if windows:
+            self._close_clips()
+            yield from self._decode_windows(windows)
+
+    def _decode_clip(self, clip: ClipRequest) -> DecodedItem:
+        request, limits = self._request, self._limits
+        if self._frames is None:
+            self._frames = _Frames(request, limits)
+            self._sound = _ClipSound(request.path, limits) if request.clip_sound else None
+        needed = len(clip.times_seconds) * request.width * request.height * 3
+        if needed > limits.item_bytes:
+            return ItemFailed("too_large", f"a clip of {needed} bytes", clip_index=clip.clip_index)
         try:
-            for clip in request.clips:
-                needed = len(clip.times_seconds) * request.width * request.height * 3
-                if needed > limits.item_bytes:
-                    yield ItemFailed("too_large", f"a clip of {needed} bytes", clip_index=clip.clip_index)
-                    continue
-                try:
-                    picked = frames.pick(clip)
-                except MEDIA_FAULTS as error:
-                    yield _failed(error, clip_index=clip.clip_index)
-                    continue
-                samples, note = sound.slice(clip) if sound is not None else (None, None)
-                yield DecodedClip(
-                    clip_index=clip.clip_index,
-                    frames=picked.frames,
-                    pts_seconds=picked.pts_seconds,
-                    frames_decoded=picked.decoded,
-                    sound=samples,
-                    damage="; ".join(n for n in (picked.damage, note) if n) or None,
-                    decoder=frames.used,
-                )
-                del picked
-        finally:
-            if sound is not None:
-                sound.close()
+            picked = self._frames.pick(clip)
+        except MEDIA_FAULTS as error:
+            return _failed(error, clip_index=clip.clip_index)
+        samples, note = self._sound.slice(clip) if self._sound is not None else (None, None)
+        return DecodedClip(
+            clip_index=clip.clip_index,
+            frames=picked.frames,
+            pts_seconds=picked.pts_seconds,
+            frames_decoded=picked.decoded,
+            sound=samples,
+            damage="; ".join(n for n in (picked.damage, note) if n) or None,
+            decoder=self._frames.used,
+        )
 
-
-def _decode_windows(request: DecodeRequest, limits: Limits) -> Iterator[DecodedItem]:
-    try:
-        reader = SoundReader(request.path, limits)
-    except MEDIA_FAULTS as error:
-        failed = _failed(error)
-        yield ItemFailed(failed.error_class, failed.message)
-        return
-    with reader:
-        for window, samples in iter_windows(reader, request.windows):
+    def _decode_windows(self, windows: Sequence[WindowRequest]) -> Iterator[DecodedItem]:
+        if self._reader is None:
+            try:
+                self._reader = SoundReader(self._request.path, self._limits)
+            except MEDIA_FAULTS as error:
+                failed = _failed(error)
+                yield ItemFailed(failed.error_class, failed.message)
+                return
+        for window, samples in iter_windows(self._reader, windows):
             if isinstance(samples, Exception):
                 yield _failed(samples, window_index=window.window_index)
             else:
                 yield DecodedWindow(window.window_index, samples, window.detector)
+
+    def _close_clips(self) -> None:
+        for opened in (self._frames, self._sound):
+            if opened is not None:
+                opened.close()
+        self._frames = self._sound = None
+
+    def __enter__(self) -> ItemDecoder:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._close_clips()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
 
 class _Frames:
@@ -104,10 +137,7 @@ class _Frames:
             raise MediaError("decode_failed", picked.damage or "no frame", "decode")
         return picked
 
-    def __enter__(self) -> _Frames:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
+    def close(self) -> None:
         for reader in (self._decord, self._pyav):
             if reader is not None:
                 reader.close()

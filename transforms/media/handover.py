@@ -38,8 +38,12 @@ from .protocol import (
 
 HEADER = struct.Struct("<I")
 MAX_REQUEST_BYTES = 64 << 20
-MAX_PROBE_BYTES = 32 << 20
-"""Of a probe's answer: some 1.5 million key frames."""
+MAX_PROBE_BYTES = 16 << 20
+"""Of a probe's answer: containers.MAX_KEY_FRAMES take 1.5 MB, the tags of 64 streams at most 14."""
+MAX_DEPTH = 16
+"""Of nested objects and arrays in a message; an honest one has 6."""
+MAX_NODES = 1_000_000
+"""Values in a message; an honest one has little more than containers.MAX_KEY_FRAMES."""
 MAX_ITEM_BYTES = 64 << 10
 """Of the few words that come with an item."""
 SOUND_RATE = 16_000
@@ -100,7 +104,7 @@ def receive_with_fds(sock: socket.socket, max_bytes: int, max_fds: int) -> tuple
 
 
 def parse_message(body: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object in `body`: no NaN, no infinity, no lone surrogates."""
+    """The JSON object in `body`: no NaN, no infinity, at most MAX_DEPTH deep and of MAX_NODES values."""
 
     def refuse(constant: str) -> Any:
         raise ProtocolError(f"{constant} in an answer")
@@ -111,11 +115,29 @@ def parse_message(body: bytes | bytearray) -> dict[str, Any]:
         raise ProtocolError(f"an answer that is no JSON: {type(error).__name__}") from None
     if not isinstance(message, dict):
         raise ProtocolError("an answer that is no JSON object")
+    _check_extent(message)
     return message
 
 
+def _check_extent(message: dict[str, Any]) -> None:
+    """Level by level, not by recursion: so deep a message as Python's parser takes would be too deep for that."""
+    level: list[Any] = [message]
+    nodes = 0
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            inner.extend(value.values() if isinstance(value, dict) else value)
+        nodes += len(inner)
+        if nodes > MAX_NODES:
+            raise ProtocolError(f"a message of more than {MAX_NODES} values")
+        level = [value for value in inner if isinstance(value, (dict, list))]
+        if not level:
+            return
+    raise ProtocolError(f"a message more than {MAX_DEPTH} deep")
+
+
 def without_surrogates(value: Any) -> Any:
-    """`value` with every string fit for UTF-8. Only worth its time where the bytes hold a `\\ud`."""
+    """`value`, which `parse_message` found shallow, with every string fit for UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,9 @@ from ..failures import printable
 
 MAX_PACKETS = 600_000
 """About five hours of video at 30 Hz: keeps the lists of a scan below 50 MB."""
-MAX_SECONDS = 4.0
-"""Wall clock of a scan; demuxing a two-hour film from the page cache takes about two."""
+MAX_BYTES = 320 << 20
+"""Of packets, or of the file from the first packet on: a little more than containers.SCAN_BYTES, so that a file up to
+that size is always scanned whole. No bound by the clock: what a scan finds shall not depend on the machine's load."""
 SAMPLED_KEYS = 200
 """Key packets whose NAL units are looked at."""
 SAMPLED_SEI = 3
@@ -80,7 +80,6 @@ def demux(container: Any, *streams: Any) -> Iterator[Any]:
 def scan_packets(container: Any, video: Any | None, others: tuple[Any, ...] = ()) -> PacketScan:
     """Takes a container at its start, demuxes it to the end or the bounds. No decoder is opened."""
     scan = PacketScan()
-    deadline = time.monotonic() + MAX_SECONDS
     wanted = tuple(s for s in (video, *others) if s is not None)
     for stream in container.streams:
         if stream not in wanted:
@@ -89,13 +88,19 @@ def scan_packets(container: Any, video: Any | None, others: tuple[Any, ...] = ()
     newest_key: int | None = None
     highest: int | None = None
     last_dts: int | None = None
-    count = 0
+    count = size = 0
+    first_pos: int | None = None
     try:
         for packet in demux(container, *wanted):
             if packet.size == 0 and packet.dts is None:
                 continue
             count += 1
-            if count > MAX_PACKETS or (count % 256 == 0 and time.monotonic() > deadline):
+            size += packet.size
+            if packet.pos is not None:
+                # What lies between belongs to streams that are discarded, but was read all the same.
+                first_pos = packet.pos if first_pos is None else first_pos
+                size = max(size, packet.pos - first_pos)
+            if count > MAX_PACKETS or size > MAX_BYTES:
                 break
             pts = packet.pts
             if pts is not None and not packet.is_discard:

@@ -141,7 +141,8 @@ class _Core:
                 stream.end(error)
             self.ahead.waiting.clear()
             for _, future in self.probes:
-                future.cancel()
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
             self.probes.clear()
             self.ahead.changed.notify_all()
         for zygote in self._zygotes:
@@ -224,13 +225,15 @@ class _Core:
                     self.ahead.changed.notify_all()
 
     def _decode(self, zygote: Zygote, stream: Stream) -> None:
-        while stream.remaining.clips or stream.remaining.windows:
+        while stream.unanswered:
             try:
                 self._decode_once(zygote, stream)
                 return
             except WorkerLost as lost:
                 if stream.cancelled or self.ahead.closed:
                     raise Cancelled from None
+                if lost.spent and stream.served:
+                    continue  # spent on what it has delivered, not on the item that it was at
                 stream.failure = lost.media_error("decode")
                 if lost.from_outside and not stream.excused:
                     stream.excused = True
@@ -240,21 +243,28 @@ class _Core:
                 if error.error_class not in ONLY_THIS_ITEM:
                     stream.put(ItemFailed(error.error_class, error.message))
                     return
-            if not (stream.remaining.clips or stream.remaining.windows):
+            if not stream.unanswered:
                 return  # it died of tidying up: everything was delivered
             stream.deaths += 1
-            culprit = _first_item(stream.remaining, stream.failure)
-            stream.put(culprit)
-            if stream.deaths >= MAX_DEATHS and (stream.remaining.clips or stream.remaining.windows):
+            if stream.slice.clips or stream.slice.windows:  # else it died between two slices
+                stream.put(_first_item(stream.slice, stream.failure))
+            if stream.deaths >= MAX_DEATHS and stream.unanswered:
                 stream.put(ItemFailed(stream.failure.error_class, f"given up after {stream.deaths} lost workers"))
                 return
 
     def _decode_once(self, zygote: Zygote, stream: Stream) -> None:
-        worker = zygote.fork({"decode": to_json(stream.remaining)})
+        """Has one worker decode all that is left, slice by slice."""
+        stream.served = 0
+        worker = zygote.fork({"decode": to_json(stream.next_slice())})
         try:
             stream.served_by(worker)
-            while self._decode_item(worker, stream):
-                pass
+            while True:
+                while self._decode_item(worker, stream):
+                    pass
+                self._note_left_out(stream)
+                if not stream.unanswered:
+                    return
+                worker.tell({"decode": to_json(stream.next_slice())})
         except MediaError:
             raise  # it said so itself and ends
         except BaseException:
@@ -263,15 +273,17 @@ class _Core:
         finally:
             stream.served_by(None)
             worker.close()
-        for clip in stream.remaining.clips:
+
+    def _note_left_out(self, stream: Stream) -> None:
+        for clip in stream.slice.clips:
             stream.put(ItemFailed("decode_failed", "the decoder left this clip out", clip_index=clip.clip_index))
-        for window in stream.remaining.windows:
+        for window in stream.slice.windows:
             said = "the decoder left this window out"
             stream.put(ItemFailed("decode_failed", said, window_index=window.window_index))
 
     def _decode_item(self, worker: Worker, stream: Stream) -> bool:
         """Has the worker decode one item and delivers it; False at its end."""
-        wanted, patience = stream.remaining, self.limits.item_deadline_seconds
+        wanted, patience = stream.slice, self.limits.item_deadline_seconds
         # The child chooses the order, so room is made for the largest; memory that it does not write costs nothing.
         sizes = [*(clip_bytes(wanted, clip) for clip in wanted.clips), *map(window_bytes, wanted.windows), 0]
         reserved = max(sizes)
@@ -289,6 +301,7 @@ class _Core:
                 raise worker.disbelieve(error) from None
             stream.put(item, reserved)
             reserved = 0
+            stream.served += 1
             self.stats.items += 1
             self.stats.item_bytes += item_bytes(item)
             return True
@@ -300,11 +313,9 @@ class _Core:
 
 
 def _first_item(wanted: DecodeRequest, failure: MediaError) -> DecodedItem:
-    """The item that a lost worker was at: decoders.py does clips as they were asked for, then windows by start."""
+    """The item that a lost worker was at: it does those of a slice in their order."""
     clip_index = wanted.clips[0].clip_index if wanted.clips else None
-    window_index = None
-    if not wanted.clips and wanted.windows:
-        window_index = min(wanted.windows, key=lambda window: window.start_sample).window_index
+    window_index = wanted.windows[0].window_index if wanted.windows and not wanted.clips else None
     return ItemFailed(failure.error_class, failure.message, clip_index, window_index)
 
 

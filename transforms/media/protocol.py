@@ -32,7 +32,8 @@ class Limits:
     memory_bytes: int = 4 << 30
     """Address space of a child (RLIMIT_AS)."""
     cpu_seconds: int = 1800
-    """RLIMIT_CPU of a child, which serves one file."""
+    """RLIMIT_CPU of a worker. One that has decoded items by then is replaced, and the item that it was at begun again;
+    what a single item may take is `item_deadline_seconds`."""
     item_bytes: int = 1 << 30
     """Shared memory of one clip."""
 

@@ -56,8 +56,12 @@ class SoundReader:
         self._open()
 
     def read(self, start: int, end: int) -> np.ndarray:
-        """float32 [S], samples [start, end) of the media; shorter where the sound ends, empty past it."""
-        start = max(0, start)
+        """float32 [S], samples [start, end) of the media; zeros before its clock begins, shorter where the sound ends,
+        empty past it."""
+        if start < 0:
+            # A film may begin a little before the clock does; sample 0 of the slice stays at `start`.
+            silence = np.zeros(max(0, min(end, 0) - start), np.float32)
+            return np.concatenate([silence, self.read(0, end)]) if end > 0 else silence
         if not self._reached(start):
             self._go_to(start)
         while self._position < end and not self._ended:
@@ -213,12 +217,6 @@ def _cut_to_grid(frame: Any, zero: Fraction) -> Any:
     cut.time_base = Fraction(1, rate)
     cut.pts = first + drop + round(zero * rate)
     return cut
-
-
-def read_slice(path: str, start_seconds: float, end_seconds: float, limits: Limits | None = None) -> np.ndarray:
-    """float32 [S] in [-1, 1], 16 kHz mono: [start_seconds, end_seconds) of the media, shorter where the sound ends."""
-    with SoundReader(path, limits) as reader:
-        return reader.read(round(start_seconds * SOUND_RATE), round(end_seconds * SOUND_RATE))
 
 
 def iter_windows(

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from ..failures import MediaError
 from .protocol import DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, ItemFailed
@@ -18,6 +19,8 @@ from .zygote import Worker
 
 LOOK_SECONDS = 0.5
 """How often a slot that waits looks for streams that nobody holds any more."""
+SLICE_ITEMS = 64
+"""Items that a worker is told of at a time, so that the work on an item does not grow with the length of the film."""
 
 
 class Cancelled(Exception):
@@ -105,9 +108,15 @@ class Stream:
 
     def __init__(self, ahead: Ahead, request: DecodeRequest):
         self.ahead = ahead
-        self.remaining = request
-        """What has not been answered yet."""
+        self._request = replace(request, clips=(), windows=())
+        self._clips = {clip.clip_index: clip for clip in request.clips}
+        self._windows = {w.window_index: w for w in sorted(request.windows, key=lambda w: w.start_sample)}
+        """With `_clips`: what has not been answered yet, in the order in which decoders.py does it."""
+        self.slice = self._request
+        """What the worker of the moment was told to decode and has not answered yet."""
         self.deaths = 0
+        self.served = 0
+        """Items that the worker of the moment has answered."""
         self.excused = False
         self.cancelled = False
         self.failure: MediaError | None = None
@@ -122,10 +131,36 @@ class Stream:
         """A consumer is blocked on it."""
         return self._consumers > 0 and not self._items
 
+    @property
+    def unanswered(self) -> bool:
+        return bool(self._clips or self._windows)
+
+    def next_slice(self) -> DecodeRequest:
+        """Slot: the first items that have not been answered, clips or else windows, as the new `slice`."""
+        clips = tuple(islice(self._clips.values(), SLICE_ITEMS))
+        windows = () if clips else tuple(islice(self._windows.values(), SLICE_ITEMS))
+        self.slice = replace(self._request, clips=clips, windows=windows)
+        return self.slice
+
+    def _answered(self, item: DecodedItem) -> None:
+        self.slice = without_item(self.slice, item)
+        match item:
+            case ItemFailed(clip_index=None, window_index=None):
+                self._windows.clear()
+            case DecodedWindow():
+                self._windows.pop(item.window_index, None)
+            case DecodedClip():
+                self._clips.pop(item.clip_index, None)
+            case ItemFailed():
+                if item.clip_index is not None:
+                    self._clips.pop(item.clip_index, None)
+                if item.window_index is not None:
+                    self._windows.pop(item.window_index, None)
+
     def put(self, item: DecodedItem, reserved_bytes: int = 0) -> None:
         """Slot: delivers an item for which `reserved_bytes` of room were acquired."""
         with self.ahead.changed:
-            self.remaining = without_item(self.remaining, item)
+            self._answered(item)
             if self.cancelled:
                 self.ahead.used_bytes -= reserved_bytes
             else:

@@ -5,7 +5,8 @@ One *zygote* a slot loads the libraries once and stays clean: it never looks at 
 
 Socket of the zygote:  {ready} →   ← {fork} + job socket + log    {pid} →   {status} →   (reaped at the next message, so
 that the parent can never kill a stranger by a pid that was used again)
-Socket of the worker:  ← {probe} | {decode}    {facts} → {credentials} →    ← {go} + memory, item →, …, {end} →
+Socket of the worker:  ← {probe}    {facts} → {credentials} →
+or, for each slice:    ← {decode}    ← {go} + memory, item →, …, {end} →    until the parent hangs up
 """
 
 from __future__ import annotations
@@ -150,28 +151,32 @@ def _probe(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
 
 def _decode(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
     from . import faults
-    from .decoders import decode_items
-    from .handover import MAX_ITEM_BYTES, hand_over, receive_with_fds, send_message
+    from .decoders import ItemDecoder
+    from .handover import MAX_ITEM_BYTES, MAX_REQUEST_BYTES, hand_over, receive_with_fds, send_message
     from .protocol import DecodedItem, decode_request_from_json
 
     request = decode_request_from_json(fields)
-    items: Iterator[DecodedItem] | None = None
     count = 0
-    while True:
-        _, (fd,) = receive_with_fds(sock, MAX_ITEM_BYTES, 1)
-        # Only now: what opening the file costs is part of the first item's deadline.
-        items = items if items is not None else iter(decode_items(request, limits))
-        if count == 1:
-            faults.strike(request.path, "decode")
-        item = next(items, None)
-        if item is None:
-            send_message(sock, {"end": True})
-            return
-        words = faults.lie(request.path, hand_over(item, fd), fd)
-        del item  # before the next one is decoded: two at a time would double the peak
-        os.close(fd)
-        send_message(sock, words)
-        count += 1
+    with ItemDecoder(request, limits) as decoder:
+        while True:
+            # What opening the file costs is part of the first item's deadline: nothing is opened before it is asked.
+            items: Iterator[DecodedItem] = decoder.items(request.clips, request.windows)
+            while True:
+                _, (fd,) = receive_with_fds(sock, MAX_ITEM_BYTES, 1)
+                if count == 1:
+                    faults.strike(request.path, "decode")
+                item = next(items, None)
+                if item is None:
+                    os.close(fd)
+                    send_message(sock, {"end": True})
+                    break
+                words = faults.lie(request.path, hand_over(item, fd), fd)
+                del item  # before the next one is decoded: two at a time would double the peak
+                os.close(fd)
+                send_message(sock, words)
+                count += 1
+            message, _ = receive_with_fds(sock, MAX_REQUEST_BYTES, 0)
+            request = decode_request_from_json(message["decode"])
 
 
 if __name__ == "__main__":

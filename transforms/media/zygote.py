@@ -53,12 +53,14 @@ class PoolStats:
 class WorkerLost(Exception):
     """A worker ended before its work did."""
 
-    def __init__(self, error_class: str, message: str, from_outside: bool = False):
+    def __init__(self, error_class: str, message: str, from_outside: bool = False, spent: bool = False):
         super().__init__(f"{error_class}: {message}")
         self.error_class = error_class
         self.message = printable(message)
         self.from_outside = from_outside
         """Killed by neither us nor, as far as can be seen, the file: worth one more try."""
+        self.spent = spent
+        """It came to the end of its processor time, which is that of all its items together."""
 
     def media_error(self, stage: str) -> MediaError:
         return MediaError(self.error_class, self.message, stage)
@@ -248,7 +250,7 @@ class Worker:
         number = int(status["signal"])
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         if number == signal.SIGXCPU:
-            return WorkerLost("deadline", "the decoder process used up its processor time")
+            return WorkerLost("deadline", "the decoder process used up its processor time", spent=True)
         if number == signal.SIGABRT and ("bad_alloc" in said or "memory allocation" in said):
             return WorkerLost("out_of_memory", f"the decoder process ran out of memory{tail}")
         # SIGKILL is nobody's doing inside: an operator, or the kernel short of memory.

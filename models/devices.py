@@ -1,0 +1,22 @@
+"""Where the models run."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+
+def best_device(wanted: str = "auto") -> str:
+    """`cuda:0` where there is a usable GPU, else `cpu`; what was wanted by name is not second-guessed.
+
+    Raises:
+        ValueError: no such kind of device, or a CUDA device was named and there is none.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
+        raise ValueError(f"expected auto, cpu, cuda or cuda:N for --device, got {wanted!r}")
+    if wanted == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"expected a CUDA device for --device={wanted}: torch sees none; use --device=cpu or auto")
+    return wanted

@@ -1,0 +1,36 @@
+"""The folder of one command's own: staged files, live counters. Nothing in it outlives the command for long."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = "deephotlink-spool-"
+LOCK = ".lock"
+
+
+@contextmanager
+def spool_folder() -> Iterator[Path]:
+    """A new folder, locked while the body runs; on the way those are removed whose holders were killed.
+
+    The lock, and not a process id, tells who lives: ids mean nothing to another container that shares the folder.
+    """
+    parent = Path(tempfile.gettempdir())
+    for stale in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), open(stale / LOCK, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""Whole audits that are cut short: by a fault of the world, by a signal, by another calibration on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deephotlink.models.calibration import DEFAULT
+from deephotlink.pipelines import cli, jobs, spool
+from deephotlink.pipelines.check import check_output
+from deephotlink.pipelines.query import run_query
+from deephotlink.transforms import commit
+from deephotlink.transforms.failures import WorldError
+from tests.builders import make_video
+
+CODE = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    one = make_video(tmp_path / "one.mp4", seconds=1, fps=10)
+    for number in range(6):
+        shutil.copy(one, folder / f"{number}.mp4")
+    return folder
+
+
+def audit(archive: Path, out: Path, *options: str) -> int:
+    small = ["--detectors", "metadata", "--unit-size", "2", "--wave-size", "1", "--quiet"]
+    return cli.main(["audit", str(archive), "--output", str(out), *small, *options])
+
+
+def fail_after(count: int, monkeypatch, error: Exception) -> None:
+    """The store stops taking units after so many."""
+    real, done = commit.commit_unit, []
+
+    def put(*arguments):
+        if len(done) >= count:
+            raise error
+        done.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(commit, "commit_unit", put)
+
+
+def test_a_disk_that_fills_up_in_the_middle_is_one_line_and_no_loss(archive, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        fail_after(1, patch, WorldError("cannot write: no space left"))
+        assert audit(archive, out) == cli.AGAIN
+    said = capfd.readouterr()
+    assert said.err == "deephotlink: cannot write: no space left\n" and said.out == ""
+    assert len(list(out.glob("_runs/*/units/*.parquet"))) == 1 and check_output(str(out)) == []
+    assert audit(archive, out) == cli.DONE
+    assert run_query(str(out), "select count(*) as n from scores").to_pylist() == [{"n": 6}]
+    assert check_output(str(out)) == []
+
+
+def test_a_run_is_finished_by_the_calibration_that_began_it(archive, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    default = json.loads((Path(jobs.__file__).parents[1] / "models" / "embedded" / DEFAULT).read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**default, "calibration_id": "other"}))
+    with monkeypatch.context() as patch:
+        fail_after(1, patch, WorldError("cannot write"))
+        assert audit(archive, out) == cli.AGAIN
+    shutil.copy(archive / "0.mp4", archive / "new.mp4")
+    assert audit(archive, out, "--calibration", str(other)) == cli.DONE
+    rows = run_query(str(out), "select run_id, calibration_id, count(*) as n from scores group by all order by 1")
+    found = [(row["calibration_id"], row["n"]) for row in rows.to_pylist()]
+    assert found == [(default["calibration_id"], 6), ("other", 1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(number, archive, tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "tmp"
+    folder.mkdir()
+    options = ["--unit-size", "1", "--wave-size", "1", "--quiet"]
+    command = [sys.executable, "-c", CODE, "audit", str(archive), "--output", str(out), *options]
+    with open(tmp_path / "said", "w") as said:
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        job = subprocess.Popen(command, stderr=said, stdout=said, env=environment, start_new_session=True)
+        until = time.monotonic() + 120
+        while not list(out.glob("_runs/*/units/*.parquet")) and time.monotonic() < until:
+            time.sleep(0.02)
+        os.killpg(job.pid, number)
+        code = job.wait(60)
+    assert code == cli.INTERRUPTED, (tmp_path / "said").read_text()
+    assert (tmp_path / "said").read_text() == (
+        "deephotlink: interrupted; the same command again goes on where it stopped\n"
+    )
+    assert list(folder.iterdir()) == [] and check_output(str(out)) == []
+    assert subprocess.run(command, capture_output=True).returncode == cli.DONE
+    assert run_query(str(out), "select count(*) as n from scores").to_pylist() == [{"n": 6}]
+
+
+def test_spools_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from deephotlink.pipelines.spool import spool_folder\n"
+        "with spool_folder() as f: (f / 'staged').write_text('x'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (dead,) = tmp_path.iterdir()
+    (tmp_path / "deephotlink-spool-not-ours").mkdir()
+    with spool.spool_folder() as first, spool.spool_folder() as second:
+        assert not dead.exists() and first.exists() and second.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["deephotlink-spool-not-ours"]

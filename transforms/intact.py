@@ -1,0 +1,41 @@
+"""What stands in an output and cannot be read, told in one line that names it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from .failures import UsageError, WorldError, printable
+from .store import OutputStore
+
+
+def damaged(store: OutputStore, name: str, why: object) -> UsageError:
+    """The error to raise where `name` is not what we wrote."""
+    reason = next((line for line in str(why).splitlines() if line.strip()), type(why).__name__)
+    return UsageError(
+        f"{name} in {printable(store.root)} is damaged ({printable(reason, 200)}); "
+        f"`deephotlink check {printable(store.root)}` says what else is"
+    )
+
+
+@contextmanager
+def intact(store: OutputStore, name: str) -> Iterator[None]:
+    """Around the reading of `name`.
+
+    Raises:
+        UsageError: it is damaged. WorldError: storage does not give it. FileNotFoundError: it is not there.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, ValueError, KeyError, TypeError, EOFError, zlib.error) as e:
+        raise damaged(store, name, e) from e
+    except OSError as e:
+        if e.errno is None and store.is_local:  # Arrow's own; remote stores raise such for reasons of theirs
+            raise damaged(store, name, e) from e
+        reason = printable(e.strerror or str(e), 200)
+        raise WorldError(f"cannot read {name} in {printable(store.root)}: {reason}") from e
