@@ -14,6 +14,8 @@ from ..transforms.intact import damaged
 from ..transforms.store import OutputStore
 from ..transforms.tables import TABLES
 
+_OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
+"""What DuckDB raises on damage; and, where Thrift fails, its bare `Error`. Others are of the query's own making."""
 _LATEST = """
 create view latest as
 with every_row as (
@@ -103,9 +105,7 @@ def run_query(out: str, sql: str) -> pa.Table:
             return pa.table({}) if relation is None else relation.to_arrow_table()
         except (duckdb.Error, pa.ArrowException, OSError) as e:
             store = OutputStore(out, patience_seconds=15.0)
-            # Errors of the user's own making need no look at the files.
-            wrong = isinstance(e, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException))
-            if not wrong and (name := _culprit(store, str(e))):
+            if (type(e) is duckdb.Error or isinstance(e, _OF_FILES)) and (name := _culprit(store, str(e))):
                 raise damaged(store, name, _first_line(e)) from e
             raise UsageError(f"the query failed: {printable(_first_line(e))}") from e
 
@@ -115,16 +115,20 @@ def _first_line(error: Exception) -> str:
 
 
 def _culprit(store: OutputStore, message: str) -> str | None:
-    """The published file that an error is about: the one it names, else the first whose footer cannot be read."""
+    """The published file that an error is about: the one it names, else the first whose footer, or else
+    whose rows cannot be read."""
     names = [name for table in TABLES for name in published_files(store, table)]
     if named := next((name for name in names if name in message), None):
         return named
-    for name in names:
-        try:
-            with store.open(name) as f:
-                pq.read_metadata(f)
-        except (pa.ArrowException, OSError):
-            return name
+    looks: tuple[list[str] | None, ...] = ([], None)  # all footers before any rows: they are read in no time
+    for columns in looks:
+        for name in names:
+            try:
+                with store.open(name) as f:
+                    for _ in pq.ParquetFile(f).iter_batches(columns=columns):
+                        pass
+            except (pa.ArrowException, OSError):
+                return name
     return None
 
 

@@ -70,8 +70,8 @@ def unescape(shown: str) -> str:
 def escaped(name: str) -> str:
     """`name` as it is where nothing in it asks for `escape`, as in every canonical URI; else escaped.
 
-    >>> escaped(escape("\\x41\n")) == escape("\\x41\n"), escaped("/a\n")
-    (True, '/a\\x0a')
+    >>> escaped(escape("a\\n\\\\x41")) == escape("a\\n\\\\x41"), escaped("a\\n")
+    (True, 'a\\\\x0a')
     """
     hidden = not name.isprintable() and any(unicodedata.category(c) in _HIDDEN and c not in _JOINERS for c in name)
     return escape(name) if hidden else name

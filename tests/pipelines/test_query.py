@@ -144,5 +144,5 @@ def test_a_damaged_file_of_the_users_own_is_not_blamed_on_the_output(tmp_path):
     store = OutputStore(str(tmp_path / "out"))
     finish(store, make_run(store, 1, 6))
     (tmp_path / "labels.parquet").write_bytes(b"no parquet")
-    with pytest.raises(UsageError, match="the query failed: .*labels.parquet"):
+    with pytest.raises(UsageError, match=r"the query failed: .*labels\.parquet"):
         run_query(store.root, f"select * from '{tmp_path}/labels.parquet'")

@@ -163,7 +163,7 @@ def test_damage_is_one_line_that_names_the_file(store, damage):
     refused(other.unit_name(4), lambda: list(committed_ids(store, "print")))
     (claim,) = [name for name in store.list("_resume") if "key-" in name]
     Path(store.path(claim)).write_text("{")
-    with pytest.raises(UsageError, match="_resume/.* is damaged"):
+    with pytest.raises(UsageError, match=r"_resume/.* is damaged"):
         unfinished_run(store, "key")
 
 

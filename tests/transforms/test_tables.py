@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from datetime import date
 
 import duckdb
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deephotlink.models.base import FAMILIES
+from deephotlink.transforms.details import MAX_DETAIL, cut_detail
 from deephotlink.transforms.records import ClipFailure, Failure, MediaFile, MediaOutcome, MediaResult
 from deephotlink.transforms.runs import Run
 from deephotlink.transforms.store import OutputStore
@@ -20,6 +22,7 @@ from deephotlink.transforms.tables import (
     to_parquet,
     unit_table,
 )
+from deephotlink.transforms.uris import escape, unescape
 from tests.committing import SCORED_AT, finish, make_file, make_result, make_run
 
 RUN = Run("20261123T120000Z-00000000", date(2026, 11, 23), "key", 1, "print", 6, 1, "default-1")

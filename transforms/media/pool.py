@@ -179,6 +179,9 @@ class _Core:
         patience = self.limits.probe_deadline_seconds
         worker = zygote.fork({"probe": to_json(request)})
         try:
+            if self.ahead.closed:  # while it was forked: `close` has not seen it
+                worker.kill()
+                self.raise_if_closed()
             countdown = Countdown(patience)
             facts = worker.answer(MAX_PROBE_BYTES, countdown, patience, "probe").get("facts")
             if not isinstance(facts, dict):
