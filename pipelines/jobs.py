@@ -38,12 +38,12 @@ from ..transforms.runs import (
     unfinished_run,
 )
 from ..transforms.sources import Planned
-from ..transforms.store import OutputStore, open_store
+from ..transforms.store import PAGE, OutputStore, open_store
 from .audit import ScoreMedia, pool_of
 from .interrupts import interruptible
 from .options import AuditConfig, runner_named
 from .progress import live_progress
-from .query import connect
+from .query import connect, readable
 from .report import print_summary, summarise, summary_html, write_page
 from .spool import spool_folder
 
@@ -62,12 +62,12 @@ def audit_archive(config: AuditConfig) -> int:
     store, warning = open_store(config.output)
     if warning:
         errors.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)
-    # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
-    pool_of(config.reading)
-    make_pipeline(config.beam_args)
     key = run_key(config)
     runs: list[Run] = []
     with spool_folder() as spool:
+        # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
+        pool_of(config.reading)
+        make_pipeline(config.beam_args)
         while (run := unfinished_run(store, key)) is not None:
             left = len(pending_units(store, run))
             errors.print(f"going on with run {run.run_id}: {left} of {run.units} units are left", highlight=False)
@@ -82,9 +82,10 @@ def audit_archive(config: AuditConfig) -> int:
             finish_run(config, store, run, spool)
             runs.append(run)
     tables = connect(config.output)
-    summary = summarise(tables)
-    wrong = detector_errors(tables, [run.run_id for run in runs])
-    write_page(store, "summary.html", summary_html(summary))
+    with readable(config.output):
+        summary = summarise(tables)
+        wrong = detector_errors(tables, [run.run_id for run in runs])
+    write_page(store, PAGE, summary_html(summary))
     if config.as_json:
         print(json.dumps({**summary.as_json(), "runs": [run.run_id for run in runs], "detector_errors": wrong}))
     elif not runs:

@@ -44,6 +44,7 @@ create view to_retry as
 select f.* from failures f
 join (select media_id, max(run_id) as run_id from failures group by media_id) newest using (media_id, run_id)
 where not exists (select 1 from scores s where s.media_id = f.media_id and s.run_id >= f.run_id)
+  and not exists (select 1 from scores s where s.uri = f.uri and s.run_id > f.run_id)
 order by f.uri
 """
 
@@ -52,7 +53,7 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with their columns,
     even where no file is there yet), `latest` (one row a media: its newest run's score, or its failure where that run
     failed on it; `outcome` tells), `timeline` (the evidence of each media's newest run, in time) and `to_retry`
-    (failures of media that no later run has scored).
+    (failures of media that no later run has scored, and whose file none has scored in another version).
 
     The views see what is published when they are made. SQL may read other files, such as a list of labels; it installs
     nothing from the network.

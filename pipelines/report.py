@@ -34,7 +34,10 @@ WHAT_A_SCORE_IS_NOT = (
 
 _NEWEST = "qualify row_number() over (partition by media_id order by run_id desc) = 1"
 _SCORED = f"(select * from scores {_NEWEST})"
-_UNSCORED = f"where media_id not in (select media_id from scores) {_NEWEST}"
+_UNSCORED = f"""
+    t where t.media_id not in (select media_id from scores)
+    and not exists (select 1 from scores s where s.uri = t.uri and s.run_id > t.run_id) {_NEWEST}"""
+"""Not scored, nor its file since in another version (it was `changed` or `missing` in between)."""
 _TOTALS = f"""
     select coalesce(sum(assessed_seconds), 0), coalesce(sum(frames_decoded), 0), coalesce(sum(faces), 0)
     from {_SCORED}"""

@@ -52,17 +52,10 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
     return MediaResult(
         outcome,
         score_of(rows, outcome, detectors, sum(f.tracks for f in faces), calibration),
-        tuple(sorted(rows, key=_order)),
+        tuple(rows),
         with_faces,
         sum(f.frames_sampled for f in faces),
     )
-
-
-def _order(row: Evidence) -> tuple[str, int, int, float]:
-    def number(value: int | None) -> int:
-        return -1 if value is None else value
-
-    return row.detector, number(row.clip_index), number(row.track_id), row.start_seconds or 0.0
 
 
 def abstentions(

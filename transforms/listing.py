@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -20,12 +20,12 @@ from .manifests import is_listing, read_listing
 from .media.sniff import HEAD_BYTES, sniff
 from .metrics import inc_counter
 from .records import MediaFile
-from .retries import LISTING_ATTEMPTS
+from .retries import LISTING_ATTEMPTS, BadAddress
 from .shards import Member, ShardLimits, list_members, shard_kind
 from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, look_local, look_remote, open_blob, skipped
 from .staging import content
-from .uris import escape, is_remote, local_path, media_id_of, name_bytes, split_remote
-from .walk import MAGIC, excluding, glob_local, in_order, shown_source, walk_local, walk_remote
+from .uris import SCHEME, escape, is_remote, local_path, media_id_of, name_bytes, split_remote, unescape
+from .walk import MAGIC, excluding, glob_local, in_order, leads_up, shown_source, walk_local, walk_remote
 
 Identity = Literal["version", "content"]
 _NO_SHARD = re.compile(
@@ -75,6 +75,44 @@ def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield escape(split_remote(address)[0]), secret
 
 
+def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
+    """The address with the secret for a canonical name, of what `secret_addresses` told; None where it needs none.
+
+    The user and password that a folder or pattern was named with are good for what lies below it, and nothing else.
+
+    >>> fetch_address("http://h/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
+    'http://me:pw@h/films/a.mp4'
+    >>> fetch_address("http://h.evil.com/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
+    """
+    if name in secrets:
+        return secrets[name]
+    if leads_up(name):
+        return None
+    below = [(len(prefix), secrets[entry]) for entry in secrets if (prefix := _prefix(entry)) and name.startswith(prefix)]
+    scheme = SCHEME.match(name)
+    if not below or not scheme:
+        return None
+    user = _host(max(below)[1]).rpartition("@")[0]
+    shown = _host(name)
+    return f"{scheme.group(0)}{user}@{unescape(name[scheme.end() :])}" if user and "@" not in shown else None
+
+
+def _prefix(entry: str) -> str:
+    """What every name below a folder or pattern begins with, its host included; "" where `entry` is a file."""
+    web = entry.startswith(("http://", "https://"))
+    if "*" in entry or (not web and MAGIC.search(entry)):
+        prefix = MAGIC.split(entry)[0].rpartition("/")[0] + "/"
+    elif web and not entry.endswith("/"):
+        return ""
+    else:
+        prefix = entry.rstrip("/") + "/"
+    return prefix if SCHEME.match(prefix) and _host(prefix) and prefix.count("/") > 2 else ""
+
+
+def _host(address: str) -> str:
+    return SCHEME.sub("", address, count=1).partition("/")[0]
+
+
 def _addresses(source: str) -> Iterator[str]:
     """The source and, of a listing, what it names; one that cannot be read (any more) gave the plan no secrets."""
     yield source
@@ -109,8 +147,8 @@ def _list_local(source: str, options: ListingOptions) -> Iterator[Planned]:
         raise UsageError("an empty source: name a file, a folder, a glob or a URI")
     try:
         path = local_path(source)
-    except ValueError as error:
-        raise UsageError(f"{shown_source(source)}: no such file or folder") from error
+    except ValueError:
+        raise UsageError(f"{shown_source(source)}: no such file or folder") from None
     # what exists under that very name is meant, whatever stars are in it
     found = look_local(path) if b"\0" not in path else Found(escape(source), b"", trouble="missing")
     if os.path.isdir(path):
@@ -133,8 +171,8 @@ def _list_remote(source: str, options: ListingOptions) -> Iterator[Planned]:
     if is_listing(source):
         try:
             yield from _list_rows(read_listing(source), options)
-        except FileNotFoundError as error:
-            raise UsageError(f"{shown_source(source)}: no such file or folder") from error
+        except FileNotFoundError:
+            raise UsageError(f"{shown_source(source)}: no such file or folder") from None
         return
     pattern = "*" in shown if web else MAGIC.search(shown)
     page = web and (bool(pattern) or shown.endswith("/"))  # of links: the folders of the web
@@ -154,12 +192,11 @@ def _list_rows(uris: Iterable[str], options: ListingOptions) -> Iterator[Planned
     excluded = excluding(options.exclude)
 
     def look(uri: str) -> Found:
-        if is_remote(uri):
-            return look_remote(uri)
+        shown = split_remote(uri)[0] if is_remote(uri) else uri
         try:
-            return look_local(local_path(uri))
-        except ValueError:  # a NUL, or half a surrogate pair
-            return Found(escape(uri), name_bytes(uri), trouble="missing")
+            return look_remote(uri) if is_remote(uri) else look_local(local_path(uri))
+        except (ValueError, BadAddress):  # a NUL, half a surrogate pair, a URL without a host
+            return Found(escape(shown), name_bytes(shown), trouble="missing")
 
     for found in in_order(look, uris):
         if not excluded(found.uri):

@@ -52,11 +52,11 @@ def read_listing(source: str) -> Iterator[str]:
             for uri in rows:
                 yield resolve(uri, source)
         except (pa.ArrowInvalid, csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from error
+            raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from None
         except OSError as error:
             if error.errno is None:  # Arrow's own, of a damaged file
-                raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from error
-            raise WorldError(f"cannot read the listing {printable(shown)}: {tell(error)}") from error
+                raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from None
+            raise WorldError(f"cannot read the listing {printable(shown)}: {tell(error)}") from None
 
 
 def resolve(uri: str, listing: str) -> str:
@@ -88,10 +88,10 @@ def _opened(source: str, compressed: bool) -> Iterator[IO[bytes] | gzip.GzipFile
     else:
         try:
             raw = open(local_path(source), "rb")  # noqa: SIM115
-        except PermissionError as error:
-            raise UsageError(f"the listing {printable(source)} may not be read") from error
+        except PermissionError:
+            raise UsageError(f"the listing {printable(source)} may not be read") from None
         except (OSError, ValueError) as error:  # a folder, a pattern, or it went since we looked
-            raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from error
+            raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from None
     with raw:
         if not compressed:
             yield raw
@@ -126,11 +126,12 @@ def _json_lines(f: Any, shown: str) -> Iterator[str]:
         try:
             row = json.loads(line.decode("utf-8-sig", "surrogateescape"))
         except ValueError as error:
-            raise UsageError(f"{printable(shown)}, line {number}: no JSON ({error})") from error
+            raise UsageError(f"{printable(shown)}, line {number}: no JSON ({error})") from None
         if not isinstance(row, dict) or COLUMN not in row:
             raise _without_column(f"{shown} (line {number})", list(row) if isinstance(row, dict) else [])
-        if isinstance(row[COLUMN], str) and row[COLUMN].strip():
-            yield row[COLUMN]
+        uri = _text(row[COLUMN], f"{shown}, line {number}")
+        if uri.strip():
+            yield uri
 
 
 def _parquet(f: Any, shown: str) -> Iterator[str]:
@@ -138,6 +139,13 @@ def _parquet(f: Any, shown: str) -> Iterator[str]:
     if COLUMN not in table.schema_arrow.names:
         raise _without_column(shown, table.schema_arrow.names)
     for batch in table.iter_batches(columns=[COLUMN]):
-        for uri in batch.column(0).to_pylist():
-            if isinstance(uri, str) and uri.strip():
+        for value in batch.column(0).to_pylist():
+            if (uri := _text(value, shown)).strip():
                 yield uri
+
+
+def _text(value: Any, where: str) -> str:
+    """A value of the column; a missing one is empty, as a CSV has it."""
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{printable(where)}: {COLUMN} must be text, and {printable(repr(value), 50)} is none")
+    return value or ""

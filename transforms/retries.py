@@ -16,45 +16,99 @@ READ_ATTEMPTS = 10
 """With full jitter this rides out about two minutes of a store that answers with errors."""
 LISTING_ATTEMPTS = 5
 """Somebody sits in front of the screen: a wrong endpoint is told within seconds."""
+READ_SECONDS = 600.0
+LISTING_SECONDS = 30.0
+"""No further attempt begins after so long, the time that the calls themselves took included."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
 
 _CLIENTS = frozenset(
-    {"aiohttp", "aiobotocore", "botocore", "azure", "google", "gcsfs", "s3fs", "adlfs", "urllib3", "ssl"}
+    {"aiohttp", "aiobotocore", "botocore", "azure", "google", "gcsfs", "s3fs", "adlfs", "urllib3", "ssl", "http", "ftplib"}
 )
 """Packages whose exceptions tell of the store, not of a mistake in this code."""
 _PERMANENT_HTTP = frozenset({400, 401, 402, 403, 405, 406, 407, 409, 411, 412, 414, 416, 421, 431, 451})
 
 
-def retried(what: str, call: Callable[[], T], attempts: int = READ_ATTEMPTS) -> T:
+_CUT = frozenset(
+    {"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError", "ConnectionResetError"}
+)
+"""What clients raise where the connection ends in the middle of a body."""
+_BAD_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"})
+_LEADS_NOWHERE = frozenset({"TooManyRedirects", "InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError"})
+
+
+class BadAddress(UsageError):
+    """No such thing can be asked for."""
+
+
+class ShortRead(OSError):
+    """The store called it a success and gave fewer bytes than there are."""
+
+
+def retried(
+    what: str, call: Callable[[], T], attempts: int = READ_ATTEMPTS, answers: Callable[[], object] | None = None
+) -> T:
     """`call()`, again and again with growing random pauses while the store is at fault.
+
+    `answers` asks the store for something small about the same object, or raises. Where it answers while the connection
+    was cut in the middle of the body even at last, that one object is to blame and not the store.
+
+    Nothing is raised with its cause: a traceback would print the address, and with it what signs it.
 
     Raises:
         FileNotFoundError: it is not there.
         MediaError: `read_short`, where it kept coming shorter than it should.
+        BadAddress: nobody can ask for that.
         WorldError: everything else that the store did wrong. Mistakes of this code pass through as they are.
     """
+    deadline = time.monotonic() + (READ_SECONDS if attempts > LISTING_ATTEMPTS else LISTING_SECONDS)
     for attempt in range(attempts):
         try:
             return call()
-        except (MediaError, WorldError, UsageError, FileNotFoundError):
+        except (MediaError, WorldError, UsageError):
             raise
-        except Exception as error:
+        except Exception as raised:
+            error = _outage(raised)
+            kind = type(error).__name__
             status = getattr(error, "status", None)
-            if status in (404, 410):
-                raise FileNotFoundError(what) from error
+            if isinstance(error, FileNotFoundError) or status in (404, 410) or kind in _LEADS_NOWHERE:
+                raise FileNotFoundError(what) from None
+            if kind in _BAD_ADDRESS:
+                raise BadAddress(f"cannot {what}: that is no valid address") from None
             if not is_storage_fault(error):
                 raise
             hopeless = (
-                isinstance(error, PermissionError) or status in _PERMANENT_HTTP or "Credential" in repr(type(error))
+                isinstance(error, PermissionError)
+                or status in _PERMANENT_HTTP
+                or "Credential" in repr(type(error))
+                or kind == "error_perm"  # ftplib's: a wrong password stays wrong
             )
-            if not hopeless and attempt + 1 < attempts:
+            if not hopeless and attempt + 1 < attempts and time.monotonic() < deadline:
                 time.sleep(random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2**attempt)))  # noqa: S311
                 continue
             if isinstance(error, ShortRead):
-                raise MediaError("read_short", f"{error}, {attempt + 1} times over", stage="read") from error
-            raise WorldError(f"cannot {what}: {tell(error)}") from error
+                raise MediaError("read_short", f"{error}, {attempt + 1} times over", stage="read") from None
+            if kind in _CUT and answers is not None and _succeeds(answers):
+                message = f"the connection was cut in the middle of it, {attempt + 1} times over"
+                raise MediaError("read_short", message, stage="read") from None
+            raise WorldError(f"cannot {what}: {tell(error)}") from None
     raise AssertionError("unreachable: attempts >= 1")
+
+
+def _outage(error: Exception) -> Exception:
+    """What really happened: to fsspec's HTTP client a server that is down or refuses us is a file that is not there."""
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    if isinstance(cause, (TimeoutError, ConnectionError)):
+        return cause
+    return cause if isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp") else error
+
+
+def _succeeds(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except Exception:
+        return False
+    return True
 
 
 def is_storage_fault(error: Exception) -> bool:
@@ -66,7 +120,3 @@ def tell(error: BaseException) -> str:
     """An exception in one line, without secrets and without paths of this machine."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(redact(f"{type(error).__name__}: {said}" if said else type(error).__name__))
-
-
-class ShortRead(OSError):
-    """The store called it a success and gave fewer bytes than there are."""

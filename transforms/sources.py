@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import fsspec
 
 from .failures import MediaError, UsageError, WorldError, printable
 from .records import Failure, MediaFile, MediaOutcome
-from .retries import LISTING_ATTEMPTS, READ_ATTEMPTS, ShortRead, retried, tell
+from .retries import LISTING_ATTEMPTS, READ_ATTEMPTS, BadAddress, ShortRead, retried, tell
 from .uris import canonical_local, escape, media_id_of, name_bytes, redact, scheme_of, split_remote, unescape
 
 CHUNK_BYTES = 8 << 20
@@ -119,13 +120,13 @@ class LocalBlob:
 class RemoteBlob:
     def __init__(self, uri: str, address: str, attempts: int = READ_ATTEMPTS):
         self.uri, self._attempts = uri, attempts
-        self._fs, self._path = open_store(address)
+        self._fs, self._path = open_store(address, attempts)
         self._http = scheme_of(uri) in ("http", "https")
 
     def read(self, start: int, length: int) -> bytes:
         if not length:
             return b""
-        return retried(f"read {self.uri}", lambda: self._range(start, length), self._attempts)
+        return retried(f"read {self.uri}", lambda: self._range(start, length), self._attempts, self.answers)
 
     def _range(self, start: int, length: int) -> bytes:
         if self._http:
@@ -135,8 +136,8 @@ class RemoteBlob:
                 with self._fs.open(self._path, "rb", cache_type="none", size=start + length) as f:
                     f.seek(start)
                     data = f.read(length)
-            except ValueError as error:
-                raise NoRanges(self.uri) from error
+            except ValueError:
+                raise NoRanges(self.uri) from None
         else:
             data = self._fs.cat_file(self._path, start=start, end=start + length)
         if len(data) != length:
@@ -149,27 +150,55 @@ class RemoteBlob:
             while part := f.read(1 << 20):
                 yield part
 
+    def answers(self) -> None:
+        """Raises where the store does not tell what it has there."""
+        self._fs.info(self._path)
+
     def version(self) -> str:
         return version_of(retried(f"look up {self.uri}", lambda: self._fs.info(self._path), self._attempts))
 
 
-def open_store(address: str) -> tuple[Any, str]:
+def open_store(address: str, attempts: int = LISTING_ATTEMPTS) -> tuple[Any, str]:
     """The fsspec file system of a URI, and the path in it.
 
     Not `fsspec.url_to_fs`: a `::` in the name of an object is no chain here.
 
     Raises:
-        UsageError: nobody here knows that kind of store.
+        UsageError: nobody here knows that kind of store, or the address is none.
+        WorldError: it has to be connected to, and does not let us in.
     """
     scheme = scheme_of(address)
     try:
         kind = fsspec.get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"cannot open {scheme}:// sources: {printable(str(error))}") from error
+        raise UsageError(f"cannot open {scheme}:// sources: {printable(redact(str(error)))}") from None
+    shown, more = printable(redact(address), limit=1000), {}
+    if scheme in ("http", "https"):
+        if not _has_host(address):
+            raise BadAddress(f"{shown} is no address: it names no host that one could ask")
+        more = _http_options()
     try:
-        return kind(**kind._get_kwargs_from_urls(address)), kind._strip_protocol(address)
+        options = {**kind._get_kwargs_from_urls(address), **more}
+        return retried(f"open {shown}", lambda: kind(**options), attempts), kind._strip_protocol(address)
+    except FileNotFoundError:
+        raise UsageError(f"cannot open {shown}: a file that its settings name is not there") from None
     except (ImportError, ValueError, TypeError) as error:
-        raise UsageError(f"cannot open {redact(address)}: {tell(error)}") from error
+        raise UsageError(f"cannot open {shown}: {tell(error)}") from None
+
+
+def _has_host(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # half an IPv6 address, or a port that is no number
+        return False
+
+
+def _http_options() -> dict[str, Any]:
+    import aiohttp
+
+    # aiohttp's own limit is five minutes for a whole answer, however steadily it comes
+    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)}}
 
 
 def address_of(file: MediaFile) -> str:
@@ -197,8 +226,8 @@ def open_blob(file: MediaFile, attempts: int = READ_ATTEMPTS) -> Iterator[LocalB
     if not is_local(file):
         try:
             yield RemoteBlob(name, address_of(file), attempts)
-        except FileNotFoundError as error:
-            raise MediaError("missing", "it is no longer there", stage="read") from error
+        except FileNotFoundError:
+            raise MediaError("missing", "it is no longer there", stage="read") from None
         return
     try:
         blob = LocalBlob(path_of(file), name)

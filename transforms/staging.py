@@ -109,8 +109,8 @@ def _refuse_replaced(file: MediaFile, blob: LocalBlob | RemoteBlob, certainly: b
     elif certainly:
         try:
             now = blob.version()
-        except FileNotFoundError as error:
-            raise MediaError("missing", "it is no longer there", stage="read") from error
+        except FileNotFoundError:
+            raise MediaError("missing", "it is no longer there", stage="read") from None
     else:
         return
     if now != file.version:
@@ -124,7 +124,8 @@ def _spooled(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> Stag
         if file.member is not None or not isinstance(blob, RemoteBlob):
             raise
         remote = blob
-        return retried(f"read {file.uri}", lambda: _write(file, remote.stream(), spool))
+        written = lambda: _write(file, remote.stream(), spool)  # noqa: E731
+        return retried(f"read {file.uri}", written, answers=remote.answers)
 
 
 def content(file: MediaFile, blob: LocalBlob | RemoteBlob) -> Iterator[bytes]:
@@ -140,8 +141,8 @@ def content(file: MediaFile, blob: LocalBlob | RemoteBlob) -> Iterator[bytes]:
 def _read(blob: LocalBlob | RemoteBlob, start: int, length: int) -> bytes:
     try:
         return blob.read(start, length)
-    except FileNotFoundError as error:
-        raise MediaError("missing", "it is no longer there", stage="read") from error
+    except FileNotFoundError:
+        raise MediaError("missing", "it is no longer there", stage="read") from None
 
 
 def _inflated(file: MediaFile, blob: LocalBlob | RemoteBlob, chunk: int) -> Iterator[bytes]:
@@ -214,5 +215,6 @@ def _spool_faults() -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = "the spool folder is full: free some space or name another one" if full else "cannot write to the spool"
-        raise WorldError(f"{what} ({tell(error)})") from error
+        what = "the spool folder is full" if full else "cannot write to the spool"
+        way_out = ": free some space or set TMPDIR to another folder" if full else ""
+        raise WorldError(f"{what} ({tell(error)}){way_out}") from None

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from fsspec.utils import glob_translate
 
@@ -45,7 +46,7 @@ def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
             yield replace(look_local(folder), trouble="unreadable")
             continue
         except OSError as error:
-            raise WorldError(f"cannot list {canonical_local(folder)}: {error.strerror}") from error
+            raise WorldError(f"cannot list {canonical_local(folder)}: {error.strerror}") from None
         inner = []
         for name, is_folder in names:
             path = os.path.join(folder, name)
@@ -94,6 +95,8 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
         try:
             listed = retried(f"list {shown_source(source)}", partial(fs.ls, folder, detail=True), LISTING_ATTEMPTS)
         except FileNotFoundError:
+            if folder == root and not pattern:
+                raise UsageError(f"{shown_source(source)}: no such file or folder") from None
             continue
         fs.invalidate_cache()  # millions of entries need not be remembered
         inner = []
@@ -101,6 +104,8 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
             name = info["name"]
             if not name.startswith(root.rstrip("/") + "/"):
                 continue  # the folder itself, or a link on a web page that leads elsewhere
+            if "://" in name and leads_up(name):
+                continue
             # http gives whole URLs; the others a path in the store, that of the root among them
             below = name if "://" in name else f"{address}/{name[len(root.rstrip('/')) :].lstrip('/')}"
             shown = split_remote(below)[0]
@@ -118,11 +123,16 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
         raise UsageError(f"{shown_source(source)}: {_NO_MATCH}")
 
 
+def leads_up(name: str) -> bool:
+    """Whether a URL leaves by `..` the folder that it seems to lie in."""
+    return ".." in unquote(name).split("/")
+
+
 def _matcher(pattern: str, source: str) -> Callable[[str], Any]:
     try:
         return re.compile(glob_translate(pattern)).match
     except (ValueError, re.error) as error:
-        raise UsageError(f"{shown_source(source)}: no valid pattern ({error})") from error
+        raise UsageError(f"{shown_source(source)}: no valid pattern ({error})") from None
 
 
 def excluding(outputs: Sequence[str]) -> Excluded:
