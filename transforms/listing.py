@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 import apache_beam as beam
@@ -70,7 +71,9 @@ def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
     A frozen plan does not hold secrets; who goes on with one puts them back from the sources named now.
     """
     for source in sources:
-        for address in _addresses(source):
+        # of a pattern, the folder that all its matches lie in
+        folder = [MAGIC.split(source)[0].rpartition("/")[0] + "/"] if _is_pattern(source) else []
+        for address in chain(folder, _addresses(source)):
             if is_remote(address) and (secret := split_remote(address)[1]):
                 yield escape(split_remote(address)[0]), secret
 
@@ -84,29 +87,22 @@ def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
     'http://me:pw@h/films/a.mp4'
     >>> fetch_address("http://h.evil.com/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
     """
-    if name in secrets:
-        return secrets[name]
-    if leads_up(name):
-        return None
-    below = [(len(prefix), secrets[entry]) for entry in secrets if (prefix := _prefix(entry)) and name.startswith(prefix)]
     scheme = SCHEME.match(name)
-    if not below or not scheme:
-        return None
-    user = _host(max(below)[1]).rpartition("@")[0]
-    shown = _host(name)
-    return f"{scheme.group(0)}{user}@{unescape(name[scheme.end() :])}" if user and "@" not in shown else None
+    if name in secrets or not scheme or leads_up(name) or "@" in _host(name):
+        return secrets.get(name)
+    folder = name
+    while (folder := folder.rpartition("/")[0]) and len(folder) > scheme.end():
+        # only on the web a folder's name always ends with a slash
+        secret = secrets.get(folder + "/") or ("" if name.startswith("http") else secrets.get(folder, ""))
+        if user := _host(secret).rpartition("@")[0]:
+            return f"{scheme.group(0)}{user}@{unescape(name[scheme.end() :])}"
+    return None
 
 
-def _prefix(entry: str) -> str:
-    """What every name below a folder or pattern begins with, its host included; "" where `entry` is a file."""
-    web = entry.startswith(("http://", "https://"))
-    if "*" in entry or (not web and MAGIC.search(entry)):
-        prefix = MAGIC.split(entry)[0].rpartition("/")[0] + "/"
-    elif web and not entry.endswith("/"):
-        return ""
-    else:
-        prefix = entry.rstrip("/") + "/"
-    return prefix if SCHEME.match(prefix) and _host(prefix) and prefix.count("/") > 2 else ""
+def _is_pattern(source: str) -> bool:
+    """Of a remote source; `?` and `[` are plain characters of a URL."""
+    shown = split_remote(source)[0]
+    return "*" in shown if shown.startswith(("http://", "https://")) else bool(MAGIC.search(shown))
 
 
 def _host(address: str) -> str:
@@ -174,13 +170,13 @@ def _list_remote(source: str, options: ListingOptions) -> Iterator[Planned]:
         except FileNotFoundError:
             raise UsageError(f"{shown_source(source)}: no such file or folder") from None
         return
-    pattern = "*" in shown if web else MAGIC.search(shown)
-    page = web and (bool(pattern) or shown.endswith("/"))  # of links: the folders of the web
+    pattern = _is_pattern(source)
+    page = web and (pattern or shown.endswith("/"))  # of links: the folders of the web
     found = None if page else look_remote(source)
     if found and found.trouble is None:
         yield from _expand([found], options, named=True)
     elif page or pattern or (found and found.trouble == "folder"):
-        yield from _expand(walk_remote(source, bool(pattern), excluding(options.exclude)), options)
+        yield from _expand(walk_remote(source, pattern, excluding(options.exclude)), options)
     elif found and found.trouble == "missing":
         raise UsageError(f"{shown_source(source)}: no such file or folder")
     elif found:

@@ -23,7 +23,20 @@ BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
 
 _CLIENTS = frozenset(
-    {"aiohttp", "aiobotocore", "botocore", "azure", "google", "gcsfs", "s3fs", "adlfs", "urllib3", "ssl", "http", "ftplib"}
+    {
+        "aiohttp",
+        "aiobotocore",
+        "botocore",
+        "azure",
+        "google",
+        "gcsfs",
+        "s3fs",
+        "adlfs",
+        "urllib3",
+        "ssl",
+        "http",
+        "ftplib",
+    }
 )
 """Packages whose exceptions tell of the store, not of a mistake in this code."""
 _PERMANENT_HTTP = frozenset({400, 401, 402, 403, 405, 406, 407, 409, 411, 412, 414, 416, 421, 431, 451})

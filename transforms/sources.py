@@ -7,6 +7,7 @@ No file system object is kept in a record: pickling one carries its secret.
 from __future__ import annotations
 
 import errno
+import ftplib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -177,6 +178,8 @@ def open_store(address: str, attempts: int = LISTING_ATTEMPTS) -> tuple[Any, str
         if not _has_host(address):
             raise BadAddress(f"{shown} is no address: it names no host that one could ask")
         more = _http_options()
+    if scheme == "ftp" and not hasattr(kind, "ftp"):
+        kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
     try:
         options = {**kind._get_kwargs_from_urls(address), **more}
         return retried(f"open {shown}", lambda: kind(**options), attempts), kind._strip_protocol(address)

@@ -23,6 +23,7 @@ import fsspec
 from .durable import TEMPORARY, CannotLink, link, make_folders, rename_alone, sync_folder, written
 from .failures import UsageError, WorldError, printable
 from .tables import TABLES
+from .uris import redact
 
 T = TypeVar("T")
 Names = list[str]
@@ -34,6 +35,7 @@ PAGE = "summary.html"
 CONDITIONAL_PUTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 """Protocols whose fsspec file system sends `mode="create"` on as a condition (If-None-Match, ifGenerationMatch=0,
 overwrite=False). The others look first and write then, which two processes may do at once."""
+READ_ONLY = {"http", "https"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
 _OUR_TEMPORARY = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{32}")
@@ -75,7 +77,9 @@ class OutputStore:
         try:
             return self._retried(f"write {name}", lambda: put(name, data))
         except CannotLink as e:
-            raise WorldError(f"cannot write {name}: the file system under {self.root} has no hard links ({e})") from e
+            raise WorldError(
+                f"cannot write {name}: the file system under {self.root} has no hard links ({e})"
+            ) from None
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError where there is none."""
@@ -144,6 +148,7 @@ class OutputStore:
 
     def canary(self) -> bool:
         """Puts one name twice; whether the store took the first and refused the second, as it must."""
+        self._refuse_read_only()
         name = f"_runs/.canary-{uuid.uuid4().hex}"
         hasty = replace(self, single_committer=False, patience_seconds=min(self.patience_seconds, 15.0))
         try:
@@ -162,6 +167,7 @@ class OutputStore:
 
         def put() -> None:
             if not self.is_local:
+                self._refuse_read_only()
                 fs, path = self._remote(name)
                 fs.pipe_file(path, data)
                 return
@@ -204,6 +210,7 @@ class OutputStore:
         return made
 
     def _put_remote(self, name: str, data: bytes) -> bool:
+        self._refuse_read_only()
         fs, path = self._remote(name)
         if self.single_committer:
             if fs.exists(path):
@@ -240,18 +247,27 @@ class OutputStore:
             fs.rm_file(path)
 
     def _protocol(self) -> str:
-        return self.root.partition("://")[0]
+        return self.root.partition("://")[0].lower()
+
+    def _refuse_read_only(self) -> None:
+        if not self.is_local and self._protocol() in READ_ONLY:
+            raise UsageError(f"{self._shown} cannot be written to: name a folder, or a URI of an object store")
+
+    @property
+    def _shown(self) -> str:
+        return self.root if self.is_local else printable(redact(self.root), limit=1000)
 
     def _remote(self, name: str) -> tuple[Any, str]:
         try:
             # A cached listing would hide what others have put meanwhile.
             fs, path = fsspec.core.url_to_fs(self.path(name), use_listings_cache=False)
         except (ImportError, ValueError) as e:
-            raise UsageError(f"cannot open the output {self.root}: {printable(str(e))}") from e
+            raise UsageError(f"cannot open the output {self._shown}: {printable(redact(str(e)))}") from None
         return fs, path.rstrip("/")
 
     def _retried(self, what: str, operation: Callable[[], T]) -> T:
-        waited, pause = 0.0, 0.25
+        patience = min(self.patience_seconds, 5.0) if self.is_local else self.patience_seconds
+        deadline, pause = time.monotonic() + patience, 0.25
         while True:
             try:
                 return operation()
@@ -262,29 +278,33 @@ class OutputStore:
                     raise
                 problem: Exception = e
                 if not self.is_local:
-                    raise UsageError(f"cannot {what} in {self.root}: there is no such bucket or container") from e
+                    message = f"cannot {what} in {self._shown}: there is no such bucket or container"
+                    raise UsageError(message) from None
             except Exception as e:
                 problem = e
                 number = getattr(e, "errno", None)
                 if number in _FULL:
                     raise WorldError(
-                        f"cannot {what}: no space left in {self.root}. What is committed stays: free some and run the "
-                        "same command again"
-                    ) from e
+                        f"cannot {what}: no space left in {self._shown}. What is committed stays: free some and run "
+                        "the same command again"
+                    ) from None
                 if isinstance(e, PermissionError) or (self.is_local and number in _DENIED):
                     reason = getattr(e, "strerror", None) or str(e)
-                    raise UsageError(f"cannot {what} in {self.root}: {printable(str(reason), 200)}") from e
-            if waited + pause > (min(self.patience_seconds, 5.0) if self.is_local else self.patience_seconds):
+                    said = printable(redact(str(reason)), 200)
+                    raise UsageError(f"cannot {what} in {self._shown}: {said}") from None
+            if time.monotonic() + pause > deadline:
                 # The message of a store may hold a signed URL: its first words are all we repeat.
-                text = printable(str(problem).partition("?")[0], 200)
-                raise WorldError(f"cannot {what} in {self.root}: {type(problem).__name__}: {text}") from problem
+                text = printable(redact(str(problem)).partition("?")[0], 200)
+                raise WorldError(f"cannot {what} in {self._shown}: {type(problem).__name__}: {text}") from None
             time.sleep(pause)
-            waited, pause = waited + pause, min(2 * pause, 30.0)
+            pause = min(2 * pause, 30.0)
 
 
 def holds_runs(root: str) -> bool:
     """Whether some run was begun in `root`: the folder `_runs` alone may be there for the canary."""
-    return bool(OutputStore(root, patience_seconds=15.0).folders("_runs"))
+    store = OutputStore(root, patience_seconds=15.0)
+    store._refuse_read_only()
+    return bool(store.folders("_runs"))
 
 
 def open_store(root: str) -> tuple[OutputStore, str | None]:

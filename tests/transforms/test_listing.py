@@ -313,6 +313,18 @@ def test_listings_that_are_none(archive, name: str, data: bytes) -> None:
     assert "\n" not in str(fault.value)
 
 
+@pytest.mark.parametrize("value", [1, ["a.mp4"], {"a": 1}, True])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_listings_whose_uris_are_no_text(archive, kind: str, value: object) -> None:
+    path = archive / f"l.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"uri": [None, value]}), path)
+    else:
+        path.write_text('{"uri": null}\n' + json.dumps({"uri": value}) + "\n")
+    with pytest.raises(UsageError, match="uri must be text"):
+        rows(path)
+
+
 def make_shards(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     inner = io.BytesIO()

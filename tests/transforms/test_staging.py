@@ -228,6 +228,8 @@ def test_a_full_spool_is_the_worlds_fault(monkeypatch, spool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
     monkeypatch.setattr(staging, "_private", full)
-    with pytest.raises(WorldError, match="spool folder is full") as raised:
+    with pytest.raises(
+        WorldError, match=r"spool folder is full.*free some space or set TMPDIR to another folder"
+    ) as raised:
         stage(file, spool)
     assert str(spool) not in str(raised.value)
