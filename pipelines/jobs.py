@@ -23,7 +23,7 @@ from ..models.calibration import calibration_to_json, parse_calibration
 from ..transforms import uris
 from ..transforms.commit import CommitUnits, unit_key
 from ..transforms.failures import UsageError, WorldError
-from ..transforms.listing import ListingOptions, list_sources, secret_addresses
+from ..transforms.listing import ListingOptions, fetch_address, list_sources, secret_addresses
 from ..transforms.plan import Plan, SortedIds, UnitLimits, plan_media
 from ..transforms.publish import publish
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
@@ -160,7 +160,7 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
 def with_secret(planned: tuple[MediaFile, MediaOutcome | None], secrets: Mapping[str, str]) -> Planned:
     """The plan holds no secrets: an address that needs one is put back from the sources that were named now."""
     file, outcome = planned
-    address = secrets.get(file.shard or file.uri)
+    address = fetch_address(file.shard or file.uri, secrets)
     return Planned(replace(file, fetch_uri=address) if address else file, outcome)
 
 
