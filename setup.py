@@ -37,7 +37,7 @@ EXTRAS = {
     "azure": ["adlfs"],
     "http": ["aiohttp"],
     "hub": ["huggingface-hub"],
-    "dev": ["mypy>=2", "psutil", "pytest>=9", "pytest-timeout", "ruff", "setuptools>=77"],
+    "dev": ["hypothesis>=6.150", "mypy>=2", "pytest>=9", "pytest-timeout", "ruff", "setuptools>=77"],
 }
 
 setup(
