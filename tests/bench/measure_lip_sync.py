@@ -62,7 +62,9 @@ def track_items(path: Path, every_seconds: float, pool: WorkerPool, spool: Path)
     """Every face of every clip of one file, as the pipeline would hand them to the detector."""
     stat = path.stat()
     file = MediaFile(path.name, str(path), stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
-    probe = probe_media((file, None), pool, spool, credentials=False, max_bytes=1 << 32)
+    probe = probe_media(
+        (file, None), pool, spool, credentials=False, max_bytes=1 << 32, max_seconds=Limits().max_duration_seconds
+    )
     if not isinstance(probe, MediaProbe) or probe.audio is None:
         return
     plan = plan_decoding(probe, Sampling(every_seconds=every_seconds), lambda _: DETECTOR.clip, True, lambda _: ())
