@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from functools import cache
+from types import ModuleType
 
 from . import detectors
 from .base import Detector, DetectorSpec
@@ -17,14 +18,19 @@ class UnknownDetector(LookupError):
 
 
 @cache
+def _modules() -> dict[str, ModuleType]:
+    """Every detector's module by the detector's name, in alphabetical order."""
+    modules = (
+        importlib.import_module(f"{detectors.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(detectors.__path__)
+    )
+    by_name = {m.DETECTOR.name: m for m in modules if isinstance(getattr(m, "DETECTOR", None), DetectorSpec)}
+    return dict(sorted(by_name.items()))
+
+
 def installed() -> dict[str, DetectorSpec]:
     """Every detector's spec by name, in alphabetical order."""
-    found = {}
-    for module in pkgutil.iter_modules(detectors.__path__):
-        spec = getattr(importlib.import_module(f"{detectors.__name__}.{module.name}"), "DETECTOR", None)
-        if isinstance(spec, DetectorSpec):
-            found[spec.name] = spec
-    return dict(sorted(found.items()))
+    return {name: module.DETECTOR for name, module in _modules().items()}
 
 
 def specs(names: Sequence[str] | None = None) -> tuple[DetectorSpec, ...]:
@@ -47,8 +53,4 @@ def specs(names: Sequence[str] | None = None) -> tuple[DetectorSpec, ...]:
 def build(name: str) -> Detector:
     """A new detector, not loaded yet."""
     specs([name])
-    for module in pkgutil.iter_modules(detectors.__path__):
-        found = importlib.import_module(f"{detectors.__name__}.{module.name}")
-        if isinstance(getattr(found, "DETECTOR", None), DetectorSpec) and found.DETECTOR.name == name:
-            return found.make()
-    raise UnknownDetector(name)
+    return _modules()[name].make()

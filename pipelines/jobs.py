@@ -34,13 +34,13 @@ from ..transforms.runs import (
     next_slot,
     pending_units,
     plan_of,
+    read_plan,
     resume_key,
     unfinished_run,
 )
 from ..transforms.sources import Planned
 from ..transforms.store import PAGE, OutputStore, open_store
 from .audit import ScoreMedia, pool_of
-from .interrupts import interruptible
 from .options import AuditConfig, runner_named
 from .progress import live_progress
 from .query import connect, readable
@@ -145,14 +145,15 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
     By the run's own calibration: all rows of a run are made by one, whatever the command says that goes on with it.
     """
     calibration = parse_calibration(json.dumps(run.settings["calibration"]), f"run {run.run_id}")
+    config = replace(config, calibration=calibration)
     pending = pending_units(store, run)
-    done = run.planned - len(plan_of(store, run, pending)) if pending else run.planned
+    done = run.planned - read_plan(store, run, pending).num_rows if pending else run.planned
     secrets = dict(secret_addresses(config.sources)) if pending else {}
     with live_progress(spool, run.planned, done, config.quiet):
         for start in range(0, len(pending), config.wave_size):
             units = pending[start : start + config.wave_size]
             elements = [with_secret(planned, secrets) for planned in plan_of(store, run, units)]
-            run_wave(replace(config, calibration=calibration), store, run, elements, spool)
+            run_wave(config, store, run, elements, spool)
             publish(store, run)
     publish(store, run, complete=True)
 
@@ -168,7 +169,7 @@ def run_wave(config: AuditConfig, store: OutputStore, run: Run, elements: Sequen
     """One Beam job: some whole units of the plan, scored and committed."""
     score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool))
     try:
-        with interruptible(), make_pipeline(config.beam_args) as pipeline:
+        with make_pipeline(config.beam_args) as pipeline:
             _ = (
                 pipeline
                 | "Plan" >> beam.Create(elements)

@@ -101,10 +101,10 @@ class DecodeTally:
     def outcome(self) -> MediaOutcome:
         """`failed` where something was to be decoded and nothing of it could be, else `read` with its coverage."""
         probe = self.plan.probe
-        told = {f.clip_index for f in self.clip_failures}
         if self.worker_failure is not None:
+            answered = self.decoded.union(f.clip_index for f in self.clip_failures)
             for spec in self.plan.clips:
-                if spec.clip_index not in told | self.decoded:
+                if spec.clip_index not in answered:
                     self._clip_failed(spec.clip_index, self.worker_failure.error_class, self.worker_failure.message)
         wanted = bool(self.plan.clips or self.plan.windows)
         failed = wanted and not (self.decoded or self.windows_decoded)
