@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN_SECONDS = 0.02
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ends the body with KeyboardInterrupt when one of the signals came, whatever was made of it in between."""
+    """Ends the body with KeyboardInterrupt when one of the signals came, whatever was made of it in between.
+
+    A handler may happen to run inside a destructor or a weak reference's callback, out of which nothing can be raised:
+    Python reports that to `sys.unraisablehook`, and here the signal is then sent once more.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's business
         return
     came: list[int] = []
+    main = threading.main_thread().ident
+    reported = sys.unraisablehook
 
     def heed(number: int, frame: FrameType | None) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
+    def unraisable(lost: Any) -> None:
+        if not came or lost.exc_type is not KeyboardInterrupt or main is None:
+            reported(lost)
+            return
+        # From a thread and a little later: here it would be raised inside this hook, and be lost again.
+        again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, came[-1]))
+        again.daemon = True
+        again.start()
+
     before = {number: signal.signal(number, heed) for number in SIGNALS}
+    sys.unraisablehook = unraisable
     try:
         yield
     except Exception:
@@ -31,5 +50,6 @@ def interruptible() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
+        sys.unraisablehook = reported
         for number, handler in before.items():
             signal.signal(number, handler)

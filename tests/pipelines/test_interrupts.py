@@ -1,0 +1,79 @@
+"""A signal ends the body wherever it finds the main thread."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from deephotlink.pipelines.interrupts import SIGNALS, interruptible
+
+
+def wait() -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def strike(number: int) -> None:
+    os.kill(os.getpid(), number)
+    for _ in range(10_000):  # the handler runs between two byte codes of the main thread: here
+        pass
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_body(number):
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        strike(number)
+        wait()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_inside_a_weak_reference_s_callback_is_not_lost(number):
+    class Thing: ...
+
+    reached = []
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        thing = Thing()
+        watch = weakref.ref(thing, lambda _: strike(number))
+        del thing
+        reached.append(watch)  # the callback swallowed the first KeyboardInterrupt
+        wait()
+    assert reached
+
+
+def test_a_signal_that_a_runner_made_a_fault_of_is_an_interrupt():
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        try:
+            strike(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("a step failed") from None
+
+
+def test_other_lost_faults_and_other_threads_are_left_alone(monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda said: lost.append(said.exc_type))
+
+    class Thing:
+        def __del__(self):
+            raise ValueError
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with interruptible():
+        Thing()
+        entered = []
+
+        def enter() -> None:
+            with interruptible():
+                entered.append(True)
+
+        elsewhere = threading.Thread(target=enter)
+        elsewhere.start()
+        elsewhere.join()
+    assert lost == [ValueError] and entered == [True]
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
