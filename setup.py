@@ -5,7 +5,15 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-ROOMS = ["pipelines", "transforms", "transforms.media", "models", "models.detectors", "models.embedded"]
+ROOMS = [
+    "pipelines",
+    "transforms",
+    "transforms.media",
+    "models",
+    "models.adapters",
+    "models.detectors",
+    "models.embedded",
+]
 VERSION: dict[str, str] = {}
 exec((ROOT / "_version.py").read_text(), VERSION)  # noqa: S102  (our own file)
 
@@ -19,25 +27,29 @@ REQUIRES = [
     "ffmpeg-python>=0.2",
     "fsspec>=2026.4",
     "imageio-ffmpeg>=0.8",
+    "h5py>=3.14",  # MesoNet's Keras files; Keras itself is never imported
+    "huggingface-hub>=1",
     "joblib>=1.5",
     "lz4>=4.4",
     "matplotlib>=3.10",  # the public-domain portrait of the sample archive; later the plots of `evaluate`
     "mtcnn>=1.0,<2",  # its weight files only; the package itself is never imported
     "numpy>=2.1",
+    "onnxruntime>=1.22",
     "pillow>=11",
     "pyarrow>=20",
     "pyseccomp>=0.1.2; sys_platform == 'linux'",
     "rich>=14",
+    "safetensors>=0.6",
     "scipy>=1.14",
     "torch>=2.10",  # 2.10 closes the second hole in `weights_only=True` (CVE-2026-24747)
+    "transformers>=5.10,<6",
 ]
 EXTRAS = {
     "s3": ["s3fs"],
     "gcs": ["gcsfs"],
     "azure": ["adlfs"],
     "http": ["aiohttp"],
-    "hub": ["huggingface-hub"],
-    "dev": ["hypothesis>=6.150", "mypy>=2", "pytest>=9", "pytest-timeout", "ruff", "setuptools>=77"],
+    "dev": ["hypothesis>=6.150", "mypy>=2", "onnx>=1.19", "pytest>=9", "pytest-timeout", "ruff", "setuptools>=77"],
 }
 
 setup(

@@ -12,9 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .weights import NO_WEIGHTS, Weights, WeightsFile
+
 Family = Literal["facial", "lip_sync", "synthetic", "audio", "metadata"]
 Unit = Literal["media", "clip", "face_track", "audio_window"]
 Need = Literal["credentials", "frames", "faces", "sound"]
+Origin = Literal["embedded", "published", "yours", "third party"]
+Precision = Literal["float32", "float16", "bfloat16"]
 
 FAMILIES: tuple[Family, ...] = ("facial", "lip_sync", "synthetic", "audio", "metadata")
 SOUND_RATE = 16_000
@@ -29,6 +33,9 @@ class ClipGeometry:
     """Frames in a clip."""
     frame_rate: float = 30.0
     """Hz, at most: denser media are thinned by a whole step, sparser ones are taken as they are."""
+    short_side: int = 360
+    """Pixels: frames are scaled down to this while decoding, never up. The largest that a chosen detector asks for
+    counts, unless the user names one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +66,31 @@ class DetectorSpec:
     """What it cannot see, in a line."""
     method: str = ""
     """Paper or specification."""
+    architecture: str = "training-free"
+    """The network, in the words of its paper."""
+    input: str = ""
+    """What goes in: size, crop, normalisation, length."""
+    output: str = ""
+    """What comes out: class order, and how it becomes a logit that is positive for manipulated."""
     licence: str = "Apache-2.0"
-    weights: str = "none"
-    """Where the weights come from; `none` for a training-free detector."""
+    """Of the weights, or of the code where there are none; SPDX where it has a name there."""
+    commercial_use: bool = True
+    """False where the licence forbids it: such a detector runs only for who has accepted that by name."""
+    origin: Origin = "embedded"
+    weights: tuple[WeightsFile, ...] = ()
+    """The files it needs, as published; empty for a training-free detector."""
     weights_sha256: str = ""
-    """Hex; empty for a training-free detector."""
+    """Hex, see `Weights.sha256`: of what is on record, and in a run of what was loaded. Empty where there is none."""
     version: str = "1"
     """Part of the fingerprint: raise it when the same input may give another logit."""
     clip: ClipGeometry | None = None
     audio: AudioGeometry | None = None
     batch_size: int = 1
     """Items in one call of `score`."""
+    precision: Precision = "float32"
+    """Of the network on a GPU; on a CPU it is always float32."""
+    device_tolerance: float = 1e-3
+    """Logits on a GPU (at `precision`) and on a CPU differ by less than this."""
     one_face_explains: bool = False
     """Whether the least suspicious face of a clip answers for all in it: whoever speaks explains the sound, and those
     who listen are not to be accused of it. Else every face counts for itself."""
@@ -147,10 +168,16 @@ class Judgement:
 class Detector(ABC):
     """Judges items of one unit. `score` answers each item in its place; raising is for our own faults only."""
 
-    spec: DetectorSpec
+    def __init__(self, spec: DetectorSpec, weights: Weights = NO_WEIGHTS) -> None:
+        self.spec = spec
+        self.weights = weights
 
     def load(self, device: str) -> None:  # noqa: B027  (training-free detectors have nothing to load)
-        """Puts the weights on `device` (`cpu`, `cuda:0`). Called once before `score`."""
+        """Puts the weights on `device` (`cpu`, `cuda:0`). Called once before `score`.
+
+        Raises:
+            WeightsError: the files are not what the detector expects.
+        """
 
     @abstractmethod
     def score(self, items: Sequence[Any]) -> list[Judgement]:

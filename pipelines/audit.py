@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import apache_beam as beam
@@ -21,6 +21,7 @@ import apache_beam as beam
 from ..models import registry
 from ..models.base import ClipGeometry, Detector, DetectorSpec
 from ..models.calibration import Calibration, load_calibration
+from ..models.weights import NO_WEIGHTS, Weights
 from ..transforms.audio import plan_windows
 from ..transforms.clips import PlanClips
 from ..transforms.decode import CLIPS, WINDOWS, DecodeClips
@@ -34,7 +35,7 @@ from .options import Reading
 
 
 def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipGeometry | None:
-    """The clips to decode of one media: the longest that a detector wants which can use it; None where none needs any.
+    """The clips to decode of one media: the longest and largest that a detector wants which can use it, or None.
 
     One decode serves all: a detector that wants shorter clips takes its share of a longer one. On a silent film those
     that need sound get the plain short clip: they cannot judge it, but the tables say which faces are in it.
@@ -47,7 +48,10 @@ def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipG
         for d in detectors
         if "frames" in d.needs
     ]
-    return max(wanted, key=lambda g: g.frames / g.frame_rate, default=None)
+    if not wanted:
+        return None
+    longest = max(wanted, key=lambda g: g.frames / g.frame_rate)
+    return replace(longest, short_side=max(g.short_side for g in wanted))
 
 
 @dataclass
@@ -58,10 +62,12 @@ class ScoreMedia(beam.PTransform):
     """Names, or specs; None: every detector that is installed."""
     reading: Reading = field(default_factory=Reading)
     calibration: Calibration = field(default_factory=load_calibration)
-    build: Callable[[str], Detector] = registry.build
-    """Makes a detector by name; called on the worker."""
+    build: Callable[[DetectorSpec, Weights], Detector] = registry.make
+    """Makes a detector; called on the worker."""
     spool: str | None = None
     """Local folder for staged files; None: a folder under the system's temporary one."""
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    """Where the chosen detectors' files lie, by the detector's name."""
 
     def expand(self, pcoll):
         specs = self._specs()
@@ -101,7 +107,8 @@ class ScoreMedia(beam.PTransform):
             said.append(tracked.faces)
             by_unit |= {"clip": tracked.clips, "face_track": tracked.clips}
         for spec in specs:
-            detect = Detect(spec, partial(self.build, spec.name), reading.device)
+            build = partial(self.build, spec, self.weights.get(spec.name, NO_WEIGHTS))
+            detect = Detect(spec, build, reading.device)
             said.append(by_unit[spec.unit] | f"Detect {spec.name}" >> detect)
         return tuple(said) | "Together" >> beam.Flatten() | "FuseMedia" >> FuseMedia(specs, self.calibration)
 

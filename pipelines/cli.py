@@ -138,7 +138,7 @@ def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
             "name": d.name,
             "family": d.family,
             "unit": d.unit,
-            "weights": d.weights,
+            "weights": ", ".join(f.file_name for f in d.weights) or "none",
             "licence": d.licence,
             "sha256": d.weights_sha256 or None,
             "status": "ready",

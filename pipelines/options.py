@@ -108,7 +108,14 @@ class AuditConfig:
             "sandbox_asked": self.reading.sandbox,
             "device": self.reading.device,
             "detectors": [
-                {"name": d.name, "family": d.family, "licence": d.licence, "weights": d.weights} for d in self.detectors
+                {
+                    "name": d.name,
+                    "family": d.family,
+                    "origin": d.origin,
+                    "licence": d.licence,
+                    "weights": [{"file": f.file_name, "url": f.url, "revision": f.revision} for f in d.weights],
+                }
+                for d in self.detectors
             ],
         }
 
@@ -122,7 +129,7 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clips", type=positive, metavar="N", help="at most N clips a file")
     add("--frames", type=positive, metavar="N", help="frames a clip (default: what the detectors ask for)")
     add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="a clip every so often (default 10)")
-    add("--short-side", type=positive, default=360, metavar="PX", help="scale frames down to this (default 360)")
+    add("--short-side", type=positive, metavar="PX", help="scale frames down to this (default: 360, more if asked for)")
     add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same ones each time")
     add("--dry-run", action="store_true", help="print what would be done and needed, and do nothing")
     add("--identity", choices=("version", "content"), default="version", help="what makes a file the same file")

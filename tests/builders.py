@@ -232,7 +232,7 @@ class FakeDetector(Detector):
             "face_track": frozenset({"frames", "faces"}),
             "audio_window": frozenset({"sound"}),
         }
-        self.spec = DetectorSpec(
+        spec = DetectorSpec(
             name=name,
             family=family,
             unit=unit,
@@ -244,6 +244,7 @@ class FakeDetector(Detector):
             audio=AudioGeometry(64_600, 64_600) if unit == "audio_window" else None,
             batch_size=batch_size,
         )
+        super().__init__(spec)
         self.logit = logit
         self.abstained = abstained
         self.raise_on_marked = raise_on_marked

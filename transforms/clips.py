@@ -33,8 +33,8 @@ class Sampling:
     """At most so many clips a media, spread evenly; None: no bound."""
     frames: int | None = None
     """Frames a clip; None: what the chosen detectors ask for."""
-    short_side: int = 360
-    """Pixels: decoded frames are scaled down to this, never up."""
+    short_side: int | None = None
+    """Pixels: decoded frames are scaled down to this, never up; None: what the chosen detectors ask for."""
 
 
 def plan_clips(probe: MediaProbe, sampling: Sampling, geometry: ClipGeometry) -> tuple[ClipSpec, ...]:
@@ -95,8 +95,11 @@ def plan_decoding(
 ) -> DecodePlan:
     """Everything that is to be decoded of one media; nothing where no chosen detector needs it."""
     wanted = geometry(probe)
-    clips = plan_clips(probe, sampling, wanted) if wanted is not None else ()
-    width, height = frame_size(probe.video, sampling.short_side) if probe.video and clips else (0, 0)
+    clips: tuple[ClipSpec, ...] = ()
+    width = height = 0
+    if wanted is not None and probe.video is not None:
+        clips = plan_clips(probe, sampling, wanted)
+        width, height = frame_size(probe.video, sampling.short_side or wanted.short_side)
     return DecodePlan(
         probe, clips, width, height, clip_sound and bool(clips) and probe.audio is not None, windows(probe)
     )

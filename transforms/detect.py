@@ -18,6 +18,7 @@ from apache_beam import coders
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from ..models.base import SOUND_RATE, AudioItem, ClipItem, Detector, DetectorSpec, Item, Judgement, MediaItem, TrackItem
+from ..models.batches import FAILED, failed
 from ..models.devices import best_device
 from .coders import BigRecordCoder
 from .failures import printable
@@ -90,8 +91,7 @@ def judge(detector: Detector, items: Sequence[Item]) -> list[Judgement]:
         return judgements
     except Exception as error:  # whatever a detector raises on sound input is its own fault, and is counted
         if len(items) == 1:
-            inc_counter("detector_errors")
-            return [Judgement(abstained="detector_error", detail=printable(f"{type(error).__name__}: {error}"))]
+            return [failed(error)]
         size = len(items) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
     if size > 1 and torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -111,7 +111,7 @@ def evidence(question: Question, judgement: Judgement, spec: DetectorSpec) -> Ev
         logit=judgement.logit,
         abstained=judgement.abstained,
         box=question.box,
-        detail=judgement.detail,
+        detail=printable(judgement.detail) if judgement.detail and judgement.abstained == FAILED else judgement.detail,
     )
 
 
@@ -142,6 +142,7 @@ class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
         answers = judge(model, [question.item for question in batch])
         inc_counter("items_scored", sum(a.logit is not None for a in answers))
         inc_counter("items_abstained", sum(a.logit is None for a in answers))
+        inc_counter("detector_errors", sum(a.abstained == FAILED for a in answers))
         return [evidence(q, a, self.spec) for q, a in zip(batch, answers, strict=True)]
 
     def get_num_bytes(self, batch: Sequence[Question]) -> int:

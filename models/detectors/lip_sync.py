@@ -33,6 +33,7 @@ import numpy as np
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..mouth import eye_distances, mouth_patches, mouth_signals
 from ..speech import Speech, analyse_speech
+from ..weights import NO_WEIGHTS, Weights
 
 LEAST_SECONDS = 1.9
 """Seen and heard together; in less there are too few shifts to compare with."""
@@ -64,6 +65,8 @@ DETECTOR = DetectorSpec(
     summary="mouth movement and opening against the loudness of speech, by correlation at the true place and at shifts",
     blind_to="lip-sync forgeries that are synchronous by design; calls dubbing, narrators and listeners out of sync",
     method="training-free correlation (after Hershey and Movellan, NIPS 1999)",
+    input="mouth of a tracked face at 15 Hz for 4 s, and the clip's own sound at 16 kHz",
+    output="falls with z, the standard deviations of the true place above the shifts",
     clip=ClipGeometry(frames=60, frame_rate=15.0),
     batch_size=1,
     one_face_explains=True,
@@ -83,14 +86,12 @@ class Agreement:
 
 
 class LipSyncDetector(Detector):
-    spec = DETECTOR
-
     def score(self, items: Sequence[TrackItem]) -> list[Judgement]:
         return [judge(item) for item in items]
 
 
-def make() -> Detector:
-    return LipSyncDetector()
+def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
+    return LipSyncDetector(spec, weights)
 
 
 def judge(item: TrackItem) -> Judgement:

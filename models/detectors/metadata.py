@@ -12,28 +12,35 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ..base import Detector, DetectorSpec, Judgement, MediaItem
+from ..weights import NO_WEIGHTS, Weights
 from .metadata_declared import View
 from .metadata_rules import Finding, combine, examine
 
 NO_INDICATION = "no_indication"
 
 
+DETECTOR = DetectorSpec(
+    name="metadata",
+    family="metadata",
+    unit="media",
+    needs=frozenset({"credentials"}),
+    summary="Content Credentials, AI labels and tool names in the container, each finding named",
+    blind_to="files whose metadata was stripped or forged; says nothing where nothing is declared",
+    method="C2PA 2.x, IPTC digitalsourcetype, GB 45438-2025; rules in metadata_rules.py",
+    input="container facts and Content Credentials, without a frame of the media",
+    output="sum of the rules' log-odds; no logit where nothing is declared",
+    batch_size=64,
+)
+
+
 class MetadataDetector(Detector):
     """Takes the facts and credentials of media, gives the logit of what they declare; abstains with `no_indication`
     where they declare nothing. `detail` is JSON: `{"rules": [{"rule", "saw", "weight", "text"}, …]}`."""
 
-    spec = DetectorSpec(
-        name="metadata",
-        family="metadata",
-        unit="media",
-        needs=frozenset({"credentials"}),
-        summary="Content Credentials, AI labels and tool names in the container, each finding named",
-        blind_to="files whose metadata was stripped or forged; says nothing where nothing is declared",
-        method="C2PA 2.x, IPTC digitalsourcetype, GB 45438-2025; rules in metadata_rules.py",
-        batch_size=64,
-    )
-
-    def __init__(self, now: datetime | None = None) -> None:
+    def __init__(
+        self, spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS, now: datetime | None = None
+    ) -> None:
+        super().__init__(spec, weights)
         self.now = now
         """What creation times are held against; None for the clock."""
 
@@ -51,8 +58,5 @@ def judge(findings: list[Finding]) -> Judgement:
     return Judgement(logit=logit, detail=detail)
 
 
-DETECTOR = MetadataDetector.spec
-
-
-def make() -> MetadataDetector:
-    return MetadataDetector()
+def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> MetadataDetector:
+    return MetadataDetector(spec, weights)

@@ -34,7 +34,7 @@ def config_of(*arguments: str) -> AuditConfig:
 def bare_loop(paths: list[Path], config: AuditConfig) -> int:
     """What the pipeline does, without Beam, tables or commits; children decode ahead here too. Returns answers."""
     pool, faces = pool_of(config.reading), shared_detector(config.reading.device)
-    detectors = [registry.build(spec.name) for spec in config.detectors]
+    detectors = [registry.make(spec) for spec in config.detectors]
     for detector in detectors:
         detector.load(config.reading.device)
     answers = 0

@@ -11,8 +11,9 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
-from deephotlink.models.base import ClipGeometry
+from deephotlink.models.base import ClipGeometry, DetectorSpec
 from deephotlink.models.calibration import Calibration, DetectorCalibration
+from deephotlink.models.weights import Weights
 from deephotlink.pipelines.audit import ScoreMedia, clip_geometry
 from deephotlink.pipelines.jobs import foreseen, make_pipeline
 from deephotlink.pipelines.options import Reading
@@ -52,8 +53,8 @@ def keep(result) -> None:
     _results.append(result)
 
 
-def build(name: str) -> FakeDetector:
-    return FAKES[name]
+def build(spec: DetectorSpec, weights: Weights) -> FakeDetector:
+    return FAKES[spec.name]
 
 
 def score(paths, names=tuple(FAKES), **reading) -> dict:
