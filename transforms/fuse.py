@@ -143,7 +143,8 @@ def score_of(
     value = authenticity(total) if weighed else None
     clips = {row.clip_index for row in rows if row.logit is not None and row.clip_index is not None}
     reasons = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
-    reasons += [*_silences(rows), *(f"damaged at {note}" for note in outcome.damage)]
+    reasons += [*_uncalibrated(rows, calibration), *_silences(rows)]
+    reasons += [f"damaged at {note}" for note in outcome.damage]
     return AuthenticityScore(
         authenticity=value,
         verdict=verdict(value, calibration),
@@ -183,6 +184,13 @@ def _summary(row: Evidence) -> str:
         return str(detail.get("summary", ""))[:300]
     except (ValueError, AttributeError, KeyError, TypeError):
         return ""
+
+
+def _uncalibrated(rows: Sequence[Evidence], calibration: Calibration) -> Iterator[str]:
+    """A published model's logit means what it meant on its authors' data: without calibration it is no verdict here."""
+    logits = [row for row in rows if row.logit is not None and row.detector not in calibration.detectors]
+    for detector, count in sorted(Counter(row.detector for row in logits).items()):
+        yield f"{detector} is not in calibration {calibration.calibration_id}: {count} logits of it are evidence only"
 
 
 def _silences(rows: Sequence[Evidence]) -> Iterator[str]:

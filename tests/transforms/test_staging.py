@@ -33,11 +33,6 @@ def spool(tmp_path):
 
 
 @pytest.fixture
-def no_naps(monkeypatch):
-    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
-
-
-@pytest.fixture
 def web():
     """A server of FILM at every path, whose manners a test may spoil."""
 
