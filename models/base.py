@@ -33,6 +33,8 @@ class ClipGeometry:
     """Frames in a clip."""
     frame_rate: float = 30.0
     """Hz, at most: denser media are thinned by a whole step, sparser ones are taken as they are."""
+    least_frame_rate: float = 0.0
+    """Hz: what the detector cannot do without, where the media has it; other detectors then get denser clips too."""
     short_side: int = 360
     """Pixels: frames are scaled down to this while decoding, never up. The largest that a chosen detector asks for
     counts, unless the user names one."""

@@ -55,3 +55,11 @@ def manifest() -> list[dict[str, str]]:
     """The rows of its MANIFEST.csv: `path` (below `shared`) and what is known of each file."""
     with (SHARED / "MANIFEST.csv").open(newline="", encoding="utf-8") as rows:
         return list(csv.DictReader(rows))
+
+
+@pytest.fixture
+def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries without their waits."""
+    from deephotlink.transforms import retries
+
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)

@@ -20,12 +20,8 @@ from deephotlink.transforms.staging import read_head, stage
 from deephotlink.transforms.store import OutputStore, holds_runs
 from deephotlink.transforms.store import open_store as open_output
 
+pytestmark = pytest.mark.usefixtures("no_naps")
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 100
-
-
-@pytest.fixture(autouse=True)
-def no_naps(monkeypatch):
-    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import pytest
 
-from deephotlink.transforms import retries, staging
+from deephotlink.transforms import staging
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.records import MediaFile
