@@ -10,19 +10,22 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
+from typing import get_args
 
 from . import detectors
-from .base import Detector, DetectorSpec
+from .base import FAMILIES, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Need, Precision, Unit
 from .weights import NO_WEIGHTS, Weights, recorded_sha256
 
 GROUP = "deephotlink.detectors"
 """Entry points of other packages: each names a module like those in models/detectors."""
 ADAPTERS = ("hf", "onnx", "torch")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class UnknownDetector(LookupError):
@@ -42,32 +45,78 @@ def _known() -> _Known:
     for found in pkgutil.iter_modules(detectors.__path__):
         module = importlib.import_module(f"{detectors.__name__}.{found.name}")
         known.by_name.update({spec.name: (spec, module) for spec in _specs_of(module)})
-    for entry in entry_points(group=GROUP):
-        whose = entry.dist.name if entry.dist else "an unnamed package"
+    # In the order of names: which of two packages has a name must not hang on the order of a folder.
+    for whose, entry in sorted(
+        (str(e.dist.name if e.dist else "an unnamed package"), e) for e in entry_points(group=GROUP)
+    ):
         try:
             module = entry.load()
-            theirs = _specs_of(module)
-            if not theirs or not callable(getattr(module, "make", None)):
-                raise TypeError(f"expected a module with DETECTOR and make(spec, weights), got {module!r}")
-            taken = [spec.name for spec in theirs if spec.name in known.by_name]
-            if taken or any(spec.name.partition(":")[0] in ADAPTERS for spec in theirs):
-                raise ValueError(f"the names {taken or [spec.name for spec in theirs]} are taken: choose others")
-        except Exception as error:  # another package's fault is no reason not to run ours
-            known.broken[entry.name] = f"{whose}: {type(error).__name__}: {error}"
+            theirs = _theirs(module, known.by_name)
+        except (Exception, SystemExit) as error:  # another package's fault is no reason not to run ours
+            why = f"{whose}: {type(error).__name__}: {error}"
+            known.broken[entry.name] = "; ".join(filter(None, (known.broken.get(entry.name), why)))
             continue
-        for spec in theirs:
-            known.by_name[spec.name] = (replace(spec, origin="third party"), module)
+        known.by_name.update({spec.name: (spec, module) for spec in theirs})
     return known
 
 
 def _specs_of(module: ModuleType) -> list[DetectorSpec]:
-    """What the module declares, with the checksum on record where it has not said one itself."""
-    declared = getattr(module, "DETECTORS", None) or (getattr(module, "DETECTOR", None),)
-    return [
-        replace(spec, weights_sha256=spec.weights_sha256 or recorded_sha256(spec.weights))
-        for spec in declared
-        if isinstance(spec, DetectorSpec)
-    ]
+    """What the module declares, with the checksum on record where it has not said one itself.
+
+    Raises:
+        TypeError: it declares something else than specs.
+    """
+    declared = getattr(module, "DETECTORS", None) or [getattr(module, "DETECTOR", None)]
+    if not isinstance(declared, list | tuple):
+        raise TypeError(f"expected DETECTORS to be a tuple of DetectorSpec, got {type(declared).__name__}")
+    found = [spec for spec in declared if spec is not None]
+    for spec in found:
+        if not isinstance(spec, DetectorSpec):
+            raise TypeError(f"expected DETECTOR to be a DetectorSpec, got {type(spec).__name__}")
+    return [replace(spec, weights_sha256=spec.weights_sha256 or recorded_sha256(spec.weights)) for spec in found]
+
+
+def _theirs(module: ModuleType, taken: Mapping[str, object]) -> list[DetectorSpec]:
+    """The detectors that another package's module declares, each fit to be run.
+
+    Raises:
+        TypeError, ValueError: saying what was expected and what came.
+    """
+    found = _specs_of(module) if isinstance(module, ModuleType) else []
+    if not found or not callable(getattr(module, "make", None)):
+        raise TypeError(f"expected a module with DETECTOR and make(spec, weights), got {module!r}")
+    names = [spec.name for spec in found]
+    for spec in found:
+        _check(spec)
+        if spec.name in taken or spec.name in ADAPTERS or names.count(spec.name) > 1:
+            raise ValueError(f"the name {spec.name!r} is taken: choose another")
+    return [replace(spec, origin="third party") for spec in found]
+
+
+def _check(spec: DetectorSpec) -> None:
+    """Finds in a stranger's spec what would only fail in the middle of a run.
+
+    Raises:
+        ValueError: saying what was expected and what came.
+    """
+    # Names stand in commands (`--weights NAME=PATH`, lists with commas) and in paths of the weights cache.
+    for name in (spec.name, *(file.file_name for file in spec.weights)):
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+            raise ValueError(f"expected letters, digits and -_. in the name of a detector or a file, got {name!r}")
+    for what, value, allowed in (
+        ("unit", spec.unit, get_args(Unit)),
+        ("family", spec.family, FAMILIES),
+        ("precision", spec.precision, get_args(Precision)),
+        *(("need", need, get_args(Need)) for need in spec.needs),
+    ):
+        if value not in allowed:
+            raise ValueError(f"expected a {what} out of {', '.join(allowed)} for {spec.name}, got {value!r}")
+    if not isinstance(spec.batch_size, int) or spec.batch_size < 1:
+        raise ValueError(f"expected a batch_size of 1 or more for {spec.name}, got {spec.batch_size!r}")
+    if not isinstance(spec.clip, ClipGeometry | None) or not isinstance(spec.audio, AudioGeometry | None):
+        raise ValueError(f"expected clip=ClipGeometry(…), audio=AudioGeometry(…) for {spec.name}")
+    if spec.unit == "audio_window" and spec.audio is None:
+        raise ValueError(f"expected {spec.name} to say its windows of sound: audio=AudioGeometry(…)")
 
 
 def installed() -> dict[str, DetectorSpec]:

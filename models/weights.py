@@ -42,6 +42,8 @@ class LocalFile:
     """Hex."""
     address: str = ""
     """Where a worker on another machine finds the same bytes (any URL that fsspec opens); empty: nowhere."""
+    size_bytes: int = 0
+    """0: not known."""
 
     def read(self) -> bytes:
         """The whole file, checked: what is parsed is what was hashed.

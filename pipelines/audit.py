@@ -31,6 +31,8 @@ from ..transforms.fuse import FuseMedia
 from ..transforms.media.pool import WorkerPool, shared_pool
 from ..transforms.probe import ENDED, ProbeMedia
 from ..transforms.records import MediaFile, MediaOutcome, MediaProbe
+from ..transforms.weights import localise
+from .choosing import choose
 from .options import Reading
 
 
@@ -59,18 +61,19 @@ class ScoreMedia(beam.PTransform):
     """Scores media with the chosen detectors. Takes MediaFile, or with what is known of it, yields MediaResult."""
 
     detectors: Sequence[str | DetectorSpec] | None = None
-    """Names, or specs; None: every detector that is installed."""
+    """Names, or specs; None: every detector that is ready."""
     reading: Reading = field(default_factory=Reading)
     calibration: Calibration = field(default_factory=load_calibration)
     build: Callable[[DetectorSpec, Weights], Detector] = registry.make
     """Makes a detector; called on the worker."""
     spool: str | None = None
     """Local folder for staged files; None: a folder under the system's temporary one."""
-    weights: Mapping[str, Weights] = field(default_factory=dict)
-    """Where the chosen detectors' files lie, by the detector's name."""
+    weights: Mapping[str, Weights] | None = None
+    """Where the chosen detectors' files lie, by the detector's name; None: those of `detectors` that are names find
+    them in the cache of weights."""
 
     def expand(self, pcoll):
-        specs = self._specs()
+        specs, weights = self._chosen()
         reading = self.reading
         make_pool = partial(pool_of, reading)
         spool = self.spool or tempfile.gettempdir()
@@ -107,17 +110,26 @@ class ScoreMedia(beam.PTransform):
             said.append(tracked.faces)
             by_unit |= {"clip": tracked.clips, "face_track": tracked.clips}
         for spec in specs:
-            build = partial(self.build, spec, self.weights.get(spec.name, NO_WEIGHTS))
+            build = partial(build_detector, self.build, spec, weights.get(spec.name, NO_WEIGHTS))
             detect = Detect(spec, build, reading.device)
             said.append(by_unit[spec.unit] | f"Detect {spec.name}" >> detect)
         return tuple(said) | "Together" >> beam.Flatten() | "FuseMedia" >> FuseMedia(specs, self.calibration)
 
-    def _specs(self) -> tuple[DetectorSpec, ...]:
-        chosen = self.detectors
-        if chosen is None:
-            return registry.specs()
-        names = [d for d in chosen if isinstance(d, str)]
-        return (*(registry.specs(names) if names else ()), *(d for d in chosen if isinstance(d, DetectorSpec)))
+    def _chosen(self) -> tuple[tuple[DetectorSpec, ...], Mapping[str, Weights]]:
+        given = self.detectors
+        specs = tuple(d for d in given or () if isinstance(d, DetectorSpec))
+        names = None if given is None else [d for d in given if isinstance(d, str)]
+        if self.weights is not None:
+            return (*(registry.specs(names) if names != [] else ()), *specs), self.weights
+        if names == []:
+            return specs, {}
+        chosen = choose(names)
+        return (*chosen.specs, *specs), chosen.weights
+
+
+def build_detector(make: Callable[[DetectorSpec, Weights], Detector], spec: DetectorSpec, weights: Weights) -> Detector:
+    """A detector, not loaded yet, with its files at hand on this machine."""
+    return make(spec, localise(weights))
 
 
 def _planned(element: MediaFile | tuple[MediaFile, MediaOutcome | None]) -> tuple[MediaFile, MediaOutcome | None]:

@@ -18,6 +18,7 @@ from decimal import Decimal
 
 from .. import __version__
 from ..transforms.failures import NothingFound, UsageError, WorldError, printable
+from ..transforms.uris import redact
 
 DONE, BROKEN, USAGE, NOTHING, AGAIN, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
@@ -47,7 +48,24 @@ def build_parser() -> argparse.ArgumentParser:
     query.add_argument("output", metavar="OUT")
     query.add_argument("sql", metavar="SQL")
     query.add_argument("--json", action="store_true", dest="as_json", help="one JSON object a row")
+    weights = commands.add_parser("weights", help="fetch the weights of published detectors, or check those at hand")
+    actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
+    pull = actions.add_parser("pull", help="fetch files into the cache; the only command that downloads")
+    pull.add_argument("names", nargs="+", metavar="NAME", help="a published detector, or hf:OWNER/REPO[@REVISION]")
+    pull.add_argument("--from", dest="source", metavar="URL", help="a mirror: URL/NAME/FILE, or the file itself")
+    pull.add_argument(
+        "--allow-unpinned", action="append", default=[], metavar="NAME", help="fetch files without a checksum on record"
+    )
+    pull.add_argument(
+        "--accept-licence", action="append", default=[], metavar="NAME", help="accept that commercial use is forbidden"
+    )
+    verify = actions.add_parser("verify", help="hash what is in the cache and compare it with the record")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: everything in the cache")
+    for action in (pull, verify):
+        action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: DEEPHOTLINK_WEIGHTS)")
     detectors = commands.add_parser("detectors", help="what is installed, its licence and limits")
+    detectors.add_argument("names", nargs="*", metavar="NAME", help="all that is on record of these (hf:DIR too)")
+    detectors.add_argument("--weights-cache", metavar="DIR", help="folder or URL where weights lie")
     detectors.add_argument("--json", action="store_true", dest="as_json", help="one JSON array")
     return parser
 
@@ -61,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args, rest = build_parser().parse_known_args(argv)
         if rest and args.command != "audit":
             raise UsageError(f"unexpected {rest[0]!r}; see `deephotlink {args.command} -h`")
+        if args.command != "weights":
+            # Only `weights pull` may ask the hub; its client reads these when it is imported.
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         return _COMMANDS[args.command](args, rest)
     except NothingFound as error:
         return _say(NOTHING, error)
@@ -87,6 +109,8 @@ def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .options import audit_config
 
     config = audit_config(args, rest)
+    for warning in config.warnings:
+        print(f"deephotlink: warning: {printable(warning, 1000)}", file=sys.stderr)
     with interruptible():
         return dry_run(config) if args.dry_run else audit_archive(config)
 
@@ -131,37 +155,29 @@ def _plain(value: object) -> object:
 
 
 def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from ..models.registry import installed
+    from .catalogue import catalogue, show
 
-    rows = [
-        {
-            "name": d.name,
-            "family": d.family,
-            "unit": d.unit,
-            "weights": ", ".join(f.file_name for f in d.weights) or "none",
-            "licence": d.licence,
-            "sha256": d.weights_sha256 or None,
-            "status": "ready",
-            "summary": d.summary,
-            "blind_to": d.blind_to,
-            "method": d.method,
-        }
-        for d in installed().values()
-    ]
-    if args.as_json:
-        print(json.dumps(rows, indent=2))
-        return DONE
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_edge=False)
-    columns = ("name", "family", "unit", "weights", "licence", "status", "summary", "blind_to")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(str(row[column]) for column in columns))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    show(catalogue(args.names, args.weights_cache), args.as_json, in_full=bool(args.names))
     return DONE
 
 
-_COMMANDS = {"audit": _audit, "check": _check, "query": _query, "detectors": _detectors}
+def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .weights import bytes_progress, pull, verify, weights_folder
+
+    cache = weights_folder(args.weights_cache)
+    if args.action == "verify":
+        wrong = False
+        for file in verify(args.names, cache):
+            sums = " ".join(filter(None, (file.sha256, f"expected {file.expected}" if file.wrong else "")))
+            print(f"{printable(file.file, 1000)}: {file.state} {sums}".rstrip())
+            wrong |= file.wrong
+        return BROKEN if wrong else DONE
+    with bytes_progress() as progress:
+        for got in pull(args.names, cache, args.source, args.accept_licence, args.allow_unpinned, progress):
+            where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
+            name = f"{printable(got.detector)} {printable(got.file_name)}"
+            print(f"{name}: {got.size_bytes} bytes, sha256 {got.sha256}, {where}")
+    return DONE
+
+
+_COMMANDS = {"audit": _audit, "check": _check, "query": _query, "weights": _weights, "detectors": _detectors}

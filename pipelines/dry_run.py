@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..models.base import DetectorSpec
 from ..transforms.failures import MediaError, UsageError, printable
 from ..transforms.media.sniff import sniff
 from ..transforms.runs import unfinished_run
@@ -56,6 +57,7 @@ def dry_run(config: AuditConfig) -> int:
         "units of work": plan.units,
         "waves": -(-plan.units // config.wave_size),
         "detectors": ", ".join(d.name for d in config.detectors),
+        **{f"detector {d.name}": _weights(config, d) for d in config.detectors},
         "disk for tables, bytes, about": (media + clips) * ROW_BYTES,
         "disk for staged files, bytes, at most": spool,
         "memory, bytes, about": memory,
@@ -67,9 +69,20 @@ def dry_run(config: AuditConfig) -> int:
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
     for what, value in facts.items():
-        table.add_row(escape(printable(what)), f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_row(
+            escape(printable(what)), f"{value:,}" if isinstance(value, int) else escape(printable(str(value), 1000))
+        )
     Console(width=120, quiet=config.quiet).print(table)
     return 0
+
+
+def _weights(config: AuditConfig, spec: DetectorSpec) -> str:
+    """Which files the detector gets, and under which licence."""
+    held = config.weights.get(spec.name)
+    files = {file.role: file.file_name for file in spec.weights}
+    shown = [f"{files.get(role, role)} {file.sha256[:12]}" for role, file in sorted(held.files.items())] if held else []
+    bound = "" if spec.commercial_use else ", no commercial use (accepted)"
+    return f"{', '.join(shown) or 'no weights'}; {spec.licence}{bound}"
 
 
 def _kind(entry: Planned) -> str:

@@ -10,23 +10,29 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import apache_beam as beam
 import duckdb
+import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from rich.console import Console
 from rich.markup import escape
 
+from ..models import registry
 from ..models.calibration import calibration_to_json, parse_calibration
+from ..models.weights import Weights, WeightsError
 from ..transforms import uris
 from ..transforms.commit import CommitUnits, unit_key
+from ..transforms.detect import preload
 from ..transforms.failures import UsageError, WorldError
 from ..transforms.listing import ListingOptions, fetch_address, list_sources, secret_addresses
 from ..transforms.plan import Plan, SortedIds, UnitLimits, plan_media
 from ..transforms.publish import publish
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
+from ..transforms.retries import tell
 from ..transforms.runs import (
     Run,
     committed_ids,
@@ -40,7 +46,8 @@ from ..transforms.runs import (
 )
 from ..transforms.sources import Planned
 from ..transforms.store import PAGE, OutputStore, open_store
-from .audit import ScoreMedia, pool_of
+from ..transforms.weights import stage_weights
+from .audit import ScoreMedia, build_detector, pool_of
 from .options import AuditConfig, runner_named
 from .progress import live_progress
 from .query import connect, readable
@@ -68,6 +75,7 @@ def audit_archive(config: AuditConfig) -> int:
         # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
         pool_of(config.reading)
         make_pipeline(config.beam_args)
+        config = replace(config, weights=weights_in_place(config, store))
         while (run := unfinished_run(store, key)) is not None:
             left = len(pending_units(store, run))
             errors.print(f"going on with run {run.run_id}: {left} of {run.units} units are left", highlight=False)
@@ -95,6 +103,32 @@ def audit_archive(config: AuditConfig) -> int:
     for name, share in too_many.items():
         print(f"deephotlink: {name} failed on {share:.1%} of its items: see evidence, detector_error", file=sys.stderr)
     return 1 if too_many else 0
+
+
+def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, Weights]:
+    """The detectors' files where the runner's workers find them: beside the tables for a cluster, so that none has to
+    download; in this process they are loaded at once, so that a file which does not do is refused before any planning.
+
+    Raises:
+        UsageError: a file is not what its detector expects, or does not fit into the device.
+        WorldError: storage failed.
+    """
+    try:
+        if runner_named(config.beam_args):
+            return stage_weights(store, config.weights)
+        for spec in config.detectors:
+            if (weights := config.weights.get(spec.name)) is not None:
+                preload(spec, partial(build_detector, registry.make, spec, weights), config.reading.device)
+    except WeightsError as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise WorldError(f"cannot read the weights: {tell(error)}") from None
+    except torch.OutOfMemoryError:
+        raise UsageError(
+            f"the detectors do not fit into the memory of the device: choose fewer than "
+            f"{', '.join(spec.name for spec in config.detectors)}, or --device=cpu"
+        ) from None
+    return config.weights
 
 
 def run_key(config: AuditConfig) -> str:
@@ -167,7 +201,7 @@ def with_secret(planned: tuple[MediaFile, MediaOutcome | None], secrets: Mapping
 
 def run_wave(config: AuditConfig, store: OutputStore, run: Run, elements: Sequence[Planned], spool: Path) -> None:
     """One Beam job: some whole units of the plan, scored and committed."""
-    score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool))
+    score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool), weights=config.weights)
     try:
         with make_pipeline(config.beam_args) as pipeline:
             _ = (
@@ -201,14 +235,18 @@ def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
 
 
 def foreseen(error: BaseException | None) -> WorldError | UsageError | None:
-    """The WorldError or UsageError inside what a runner made of it: Beam re-raises faults of a step as text."""
+    """The WorldError or UsageError inside what a runner made of it: Beam re-raises faults of a step as text.
+
+    A WeightsError is the fault of whoever named the file: a UsageError here.
+    """
     while error is not None:
-        for kind in (WorldError, UsageError):
+        for kind in (WorldError, UsageError, WeightsError):
             text = str(error) if isinstance(error, kind) else None
             for line in str(error).splitlines()[::-1]:
                 text = text or (line.partition(f"{kind.__name__}: ")[2] or None)
             if text is not None:
-                return kind(text.partition(" [while running")[0])
+                text = text.partition(" [while running")[0]
+                return WorldError(text) if kind is WorldError else UsageError(text)
         error = error.__cause__ or error.__context__
     return None
 

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal, NoReturn
@@ -18,11 +18,13 @@ from ..models.base import DetectorSpec
 from ..models.calibration import Calibration, CalibrationError, load_calibration
 from ..models.devices import best_device
 from ..models.mtcnn_weights import WEIGHTS_SHA256
-from ..models.registry import UnknownDetector, specs
+from ..models.weights import NO_WEIGHTS, Weights
 from ..transforms.clips import SAMPLING_VERSION, Sampling
 from ..transforms.faces import FACES_VERSION
 from ..transforms.failures import UsageError
 from ..transforms.media.protocol import Limits
+from ..transforms.uris import redact
+from .choosing import choose, split_names
 
 Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
@@ -57,6 +59,12 @@ class AuditConfig:
     detectors: tuple[DetectorSpec, ...]
     reading: Reading
     calibration: Calibration
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    """The files of the detectors that need some, by the detector's name."""
+    licences_accepted: Mapping[str, str] = field(default_factory=dict)
+    """By the detector's name: licences that forbid commercial use."""
+    warnings: tuple[str, ...] = ()
+    """To be told before anything begins."""
     identity: Identity = "version"
     limit: int | None = None
     wave_size: int = LOCAL_WAVE
@@ -113,11 +121,33 @@ class AuditConfig:
                     "family": d.family,
                     "origin": d.origin,
                     "licence": d.licence,
-                    "weights": [{"file": f.file_name, "url": f.url, "revision": f.revision} for f in d.weights],
+                    "weights_sha256": d.weights_sha256,
+                    "weights": self._files_of(d),
                 }
                 for d in self.detectors
             ],
+            "licences_accepted": dict(self.licences_accepted),
         }
+
+    def _files_of(self, spec: DetectorSpec) -> list[dict[str, Any]]:
+        """What was loaded; where it was published only for the very file that was published there."""
+        record = {file.role: file for file in spec.weights}
+        found: list[dict[str, Any]] = []
+        for role, held in sorted(self.weights.get(spec.name, NO_WEIGHTS).files.items()):
+            file = record.get(role)
+            as_recorded = file is not None and file.sha256 in ("", held.sha256)
+            found.append(
+                {
+                    "role": role,
+                    "file": file.file_name if file is not None else role,
+                    "sha256": held.sha256,
+                    "size_bytes": held.size_bytes,
+                    "url": redact(file.url) if file is not None and as_recorded else None,
+                    "revision": file.revision if file is not None and as_recorded else None,
+                    "sha256_on_record": (file.sha256 or None) if file is not None else None,
+                }
+            )
+        return found
 
 
 def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +155,10 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     add("sources", nargs="+", metavar="SOURCE", help="file, folder, glob, fsspec URI, tar or zip shard, or a listing")
     add("--output", required=True, metavar="OUT", help="folder or fsspec URI for the tables")
     add("--detectors", metavar="NAMES", help="comma-separated (default: every one that is ready)")
+    add("--weights", action="append", default=[], metavar="NAME=PATH", help="a detector's file (or NAME.ROLE=PATH)")
+    add("--weights-cache", metavar="DIR", help="folder or URL of pulled weights (default: DEEPHOTLINK_WEIGHTS)")
+    add("--allow-unpinned", action="append", default=[], metavar="NAME", help="run other weights than those on record")
+    add("--accept-licence", action="append", default=[], metavar="NAME", help="accept that commercial use is forbidden")
     add("--calibration", metavar="FILE", help="calibration file (default: the conservative one)")
     add("--clips", type=positive, metavar="N", help="at most N clips a file")
     add("--frames", type=positive, metavar="N", help="frames a clip (default: what the detectors ask for)")
@@ -177,21 +211,22 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
     """
     check_beam_args(beam_args)
     try:
-        names = [n.strip() for n in args.detectors.split(",") if n.strip()] if args.detectors is not None else None
-        if names == []:
-            raise UsageError("expected detector names after --detectors, got none; see `deephotlink detectors`")
-        detectors = specs(names)
+        names = split_names(args.detectors) if args.detectors is not None else None
         calibration = load_calibration(args.calibration)
         if args.device != "auto" and not runner_named(beam_args):
             best_device(args.device)
-    except (UnknownDetector, CalibrationError, ValueError) as error:
+    except (CalibrationError, ValueError) as error:
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot read the calibration file {args.calibration!r}: {error.strerror}") from error
+    chosen = choose(names, args.weights, args.weights_cache, args.accept_licence, args.allow_unpinned)
     return AuditConfig(
         sources=tuple(args.sources),
         output=args.output,
-        detectors=detectors,
+        detectors=chosen.specs,
+        weights=chosen.weights,
+        licences_accepted=chosen.licences_accepted,
+        warnings=chosen.warnings,
         reading=Reading(
             sampling=Sampling(args.every, args.clips, args.frames, args.short_side),
             sandbox=args.sandbox,

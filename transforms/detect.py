@@ -18,7 +18,7 @@ from apache_beam import coders
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from ..models.base import SOUND_RATE, AudioItem, ClipItem, Detector, DetectorSpec, Item, Judgement, MediaItem, TrackItem
-from ..models.batches import FAILED, failed
+from ..models.batches import FAILED, failed, out_of_memory
 from ..models.devices import best_device
 from .coders import BigRecordCoder
 from .failures import printable
@@ -92,7 +92,7 @@ def judge(detector: Detector, items: Sequence[Item]) -> list[Judgement]:
     except Exception as error:  # whatever a detector raises on sound input is its own fault, and is counted
         if len(items) == 1:
             return [failed(error)]
-        size = len(items) // 2 if isinstance(error, torch.OutOfMemoryError) else 1
+        size = len(items) // 2 if out_of_memory(error) else 1
     if size > 1 and torch.cuda.is_available():
         torch.cuda.empty_cache()
     return [answer for at in range(0, len(items), size) for answer in judge(detector, items[at : at + size])]
@@ -119,6 +119,22 @@ _loaded: dict[tuple[int, str, str], Detector] = {}
 _loading = threading.Lock()
 
 
+def preload(spec: DetectorSpec, build: Callable[[], Detector], device: str) -> Detector:
+    """The detector, loaded: once a process, whoever asks first.
+
+    Raises:
+        WeightsError: its files are not what it expects.
+    """
+    device = best_device(device)  # the worker's own, which may not be that of the launching machine
+    key = (os.getpid(), f"{spec.name} {spec.version} {spec.weights_sha256}", device)
+    with _loading:
+        if key not in _loaded:
+            detector = build()
+            detector.load(device)
+            _loaded[key] = detector
+        return _loaded[key]
+
+
 class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
     """Answers questions with one detector, loaded once a process and kept from wave to wave."""
 
@@ -127,14 +143,7 @@ class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
         self.spec, self.build, self.device = spec, build, device
 
     def load_model(self) -> Detector:
-        device = best_device(self.device)  # the worker's own, which may not be that of the launching machine
-        key = (os.getpid(), f"{self.spec.name} {self.spec.version} {self.spec.weights_sha256}", device)
-        with _loading:
-            if key not in _loaded:
-                detector = self.build()
-                detector.load(device)
-                _loaded[key] = detector
-            return _loaded[key]
+        return preload(self.spec, self.build, self.device)
 
     def run_inference(
         self, batch: Sequence[Question], model: Detector, inference_args: Mapping[str, Any] | None = None

@@ -28,7 +28,7 @@ from .uris import redact
 T = TypeVar("T")
 Names = list[str]
 
-FOLDERS = ("_runs", "_resume", *TABLES)
+FOLDERS = ("_runs", "_resume", "_weights", *TABLES)
 """All that is ours in an output, but for its page: whatever else lies there is the user's."""
 PAGE = "summary.html"
 """What was found, for people; rewritten by each run."""

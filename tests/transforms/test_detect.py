@@ -5,12 +5,15 @@ import pickle
 import apache_beam as beam
 import numpy as np
 import pytest
+import torch
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
-from deephotlink.models.base import Judgement
-from deephotlink.transforms.detect import Detect, DetectorHandler, evidence, judge, questions
+from deephotlink.models.base import ClipItem, Judgement
+from deephotlink.transforms.detect import Detect, DetectorHandler, evidence, judge, preload, questions
 from tests.builders import FakeDetector, is_marked, make_audio_window, make_clip, make_item, make_probe
+from tests.models.test_batches import TOLERANCE, Small, marked
+from tests.models.test_batches import items as arrays
 
 
 def test_each_unit_gets_its_own_items():
@@ -79,3 +82,99 @@ def test_evidence_carries_where_and_what():
     row = evidence(question, Judgement(abstained="low_resolution"), spec)
     assert (row.logit, row.abstained, row.start_seconds, row.track_id) == (None, "low_resolution", 5.0, 0)
     assert row.box is not None and np.isfinite(row.box.x1)
+
+
+def test_two_detectors_share_a_device_and_only_the_one_without_room_halves_its_batch():
+    large, small, whole = Small(name="large", fits=4), Small(name="small"), arrays(11)
+    for detector in (large, small):
+        detector.load("cpu")
+    expected = judge(small, whole)
+    for _ in range(2):  # in turns, as their branches take them
+        answers = judge(large, whole)
+        np.testing.assert_allclose([a.logit for a in answers], [a.logit for a in expected], rtol=0, atol=TOLERANCE)
+        assert judge(small, whole) == expected
+    assert (large.batch_items, small.batch_items) == (2, 8)
+
+
+def test_what_does_not_fit_by_itself_abstains_alone():
+    detector, whole = Small(fits=16), arrays(8)
+    detector.load("cpu")
+    expected = judge(detector, whole)
+
+    def too_large():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    answers = judge(detector, [*whole[:3], too_large, *whole[4:]])
+    assert answers[3].abstained == "detector_error"
+    assert "OutOfMemoryError" in (answers[3].detail or "")
+    others = [a.logit for i, a in enumerate(answers) if i != 3]
+    np.testing.assert_allclose(others, [a.logit for i, a in enumerate(expected) if i != 3], rtol=0, atol=TOLERANCE)
+    assert detector.batch_items == 8  # the next batch is of full size again
+    assert judge(detector, whole) == expected
+
+
+def test_an_out_of_memory_that_is_told_in_words_halves_too():
+    detector, sizes = FakeDetector(), []
+    answer = detector.score
+
+    def score(items):
+        sizes.append(len(items))
+        if len(items) > 2:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+        return answer(items)
+
+    detector.score = score
+    assert len(judge(detector, [make_item("clip", seed=i) for i in range(4)])) == 4
+    assert sizes == [4, 2, 2]
+
+
+class OfFrames(Small):
+    """`Small` on the first two frames of a clip."""
+
+    def prepare(self, item: ClipItem):
+        if is_marked(item):
+            return super().prepare(marked(77))
+        images = torch.from_numpy(item.frames[:2, :16, :16]).permute(0, 3, 1, 2)
+        return images.float() / 128 - 1
+
+
+def test_through_beam_a_failing_clip_abstains_alone_and_is_counted_and_printed_safely():
+    spec = OfFrames(name="of_frames").spec
+    clips = [make_clip(clip_index=i, seed=i, marked=i == 4) for i in range(8)]
+    clean = OfFrames()
+    clean.load("cpu")
+    expected = clean.score([ClipItem(c.frames, c.pts_seconds, None, 0.0) for c in clips])
+
+    def check(rows):
+        rows = sorted(rows, key=lambda row: row.clip_index)
+        assert [r.logit for i, r in enumerate(rows) if i != 4] == [e.logit for i, e in enumerate(expected) if i != 4]
+        assert rows[4].abstained == "detector_error"
+        assert rows[4].detail == "ValueError: a marked row\\x1b[2J"
+
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    found = pipeline | beam.Create([clips], reshuffle=False) | beam.FlatMap(lambda c: c)
+    assert_that(found | Detect(spec, lambda: OfFrames(name="of_frames")), check)
+    counted = {counter.key.metric.name: counter.committed for counter in pipeline.run().metrics().query()["counters"]}
+    assert (counted["items_scored"], counted["items_abstained"], counted["detector_errors"]) == (7, 1, 1)
+
+
+def test_a_detector_is_loaded_once_a_process_and_device_whoever_asks_first():
+    seen = FakeDetector(name="asked_for_twice")
+    first = preload(seen.spec, lambda: seen, "cpu")
+    assert DetectorHandler(seen.spec, FakeDetector, "cpu").load_model() is first is seen
+    changed = FakeDetector(name="asked_for_twice", version="2")
+    assert preload(changed.spec, lambda: changed, "cpu") is changed
+
+
+def test_a_detector_that_cannot_be_loaded_is_asked_again_the_next_time():
+    spec, made = FakeDetector(name="broken_at_first").spec, []
+
+    def build():
+        made.append(FakeDetector(name="broken_at_first"))
+        if len(made) == 1:
+            raise OSError("not yet")
+        return made[-1]
+
+    with pytest.raises(OSError, match="not yet"):
+        preload(spec, build, "cpu")
+    assert preload(spec, build, "cpu") is made[1]

@@ -6,10 +6,12 @@ import apache_beam as beam
 import matplotlib.cbook
 import numpy as np
 import pytest
+import torch
 from apache_beam.testing.util import assert_that
 from matplotlib.image import imread
 
 from deephotlink.models.faces import FaceDetector
+from deephotlink.models.preprocess import resize, to_images
 from deephotlink.models.tracking import Faces
 from deephotlink.transforms.faces import TrackFaces, shared_detector, track_faces
 from deephotlink.transforms.records import ClipFaces
@@ -126,6 +128,37 @@ def test_nothing_but_noise_or_nothing_at_all(detector):
     empty, faces = track_faces(make_clip(frames=np.zeros((0, 90, 160, 3), np.uint8), sound=False), detector)
     assert empty.tracks == ()
     assert faces.frames_sampled == 0
+
+
+def test_larger_frames_are_searched_at_a_short_side_of_360_and_answered_in_their_own_pixels(portrait, monkeypatch):
+    """Where a detector wants larger frames (ClipGeometry.short_side), the search costs what it did."""
+    detector, searched = FaceDetector(), []
+    search = detector._search
+    monkeypatch.setattr(
+        detector, "_search", lambda frames: (searched.append(tuple(frames.shape[2:])), search(frames))[1]
+    )
+    frames = scene(4, lambda frame, t: put(frame, portrait, 60 + 10 * t))
+    tracks = {}
+    for height in (360, 440, 720):
+        large = resize(to_images(frames, "cpu"), height, height * 16 // 9).byte().permute(0, 2, 3, 1).contiguous()
+        (tracks[height],) = track_faces(make_clip(frames=large.numpy()), detector)[0].tracks
+    assert set(searched) <= {(360, 640), (360, 639), (360, 638)}
+    known = tracks.pop(360)
+    width = known.boxes[:, 2] - known.boxes[:, 0]
+    for height, track in tracks.items():
+        assert track.frame_positions.tolist() == [0, 1, 2, 3]
+        assert (np.abs(track.boxes * 360 / height - known.boxes).max(axis=1) < 0.1 * width).all()
+        assert (np.abs(track.landmarks * 360 / height - known.landmarks).max(axis=(1, 2)) < 0.06 * width).all()
+
+
+def test_frames_up_to_360_are_searched_as_they_are(portrait, monkeypatch):
+    detector, searched = FaceDetector(), []
+    search = detector._search
+    monkeypatch.setattr(detector, "_search", lambda frames: (searched.append(frames.clone()), search(frames))[1])
+    frames = scene(2, lambda frame, t: put(frame, portrait, 100))
+    frames = np.pad(frames, ((0, 0), (0, 360 - HEIGHT), (0, 0), (0, 0)))
+    track_faces(make_clip(frames=frames), detector)
+    assert torch.equal(torch.cat(searched), to_images(frames, "cpu"))
 
 
 class Claims(FaceDetector):

@@ -1,0 +1,253 @@
+"""`hf:DIR` and `hf:OWNER/REPO`: image, video and audio classifiers as `save_pretrained` of transformers writes them.
+
+A folder holds config.json, the weights as safetensors, preprocessor_config.json, and perhaps deephotlink.json
+(hf_sidecar.py) where the labels do not say which of them means manipulated. Nothing is downloaded, unpickled or run:
+`deephotlink weights pull hf:OWNER/REPO` fetches, and code or pickles in a folder are never opened.
+
+What works is every image, video and audio classifier of transformers whose preprocessing is in models/preprocess.py
+or is that of wav2vec2; hf_network.py lists the exceptions. Images: the mean logit of a few frames spread over the clip
+(or over a face's track); video: frames at 7.5 Hz; audio: windows of 4 s one after another.
+
+Licence: that of the model's card, or "not stated". Blind spots: whatever its author did not train it on.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..base import SOUND_RATE, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Family, Need, Unit
+from ..preprocess import ImagePreprocessing, from_processor
+from ..weights import Weights, WeightsError, WeightsFile
+from .hf_audio import AudioDetector, read_extractor
+from .hf_images import HfDetector, ImageDetector, VideoDetector
+from .hf_network import INDEX, ONE_FILE, Architecture, build, read_architecture, shards_of
+from .hf_sidecar import MOST_BYTES, NAME, Sidecar, licence_of, read_object, read_sidecar
+from .labels import Classes, label_names, tell_classes
+
+CONFIG, CARD = "config.json", "README.md"
+PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+"""Where the preprocessing stands, the first that is there; the last holds it one level down."""
+REPOSITORY = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+MOST_FRAMES = 128
+BATCH = {"image": 8, "video": 2, "audio": 8}
+FAMILY: dict[str, Family] = {"clip": "synthetic", "face_track": "facial", "audio_window": "audio"}
+
+
+def files_of(reference: str, cache: Path) -> dict[str, Path]:
+    """The files of a model by role, which is the file's name; `reference` is what stands after `hf:`.
+
+    Raises:
+        WeightsError: there is no such folder, or it lacks what is needed: says what to do.
+    """
+    folder = folder_of(reference, cache)
+    if not (folder / CONFIG).is_file():
+        raise WeightsError(f"expected {CONFIG} in {folder}: it is not there; is that what save_pretrained wrote?")
+    names = [CONFIG, *_weights_in(folder)]
+    processor = next((name for name in PROCESSORS if (folder / name).is_file()), None)
+    if processor is None:
+        raise WeightsError(
+            f"expected {PROCESSORS[0]} in {folder}: it is not there; save the model's processor beside it "
+            "(AutoImageProcessor or AutoFeatureExtractor .save_pretrained)"
+        )
+    names += [processor, *(name for name in (NAME, CARD) if (folder / name).is_file())]
+    return {name: folder / name for name in names}
+
+
+def folder_of(reference: str, cache: Path) -> Path:
+    """Where the model lies.
+
+    Raises:
+        WeightsError: nowhere on this machine.
+    """
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return folder
+    named = REPOSITORY.fullmatch(reference)
+    if named is None:
+        raise WeightsError(f"expected a folder or OWNER/REPO after hf: and there is no folder {reference}")
+    pulled = cache / "hf" / named["repo"]
+    if not pulled.is_dir():
+        raise WeightsError(
+            f"expected the model in {folder} or {pulled}: neither is there; run "
+            f"`deephotlink weights pull hf:{reference}`"
+        )
+    return pulled
+
+
+def describe(name: str, weights: Weights) -> DetectorSpec:
+    """The record of the model, read out of its files; the network is built once and shown a blank row to be sure.
+
+    Raises:
+        WeightsError: it cannot work here, or what it answers cannot be told: says what to do.
+    """
+    model = _Model.read(weights)
+    spec = model.spec(name, weights)
+    detector = model.detector(spec, weights)
+    detector.device = torch.device("cpu")
+    detector.network = build(model.architecture, weights)
+    try:
+        with torch.inference_mode():
+            detector.forward(detector.blank_row())
+    except Exception as error:  # whatever a strange config makes of a forward pass
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise WeightsError(
+            f"{model.architecture.name} does not take what its preprocessing makes ({spec.input}): {said}"
+        ) from error
+    return spec
+
+
+def make(spec: DetectorSpec, weights: Weights) -> Detector:
+    """The detector, not loaded yet."""
+    return _Model.read(weights).detector(spec, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What the small files of a model say."""
+
+    architecture: Architecture
+    classes: Classes
+    sidecar: Sidecar
+    processor: dict[str, Any]
+    unit: Unit
+    preprocessing: ImagePreprocessing | None
+    """None for sound."""
+
+    @classmethod
+    def read(cls, weights: Weights) -> _Model:
+        architecture = read_architecture(weights.read(CONFIG))
+        sidecar = read_sidecar(weights.read(NAME)) if NAME in weights.files else Sidecar()
+        names = label_names(architecture.config.id2label)
+        classes = tell_classes(names, sidecar.fake, sidecar.real, sidecar.positive)
+        processor = _processor(weights)
+        sound = architecture.task == "audio"
+        unit: Any = sidecar.unit or ("audio_window" if sound else "clip")
+        if (unit == "audio_window") != sound:
+            raise WeightsError(f'{architecture.name} judges {architecture.task}: "unit" in {NAME} cannot be {unit!r}')
+        if sound:
+            read_extractor(processor)
+            return cls(architecture, classes, sidecar, processor, unit, None)
+        try:
+            preprocessing = from_processor(processor)
+        except WeightsError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise WeightsError(f"the preprocessing of the model cannot be done here: {error}") from error
+        return cls(architecture, classes, sidecar, processor, unit, preprocessing)
+
+    def spec(self, name: str, weights: Weights) -> DetectorSpec:
+        task, sidecar = self.architecture.task, self.sidecar
+        card = weights.read(CARD)[:MOST_BYTES] if CARD in weights.files else None
+        licence, commercial_use = licence_of(sidecar, card)
+        needs: dict[str, frozenset[Need]] = {
+            "clip": frozenset({"frames"}),
+            "face_track": frozenset({"frames", "faces"}),
+            "audio_window": frozenset({"sound"}),
+        }
+        family: Any = sidecar.family or FAMILY[self.unit]
+        return DetectorSpec(
+            name=name,
+            family=family,
+            unit=self.unit,
+            needs=needs[self.unit],
+            summary=sidecar.summary or f"your own {self.architecture.name} of transformers",
+            blind_to=sidecar.blind_to or "not stated; whatever its training data lacked",
+            method="not stated",
+            architecture=self.architecture.name,
+            input=self._input(),
+            output=str(self.classes),
+            licence=licence,
+            commercial_use=commercial_use,
+            origin="yours",
+            weights=tuple(
+                WeightsFile(role, "", role, sha256=file.sha256, size_bytes=Path(file.path).stat().st_size)
+                for role, file in sorted(weights.files.items())
+            ),
+            weights_sha256=weights.sha256,
+            clip=None if task == "audio" else self._clip(),
+            audio=self._audio() if task == "audio" else None,
+            batch_size=BATCH[task],
+            device_tolerance=1e-2,
+        )
+
+    def detector(self, spec: DetectorSpec, weights: Weights) -> HfDetector:
+        if self.preprocessing is None:
+            normalised = read_extractor(self.processor)
+            return AudioDetector(spec, weights, self.architecture, self.classes, self.sidecar, normalised)
+        kind = VideoDetector if self.architecture.task == "video" else ImageDetector
+        return kind(spec, weights, self.architecture, self.classes, self.sidecar, self.preprocessing)
+
+    def _input(self) -> str:
+        if self.preprocessing is None:
+            how = "zero mean and unit variance" if read_extractor(self.processor) else "as it is"
+            return f"{self.sidecar.window_seconds:g} s of sound at 16 kHz, {how}; shorter sound at its own length"
+        p = self.preprocessing
+        steps = f"resize {p.size}, {p.resample}, crop {p.crop}, mean {_short(p.mean)}, std {_short(p.std)}"
+        if self.architecture.task == "video":
+            return f"{self._frames()} frames at {self.sidecar.frame_rate:g} Hz; {steps}"
+        return f"{self.sidecar.rows} frames of a {self.unit.replace('_', ' ')}, each by itself; {steps}"
+
+    def _clip(self) -> ClipGeometry:
+        assert self.preprocessing is not None  # pictures
+        size = self.preprocessing.size
+        wanted = size if isinstance(size, int) else min(size) if size else 0
+        short_side = max(ClipGeometry().short_side, min(wanted, 1080))
+        if self.architecture.task == "video":
+            rate = self.sidecar.frame_rate
+            return ClipGeometry(self._frames(), rate, least_frame_rate=rate / 2, short_side=short_side)
+        return ClipGeometry(short_side=short_side)
+
+    def _frames(self) -> int:
+        config = self.architecture.config
+        frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+        if type(frames) is not int or not 1 <= frames <= MOST_FRAMES:
+            raise WeightsError(f"expected num_frames of 1 to {MOST_FRAMES} in {CONFIG}: got {str(frames)[:20]}")
+        return frames
+
+    def _audio(self) -> AudioGeometry:
+        samples = round(self.sidecar.window_seconds * SOUND_RATE)
+        return AudioGeometry(window_samples=samples, hop_samples=samples)
+
+
+def _processor(weights: Weights) -> dict[str, Any]:
+    """The preprocessing's config; out of `processor_config.json` its one part for pictures or sound."""
+    name = next((name for name in PROCESSORS if name in weights.files), None)
+    if name is None:
+        raise WeightsError(f"expected one of {', '.join(PROCESSORS)} among the model's files")
+    found = read_object(weights.read(name), name)
+    for part in ("image_processor", "video_processor", "feature_extractor"):
+        if isinstance(found.get(part), dict):
+            inner: dict[str, Any] = found[part]
+            return inner
+    return found
+
+
+def _weights_in(folder: Path) -> list[str]:
+    if (folder / ONE_FILE).is_file():
+        return [ONE_FILE]
+    if (folder / INDEX).is_file():
+        if (folder / INDEX).stat().st_size > MOST_BYTES:
+            raise WeightsError(f"expected an index of {MOST_BYTES} bytes at most in {folder / INDEX}")
+        shards = shards_of((folder / INDEX).read_bytes())
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            raise WeightsError(f"expected the shards that {INDEX} names in {folder}: {', '.join(missing[:4])} missing")
+        return [INDEX, *shards]
+    pickled = [name for name in PICKLES if (folder / name).exists()]
+    if pickled:
+        raise WeightsError(
+            f"expected {ONE_FILE} in {folder}: there is only {', '.join(pickled)}, which is never opened: such "
+            "a file can run code; if you trust it, load it elsewhere and save it again by model.save_pretrained(DIR), "
+            "or ask its author for safetensors"
+        )
+    raise WeightsError(f"expected {ONE_FILE} (or {INDEX} and its shards) in {folder}: it is not there")
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:.3g}" for value in values)

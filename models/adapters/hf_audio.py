@@ -1,0 +1,79 @@
+"""Audio classifiers of transformers that take the waveform itself: wav2vec2 and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base import SOUND_RATE, AudioItem, DetectorSpec, Judgement
+from ..weights import Weights, WeightsError
+from .hf_images import HfDetector
+from .hf_network import Architecture
+from .hf_sidecar import Sidecar
+from .labels import Classes
+
+EXTRACTOR = "Wav2Vec2FeatureExtractor"
+
+
+class AudioDetector(HfDetector):
+    """One row is a window of sound. A shorter window goes through the network at its own length, as transformers does
+    with a single sound: neither padding nor a mask takes part, so its score is that of the reference."""
+
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        weights: Weights,
+        architecture: Architecture,
+        classes: Classes,
+        sidecar: Sidecar,
+        normalised: bool,
+    ) -> None:
+        super().__init__(spec, weights, architecture, classes, sidecar)
+        self.normalised = normalised
+        self.least_samples = least_samples(architecture.config)
+
+    def blank_row(self) -> Tensor:
+        assert self.spec.audio is not None  # `hf.describe` fills it
+        return torch.zeros((1, self.spec.audio.window_samples), device=self.device)
+
+    def prepare(self, item: AudioItem) -> Tensor | Judgement:
+        if len(item.samples) < self.least_samples:
+            return Judgement(abstained="too_short")
+        samples = torch.from_numpy(item.samples).to(self.device, torch.float32)
+        return (normalise(samples) if self.normalised else samples)[None]
+
+
+def normalise(samples: Tensor) -> Tensor:
+    """(S,) → (S,) of zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
+    return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
+
+
+def read_extractor(config: Mapping[str, Any]) -> bool:
+    """Whether the feature extractor normalises.
+
+    Raises:
+        WeightsError: it does something else, or at another sample rate.
+    """
+    kind = config.get("feature_extractor_type", EXTRACTOR)
+    if kind != EXTRACTOR or config.get("feature_size", 1) != 1:
+        raise WeightsError(
+            f"expected a {EXTRACTOR} (the waveform itself) beside an audio model: got {str(kind)[:60]!r}"
+        )
+    rate, normalises = config.get("sampling_rate"), config.get("do_normalize", True)
+    if rate != SOUND_RATE:
+        raise WeightsError(f"expected a model of sound at {SOUND_RATE} Hz: its sampling_rate is {str(rate)[:20]}")
+    if not isinstance(normalises, bool):
+        raise WeightsError(f'expected true or false for "do_normalize": got {str(normalises)[:60]!r}')
+    return normalises
+
+
+def least_samples(config: Any) -> int:
+    """The fewest samples from which the convolutions make one frame."""
+    samples = 1
+    layers = zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=False)
+    for kernel, stride in reversed(list(layers)):
+        samples = (samples - 1) * stride + kernel
+    return samples

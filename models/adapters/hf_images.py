@@ -1,0 +1,152 @@
+"""Image and video classifiers of transformers over clips or faces: which frames they see, and how as tensors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..base import ClipItem, DetectorSpec, Judgement, TrackItem
+from ..batches import BatchedDetector, spread
+from ..preprocess import ImagePreprocessing, crop_box, to_images
+from ..weights import Weights
+from .hf_network import Architecture, build
+from .hf_sidecar import Sidecar
+from .items import LEAST_FACE_PIXELS
+from .labels import Classes
+
+
+class HfDetector(BatchedDetector):
+    """A classifier of transformers: rows go in under its main input's name, and its logits become one."""
+
+    def __init__(
+        self, spec: DetectorSpec, weights: Weights, architecture: Architecture, classes: Classes, sidecar: Sidecar
+    ) -> None:
+        super().__init__(spec, weights)
+        self.architecture, self.classes, self.sidecar = architecture, classes, sidecar
+
+    def build_network(self) -> nn.Module:
+        return build(self.architecture, self.weights)
+
+    @abstractmethod
+    def blank_row(self) -> Tensor:
+        """(1, ...): a row of the shape that an item gives, or may give."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        answers = self.network(**{str(self.network.main_input_name): batch}).logits
+        if answers.shape != (len(batch), len(self.classes.names)):
+            raise RuntimeError(
+                f"expected {len(self.classes.names)} logits a row, one for each label: got {tuple(answers.shape)}"
+            )
+        return self.classes.logit(answers.float())
+
+    def _fitting(self, rows: Tensor | Judgement, shape: tuple[int, ...]) -> Tensor | Judgement:
+        return rows  # of any shape, see `_logits`
+
+    def _logits(self, places: dict[int, Tensor]) -> dict[int, Tensor | Judgement]:
+        # Short windows and networks that take any shape: rows of one shape share a pass, the others have their own.
+        by_shape: dict[torch.Size, dict[int, Tensor]] = {}
+        for at, rows in places.items():
+            by_shape.setdefault(rows.shape[1:], {})[at] = rows
+        answers: dict[int, Tensor | Judgement] = {}
+        for alike in by_shape.values():
+            answers.update(super()._logits(alike))
+        return answers
+
+
+class PictureDetector(HfDetector):
+    """What image and video classifiers share: preprocessing, and faces cut out of their frames."""
+
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        weights: Weights,
+        architecture: Architecture,
+        classes: Classes,
+        sidecar: Sidecar,
+        preprocessing: ImagePreprocessing,
+    ) -> None:
+        super().__init__(spec, weights, architecture, classes, sidecar)
+        self.preprocessing = preprocessing
+
+    def blank_pictures(self, count: int) -> Tensor:
+        size = self.preprocessing.size
+        height, width = size if isinstance(size, tuple) else (size or 224, size or 224)
+        return self.preprocessing(torch.zeros((count, 3, height, width), dtype=torch.uint8, device=self.device))
+
+    def pictures(self, item: ClipItem | TrackItem, chosen: np.ndarray) -> Tensor:
+        """(k, 3, h, w): the frames at these places of a clip, or the face on these frames of its track."""
+        if isinstance(item, ClipItem):
+            return self.preprocessing(to_images(item.frames[chosen], self.device))
+        frames, wider = to_images(item.clip.frames[item.frame_positions[chosen]], self.device), self.sidecar.face_scale
+        crops = [
+            self.preprocessing(crop_box(frame, box, wider, wider)[None])
+            for frame, box in zip(frames, item.boxes[chosen], strict=True)
+        ]
+        return torch.cat(crops)
+
+
+class ImageDetector(PictureDetector):
+    """A few pictures of a clip or a face, each judged by itself; the answer is their mean logit."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.rows = self.sidecar.rows
+
+    def blank_row(self) -> Tensor:
+        return self.blank_pictures(1)
+
+    def prepare(self, item: ClipItem | TrackItem) -> Tensor | Judgement:
+        seen = seen_frames(item)
+        if isinstance(seen, Judgement):
+            return seen
+        return self.pictures(item, seen[spread(len(seen), self.rows)])
+
+
+class VideoDetector(PictureDetector):
+    """One row is a film of `frames` pictures, (T, 3, h, w)."""
+
+    @property
+    def frames(self) -> int:
+        assert self.spec.clip is not None  # `hf.describe` fills it
+        return self.spec.clip.frames
+
+    def blank_row(self) -> Tensor:
+        return self.blank_pictures(self.frames)[None]
+
+    def prepare(self, item: ClipItem | TrackItem) -> Tensor | Judgement:
+        seen = seen_frames(item)
+        if isinstance(seen, Judgement):
+            return seen
+        times = item.pts_seconds if isinstance(item, ClipItem) else item.clip.pts_seconds[item.frame_positions]
+        chosen = evenly_in_time(times[seen], self.frames, self.sidecar.frame_rate)
+        if 2 * len(set(chosen.tolist())) < self.frames:
+            return Judgement(abstained="too_short", detail=f"{len(set(chosen.tolist()))} frames of {self.frames}")
+        return self.pictures(item, seen[chosen])[None]
+
+
+def seen_frames(item: ClipItem | TrackItem) -> np.ndarray | Judgement:
+    """int64 [k], places in a clip or a track that have something to judge."""
+    if isinstance(item, ClipItem):
+        return np.arange(len(item.frames)) if len(item.frames) else Judgement(abstained="too_short")
+    sides = np.minimum(item.boxes[:, 2] - item.boxes[:, 0], item.boxes[:, 3] - item.boxes[:, 1])
+    large = np.flatnonzero(sides >= LEAST_FACE_PIXELS)
+    if not len(large):
+        return Judgement(abstained="low_resolution" if len(sides) else "no_face")
+    return large
+
+
+def evenly_in_time(times: np.ndarray, count: int, rate: float) -> np.ndarray:
+    """int64 [count]: places of the frames nearest to `count` instants at `rate` Hz from the first frame on.
+
+    A clip that serves another detector too may be longer or denser than asked for, and then the rest is left out; in a
+    shorter one the instants move together, and frames may come twice.
+    """
+    if not np.isfinite(times).all():
+        return np.asarray([(2 * i + 1) * len(times) // (2 * count) for i in range(count)])
+    span = min((count - 1) / rate, float(times[-1] - times[0]))
+    instants = times[0] + np.linspace(0.0, span, count)
+    return np.abs(times[None, :] - instants[:, None]).argmin(axis=1)

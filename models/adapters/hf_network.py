@@ -1,0 +1,274 @@
+"""A network of transformers out of verified bytes: the config as JSON, the tensors as safetensors, nothing else.
+
+The class is looked up by name among transformers' own; code beside a model (`auto_map`) is never looked at. What the
+config asks for is built on the `meta` device first, under a limit that the file's own tensors set, so that a config
+cannot ask for more than its checkpoint holds. `from_pretrained(None, state_dict=…)` then does what it does for a
+folder: renamed keys of older releases, parametrised weight norms, tied weights.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints import read_safetensors
+from ..weights import Weights, WeightsError
+from .hf_sidecar import read_object
+
+Task = Literal["image", "video", "audio"]
+ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+MEANT = {
+    "timm_wrapper": "it needs timm, which deephotlink does not use: convert the network to ONNX and use onnx:FILE",
+    "dinat": "it needs natten, which deephotlink does not use",
+    "imagegpt": "it reads colour clusters, not pictures",
+    "perceiver": "its inputs are not named as other models name them",
+    "shieldgemma2": "it answers about the content of a picture by a prompt",
+    "siglip2": "it reads patches that its own processor cuts",
+    "wav2vec2-bert": "it reads spectrograms that its own feature extractor makes",
+    "whisper": "it reads spectrograms of 30 s that its own feature extractor makes",
+    "audio-spectrogram-transformer": "it reads spectrograms that its own feature extractor makes",
+}
+"""Classifiers of transformers that do not work here, and why."""
+REFUSED = ("quantization_config", "fusion_config", "kernel_config", "transformers_weights", "use_pretrained_backbone")
+"""Keys of a config that make transformers fetch or import something else."""
+DROPPED = ("auto_map", "attn_implementation", "experts_implementation", "name_or_path", "dtype", "torch_dtype")
+"""Keys that change where code comes from or at what precision, never what is computed."""
+MOST_LISTED = 50_000
+"""Labels or layers: configs make lists and objects as long."""
+LEAST_LIMIT = 1 << 20
+MOST_TABLE = 1 << 25
+"""Positions times width: some networks fill tables of that size in plain Python before they have any weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A classifier of transformers, by its config."""
+
+    name: str
+    """Of the class, `ViTForImageClassification`."""
+    task: Task
+    config: Any
+    """`PreTrainedConfig`."""
+
+
+def read_architecture(data: bytes) -> Architecture:
+    """What a `config.json` asks for, without building it.
+
+    Raises:
+        WeightsError: no classifier of transformers, or one that does not work here.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    said = read_object(data, "config.json")
+    model_type, architectures = str(said.get("model_type")), said.get("architectures")
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise WeightsError(
+            f'expected "architectures" as a list of names in config.json: got {repr(architectures)[:200]}'
+        )
+    works = _classifiers()
+    known = [name for name in architectures if (model_type, name) in works]
+    if not known:
+        listed = ", ".join(sorted({name for type_, name in works if type_ not in MEANT}))
+        own = " (code beside a model is never run)" if "auto_map" in said else ""
+        raise WeightsError(
+            f"expected a classifier of transformers in config.json: got architectures {repr(architectures)[:200]} of "
+            f"model_type {model_type[:60]!r}{own}; these work: {listed}"
+        )
+    if model_type in MEANT:
+        raise WeightsError(f"{known[0]} does not work here: {MEANT[model_type]}")
+    config_class = CONFIG_MAPPING[model_type]
+    try:
+        config = config_class.from_dict(_cleaned(said))
+    except WeightsError:
+        raise
+    except Exception as error:  # a hostile config chooses what its reader raises
+        raise WeightsError(f"expected a {config_class.__name__} in config.json: {_said(error)}") from error
+    return Architecture(known[0], works[model_type, known[0]], config)
+
+
+def build(architecture: Architecture, weights: Weights) -> nn.Module:
+    """The network with its weights, float32, on the CPU, in evaluation mode.
+
+    Raises:
+        WeightsError: the tensors are not those of the config.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    tensors = read_tensors(weights)
+    config = architecture.config
+    elements = sum(tensor.numel() for tensor in tensors.values())
+    _check_numbers(config.to_dict(), max(LEAST_LIMIT, elements))
+    model_class = getattr(transformers, architecture.name)
+    try:
+        with _bounded(elements, len(tensors)):
+            network, found = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"expected the weights of {architecture.name} in {ONE_FILE}: {_said(error)}") from error
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise WeightsError(
+            f"expected the weights of {architecture.name} in {ONE_FILE}: {len(missing)} are missing, {missing[:4]}; "
+            "the file is of another network or has no trained classifier"
+        )
+    module: nn.Module = network.eval()
+    return module
+
+
+def read_tensors(weights: Weights) -> dict[str, Tensor]:
+    """All tensors, of one file or of its shards.
+
+    Raises:
+        WeightsError: a file is no safetensors, a shard is missing, or a name comes twice.
+    """
+    if ONE_FILE in weights.files:
+        return read_safetensors(weights.read(ONE_FILE), ONE_FILE)
+    tensors: dict[str, Tensor] = {}
+    for shard in shards_of(weights.read(INDEX)):
+        if shard not in weights.files:
+            raise WeightsError(f"expected the shard {shard} that {INDEX} names: it is not there")
+        for name, tensor in read_safetensors(weights.read(shard), shard).items():
+            if tensors.setdefault(name, tensor) is not tensor:
+                raise WeightsError(f"expected each tensor once: {name[:200]} comes again in {shard}")
+    return tensors
+
+
+def shards_of(index: bytes) -> list[str]:
+    """The files that an index of shards names, each once.
+
+    Raises:
+        WeightsError: one is no plain file name: it would reach out of the model's folder.
+    """
+    named = read_object(index, INDEX).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise WeightsError(f'expected "weight_map" as an object of file names in {INDEX}: got {repr(named)[:200]}')
+    shards = sorted(set(named.values()))
+    for shard in shards:
+        if not PLAIN_NAME.fullmatch(shard):
+            raise WeightsError(
+                f"expected names of .safetensors files in the same folder in {INDEX}: got {shard[:200]!r}"
+            )
+    return shards
+
+
+def _classifiers() -> dict[tuple[str, str], Task]:
+    """(model_type, class) of every classifier that this release of transformers has."""
+    from transformers.models.auto import modeling_auto as auto
+
+    tasks: dict[Task, Mapping[str, Any]] = {
+        "image": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        "video": auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES,
+        "audio": auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+    }
+    return {
+        (model_type, name): task
+        for task, names in tasks.items()
+        for model_type, classes in names.items()
+        for name in ((classes,) if isinstance(classes, str) else classes)
+    }
+
+
+def _cleaned(value: Any, depth: int = 0) -> Any:
+    """A config without what may lead elsewhere, at any depth."""
+    if depth > 20:
+        raise WeightsError("expected a config.json nested at most 20 deep")
+    if isinstance(value, list):
+        return [_cleaned(entry, depth + 1) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    for key, number in value.items():
+        if isinstance(number, int) and number > MOST_LISTED and re.search(r"label|layer|depth|stage|block", key):
+            raise WeightsError(f"config.json asks for {key} = {number:.3g}: at most {MOST_LISTED} work here")
+    asked = [key for key in REFUSED if value.get(key)]
+    if asked or value.get("use_timm_backbone") or isinstance(value.get("backbone"), str):
+        raise WeightsError(
+            f"config.json asks for {asked or 'a backbone from elsewhere'}, which would load code or weights from "
+            "elsewhere: save the model without it"
+        )
+    return {k: _cleaned(v, depth + 1) for k, v in value.items() if k not in DROPPED and not k.startswith("_")}
+
+
+def _check_numbers(config: Any, limit: int) -> None:
+    """Raises WeightsError where a whole number in the config is larger than the checkpoint has elements."""
+    flat = [config]
+    while flat:
+        value = flat.pop()
+        if isinstance(value, Mapping):
+            flat += value.values()
+            positions, width = _table_of(value)
+            if positions * width > MOST_TABLE:
+                raise WeightsError(
+                    f"config.json asks for {positions:.3g} positions of {width}: more than any network has"
+                )
+        elif isinstance(value, list | tuple):
+            flat += value
+        elif isinstance(value, int) and abs(value) > limit:
+            raise WeightsError(
+                f"config.json asks for {value:.3g} of something; its weights have {limit} elements at most"
+            )
+
+
+def _table_of(config: Mapping[str, Any]) -> tuple[float, float]:
+    """(positions, width) of the table of positions that a transformer over patches has."""
+
+    def first(key: str) -> float:
+        value = config.get(key)
+        value = max(value, default=1) if isinstance(value, list | tuple) else value
+        return float(value) if isinstance(value, int | float) and value > 0 else 1.0
+
+    side = first("image_size") / first("patch_size")
+    return max(1.0, side) ** 2 * first("num_frames") / first("tubelet_size"), first("hidden_size")
+
+
+@contextmanager
+def _bounded(elements: int, tensors: int) -> Iterator[None]:
+    """Stops a network from growing, while it is built in this thread, well beyond what its file holds."""
+    hooks = torch.nn.modules.module
+    mine, seen = threading.get_ident(), {"parameter": 0, "buffer": 0, "module": 0}
+    most = {"parameter": 2 * elements + LEAST_LIMIT, "buffer": 2 * elements + 64 * LEAST_LIMIT}
+    most["module"] = 100 * tensors + 1000
+
+    def count(what: str, amount: int) -> None:
+        if threading.get_ident() == mine:
+            seen[what] += amount
+            if seen[what] > most[what]:
+                raise WeightsError(
+                    f"config.json asks for a far larger network than its weights: they have {elements} elements in "
+                    f"{tensors} tensors"
+                )
+
+    handles = [
+        hooks.register_module_parameter_registration_hook(
+            lambda m, n, p: count("parameter", p.numel() if p is not None else 0)
+        ),
+        hooks.register_module_buffer_registration_hook(
+            lambda m, n, b: count("buffer", b.numel() if b is not None else 0)
+        ),
+        hooks.register_module_module_registration_hook(lambda m, n, s: count("module", 1)),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

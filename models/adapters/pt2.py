@@ -1,0 +1,376 @@
+"""A `.pt2` of a stranger, made harmless before torch reads it. Takes bytes, yields bytes of another archive.
+
+torch's own reader (looked at in 2.13) runs what it is given in many places: pickles of weights, constants, sample
+inputs and script objects (`weights_only=False`), operators found by `getattr` from `torch` downwards
+(`torch.os.system`), expressions that sympy evaluates as Python, guards that are executed as source, names that become
+source, shared libraries compiled by AOTInductor. So the file itself never reaches that reader: its members are read
+here, every part of the graph is held against what a network needs, and a new archive is written from what passed: the
+graph with metadata, guards and calling conventions left out, raw tensors, and nothing else.
+
+What remains: a graph may still ask for more memory or time than there is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ..weights import WeightsError
+from .aten import NUMBER_OPERATORS, TENSOR_OPERATORS, TRAINING, WRAPPERS
+from .pt2_expressions import is_arithmetic
+
+LARGEST_FILE = 4 << 30
+"""Bytes, all members together too; they lie in memory up to three times while a program is loaded."""
+LARGEST_GRAPH = 128 << 20
+"""Bytes of its JSON."""
+MOST_MEMBERS = 20_000
+MOST_NODES = 100_000
+MADE_BY = "torch.export.save(torch.export.export(model.eval(), (rows,), dynamic_shapes=…), FILE)"
+
+_IDENTIFIER = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,499}")
+_PATH = re.compile(r"(?!__)[A-Za-z0-9_]+(?:\.(?!__)[A-Za-z0-9_]+)*")
+_TEXT = re.compile(r"[\x20-\x7e]{0,1000}")
+_PAYLOAD = {"weights": re.compile(r"weight_\d{1,6}"), "constants": re.compile(r"tensor_\d{1,6}")}
+_DTYPES = dict(
+    enumerate(
+        (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64),
+        start=1,
+    )
+) | {9: torch.complex32, 10: torch.complex64, 11: torch.complex128, 12: torch.bool, 13: torch.bfloat16}
+"""By the numbers in the file (`ScalarType` of torch's schema)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A checked program and what its input and output are."""
+
+    archive: bytes
+    """For `torch.export.load`; holds one program that takes a tensor and returns a tuple of tensors."""
+    input_shape: tuple[int | None, ...]
+    """Batch first; None for a free side."""
+    input_dtype: torch.dtype
+    least_rows: int
+    most_rows: int | None
+    """None: as many as fit."""
+
+
+class _Refused(WeightsError):
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"refused {name}, nothing in it was run: {why}")
+
+
+def check_pt2(data: bytes, name: str) -> Program:
+    """Reads a `.pt2` without torch's reader and writes what is harmless of it anew.
+
+    Raises:
+        WeightsError: it is damaged, or holds what a network has no need of; names it.
+    """
+    try:
+        return _Checked(data, name).program()
+    except WeightsError:
+        raise
+    except Exception as error:  # a hostile file chooses what its reader stumbles over
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise _Refused(name, f"expected a file made by {MADE_BY} ({said[:300]})") from error
+
+
+class _Checked:
+    def __init__(self, data: bytes, name: str) -> None:
+        self.name = name
+        if len(data) > LARGEST_FILE:
+            self.refuse(f"expected at most {LARGEST_FILE} bytes, got {len(data)}")
+        if not zipfile.is_zipfile(io.BytesIO(data)):
+            self.refuse(f"expected a zip archive, made by {MADE_BY}")
+        self.zip = zipfile.ZipFile(io.BytesIO(data))
+        self.members = self._members()
+
+    def refuse(self, why: str) -> Any:
+        raise _Refused(self.name, why)
+
+    def _members(self) -> dict[str, zipfile.ZipInfo]:
+        """By the name below the archive's one root folder."""
+        infos = self.zip.infolist()
+        if not infos or len(infos) > MOST_MEMBERS:
+            self.refuse(f"expected 1 to {MOST_MEMBERS} members, got {len(infos)}")
+        root = infos[0].filename.split("/")[0] + "/"
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            inner = info.filename.removeprefix(root)
+            if not info.filename.startswith(root) or ".." in inner.split("/") or "\\" in inner or inner in members:
+                self.refuse(f"the member {info.filename!r} is outside the one folder {root!r}, or is there twice")
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
+                self.refuse(f"the member {info.filename!r} is compressed or encrypted: torch stores them as they are")
+            members[inner] = info
+        if sum(info.file_size for info in infos) > LARGEST_FILE:
+            self.refuse("its members are larger than the file: they overlap")
+        if "serialized_exported_program.json" in members or "version" in members:
+            self.refuse(
+                "it has the layout of torch 2.7 and older, which is pickles: export it again with torch >= 2.10"
+            )
+        code = next(
+            (inner for inner in members if inner.startswith("data/aotinductor/") or inner.endswith(".so")), None
+        )
+        if code:
+            self.refuse(f"{code!r} is machine code (AOTInductor): save the exported program itself, by {MADE_BY}")
+        models = [inner for inner in members if inner.startswith("models/")]
+        if models != ["models/model.json"]:
+            self.refuse(f"expected one program, models/model.json, got {models[:5]}: made by {MADE_BY}")
+        return members
+
+    def read(self, inner: str, most: int = LARGEST_FILE) -> bytes:
+        if inner not in self.members:
+            self.refuse(f"{inner!r} is missing: expected a file made by {MADE_BY} (torch >= 2.10)")
+        if self.members[inner].file_size > most:
+            self.refuse(f"{inner!r} has {self.members[inner].file_size} bytes, expected at most {most}")
+        return self.zip.read(self.members[inner])
+
+    def json(self, inner: str) -> dict[str, Any]:
+        found = json.loads(self.read(inner, LARGEST_GRAPH).decode("utf-8"))
+        if not isinstance(found, dict):
+            self.refuse(f"expected an object in {inner!r}")
+        return found
+
+    def program(self) -> Program:
+        if self.read("archive_format", 100) != b"pt2":
+            self.refuse(f"expected a pt2 archive, made by {MADE_BY}")
+        found = self.json("models/model.json")
+        module = found["graph_module"]
+        graph = self._graph(module["graph"])
+        signature = self._signature(module["signature"])
+        taken = [spec["user_input"]["arg"] for spec in signature["input_specs"] if "user_input" in spec]
+        if len(taken) != 1 or "as_tensor" not in taken[0]:
+            self.refuse(f"expected a program that takes one tensor, got {len(taken)} inputs: wrap the model so")
+        answers = len(signature["output_specs"])
+        ranges = {
+            self.match(_IDENTIFIER, key, "a symbol"): self._plain(value)
+            for key, value in found.get("range_constraints", {}).items()
+        }
+        clean = {
+            "graph_module": {
+                "graph": graph,
+                "signature": signature,
+                "module_call_graph": [_calling(answers)],
+                "metadata": {},
+                "treespec_namedtuple_fields": {},
+            },
+            "opset_version": {
+                self.match(_IDENTIFIER, k, "an opset"): int(v) for k, v in found["opset_version"].items()
+            },
+            "range_constraints": ranges,
+            "schema_version": {key: int(found["schema_version"][key]) for key in ("major", "minor")},
+            "verifiers": [self.match(_IDENTIFIER, v, "a verifier") for v in found.get("verifiers", [])],
+            "torch_version": self.match(re.compile(r"[\w.+-]{1,60}"), found.get("torch_version", ""), "a version"),
+            "guards_code": [],
+        }
+        from torch.export.pt2_archive import PT2ArchiveWriter  # takes seconds to import
+
+        buffer = io.BytesIO()
+        with PT2ArchiveWriter(buffer) as writer:
+            for kind in ("weights", "constants"):
+                self._payloads(kind, writer)
+            writer.write_string("models/model.json", json.dumps(clean))
+            writer.write_bytes("data/sample_inputs/model.pt", b"")
+        return self._facts(buffer.getvalue(), graph["tensor_values"][taken[0]["as_tensor"]["name"]], ranges)
+
+    def match(self, pattern: re.Pattern[str], value: Any, what: str) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            self.refuse(f"{value!r:.200} is not {what}")
+        return str(value)
+
+    def _graph(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        nodes = found["nodes"]
+        if not isinstance(nodes, list) or len(nodes) > MOST_NODES:
+            self.refuse(f"expected a list of at most {MOST_NODES} nodes")
+        if found.get("custom_obj_values"):
+            self.refuse(f"it holds custom objects ({sorted(found['custom_obj_values'])[0]!r:.80}): tensors only")
+        values = ("tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values")
+        return {
+            "inputs": self._plain(found["inputs"]),
+            "outputs": self._plain(found["outputs"]),
+            "nodes": [self._node(node) for node in nodes],
+            **{
+                key: {self.match(_IDENTIFIER, k, "a name"): self._plain(v) for k, v in found.get(key, {}).items()}
+                for key in values
+            },
+            "is_single_tensor_return": found.get("is_single_tensor_return") is True,
+            "custom_obj_values": {},
+        }
+
+    def _node(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        target = self._target(found["target"])
+        inputs = [
+            {
+                "name": self._name_or_none(i["name"]) or "",
+                "arg": self._plain(i["arg"]),
+                "kind": self._plain(i.get("kind")),
+            }
+            for i in found["inputs"]
+        ]
+        training = TRAINING.get(target.split(".")[3]) if target.startswith("torch.ops.aten.") else None
+        if any(i["name"] == training and i["arg"].get("as_bool") for i in inputs):
+            self.refuse(f"{target} is in training mode: call model.eval() before torch.export.export")
+        return {
+            "target": target,
+            "inputs": inputs,
+            "outputs": self._plain(found["outputs"]),
+            "metadata": {},
+            "is_hop_single_tensor_return": self._plain(found.get("is_hop_single_tensor_return")),
+            "name": self._name_or_none(found.get("name")),
+        }
+
+    def _name_or_none(self, value: Any) -> str | None:
+        return self.match(_IDENTIFIER, value, "a name") if value else None
+
+    def _target(self, target: Any) -> str:
+        if isinstance(target, str):
+            if target in NUMBER_OPERATORS or target in WRAPPERS:
+                return target
+            parts = target.split(".")
+            if len(parts) == 5 and parts[:3] == ["torch", "ops", "aten"] and parts[3] in TENSOR_OPERATORS:
+                overloads = getattr(torch.ops.aten, parts[3], None)
+                if (
+                    overloads is not None
+                    and parts[4] in overloads.overloads()
+                    and parts[4] != "out"
+                    and not parts[4].endswith("_out")
+                ):
+                    return target
+        return str(
+            self.refuse(
+                f"the operator {target!r:.200} is not among those of plain networks (models/adapters/aten.py); "
+                "a model that needs it can be exported to ONNX instead"
+            )
+        )
+
+    def _plain(self, value: Any, depth: int = 0) -> Any:
+        """A copy of a part of the graph; the keys of its objects are those of torch's own schema."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return self.match(_IDENTIFIER, value, "a name")
+        if depth > 12:
+            self.refuse("a part of the graph is nested too deep")
+        if isinstance(value, list):
+            return [self._plain(v, depth + 1) for v in value]
+        return {key: self._field(key, value[key], depth) for key in value}
+
+    def _field(self, key: str, value: Any, depth: int) -> Any:
+        if key in ("as_custom_obj", "as_operator", "as_string_to_argument", "custom_obj", "token", "class_fqn"):
+            return self.refuse(f"{key!r} in the graph: tensors, numbers and short texts only")
+        if key == "expr_str":
+            return self._expression(value)
+        if key == "as_string":
+            return self.match(_TEXT, value, "a short text")
+        if key == "as_strings":
+            return [self.match(_TEXT, v, "a short text") for v in value]
+        if key in ("parameter_name", "buffer_name", "tensor_constant_name"):
+            return self.match(_PATH, value, "a tensor's name")
+        if key in ("device", "as_device"):
+            # Baked in by whoever exported it; the adapter moves the program to where it is to run.
+            return {"type": "cpu", "index": None}
+        if key == "as_graph":
+            return {"name": self.match(_IDENTIFIER, value["name"], "a name"), "graph": self._graph(value["graph"])}
+        return self._plain(value, depth + 1)
+
+    def _expression(self, text: Any) -> str:
+        """sympy evaluates it as Python."""
+        if not is_arithmetic(text):
+            self.refuse(f"the size {text!r:.200} is not an expression of symbols and numbers")
+        return str(text)
+
+    def _signature(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        others = sorted({key for spec in found["output_specs"] for key in spec} - {"user_output"})
+        if others:
+            self.refuse(f"the program changes its own state ({others[0]}): call model.eval() before exporting it")
+        inputs = {"user_input", "parameter", "buffer", "tensor_constant"}
+        others = sorted({key for spec in found["input_specs"] for key in spec} - inputs)
+        if others:
+            self.refuse(f"the program takes a {others[0]}: export a model that takes one tensor")
+        return {key: self._plain(found[key]) for key in ("input_specs", "output_specs")}
+
+    def _payloads(self, kind: str, writer: Any) -> None:
+        """Copies the raw tensors that the kind's list names, each held against its size."""
+        entries = self.json(f"data/{kind}/model_{kind}_config.json").get("config", {})
+        clean: dict[str, Any] = {}
+        written: dict[str, int] = {}
+        for key, entry in entries.items():
+            if entry.get("use_pickle") is not False or not _PAYLOAD[kind].fullmatch(str(entry.get("path_name"))):
+                self.refuse(f"{key!r:.80} in data/{kind} is a pickle or a custom object: raw tensors only")
+            file = str(entry["path_name"])
+            if file not in written:
+                data = self.read(f"data/{kind}/{file}")
+                writer.write_bytes(f"data/{kind}/{file}", data)
+                written[file] = len(data)
+            meta = self._plain(entry["tensor_meta"])
+            needed = _bytes_needed(meta)
+            if not (needed <= written[file] and (written[file] or not needed)):
+                self.refuse(f"{key!r:.80} needs {needed} bytes, data/{kind}/{file} has {written[file]}")
+            clean[self.match(_PATH, key, "a tensor's name")] = {
+                "path_name": file,
+                "is_param": entry.get("is_param") is True,
+                "use_pickle": False,
+                "tensor_meta": {**meta, "requires_grad": False},
+            }
+        writer.write_string(f"data/{kind}/model_{kind}_config.json", json.dumps({"config": clean}))
+
+    def _facts(self, archive: bytes, meta: Mapping[str, Any], ranges: Mapping[str, Any]) -> Program:
+        sides = list(_sides(meta["sizes"]))
+        shape = tuple(side if isinstance(side, int) else None for side in sides)
+        if not shape:
+            self.refuse("its input is a single number: expected (batch, …)")
+        least, most = (shape[0], shape[0]) if shape[0] is not None else (1, None)
+        if isinstance(sides[0], str):
+            limits = ranges.get(sides[0], {})
+            low, high = limits.get("min_val"), limits.get("max_val")
+            least = max(1, low) if isinstance(low, int) else 1
+            most = high if isinstance(high, int) and high < 1 << 31 else None
+        if least is None or least < 1 or (most is not None and most < least):
+            self.refuse(f"its batch may have {least} to {most} rows")
+        return Program(archive, shape, _DTYPES[meta["dtype"]], int(least or 1), most)
+
+
+def _sides(sizes: list[Mapping[str, Any]]) -> Iterator[int | str]:
+    """Each side of a shape: its length, or the expression for it, a lone symbol by its name."""
+    for side in sizes:
+        if "as_int" in side:
+            yield int(side["as_int"])
+        else:
+            text = side["as_expr"]["expr_str"]
+            named = re.match(r"Symbol\('([^']*)'[^()]*\)$", text)
+            yield named.group(1) if named else text
+
+
+def _bytes_needed(meta: Mapping[str, Any]) -> int:
+    """Of the storage behind a tensor of this size, stride and offset."""
+    sizes, strides = ([int(n["as_int"]) for n in meta[key]] for key in ("sizes", "strides"))
+    offset = int(meta["storage_offset"]["as_int"])
+    if len(sizes) != len(strides) or min(sizes + strides + [offset]) < 0:
+        raise ValueError(f"sizes {sizes}, strides {strides}, offset {offset}")
+    if 0 in sizes:
+        return 0
+    last = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True))
+    return (last + 1) * _DTYPES[meta["dtype"]].itemsize
+
+
+def _calling(answers: int) -> dict[str, Any]:
+    """How the program is called, in place of what the file says: one tensor in, a tuple out."""
+    takes = pytree.tree_structure(((0,), {}))
+    returns = pytree.tree_structure((0,) * answers)
+    return {
+        "fqn": "",
+        "signature": {
+            "inputs": [],
+            "outputs": [],
+            "in_spec": pytree.treespec_dumps(takes),
+            "out_spec": pytree.treespec_dumps(returns),
+            "forward_arg_names": ["rows"],
+        },
+    }

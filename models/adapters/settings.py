@@ -1,0 +1,320 @@
+"""The small JSON beside a model of the user's own: what it wants to see, and what its numbers mean.
+
+Nothing is guessed: the polarity and the licence have to be said, an unknown key is an error, and every message names
+the key, what was expected and what came. Takes the bytes of the file, yields `Settings`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, cast
+
+from ..base import AudioGeometry, ClipGeometry, Family, Precision, Unit
+from ..preprocess import ImagePreprocessing, Resample
+from ..weights import WeightsError
+from .licences import forbids_commercial_use
+
+Output = Literal["logit", "logits", "probability", "probabilities"]
+Layout = Literal["BCHW", "BTCHW", "BCTHW"]
+LARGEST_SETTINGS = 1 << 20
+"""Bytes."""
+EXAMPLE = """{
+  "family": "facial", "unit": "face_track", "licence": "MIT",
+  "output": "logits", "fake": 1, "real": 0,
+  "image": {"size": [224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "frames": 4}
+}"""
+"""The least that is needed, for a picture classifier of two classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """How frames or faces become the rows of a batch."""
+
+    preprocessing: ImagePreprocessing
+    height: int
+    """Pixels, after all steps."""
+    width: int
+    frames: int
+    """Frames of a clip, or faces of a track, that are judged each by itself; 1 where the model takes a film."""
+    video_frames: int
+    """T of a model that takes a film, 0 for one that takes pictures."""
+    layout: Layout
+    face_scale: float
+    """The face's box is made this much wider and higher about its centre."""
+    face_square: bool
+    """Whether the longer side of the box is taken for both first."""
+    bgr: bool
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Of one row: (3, H, W), (T, 3, H, W) or (3, T, H, W)."""
+        if self.layout == "BCHW":
+            return 3, self.height, self.width
+        if self.layout == "BTCHW":
+            return self.video_frames, 3, self.height, self.width
+        return 3, self.video_frames, self.height, self.width
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSettings:
+    """How a window of sound becomes a row, float32 (window_samples,)."""
+
+    window_samples: int
+    hop_samples: int
+    max_windows: int
+    short: Literal["tile", "pad"]
+    """What is done with less sound than a window: repeated from its start, or zeros after it."""
+    normalise: bool
+    """Zero mean and unit variance, as wav2vec2's feature extractor does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    family: Family
+    unit: Unit
+    output: Output
+    positive: Literal["fake", "real"] | None
+    """What a high number means where there is one; None where there is one for each class."""
+    fake: tuple[int, ...]
+    """Class numbers."""
+    real: tuple[int, ...]
+    licence: str
+    commercial_use: bool
+    summary: str
+    blind_to: str
+    method: str
+    version: str
+    image: ImageSettings | None
+    audio: AudioSettings | None
+    clip: ClipGeometry | None
+    batch_size: int
+    precision: Precision
+
+    @property
+    def rows(self) -> int:
+        return self.image.frames if self.image else 1
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        if self.image is not None:
+            return self.image.row_shape
+        assert self.audio is not None  # one of both is there: `read_settings`
+        return (self.audio.window_samples,)
+
+    @property
+    def classes(self) -> int:
+        """Numbers in a row of the output, at least."""
+        return 1 if self.positive else max(*self.fake, *self.real) + 1
+
+
+class _Reader:
+    """One object of the file: each key is taken once, and what nobody took is an error."""
+
+    def __init__(self, found: Any, name: str, where: str = "") -> None:
+        self.name, self.where = name, where
+        if not isinstance(found, dict):
+            self.refuse(where.rstrip(".") or "the file", "an object {…}", found)
+        self.left: dict[str, Any] = dict(found)
+
+    def refuse(self, key: str, expected: str, came: Any) -> NoReturn:
+        said = repr(came)
+        raise WeightsError(f"{self.name}: {key!r}: expected {expected}, got {said[:120]}")
+
+    def take(self, key: str, expected: str, good: Callable[[Any], bool], default: Any = ...) -> Any:
+        if key not in self.left:
+            if default is ...:
+                raise WeightsError(
+                    f"{self.name}: {self.where + key!r} is missing: expected {expected}; "
+                    f"the least that works:\n{EXAMPLE}"
+                )
+            return default
+        value = self.left.pop(key)
+        if not good(value):
+            self.refuse(self.where + key, expected, value)
+        return value
+
+    def choice(self, key: str, among: Sequence[str], default: Any = ...) -> Any:
+        expected = "one of " + ", ".join(map(repr, among))
+        return self.take(key, expected, lambda v: isinstance(v, str) and v in among, default)
+
+    def text(self, key: str, default: Any = ...) -> str:
+        return cast(str, self.take(key, "a line of text, 1 to 500 characters", _line, default))
+
+    def whole(self, key: str, least: int, most: int, default: Any = ...) -> int:
+        expected = f"a whole number, {least} to {most}"
+        return cast(int, self.take(key, expected, lambda v: _whole(v) and least <= v <= most, default))
+
+    def number(self, key: str, least: float, most: float, default: Any = ...) -> float:
+        expected = f"a number, {least:g} to {most:g}"
+        return float(self.take(key, expected, lambda v: _number(v) and least <= v <= most, default))
+
+    def flag(self, key: str, default: bool) -> bool:
+        return cast(bool, self.take(key, "true or false", lambda v: isinstance(v, bool), default))
+
+    def triple(self, key: str, default: float, positive: bool = False) -> tuple[float, float, float]:
+        def good(value: Any) -> bool:
+            three = isinstance(value, list) and len(value) == 3
+            return three and all(_number(n) and (n > 0 or not positive) for n in value)
+
+        expected = f"three {'positive ' if positive else ''}numbers (red, green, blue)"
+        red, green, blue = self.take(key, expected, good, [default] * 3)
+        return float(red), float(green), float(blue)
+
+    def classes(self, key: str) -> tuple[int, ...]:
+        found = self.take(key, "the class's number, counted from 0, or a list of such", _class_or_classes)
+        return tuple(found) if isinstance(found, list) else (found,)
+
+    def done(self) -> None:
+        if self.left:
+            raise WeightsError(f"{self.name}: {self.where + min(self.left)!r} is not a setting: leave it out")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return (_whole(value) and abs(value) < 1e12) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _class(value: Any) -> bool:
+    return _whole(value) and 0 <= value < 100_000
+
+
+def _class_or_classes(value: Any) -> bool:
+    if not isinstance(value, list):
+        return _class(value)
+    return 0 < len(value) <= 1000 and all(map(_class, value)) and len(set(value)) == len(value)
+
+
+def _line(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value.strip()) <= 500 and value.isprintable()
+
+
+def read_settings(data: bytes, name: str) -> Settings:
+    """The settings in a file's bytes; `name` is what messages call it.
+
+    Raises:
+        WeightsError: it is no JSON, a key is missing, unknown, of another type or out of range.
+    """
+    if len(data) > LARGEST_SETTINGS:
+        raise WeightsError(f"{name}: expected settings of at most {LARGEST_SETTINGS} bytes, got {len(data)}")
+    try:
+        found = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{name}: expected JSON ({error}); the least that works:\n{EXAMPLE}") from error
+    reader = _Reader(found, name)
+    unit: Unit = reader.choice("unit", ("clip", "face_track", "audio_window"))
+    sound = unit == "audio_window"
+    family: Family = reader.choice("family", ("audio",) if sound else ("facial", "synthetic"))
+    output: Output = reader.choice("output", ("logit", "logits", "probability", "probabilities"))
+    positive: Literal["fake", "real"] | None = None
+    fake: tuple[int, ...] = ()
+    real: tuple[int, ...] = ()
+    if output in ("logit", "probability"):
+        positive = reader.choice("positive", ("fake", "real"))
+    else:
+        fake, real = reader.classes("fake"), reader.classes("real")
+        if set(fake) & set(real):
+            reader.refuse("fake", "other classes than in 'real'", [*fake])
+    image = audio = clip = None
+    if sound:
+        audio = _audio(_Reader(reader.take("audio", "an object: window_samples, …", lambda v: True), name, "audio."))
+    else:
+        section = _Reader(reader.take("image", "an object: size, mean, std, …", lambda v: True), name, "image.")
+        image, clip = _image(section)
+    licence = reader.text("licence")
+    forbidden = forbids_commercial_use(licence)
+    commercial_use = reader.flag("commercial_use", not forbidden)
+    if commercial_use and forbidden:
+        reader.refuse("commercial_use", f"false, as the licence {licence!r} says", commercial_use)
+    settings = Settings(
+        family=family,
+        unit=unit,
+        output=output,
+        positive=positive,
+        fake=fake,
+        real=real,
+        licence=licence,
+        commercial_use=commercial_use,
+        summary=reader.text("summary", "a model of your own"),
+        blind_to=reader.text("blind_to", "unknown: its settings do not say ('blind_to')"),
+        method=reader.text("method", ""),
+        version=reader.text("version", "1"),
+        image=image,
+        audio=audio,
+        clip=clip,
+        batch_size=reader.whole("batch_size", 1, 1024, 8),
+        precision=reader.choice("precision", ("float32", "float16", "bfloat16"), "float32"),
+    )
+    reader.done()
+    return settings
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"a key stands twice among {sorted(key for key, _ in pairs)[:10]}")
+    return found
+
+
+def _image(reader: _Reader) -> tuple[ImageSettings, ClipGeometry]:
+    def sides(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 2 and all(_whole(v) and 8 <= v <= 2048 for v in value)
+
+    def side_or_sides(value: Any) -> bool:
+        return (_whole(value) and 8 <= value <= 2048) or sides(value)
+
+    size = reader.take("size", "[height, width], or the length of the shorter side with a 'crop'", side_or_sides)
+    crop = reader.take("crop", "[height, width] or one number for both, 8 to 2048", side_or_sides, None)
+    crop = [crop, crop] if _whole(crop) else crop
+    if _whole(size) and crop is None:
+        size = [size, size]
+    height, width = crop or size
+    resample: Resample = reader.choice("resample", ("nearest", "bilinear", "bicubic"), "bilinear")
+    preprocessing = ImagePreprocessing(
+        size=size if _whole(size) else (size[0], size[1]),
+        resample=resample,
+        crop=(crop[0], crop[1]) if crop else None,
+        scale=reader.number("scale", 1e-6, 1e6, 1 / 255),
+        mean=reader.triple("mean", 0.0),
+        std=reader.triple("std", 1.0, positive=True),
+    )
+    video_frames = reader.whole("video_frames", 1, 256, 0)
+    layout: Layout = reader.choice("layout", ("BTCHW", "BCTHW")) if video_frames else "BCHW"
+    frames = 1 if video_frames else reader.whole("frames", 1, 256, 4)
+    image = ImageSettings(
+        preprocessing=preprocessing,
+        height=height,
+        width=width,
+        frames=frames,
+        video_frames=video_frames,
+        layout=layout,
+        face_scale=reader.number("face_scale", 0.5, 4.0, 1.3),
+        face_square=reader.flag("face_square", True),
+        bgr=reader.choice("channels", ("RGB", "BGR"), "RGB") == "BGR",
+    )
+    usual = ClipGeometry()
+    clip = ClipGeometry(
+        frames=max(usual.frames, video_frames, frames),
+        frame_rate=reader.number("frame_rate", 0.1, 120.0, usual.frame_rate),
+        short_side=reader.whole("short_side", 64, 2160, max(usual.short_side, min(height, width))),
+    )
+    reader.done()
+    return image, clip
+
+
+def _audio(reader: _Reader) -> AudioSettings:
+    window = reader.whole("window_samples", 400, 16_000 * 120)
+    audio = AudioSettings(
+        window_samples=window,
+        hop_samples=reader.whole("hop_samples", 400, 16_000 * 3600, window),
+        max_windows=reader.whole("max_windows", 1, 10_000, AudioGeometry.__dataclass_fields__["max_windows"].default),
+        short=reader.choice("short", ("tile", "pad")),
+        normalise=reader.flag("normalise", False),
+    )
+    reader.done()
+    return audio

@@ -1,0 +1,92 @@
+"""`torch:FILE.pt2`: a program exported by torch.export, with a small JSON beside it (settings.py).
+
+Only graphs of plain tensor operators and raw tensors are loaded (pt2.py): no pickles, machine code or custom objects.
+Make one by `torch.export.save(torch.export.export(model.eval(), (rows,), dynamic_shapes=…), "model.pt2")`; a program of
+a fixed batch runs in passes of that size.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..base import Detector, DetectorSpec
+from ..batches import DTYPES
+from ..weights import Weights, WeightsError
+from .described import describe_settings, files_beside
+from .items import Rows, SettingsDetector, check_row_shape
+from .pt2 import LARGEST_FILE, Program, check_pt2
+
+ARCHITECTURE = "torch.export program"
+
+
+def files_of(reference: str, cache: Path) -> dict[str, str]:
+    """The program (`weights`) and the JSON beside it (`settings`): FILE.pt2.json or FILE.json.
+
+    Raises:
+        WeightsError: one of them is not there; says what to do.
+    """
+    return files_beside(reference, "torch", (".pt2",), "torch.export.save")
+
+
+def describe(name: str, weights: Weights) -> DetectorSpec:
+    """The spec that the settings describe.
+
+    Raises:
+        WeightsError: they are not what they should be.
+    """
+    return describe_settings(name, weights, ARCHITECTURE)[0]
+
+
+def make(spec: DetectorSpec, weights: Weights) -> Detector:
+    return TorchExportDetector(spec, weights, describe_settings(spec.name, weights, ARCHITECTURE)[1])
+
+
+class TorchExportDetector(SettingsDetector):
+    """A program that is loaded from checked bytes."""
+
+    def build_network(self) -> Rows:
+        file = self.weights.files["weights"]
+        name = Path(file.path).name
+        if Path(file.path).stat().st_size > LARGEST_FILE:  # before it is read
+            raise WeightsError(f"expected at most {LARGEST_FILE} bytes in {name}")
+        program = check_pt2(self.weights.read("weights"), name)
+        check_row_shape(program.input_shape, self.settings, name)
+        if program.input_dtype != DTYPES[self.settings.precision]:
+            raise WeightsError(
+                f"{name}: by its settings 'precision' is {self.settings.precision!r}, "
+                f"but the program takes {program.input_dtype}"
+            )
+        return ExportedRows(program, self.device, name)
+
+
+class ExportedRows(Rows):
+    """A checked program on a device; the first thing that it returns is the answer."""
+
+    def __init__(self, program: Program, device: torch.device, name: str) -> None:
+        super().__init__(program.least_rows, program.most_rows, program.input_dtype)
+        try:
+            exported = torch.export.load(io.BytesIO(program.archive))
+            if device.type != "cpu":
+                from torch.export.passes import move_to_device_pass
+
+                exported = move_to_device_pass(exported, device)
+            # In a tuple, lest `.to()` casts weights that the graph wants as they are.
+            self.held = (exported.module(),)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise WeightsError(
+                f"expected a program for torch {torch.__version__} in {name}: export it again ({said[-300:]})"
+            ) from error
+
+    def run(self, batch: Tensor) -> Tensor:
+        answers = self.held[0](batch)
+        first = answers[0] if isinstance(answers, tuple) else answers
+        if not isinstance(first, Tensor):
+            raise RuntimeError(f"expected a tensor from the program, got {type(first).__name__}")
+        return first

@@ -1,0 +1,118 @@
+"""Community Forensics: a ViT-S/16 trained on pictures of thousands of generators, frame by frame, in two input sizes.
+
+A frame's shorter side is brought to 440 (256) pixels by Pillow's bilinear filter, the centre 384 x 384 (224 x 224) is
+cut out and normalised as for ImageNet; the one logit goes through a sigmoid to p(fake), so it is ours as it comes. Four
+frames spread over the clip are judged, and the logit is their mean. `commfor_384` asks for frames decoded at a short
+side of 440, so the decoder's filter has done the resizing of larger films; smaller ones are scaled up, as the authors
+would. `commfor_224` takes the usual 360, scaled down once more.
+
+Method: Park and Owens, "Community Forensics: Using Thousands of Generators to Train Fake Image Detectors", CVPR 2025,
+arXiv 2411.04125. Weights: the hub repositories `OwensLab/commfor-model-384` and `-224` (MIT). Of the second no checksum
+is on record: it runs only for who has said so by name.
+
+The published files are not at hand: random weights of the published names and shapes stand in for them, and
+transformers' ViTForImageClassification on the same numbers is the reference (tests/models/test_commfor.py). Golden
+outputs are still wanting.
+
+Blind spots: trained on still images, so video codecs and their blocks are foreign to it; a swapped face in a real
+frame is no generated picture.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..architectures.vit import VisionTransformer, VitShape
+from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
+from ..batches import BatchedDetector, spread
+from ..checkpoints import load_exactly, read_safetensors
+from ..preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
+from ..weights import NO_WEIGHTS, Weights, WeightsFile
+
+LEAST_SIDE = 112
+"""Pixels: smaller pictures would be scaled up more than twofold even for 256."""
+RESIZED = {384: 440, 224: 256}
+"""The shorter side before the crop, by the side of the crop."""
+
+
+def _spec(side: int, file: WeightsFile, short_side: int, batch_size: int) -> DetectorSpec:
+    return DetectorSpec(
+        name=f"commfor_{side}",
+        family="synthetic",
+        unit="clip",
+        needs=frozenset({"frames"}),
+        summary=f"Community Forensics: a ViT-S/16 at {side} pixels, the mean of four frames",
+        blind_to="swapped faces in real frames; trained on stills: strong video compression is foreign to it",
+        method="Park and Owens, Community Forensics, CVPR 2025 (arXiv 2411.04125)",
+        architecture="ViT-S/16 (width 384, 12 blocks, 6 heads), one logit",
+        input=f"4 frames; shorter side to {RESIZED[side]} (bilinear), crop {side} x {side}, ImageNet normalisation",
+        output="1 logit a frame, sigmoid = fake; their mean",
+        licence="MIT",
+        origin="published",
+        weights=(file,),
+        clip=ClipGeometry(short_side=short_side),
+        batch_size=batch_size,
+        device_tolerance=1e-2,
+    )
+
+
+def _file(side: int, revision: str, sha256: str = "", size_bytes: int = 0) -> WeightsFile:
+    return WeightsFile(
+        file_name="model.safetensors",
+        url=f"https://huggingface.co/OwensLab/commfor-model-{side}/resolve/{revision}/model.safetensors",
+        revision=revision,
+        sha256=sha256,
+        size_bytes=size_bytes,
+    )
+
+
+DETECTORS = (
+    _spec(
+        384,
+        _file(
+            384,
+            "6076002bf0d9dd37537f965ee2f06f826c333b61",
+            "b89f36275f3bf5e2b040eee36597a8f19db051bff9a473a9cf7b2466284fb387",
+            87_262_324,
+        ),
+        short_side=440,
+        batch_size=4,
+    ),
+    _spec(224, _file(224, "26afc31e6b40c312c3fd42c05a758be62446215b"), short_side=360, batch_size=8),
+)
+
+
+def preprocessing(side: int) -> ImagePreprocessing:
+    """What the authors do to a picture before the network with inputs of `side` pixels (384 or 224)."""
+    return ImagePreprocessing(
+        size=RESIZED[side], crop=(side, side), halves="even", mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
+
+
+class CommForDetector(BatchedDetector):
+    rows = 4
+
+    def __init__(self, spec: DetectorSpec, weights: Weights = NO_WEIGHTS, shape: VitShape | None = None) -> None:
+        super().__init__(spec, weights)
+        side = int(spec.name.rpartition("_")[2])
+        self.shape = shape or VitShape(image=side)
+        """Of the network: that published, unless a test asks for a small one."""
+        self.preprocessing = preprocessing(side)
+
+    def build_network(self) -> nn.Module:
+        network, name = VisionTransformer(self.shape), f"the weights of {self.spec.name}"
+        tensors = read_safetensors(self.weights.read(), name)
+        load_exactly(network, {key.removeprefix("vit."): value for key, value in tensors.items()}, name)
+        return network
+
+    def prepare(self, item: ClipItem) -> Tensor | Judgement:
+        """(k, 3, side, side), 1 <= k <= 4. Abstains with `too_short` (no frame), `low_resolution`."""
+        if not len(item.frames):
+            return Judgement(abstained="too_short")
+        if min(item.frames.shape[1:3]) < LEAST_SIDE:
+            return Judgement(abstained="low_resolution")
+        return self.preprocessing(to_images(item.frames[spread(len(item.frames), self.rows)], self.device))
+
+
+def make(spec: DetectorSpec = DETECTORS[0], weights: Weights = NO_WEIGHTS) -> Detector:
+    return CommForDetector(spec, weights)

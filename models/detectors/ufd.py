@@ -1,0 +1,116 @@
+"""UniversalFakeDetect: one linear layer on the image features of a frozen CLIP ViT-L/14, frame by frame.
+
+The features (768, after CLIP's projection, of their own length) are those of the centre 224 x 224 of the picture as it
+is: the authors crop and never resize, because resizing wipes out what a generator leaves in the pixels. Here frames
+are decoded at a short side of 360 or less, so large films are scaled down before the crop all the same, and pictures
+smaller than 224 are set on black: expect less than the published accuracy on both. Four frames spread over the clip are
+judged, and the logit is their mean; sigmoid of it is p(fake) as published.
+
+Method: Ojha, Li and Lee, "Towards Universal Fake Image Detectors that Generalize Across Generative Models", CVPR 2023,
+arXiv 2302.10174. Weights: the head from the authors' repository (MIT), the backbone from OpenAI (MIT). The head was
+trained on ProGAN images and LSUN photographs.
+
+Tested against the published head file. The backbone is not at hand: random weights of the published shapes stand in for
+it, and transformers' own CLIP is the reference (tests/models/test_ufd.py). Golden outputs of the whole are still
+wanting.
+
+Half precision: on a CPU at the full published size (random backbone, published head, two images of noise) float16 moved
+logits of -5.2 and -5.8 by at most 0.012, bfloat16 by 0.13: so float16 is declared.
+
+Blind spots: made for whole generated images, GANs above all; a swapped face in a real frame, video codecs and heavy
+compression were not in its training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..architectures.clip_vision import CLIP_L14, TENSORS, ClipVision, clip_l14_file, tower_tensors
+from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
+from ..batches import BatchedDetector, spread
+from ..checkpoints import load_exactly, read_safetensors_part, read_torch
+from ..preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
+from ..weights import NO_WEIGHTS, Weights, WeightsFile
+
+COMMIT = "76a0e3e60a8a06458707a625d269ba815a2e5919"
+PREPROCESSING = ImagePreprocessing(size=None, crop=(224, 224), halves="even", mean=CLIP_MEAN, std=CLIP_STD)
+LEAST_SIDE = 112
+"""Pixels: of a smaller picture more than half of the crop would be black."""
+
+DETECTOR = DetectorSpec(
+    name="ufd",
+    family="synthetic",
+    unit="clip",
+    needs=frozenset({"frames"}),
+    summary="UniversalFakeDetect: a linear layer on CLIP's image features, the mean of four frames",
+    blind_to="swapped faces in real frames; diffusion models and video generators unlike ProGAN; scaled-down frames",
+    method="Ojha et al., Towards Universal Fake Image Detectors, CVPR 2023 (arXiv 2302.10174)",
+    architecture="CLIP ViT-L/14 (image features, 768) and a linear layer",
+    input="4 frames; centre crop 224 x 224 without resizing, on black where smaller; CLIP mean and deviation",
+    output="1 logit a frame, sigmoid = fake; their mean",
+    licence="MIT",
+    origin="published",
+    weights=(
+        WeightsFile(
+            file_name="fc_weights.pth",
+            url="https://raw.githubusercontent.com/WisconsinAIVision/UniversalFakeDetect/"
+            f"{COMMIT}/pretrained_weights/fc_weights.pth",
+            role="head",
+            revision=COMMIT,
+            sha256="477100745713bcc957beb2b40859536859b6483fd6301b3b9293151b194c7847",
+            size_bytes=4_083,
+        ),
+        clip_l14_file("backbone"),
+    ),
+    clip=ClipGeometry(),
+    batch_size=4,
+    precision="float16",
+    device_tolerance=5e-2,
+)
+
+
+class UfdNetwork(nn.Module):
+    """(B, 3, 224, 224) → (B, 1) logits, > 0 = generated."""
+
+    def __init__(self, sizes: Mapping[str, Any] = CLIP_L14) -> None:
+        super().__init__()
+        self.clip = ClipVision(sizes)
+        self.fc = nn.Linear(sizes["projection_dim"], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.clip.projected(images))
+        return logits
+
+
+class UfdDetector(BatchedDetector):
+    rows = 4
+
+    def __init__(
+        self, spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS, sizes: Mapping[str, Any] = CLIP_L14
+    ) -> None:
+        super().__init__(spec, weights)
+        self.sizes = sizes
+        """Of the vision tower: those published, unless a test asks for a small one."""
+
+    def build_network(self) -> nn.Module:
+        # The file's bytes are let go before the network is made: together they would be gigabytes more.
+        tensors = read_safetensors_part(self.weights.read("backbone"), "the backbone of ufd", TENSORS)
+        network = UfdNetwork(self.sizes)
+        load_exactly(network.clip.tower, tower_tensors(tensors), "the backbone of ufd")
+        load_exactly(network.fc, read_torch(self.weights.read("head"), "the head of ufd"), "the head of ufd")
+        return network
+
+    def prepare(self, item: ClipItem) -> Tensor | Judgement:
+        """(k, 3, 224, 224), 1 <= k <= 4. Abstains with `too_short` (no frame), `low_resolution`."""
+        if not len(item.frames):
+            return Judgement(abstained="too_short")
+        if min(item.frames.shape[1:3]) < LEAST_SIDE:
+            return Judgement(abstained="low_resolution")
+        return PREPROCESSING(to_images(item.frames[spread(len(item.frames), self.rows)], self.device))
+
+
+def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
+    return UfdDetector(spec, weights)

@@ -1,0 +1,213 @@
+"""What `deephotlink detectors` says: every detector that is installed, what is on record of it, and whether it can run.
+
+One row a detector: as JSON with the same keys always, as a table with the few facts that fit a screen, and with a name
+everything that is on record of that one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..models import registry
+from ..models.base import DetectorSpec
+from ..models.weights import Weights, combined_sha256
+from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.fetching import NotFound, look
+from ..transforms.uris import is_remote, split_remote
+from .choosing import own_model
+from .weights_cache import below, weights_folder
+
+Row = dict[str, Any]
+COLUMNS = ("name", "family", "unit", "weights", "licence", "status")
+SECONDS_TO_ASK = 10.0
+"""A cache in the cloud that does not answer in this time is `unknown`: a listing of what is installed must not hang."""
+
+
+def catalogue(names: Sequence[str] = (), weights_cache: str | None = None) -> list[Row]:
+    """A row each for `names`, or for every installed detector and every broken package of others.
+
+    Raises:
+        UsageError: no such detector, or a file of the user's own that is no model.
+    """
+    cache = weights_folder(weights_cache)
+    own = {name: own_model(name, cache) for name in dict.fromkeys(names) if registry.adapter_of(name)}
+    try:
+        others = registry.specs([name for name in names if name not in own] if names else None)
+    except registry.UnknownDetector as error:
+        raise UsageError(str(error)) from error
+    held = _held(cache, [f"{spec.name}/{file.file_name}" for spec in others for file in spec.weights])
+    shown = split_remote(cache)[0] if is_remote(cache) else cache
+    rows = [_row(spec, _files(spec, shown, held), _status(spec, shown, held)) for spec in others]
+    rows += [_row(spec, _own_files(weights), _status(spec, shown, {})) for spec, weights in own.values()]
+    return rows if names else rows + [_broken_row(name, why) for name, why in sorted(registry.broken().items())]
+
+
+def show(rows: Sequence[Row], as_json: bool = False, in_full: bool = False) -> None:
+    """Prints the rows: one JSON array, or a table, or (`in_full`) all facts of each."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    if in_full:
+        for row in rows:
+            console.print(_record(row))
+        return
+    table = Table(show_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "family", "unit"))
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in COLUMNS))
+    console.print(table)
+
+
+def _record(row: Row) -> Table:
+    """Two columns, a line a fact; facts that nobody has given are left out."""
+    record = Table.grid(padding=(0, 2))
+    record.add_column(no_wrap=True, style="bold")
+    record.add_column(overflow="fold")
+    for key, value in row.items():
+        if key == "files":
+            for file in value:
+                facts = [file["url"], file["revision"], file["sha256"], _size(file["size_bytes"]), file["at"]]
+                record.add_row(f"file {_cell(file['role'])}", _cell("\n".join(fact for fact in facts if fact)))
+        elif key == "size_bytes":
+            record.add_row("size", _size(value))
+        elif value not in (None, "") and key not in ("url", "revision", "at"):
+            shown = ", ".join(value) if isinstance(value, list) else value
+            record.add_row(_cell(key.replace("_", " ")), _cell(shown))
+    record.add_row("", "")
+    return record
+
+
+def _cell(value: object) -> str:
+    """Text of others for a terminal: no control characters, no markup of rich's."""
+    shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+    return "\n".join(escape(printable(line, 2000)) for line in str(shown).split("\n"))
+
+
+def _size(size_bytes: int | None) -> str:
+    return f"{size_bytes / 1e6:.3g} MB" if size_bytes else ""
+
+
+def _files(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> list[Row]:
+    """What is on record of each file, and where it lies."""
+    return [
+        {
+            "role": file.role,
+            "file_name": file.file_name,
+            "url": file.url,
+            "revision": file.revision or None,
+            "sha256": file.sha256 or None,
+            "size_bytes": file.size_bytes or None,
+            "at": f"{cache}/{spec.name}/{file.file_name}" if f"{spec.name}/{file.file_name}" in (held or {}) else None,
+        }
+        for file in spec.weights
+    ]
+
+
+def _own_files(weights: Weights) -> list[Row]:
+    """The same of a model of the user's own, as its files are now."""
+    return [
+        {
+            "role": role,
+            "file_name": Path(file.path).name,
+            "url": None,
+            "revision": None,
+            "sha256": file.sha256,
+            "size_bytes": file.size_bytes or None,
+            "at": file.path,
+        }
+        for role, file in sorted(weights.files.items())
+    ]
+
+
+def _row(spec: DetectorSpec, files: Sequence[Row], status: str) -> Row:
+    sizes = [file["size_bytes"] for file in files]
+
+    def all_of(key: str) -> str | None:
+        return ", ".join(file[key] for file in files if file[key]) or None
+
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "unit": spec.unit,
+        "status": status,
+        "origin": spec.origin,
+        "summary": spec.summary,
+        "blind_to": spec.blind_to,
+        "method": spec.method,
+        "architecture": spec.architecture,
+        "input": spec.input,
+        "output": spec.output,
+        "needs": sorted(spec.needs),
+        "licence": spec.licence,
+        "commercial_use": spec.commercial_use,
+        "weights": all_of("file_name") or "none",
+        "sha256": combined_sha256({file["role"]: file["sha256"] or "" for file in files}) or None,
+        "size_bytes": sum(sizes) if sizes and all(sizes) else None,
+        "url": all_of("url"),
+        "revision": all_of("revision"),
+        "at": all_of("at"),
+        "files": list(files),
+        "batch_size": spec.batch_size,
+        "precision": spec.precision,
+        "version": spec.version,
+    }
+
+
+def _broken_row(name: str, why: str) -> Row:
+    """The same keys, for what another package offers and cannot be used."""
+    empty = dict.fromkeys(_row(DetectorSpec(name, "metadata", "media", frozenset(), "", ""), [], ""))
+    said = {"name": name, "status": f"cannot be used: {why}", "origin": "third party", "needs": [], "files": []}
+    return {**empty, **dict.fromkeys(COLUMNS, ""), **said}
+
+
+def _status(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> str:
+    """`ready`, or what is to be done first."""
+    if spec.weights and held is None:
+        return f"unknown: {cache} does not answer"
+    agree = "" if spec.commercial_use else f" --accept-licence {spec.name}"
+    trust = "" if all(file.sha256 for file in spec.weights) else f" --allow-unpinned {spec.name}"
+    for file in spec.weights if spec.origin != "yours" else ():
+        size = (held or {}).get(f"{spec.name}/{file.file_name}")
+        if size is None:
+            return f"not ready: weights pull {spec.name}{trust}{agree}"
+        if file.size_bytes and size and size != file.size_bytes:
+            found = f"{file.file_name} has {size} bytes, expected {file.size_bytes}"
+            return f"not ready: {found}: weights pull {spec.name}{trust}{agree}"
+    return f"needs{agree}" if agree else "ready"
+
+
+def _held(cache: str, names: Sequence[str]) -> dict[str, int] | None:
+    """Bytes (0: not known) of those of the files `detector/file_name` that are in the cache; None where the cache does
+    not answer in time."""
+    found: list[dict[str, int]] = []
+
+    def ask() -> None:
+        sizes = {}
+        for name in names:
+            try:
+                sizes[name] = look(below(cache, name)).size_bytes
+            except NotFound:
+                continue
+            except (UsageError, WorldError):  # it does not answer, or not to us
+                return
+        found.append(sizes)
+
+    if not is_remote(cache):
+        ask()
+    else:
+        # A thread that nobody waits for: no file system of fsspec promises a time-out.
+        asking = threading.Thread(target=ask, daemon=True, name="weights cache")
+        asking.start()
+        asking.join(SECONDS_TO_ASK)
+    return found[0] if found else None

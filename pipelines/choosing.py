@@ -1,0 +1,265 @@
+"""Which detectors a run uses and which files they get: all of it settled before anything is planned.
+
+From here on nobody asks a hub, a cache or a user again: what is chosen are specs with the checksums of files that are
+at hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+
+from ..models import registry
+from ..models.base import DetectorSpec
+from ..models.weights import LocalFile, Weights, WeightsError, WeightsFile
+from ..transforms.failures import UsageError, printable
+from ..transforms.fetching import NotFound, WrongFile, fetch, local_file
+from ..transforms.uris import is_remote, local_path, split_remote
+from .weights import check_licence
+from .weights_cache import HUB_NAME, at_hand, below, local_root, mirror_hub, noted, weights_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    specs: tuple[DetectorSpec, ...]
+    """In alphabetical order, with the checksums of the files that they get."""
+    weights: Mapping[str, Weights] = field(default_factory=dict)
+    """By the detector's name; training-free ones are not among them."""
+    licences_accepted: Mapping[str, str] = field(default_factory=dict)
+    """By the detector's name: licences that forbid commercial use."""
+    warnings: tuple[str, ...] = ()
+
+
+def choose(
+    names: Sequence[str] | None,
+    given: Sequence[str] = (),
+    cache: str | None = None,
+    accepted: Collection[str] = (),
+    unpinned: Collection[str] = (),
+) -> Chosen:
+    """The detectors of `names` with their files; for None every one that is ready.
+
+    Ready is what needs no weights, and what has all its files in the cache or among `given` (`NAME=PATH` or
+    `NAME.ROLE=PATH`), if its licence asks for no consent or has it.
+
+    Raises:
+        UsageError: an unknown name, files that are not at hand or not as on record, a licence that was not accepted.
+        WorldError: a store that files were named in does not answer.
+    """
+    cache = weights_folder(cache)
+    named = _parse(given)
+    try:
+        published = {spec.name: spec for spec in registry.specs(None if names is None else _plain(names))}
+    except registry.UnknownDetector as error:
+        raise UsageError(str(error)) from None
+    for name, role in named:
+        _refuse_unused(name, role, published)
+    chosen, warnings = _Collected(), list[str]()
+    for spec in published.values():
+        paths = {role: path for (name, role), path in named.items() if name == spec.name}
+        wanted = names is not None or bool(paths)
+        if not wanted and not (spec.commercial_use or spec.name in accepted):
+            continue
+        weights = _files(spec, paths, cache, spec.name in unpinned, warnings, needed=wanted)
+        if weights is not None:
+            chosen.add(spec, weights, accepted)
+    for typed in dict.fromkeys(names or ()):
+        if (adapter := registry.adapter_of(typed)) is not None:
+            chosen.add(*own_model(typed, cache, adapter), accepted)
+    specs = tuple(chosen.specs[name] for name in sorted(chosen.specs))
+    licences = {spec.name: spec.licence for spec in specs if not spec.commercial_use}
+    return Chosen(specs, chosen.weights, licences, tuple(warnings))
+
+
+def split_names(text: str) -> list[str]:
+    """The names of a list with commas.
+
+    Raises:
+        UsageError: there is none; or a comma belongs to a path, which cannot be named then.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("expected detector names after --detectors, got none; see `deephotlink detectors`")
+    for at, name in enumerate(names):
+        if registry.adapter_of(name) is None:
+            continue
+        for end in range(at + 2, len(names) + 1):
+            whole = ",".join(names[at:end])
+            if os.path.exists(os.path.expanduser(whole.partition(":")[2])):
+                raise UsageError(
+                    f"{whole} has a comma in its path, and commas separate detectors: rename it, or name a link to it"
+                )
+    return names
+
+
+def own_model(typed: str, cache: str, adapter: ModuleType | None = None) -> tuple[DetectorSpec, Weights]:
+    """A model of the user's own (`hf:`, `onnx:`, `torch:`), described out of its files.
+
+    Raises:
+        UsageError: it is not there, or not what it should be.
+    """
+    adapter = adapter or registry.adapter_of(typed)
+    assert adapter is not None
+    kind, _, reference = typed.partition(":")
+    try:
+        root = mirror_hub(cache, reference) if kind == "hf" else local_root(cache)
+        if kind == "hf":
+            _refuse_other_revision(reference, cache)
+        paths: Mapping[str, str | Path] = adapter.files_of(reference, root)
+        weights = Weights({role: _opened(os.fspath(path), cache) for role, path in paths.items()})
+        name = shown_name(typed)
+        spec: DetectorSpec = adapter.describe(name, weights)
+    except (WeightsError, OSError) as error:
+        raise UsageError(f"cannot use {printable(shown_name(typed))}: {error}") from None
+    return replace(spec, name=name), weights
+
+
+def _refuse_other_revision(reference: str, cache: str) -> None:
+    """`hf:OWNER/REPO@REVISION` where the cache has another revision of it."""
+    repo, _, revision = reference.partition("@")
+    if not revision or os.path.isdir(os.path.expanduser(reference)) or HUB_NAME.fullmatch(reference) is None:
+        return
+    came = noted(cache, f"hf/{repo}")
+    commit = str(came.get("revision", ""))
+    if came and revision != str(came.get("source", "")).partition("@")[2] and not commit.startswith(revision):
+        raise UsageError(
+            f"expected revision {revision} of {repo} in the cache, it has {printable(commit)}: "
+            f'run "deephotlink weights pull hf:{reference}"'
+        )
+
+
+def shown_name(typed: str) -> str:
+    """A name as it stands in the tables: what was typed, without secrets and what a terminal would act upon.
+
+    >>> shown_name("hf:models/mine/"), shown_name("onnx:https://me:pw@host/a.onnx?sig=1")
+    ('hf:models/mine', 'onnx:https://host/a.onnx')
+    """
+    kind, _, reference = typed.partition(":")
+    if is_remote(reference):
+        reference = split_remote(reference)[0]
+    return printable(f"{kind}:{reference.rstrip('/') or '/'}", limit=4096)
+
+
+@dataclass(slots=True)
+class _Collected:
+    specs: dict[str, DetectorSpec] = field(default_factory=dict)
+    weights: dict[str, Weights] = field(default_factory=dict)
+
+    def add(self, spec: DetectorSpec, weights: Weights, accepted: Collection[str]) -> None:
+        check_licence(spec, accepted)
+        if spec.name in self.specs:
+            raise UsageError(f"two detectors would be called {spec.name} in the tables: name one of them")
+        self.specs[spec.name] = replace(spec, weights_sha256=weights.sha256)
+        if weights.files:
+            self.weights[spec.name] = weights
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    return [name for name in names if registry.adapter_of(name) is None]
+
+
+def _parse(given: Sequence[str]) -> dict[tuple[str, str | None], str]:
+    """`NAME=PATH` and `NAME.ROLE=PATH`, each once."""
+    installed = registry.installed()
+    found: dict[tuple[str, str | None], str] = {}
+    for argument in given:
+        name, equals, path = argument.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"expected --weights NAME=PATH, got {argument!r}")
+        role: str | None = None
+        if name not in installed and "." in name:
+            name, _, role = name.rpartition(".")
+        if (name, role) in found:
+            raise UsageError(f"--weights names {name}{f'.{role}' if role else ''} twice")
+        found[name, role] = path
+    return found
+
+
+def _refuse_unused(name: str, role: str | None, chosen: Mapping[str, DetectorSpec]) -> None:
+    if registry.adapter_of(name) is not None:
+        raise UsageError(f"{name} names its own files: --weights is for published detectors")
+    try:
+        (spec,) = registry.specs([name])
+    except registry.UnknownDetector as error:
+        raise UsageError(f"--weights {name}=…: {error}") from None
+    if name not in chosen:
+        raise UsageError(f"--weights names {name}, which is not among --detectors: {', '.join(chosen) or 'none'}")
+    if not spec.weights:
+        raise UsageError(f"{name} has no weights: leave --weights {name}=… away")
+    roles = [file.role for file in spec.weights]
+    if role is not None and role not in roles:
+        raise UsageError(f"{name} has no file {role!r}, it has {', '.join(roles)}: --weights {name}.{roles[0]}=PATH")
+
+
+def _files(
+    spec: DetectorSpec,
+    paths: Mapping[str | None, str],
+    cache: str,
+    unpinned: bool,
+    warnings: list[str],
+    needed: bool,
+) -> Weights | None:
+    """The detector's files as the user named them, else out of the cache; None where they are not needed and one is
+    not there."""
+    held: dict[str, LocalFile] = {}
+    missing: list[WeightsFile] = []
+    for file in spec.weights:
+        path = paths.get(file.role) or _within(paths.get(None), file, alone=len(spec.weights) == 1)
+        if path is not None:
+            held[file.role] = _named(spec, file, path, cache, unpinned, warnings)
+        elif (cached := at_hand(cache, spec.name, file)) is not None:
+            held[file.role] = cached
+        else:
+            missing.append(file)
+    if not missing:
+        return Weights(held)
+    if not needed:
+        return None
+    trust = "" if all(file.sha256 for file in missing) else f" --allow-unpinned {spec.name}"
+    agree = "" if spec.commercial_use else f" --accept-licence {spec.name}"
+    how = f"{spec.name}=PATH" if len(spec.weights) == 1 else f"{spec.name}=FOLDER or {spec.name}.{missing[0].role}=PATH"
+    raise UsageError(
+        f"{spec.name} needs {', '.join(file.file_name for file in missing)}: "
+        f'run "deephotlink weights pull {spec.name}{trust}{agree}" or give --weights {how}'
+    )
+
+
+def _within(path: str | None, file: WeightsFile, alone: bool) -> str | None:
+    """The file in the folder that was named; or what was named, where the detector has but one file."""
+    if path is None:
+        return None
+    folder = not is_remote(path) and os.path.isdir(local_path(path))
+    return below(path, file.file_name) if folder or not alone else path
+
+
+def _named(
+    spec: DetectorSpec, file: WeightsFile, path: str, cache: str, unpinned: bool, warnings: list[str]
+) -> LocalFile:
+    try:
+        found = _opened(path, cache, "" if unpinned else file.sha256)
+    except NotFound as error:
+        raise UsageError(f"--weights {spec.name}: expected {file.file_name}, {error}") from None
+    except WrongFile as error:
+        raise UsageError(f"{error}, for {spec.name}: give --allow-unpinned {spec.name} if you mean that file") from None
+    if file.sha256 and found.sha256 != file.sha256:
+        said = (
+            f"expected sha256 {file.sha256} of {file.file_name} for {spec.name}, got {found.sha256} in {_shown(path)}"
+        )
+        if not unpinned:
+            raise UsageError(f"{said}: give --allow-unpinned {spec.name} if you mean that file")
+        warnings.append(f"{said}: what it finds is not what the published detector finds")
+    return found
+
+
+def _opened(path: str, cache: str, sha256: str = "") -> LocalFile:
+    """A file on this machine; what lies elsewhere is fetched once, and found by its checksum after that."""
+    if not is_remote(path):
+        return local_file(os.fsdecode(local_path(path)))
+    return fetch(path, local_root(cache), sha256=sha256)
+
+
+def _shown(path: str) -> str:
+    return printable(split_remote(path)[0] if is_remote(path) else path)

@@ -1,0 +1,238 @@
+"""`deephotlink weights pull` and `verify`: nothing else in deephotlink downloads a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+
+from ..models import registry
+from ..models.base import DetectorSpec
+from ..models.weights import WeightsFile
+from ..transforms.failures import UsageError, WorldError
+from ..transforms.fetching import NotFound, Progress, WrongFile, digest_of, fetch, look
+from ..transforms.store import READ_ONLY
+from ..transforms.uris import is_remote, scheme_of, split_remote
+from .hub import pull_hub
+from .weights_cache import below, listed, local_root, note, noted, shown, upload, weights_folder
+
+__all__ = ["Pulled", "Verified", "below", "bytes_progress", "check_licence", "pull", "verify", "weights_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A file that is now in the cache."""
+
+    detector: str
+    file_name: str
+    size_bytes: int
+    sha256: str
+    where: str
+    before: bool = False
+    """Whether it was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found of one file of the cache."""
+
+    file: str
+    """Its name in the cache."""
+    state: str
+    """`ok`, `sha256 differs`, `missing`, `not on record`."""
+    sha256: str = ""
+    expected: str = ""
+
+    @property
+    def wrong(self) -> bool:
+        return self.state in ("sha256 differs", "missing")
+
+
+def pull(
+    names: Sequence[str],
+    cache: str,
+    source: str | None = None,
+    accepted: Collection[str] = (),
+    unpinned: Collection[str] = (),
+    progress: Callable[[str], Progress] | None = None,
+) -> Iterator[Pulled]:
+    """Fetches the files of detectors into the cache, one after the other; of `source`, a mirror, where one is given.
+
+    Everything that can be refused without asking anybody is refused before the first byte is read.
+
+    Raises:
+        UsageError: a name, licence or source that does not do; a file that is not the one on record.
+        WorldError: storage, disk or network failed for good. After any error nothing half is left.
+    """
+    if is_remote(cache) and scheme_of(cache) in READ_ONLY:
+        raise UsageError(f"{shown(cache)} cannot be written to: name a folder, or a URL of an object store")
+    specs = [None if name.startswith("hf:") else _pullable(name, accepted, unpinned) for name in dict.fromkeys(names)]
+    for name, spec in zip(dict.fromkeys(names), specs, strict=True):
+        if spec is None:
+            if source is not None:
+                raise UsageError("--from names a mirror of published weights; hf: models come from the hub")
+            yield from (Pulled(name, *file) for file in pull_hub(name, cache, accepted))
+            continue
+        for file in spec.weights:
+            with _advised(spec.name):
+                yield _pull_file(spec, file, cache, source, progress)
+
+
+def _pullable(name: str, accepted: Collection[str], unpinned: Collection[str]) -> DetectorSpec:
+    if registry.adapter_of(name) is not None:
+        raise UsageError(f"{name} is a file of your own: there is nothing to pull")
+    try:
+        (spec,) = registry.specs([name])
+    except registry.UnknownDetector as error:
+        raise UsageError(str(error)) from None
+    if not spec.weights:
+        raise UsageError(f"{name} has no weights of its own: there is nothing to pull, it is ready")
+    check_licence(spec, accepted)
+    unknown = [file.file_name for file in spec.weights if not file.sha256]
+    if unknown and name not in unpinned:
+        raise UsageError(
+            f"no sha256 is on record for {', '.join(unknown)} of {name}, so nothing would tell a forged file from the "
+            f"true one: give --allow-unpinned {name} if you trust {', '.join(f.url for f in spec.weights)}"
+        )
+    return spec
+
+
+def check_licence(spec: DetectorSpec, accepted: Collection[str]) -> None:
+    """Raises UsageError where the licence forbids commercial use and was not accepted by the detector's name."""
+    if not spec.commercial_use and spec.name not in accepted:
+        raise UsageError(
+            f"the licence of {spec.name} ({spec.licence}) forbids commercial use: give --accept-licence {spec.name} if "
+            "your use is allowed by it"
+        )
+
+
+def _pull_file(
+    spec: DetectorSpec,
+    file: WeightsFile,
+    cache: str,
+    source: str | None,
+    progress: Callable[[str], Progress] | None,
+) -> Pulled:
+    name = f"{spec.name}/{file.file_name}"
+    where = below(cache, name)
+    if file.sha256:
+        try:
+            sha256, size = digest_of(where)
+            if sha256 == file.sha256:
+                return Pulled(spec.name, file.file_name, size, sha256, where, before=True)
+        except NotFound:
+            pass
+    address = file.url if source is None else _in_mirror(source, name, single=len(spec.weights) == 1)
+    got = fetch(
+        address,
+        local_root(cache),
+        name,
+        file.sha256,
+        file.size_bytes,
+        progress(file.file_name) if progress is not None else None,
+    )
+    if is_remote(cache):
+        upload(got.path, where)
+    if not file.sha256:
+        files = {**noted(cache, spec.name).get("files", {}), file.file_name: got.sha256}
+        note(cache, spec.name, files, split_remote(address)[0] if is_remote(address) else "")
+    return Pulled(spec.name, file.file_name, got.size_bytes, got.sha256, where)
+
+
+def _in_mirror(source: str, name: str, single: bool) -> str:
+    """Where a mirror has `<detector>/<file>`: it is laid out like a cache, or is the one file itself."""
+    candidates = [below(source, name), *([source] if single else ())]
+    if single and split_remote(source)[0].rstrip("/").endswith("/" + name.rpartition("/")[2]):
+        candidates.reverse()
+    for address in candidates[:-1]:
+        try:
+            look(address)
+            return address
+        except NotFound:
+            continue
+    return candidates[-1]
+
+
+@contextmanager
+def _advised(name: str) -> Iterator[None]:
+    """Says what to do where a pull ends in an error."""
+    again = "nothing of it was kept"
+    try:
+        yield
+    except WorldError as error:
+        raise WorldError(f"{error}; {again}: run the same command again, or name a mirror with --from URL") from None
+    except WrongFile as error:
+        raise UsageError(f"{error}; {again}: name another source of the published file with --from URL") from None
+    except NotFound as error:
+        raise UsageError(
+            f"{error}; {again}: name a mirror of the weights of {name} with --from URL, or give a file that you have "
+            f"to the audit with --weights {name}=PATH"
+        ) from None
+
+
+@contextmanager
+def bytes_progress() -> Iterator[Callable[[str], Progress]]:
+    """A bar a file on a terminal, nothing in a log."""
+    console = Console(file=sys.stderr)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def begin(name: str) -> Progress:
+            task = bars.add_task(name, total=None)
+            return lambda came, total: bars.update(task, completed=came, total=total or None)
+
+        yield begin
+
+
+def verify(names: Sequence[str] | None, cache: str) -> Iterator[Verified]:
+    """Hashes the cached files of these detectors, of all there are in the cache for None.
+
+    Raises:
+        UsageError: no detector of that name is installed.
+        WorldError: a cache that is a URL does not answer.
+    """
+    installed = registry.installed()
+    for name in names or ():
+        if not name.startswith("hf:") and (name not in installed or not installed[name].weights):
+            _pullable(name, (), (name,))  # says why that cannot be
+    folders = {_folder(name) for name in names} if names else None
+    found: dict[str, set[str]] = {}
+    for file in listed(cache):
+        parts = file.split("/")
+        depth = 3 if parts[0] == "hf" else 1
+        found.setdefault("/".join(parts[:depth]), set()).add("/".join(parts[depth:]))
+    for folder in sorted(found.keys() | (folders or set())):
+        if folders is not None and folder not in folders:
+            continue
+        spec = installed.get(folder)
+        expected = {f.file_name: f.sha256 for f in spec.weights} if spec is not None else {}
+        came = {str(k): str(v) for k, v in noted(cache, folder).get("files", {}).items()}
+        expected = {**came, **{k: v or came.get(k, "") for k, v in expected.items()}}
+        for file_name in sorted(found.get(folder, set()) | expected.keys()):
+            yield _verified(cache, f"{folder}/{file_name}", expected.get(file_name, ""))
+        if not expected and folder not in found:
+            yield Verified(folder, "missing")
+
+
+def _folder(name: str) -> str:
+    return f"hf/{name.removeprefix('hf:').partition('@')[0]}" if name.startswith("hf:") else name
+
+
+def _verified(cache: str, name: str, expected: str) -> Verified:
+    try:
+        sha256, _ = digest_of(below(cache, name))
+    except NotFound:
+        return Verified(name, "missing", expected=expected)
+    state = "not on record" if not expected else "ok" if sha256 == expected else "sha256 differs"
+    return Verified(name, state, sha256, expected)

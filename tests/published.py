@@ -1,0 +1,69 @@
+"""Small stand-ins for published checkpoints: random weights under the published names, as files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from deephotlink.models.base import ClipItem
+from deephotlink.models.weights import LocalFile, Weights
+
+TINY_CLIP: Mapping[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 224,
+    "patch_size": 56,
+    "projection_dim": 16,
+    "hidden_act": "quick_gelu",
+}
+
+
+def weights_of(folder: Path, **files: bytes | Mapping[str, torch.Tensor]) -> Weights:
+    """Files of one detector by role, as they would lie in the cache."""
+    found = {}
+    for role, content in files.items():
+        data = content if isinstance(content, bytes) else _saved(content)
+        path = folder / f"{role}.bin"
+        path.write_bytes(data)
+        found[role] = LocalFile(str(path), hashlib.sha256(data).hexdigest())
+    return Weights(found)
+
+
+def tiny_clip(seed: int = 0) -> Any:
+    """A whole CLIP of transformers, text tower and all, whose weights are nowhere near nought."""
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"vocab_size": 10, "max_position_embeddings": 5, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    return lively(CLIPModel(CLIPConfig(text_config=text, vision_config=dict(TINY_CLIP), projection_dim=16)), seed)
+
+
+def lively(network: Any, seed: int = 0) -> Any:
+    """The network with seeded weights as strong as trained ones, so that a wrong step shows."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim < 2 else 0.15)
+            is_scale = "norm" in name and name.endswith("weight")
+            parameter.copy_(drawn + 1 if is_scale else drawn)
+    return network.eval()
+
+
+def noise_clip(frames: int = 8, height: int = 240, width: int = 320, seed: int = 0, rate: float = 8.0) -> ClipItem:
+    """Seeded noise, coarse enough to survive resizing."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (frames, height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    pictures = coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    return ClipItem(np.ascontiguousarray(pictures), np.arange(frames) / rate, None, 0.0)
+
+
+def _saved(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    # With what transformers writes into every header, which is no tensor.
+    return save({key: value.contiguous() for key, value in tensors.items()}, metadata={"format": "pt"})

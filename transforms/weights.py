@@ -1,0 +1,77 @@
+"""Weights on the machines of a cluster: put beside a run's output once, found again by whoever has to load them.
+
+Workers never ask a hub. A process on the launching machine reads the files where they lie; elsewhere they come from
+`OUT/_weights/<sha256>`, once a machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..models.weights import LocalFile, Weights
+from .failures import WorldError
+from .fetching import OBJECTS, fetch
+from .store import OutputStore
+
+STAGED = "_weights"
+"""Folder of an output: files of weights, each named by its sha256."""
+
+
+def stage_weights(store: OutputStore, weights: Mapping[str, Weights]) -> dict[str, Weights]:
+    """Puts each file into the output once, by its checksum; the same weights with the addresses of those.
+
+    Raises:
+        WeightsError: a file was changed since it was chosen.
+        UsageError, WorldError: the output cannot be written to.
+    """
+
+    def staged(file: LocalFile) -> LocalFile:
+        name = f"{STAGED}/{file.sha256}"
+        if not store.exists(name):
+            store.put_new(name, file.read())
+        return replace(file, address=store.path(name))
+
+    return {
+        detector: Weights({role: staged(file) for role, file in held.files.items()})
+        for detector, held in weights.items()
+    }
+
+
+def localise(weights: Weights) -> Weights:
+    """The same files by paths that exist on this machine. Called on the worker, before a detector is made.
+
+    Raises:
+        UsageError: a file is neither here nor where it was staged.
+        WorldError: storage failed.
+    """
+    return Weights({role: _localised(file) for role, file in weights.files.items()})
+
+
+def _localised(file: LocalFile) -> LocalFile:
+    # That it holds what it should is checked when it is read; the size tells another machine's file of that name.
+    with contextlib.suppress(OSError):
+        if not file.address or (file.size_bytes and os.stat(file.path).st_size == file.size_bytes):
+            return file
+    root = _own_folder()
+    there = root / OBJECTS / file.sha256
+    with contextlib.suppress(OSError):
+        if file.size_bytes and there.stat().st_size == file.size_bytes:
+            return replace(file, path=str(there))
+    return replace(file, path=fetch(file.address, root, sha256=file.sha256, size_bytes=file.size_bytes).path)
+
+
+def _own_folder() -> Path:
+    """A folder of this machine's and user's own, for all its workers together."""
+    folder = Path(tempfile.gettempdir()) / f"deephotlink-weights-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise WorldError(f"cannot use {folder} for weights: somebody else may write to it; remove it or set TMPDIR")
+    return folder
