@@ -40,6 +40,9 @@ class BatchedDetector(Detector):
 
     rows: int = 1
     """Rows of one item at most: frames or faces that are judged each by itself."""
+    cpu_items: int | None = 1
+    """Items in one forward pass on a CPU: a core gains nothing from more, and blank rows cost as much as others.
+    None: `spec.batch_size` there too."""
     network: nn.Module
     device: torch.device
     dtype: torch.dtype
@@ -78,7 +81,8 @@ class BatchedDetector(Detector):
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.deterministic = True
         self.network = self.build_network().to(self.device, self.dtype).eval().requires_grad_(False)
-        self.batch_items = self.spec.batch_size
+        on_cpu = self.cpu_items if self.device.type == "cpu" else None
+        self.batch_items = on_cpu or self.spec.batch_size
         """Items in one forward pass; less than `spec.batch_size` after the device ran out of memory."""
 
     @torch.inference_mode()

@@ -10,10 +10,11 @@ Everything up to the evidence is one fused stage: frames never cross a shuffle.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import apache_beam as beam
@@ -37,7 +38,7 @@ from .options import Reading
 
 
 def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipGeometry | None:
-    """The clips to decode of one media: the longest and largest that a detector wants which can use it, or None.
+    """The clips to decode of one media: as long, dense and large as any detector wants which can use it, or None.
 
     One decode serves all: a detector that wants shorter clips takes its share of a longer one. On a silent film those
     that need sound get the plain short clip: they cannot judge it, but the tables say which faces are in it.
@@ -53,7 +54,15 @@ def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipG
     if not wanted:
         return None
     longest = max(wanted, key=lambda g: g.frames / g.frame_rate)
-    return replace(longest, short_side=max(g.short_side for g in wanted))
+    seconds = longest.frames / longest.frame_rate
+    dense = [g.frame_rate for g in wanted if g.least_frame_rate > 0]
+    frame_rate = max(longest.frame_rate, *dense, 0.0)
+    return ClipGeometry(
+        frames=math.ceil(seconds * frame_rate - 1e-6),
+        frame_rate=frame_rate,
+        least_frame_rate=max(g.least_frame_rate for g in wanted),
+        short_side=max(g.short_side for g in wanted),
+    )
 
 
 @dataclass

@@ -59,7 +59,7 @@ def choose(
         _refuse_unused(name, role, published)
     chosen, warnings = _Collected(), list[str]()
     for spec in published.values():
-        paths = {role: path for (name, role), path in named.items() if name == spec.name}
+        paths = {role: _of_hub(path, cache) for (name, role), path in named.items() if name == spec.name}
         wanted = names is not None or bool(paths)
         if not wanted and not (spec.commercial_use or spec.name in accepted):
             continue
@@ -225,6 +225,20 @@ def _files(
         f"{spec.name} needs {', '.join(file.file_name for file in missing)}: "
         f'run "deephotlink weights pull {spec.name}{trust}{agree}" or give --weights {how}'
     )
+
+
+def _of_hub(path: str, cache: str) -> str:
+    """`hf:OWNER/REPO` as the folder that `weights pull hf:OWNER/REPO` made of it: an encoder for `d3`, say."""
+    if not path.startswith("hf:"):
+        return path
+    reference = path.removeprefix("hf:")
+    if HUB_NAME.fullmatch(reference) is None:
+        raise UsageError(f"expected hf:OWNER/REPO after --weights NAME=, got {path!r}")
+    folder = mirror_hub(cache, reference) / "hf" / reference.partition("@")[0]
+    if not folder.is_dir():
+        raise UsageError(f'{path} is not in the cache of weights: run "deephotlink weights pull {path}"')
+    _refuse_other_revision(reference, cache)
+    return str(folder)
 
 
 def _within(path: str | None, file: WeightsFile, alone: bool) -> str | None:

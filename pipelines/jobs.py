@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import apache_beam as beam
@@ -75,19 +75,24 @@ def audit_archive(config: AuditConfig) -> int:
         # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
         pool_of(config.reading)
         make_pipeline(config.beam_args)
-        config = replace(config, weights=weights_in_place(config, store))
+
+        @cache
+        def placed() -> AuditConfig:
+            """With the weights in place: asked for only where something is left to score, and before it is recorded."""
+            return replace(config, weights=weights_in_place(config, store))
+
         while (run := unfinished_run(store, key)) is not None:
             left = len(pending_units(store, run))
             errors.print(f"going on with run {run.run_id}: {left} of {run.units} units are left", highlight=False)
-            finish_run(config, store, run, spool)
+            finish_run(placed(), store, run, spool)
             runs.append(run)
         slot = next_slot(store, key)
         plan = make_plan(config, store)
         if plan.duplicates:
             errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
         if plan.entries:
-            run = start_run(config, store, plan, key, slot)
-            finish_run(config, store, run, spool)
+            run = start_run(placed(), store, plan, key, slot)
+            finish_run(placed(), store, run, spool)
             runs.append(run)
     tables = connect(config.output)
     with readable(config.output):
@@ -107,7 +112,7 @@ def audit_archive(config: AuditConfig) -> int:
 
 def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, Weights]:
     """The detectors' files where the runner's workers find them: beside the tables for a cluster, so that none has to
-    download; in this process they are loaded at once, so that a file which does not do is refused before any planning.
+    download; in this process they are loaded at once, so that a file which does not do is refused before a run begins.
 
     Raises:
         UsageError: a file is not what its detector expects, or does not fit into the device.

@@ -21,7 +21,7 @@ from ..transforms.failures import printable
 from ..transforms.store import OutputStore
 
 WHAT_THE_WORDS_MEAN = (
-    "inconclusive: evidence that decides nothing; not_assessed: no detector could judge, `reasons` says why"
+    "inconclusive: evidence that decides nothing; not_assessed: no calibrated detector could judge, `reasons` says why"
 )
 SUSPICIOUS_BELOW = 0.45
 """Authenticity; nearer to 0.5 a file is not worth a look before others, and its name not worth a place on a page."""

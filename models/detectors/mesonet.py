@@ -122,7 +122,6 @@ class MesoNetDetector(BatchedDetector):
         if self.device.type == "cpu":
             # A track takes 30 (Meso4) to 90 ms (MesoInception4) of one core; channels first in eights 80 to 240.
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.batch_items = 1
 
     def prepare(self, item: TrackItem) -> Tensor | Judgement:
         """(k, 3, 256, 256) RGB in [0, 1], or `face_hidden`, `low_resolution`."""

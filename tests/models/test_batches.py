@@ -35,6 +35,7 @@ class Small(BatchedDetector):
     """Items are float32 arrays [k, 3, SIDE, SIDE], or a function that prepares itself. Keeps what it was asked."""
 
     rows = 2
+    cpu_items = None
 
     def __init__(self, batch_size: int = 8, name: str = "small", fits: int | None = None, width: int = 24, **spec):
         super().__init__(
@@ -319,3 +320,13 @@ def test_a_gpu_that_runs_out_of_memory_halves_the_batch():
     expected.load("cuda:0")
     wanted = [a.logit for a in expected.score(whole)]
     np.testing.assert_allclose([a.logit for a in answers], wanted, rtol=0, atol=detector.spec.device_tolerance)
+
+
+def test_on_a_cpu_items_go_one_by_one_unless_a_detector_says_otherwise():
+    class Single(Small):
+        cpu_items = 1
+
+    one, many = Single(batch_size=8), Small(batch_size=8)
+    one.load("cpu")
+    many.load("cpu")
+    assert (one.batch_items, many.batch_items) == (1, 8)

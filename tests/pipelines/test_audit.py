@@ -182,6 +182,9 @@ def test_the_longest_clip_that_somebody_can_use_is_decoded():
     long = dataclasses.replace(heard, clip=ClipGeometry(60, 15.0))
     assert clip_geometry(make_probe(), [short, long]) == long.clip
     assert clip_geometry(make_probe(audio=False), [short, long]) == ClipGeometry()
+    dense = dataclasses.replace(short, clip=ClipGeometry(50, 25.0, least_frame_rate=20, short_side=540))
+    both = ClipGeometry(frames=100, frame_rate=25.0, least_frame_rate=20, short_side=540)
+    assert clip_geometry(make_probe(), [short, long, dense]) == both  # 4 s as the longest, 25 Hz as the densest
     assert clip_geometry(make_probe(video=False), [short, long]) is None
     assert clip_geometry(make_probe(), [FakeDetector(unit="media").spec]) is None
 

@@ -122,6 +122,16 @@ def test_several_files_by_folder_or_by_role(cache, tmp_path):
     assert choose(["one"], [f"one={tmp_path}/folder"]).weights["one"].read() == DATA
 
 
+def test_a_pulled_model_of_the_hub_serves_a_detector(cache):
+    with pytest.raises(UsageError, match='run "deephotlink weights pull hf:owner/encoder"'):
+        choose(["two"], ["two=hf:owner/encoder"])
+    with pytest.raises(UsageError, match="OWNER/REPO"):
+        choose(["two"], ["two=hf:../../etc"])
+    put(cache, "hf/owner/encoder/head.pth", "hf/owner/encoder/backbone.pth")
+    files = choose(["two"], ["two=hf:owner/encoder"]).weights["two"].files
+    assert files["head"].path == str(cache / "hf/owner/encoder/head.pth")
+
+
 @pytest.mark.parametrize(
     ("names", "given", "says"),
     [

@@ -13,6 +13,7 @@ import torch
 
 from deephotlink.pipelines import cli
 from tests.builders import make_video
+from tests.published import tiny_clip
 
 SIDE = 32
 LABELS = {"id2label": {0: "real", 1: "fake"}, "label2id": {"real": 0, "fake": 1}}
@@ -72,6 +73,18 @@ def test_models_of_the_users_own_write_evidence(models, video, tmp_path):
         logits = t.ViTForImageClassification.from_pretrained(models / "vit")(**pixels).logits[0]
     # Three grey levels of the codec's and the colour space's rounding.
     assert seen[vit]["logit"] == pytest.approx(float(logits[1] - logits[0]), abs=2e-2)
+
+
+def test_d3_takes_any_encoder_that_the_user_vouches_for(tmp_path, capsys):
+    encoder = tmp_path / "encoder"
+    tiny_clip().save_pretrained(encoder)
+    film = make_video(tmp_path / "moving.mp4", seconds=2)
+    said = ["--detectors", "d3", "--weights", f"d3={encoder}"]
+    code, rows = audit(tmp_path / "out", film, *said)
+    assert code == cli.USAGE and rows == [] and "--allow-unpinned d3" in capsys.readouterr().err
+    code, rows = audit(tmp_path / "out", film, *said, "--allow-unpinned", "d3")
+    assert code == cli.DONE and len(rows) == 1
+    assert rows[0]["abstained"] in (None, "no_motion") and "statistic" in rows[0]["detail"]
 
 
 def test_a_model_that_cannot_be_used_is_refused_before_anything_is_planned(models, video, tmp_path, capsys):
