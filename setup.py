@@ -11,6 +11,7 @@ ROOMS = [
     "transforms.media",
     "models",
     "models.adapters",
+    "models.architectures",
     "models.detectors",
     "models.embedded",
 ]
