@@ -8,20 +8,22 @@ agree within `DetectorSpec.device_tolerance`.
 
 from __future__ import annotations
 
-import math
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .base import Detector, Judgement
+from .base import ClipItem, Detector, Judgement, TrackItem
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FAILED = "detector_error"
+SURE = 0.7
+"""Least confidence of a face that is judged."""
 OUT_OF_MEMORY = r"out of memory|ALLOC_FAILED|can't allocate memory|failed to allocate memory|not enough memory"
 
 
@@ -35,6 +37,63 @@ def spread(count: int, most: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * taken) for i in range(taken)]
 
 
+def spread_frames(item: ClipItem, most: int, least_side: int) -> np.ndarray | Judgement:
+    """uint8 [k, H, W, 3]: at most `most` frames of a clip, evenly spread.
+
+    Abstains with `too_short` (no frame), `low_resolution` (the shorter side has fewer than `least_side` pixels).
+    """
+    if not len(item.frames):
+        return Judgement(abstained="too_short")
+    if (side := min(item.frames.shape[1:3])) < least_side:
+        return Judgement(abstained="low_resolution", detail=f"a side of {side} pixels, {least_side} are needed")
+    return item.frames[spread(len(item.frames), most)]
+
+
+def spread_faces(
+    item: TrackItem, places: np.ndarray, pixels: Callable[[np.ndarray], np.ndarray], least: float, most: int
+) -> np.ndarray | Judgement:
+    """int64 [k]: at most `most` rows of a track, evenly spread over those that show a face well enough.
+
+    `places` are its boxes or its landmarks, whichever the crop is made by; `pixels` says how large the faces at such
+    places are, [n, ...] → [n]. Abstains with `face_hidden` (no sure one), `low_resolution` (none has `least` pixels).
+    """
+    finite = np.isfinite(places.reshape(len(places), -1)).all(axis=1)
+    sure = np.flatnonzero(finite & (item.confidences >= SURE))
+    if not len(sure):
+        return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {SURE} or more")
+    sizes = pixels(places[sure])
+    large = sure[sizes >= least]
+    if not len(large):
+        told = f"a face of {float(sizes.max()):.0f} pixels, {least:.0f} are needed"
+        return Judgement(abstained="low_resolution", detail=told)
+    return large[spread(len(large), most)]
+
+
+def same_bits_each_time(device: torch.device) -> None:
+    """Has a GPU compute float32 as float32, and the same from the same.
+
+    TensorFloat-32 keeps 10 bits of what is multiplied. Algorithms that add up in whatever order it comes are left out.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+
+
+def at_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The network on the device, ready to be asked; at half precision all but its batch norms, which stay float32.
+
+    A variance above 65,504 would become infinity, and its channel say the same of every picture without anybody being
+    told. Mixed so, batch norm takes and gives the inputs' own dtype.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    exact = [layer.state_dict() for layer in norms]
+    network = network.to(device, dtype)
+    for layer, state in zip(norms, exact, strict=True) if dtype != torch.float32 else ():
+        layer.float().load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
 class BatchedDetector(Detector):
     """A network over rows of one shape. Subclasses say how an item becomes rows and how its logits become an answer."""
 
@@ -43,6 +102,8 @@ class BatchedDetector(Detector):
     cpu_items: int | None = 1
     """Items in one forward pass on a CPU: a core gains nothing from more, and blank rows cost as much as others.
     None: `spec.batch_size` there too."""
+    channels_last_on_cpu: bool = False
+    """Whether the network runs with the channels of a pixel side by side there, where that is faster."""
     network: nn.Module
     device: torch.device
     dtype: torch.dtype
@@ -75,14 +136,12 @@ class BatchedDetector(Detector):
     def load(self, device: str) -> None:
         self.device = torch.device(device)
         self.dtype = DTYPES[self.spec.precision] if self.device.type == "cuda" else torch.float32
-        if self.device.type == "cuda":
-            # TensorFloat-32 keeps 10 bits of a convolution's inputs: float32 would not be what it says. And the same
-            # batch is to give the same bits twice, so no algorithm that adds up in whatever order it comes.
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cudnn.deterministic = True
-        self.network = self.build_network().to(self.device, self.dtype).eval().requires_grad_(False)
-        on_cpu = self.cpu_items if self.device.type == "cpu" else None
-        self.batch_items = on_cpu or self.spec.batch_size
+        same_bits_each_time(self.device)
+        self.network = at_precision(self.build_network(), self.device, self.dtype)
+        on_cpu = self.device.type == "cpu"
+        if on_cpu and self.channels_last_on_cpu:
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.batch_items = (self.cpu_items if on_cpu else None) or self.spec.batch_size
         """Items in one forward pass; less than `spec.batch_size` after the device ran out of memory."""
 
     @torch.inference_mode()
@@ -96,17 +155,17 @@ class BatchedDetector(Detector):
         answers: list[Judgement] = []
         before = self.batch_items
         while len(answers) < len(items):
-            part = items[len(answers) : len(answers) + self.batch_items]
+            size = self.batch_items  # another thread of the worker may halve it at any time
             try:
-                answers += self._score_batch(part)
+                answers += self._score_batch(items[len(answers) : len(answers) + size])
                 continue
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                if self.batch_items == 1:
+                if size == 1:
                     self.batch_items = before
                     raise
-                self.batch_items //= 2
+                self.batch_items = min(self.batch_items, size // 2)
             # Outside the handler: while the exception lives, so do the tensors of its frames.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -158,14 +217,15 @@ class BatchedDetector(Detector):
     def _forward(self, places: dict[int, Tensor]) -> Tensor:
         """Rows by place → (batch_items, rows[, D]) float32 on the CPU; what is said of blank rows means nothing."""
         shape = next(iter(places.values())).shape[1:]
-        batch = torch.zeros((self.batch_items, self.rows, *shape), dtype=self.dtype, device=self.device)
+        size = max(self.batch_items, max(places) + 1)  # see `score`
+        batch = torch.zeros((size, self.rows, *shape), dtype=self.dtype, device=self.device)
         for at, rows in places.items():
             batch[at, : len(rows)] = rows
         logits = self.forward(batch.flatten(0, 1))
-        count = self.batch_items * self.rows
+        count = size * self.rows
         if not 1 <= logits.dim() <= 2 or len(logits) != count:
             raise RuntimeError(f"{self.spec.name} gave {tuple(logits.shape)}, expected logits of {count} rows")
-        return logits.float().cpu().reshape(self.batch_items, self.rows, *logits.shape[1:])
+        return logits.float().cpu().reshape(size, self.rows, *logits.shape[1:])
 
     def _concluded(self, item: Any, logits: Tensor | Judgement) -> Judgement:
         if isinstance(logits, Judgement):
@@ -202,9 +262,3 @@ def failed(error: Exception) -> Judgement:
 def two_class_logit(logits: Tensor, fake: int, real: int) -> Tensor:
     """(R, 2) logits → (R,) fake minus real."""
     return logits[:, fake] - logits[:, real]
-
-
-def logit_of_real(probability: float) -> float:
-    """The logit for manipulation from a probability of being real: -log(p / (1 - p)), kept finite at 0 and 1."""
-    p = min(max(probability, 1e-12), 1 - 1e-12)
-    return -math.log(p / (1 - p))

@@ -1,6 +1,6 @@
-"""Tensors out of published files, from memory, by formats that carry no code.
+"""Tensors and settings out of strangers' files, from memory, by formats that carry no code.
 
-safetensors, and PyTorch's own under `weights_only=True`: a pickle that asks for anything but tensors is refused.
+safetensors, JSON, and PyTorch's own under `weights_only=True`: a pickle that asks for anything but tensors is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .pickled import looked_through
 from .weights import WeightsError
 
 _PASSED = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
@@ -41,19 +42,25 @@ def read_torch(data: bytes, name: str) -> dict[str, Tensor]:
         WeightsError: it holds anything but tensors and plain values, or is damaged.
     """
     try:
+        plain = looked_through(data)
         with torch.serialization.safe_globals([(_Passed, asked) for asked in _PASSED]):
-            found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            found = torch.load(io.BytesIO(plain), map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model_state_dict", "model"):
+            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+                found = found[key]
+        tensors = {str(key).removeprefix("module."): value for key, value in found.items()}
     except Exception as error:  # a hostile file chooses what its reader raises
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
-            f"expected a PyTorch file of tensors in {name}: refused, nothing in it was run ({said[-1][:300]})"
+            f"expected a PyTorch file of tensors in {name}: refused, nothing in it was run ({said[:300]})"
         ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise WeightsError(f"expected a mapping of names to tensors in {name}: got {type(found).__name__}")
-    return {str(key).removeprefix("module."): value for key, value in found.items()}
+    strange = [key for key, value in tensors.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise WeightsError(
+            f"expected a mapping of names to tensors in {name}: {strange[0][:100]!r} is a "
+            f"{type(tensors[strange[0]]).__name__}"
+        )
+    return tensors
 
 
 def read_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
@@ -62,16 +69,53 @@ def read_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: it is none.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         return load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"expected a safetensors file in {name}: {error}") from error
+    except Exception as error:  # a hostile file chooses what its reader raises
+        raise WeightsError(f"expected a safetensors file in {name}: {type(error).__name__}: {error}"[:500]) from error
+
+
+def read_object(data: bytes, name: str) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        WeightsError: it is none, or larger than a config can be.
+    """
+    if len(data) > LARGEST_JSON:
+        raise WeightsError(f"expected a JSON file of at most {LARGEST_JSON} bytes in {name}: got {len(data)}")
+    try:
+        found = _json(data)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"expected JSON in {name}: {error}"[:500]) from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"expected a JSON object in {name}: got {type(found).__name__}")
+    return found
+
+
+def _json(data: bytes) -> Any:
+    return json.loads(data, parse_int=_whole, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values for a key one reader takes the first and another the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"a key stands twice among {sorted(key for key, _ in pairs)[:10]}")
+    return found
+
+
+def _whole(digits: str) -> int:
+    """What is larger than any float overflows where a reader divides by it."""
+    if len(digits) > 300:
+        raise ValueError(f"the number {digits[:20]}… is too large")
+    return int(digits)
 
 
 PART_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+LARGEST_JSON = 1 << 20
+"""Bytes of a config or of settings: beyond it, it is something else."""
 LARGEST_HEADER = 16 << 20
 """Bytes: the names of 100,000 tensors."""
 
@@ -90,7 +134,7 @@ def read_safetensors_part(data: bytes, name: str, prefixes: tuple[str, ...]) -> 
             raise ValueError(f"a header of {length} bytes in a file of {len(data)}")
         entries = {
             str(key): entry
-            for key, entry in json.loads(data[8 : 8 + length]).items()
+            for key, entry in _json(data[8 : 8 + length]).items()
             if key != "__metadata__" and key.startswith(prefixes) and entry["dtype"] in PART_DTYPES
         }
         # Entries that overlap would make a small file a large heap of copies.
@@ -100,7 +144,7 @@ def read_safetensors_part(data: bytes, name: str, prefixes: tuple[str, ...]) -> 
         ):
             raise ValueError("its tensors hold more than the file")
         return {key: _part(data, 8 + length, key, entry) for key, entry in entries.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except Exception as error:  # as above
         raise WeightsError(f"expected a safetensors file in {name}: {type(error).__name__}: {error}"[:500]) from error
 
 
@@ -127,6 +171,8 @@ def load_exactly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name: 
         WeightsError: naming what is missing, left over or of another shape.
     """
     try:
+        if strange := [key for key, tensor in tensors.items() if tensor.is_complex()]:
+            raise RuntimeError(f"{strange[0][:100]} is complex")
         network.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
         said = " ".join(str(error).split())

@@ -108,6 +108,8 @@ def _objection(child: Any) -> str:
         return f"is {child.dtype} {child.shape}"
     if created.get_layout() not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
         return "is put together from other files"
+    if child.chunks and 4 * math.prod(child.chunks) > LARGEST_BYTES:
+        return f"unfolds in pieces of {child.chunks}"
     if created.get_external_count():
         return "keeps its values in another file"
     allowed = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}

@@ -27,7 +27,7 @@ from .choosing import own_model
 from .weights_cache import below, weights_folder
 
 Row = dict[str, Any]
-COLUMNS = ("name", "family", "unit", "weights", "licence", "status")
+COLUMNS = ("name", "family", "unit", "weights", "licence", "sha256", "status")
 SECONDS_TO_ASK = 10.0
 """A cache in the cloud that does not answer in this time is `unknown`: a listing of what is installed must not hang."""
 
@@ -65,7 +65,7 @@ def show(rows: Sequence[Row], as_json: bool = False, in_full: bool = False) -> N
     for column in COLUMNS:
         table.add_column(column, overflow="fold", no_wrap=column in ("name", "family", "unit"))
     for row in rows:
-        table.add_row(*(_cell(row[column]) for column in COLUMNS))
+        table.add_row(*(_cell(row[column] if column != "sha256" else _short(row[column])) for column in COLUMNS))
     console.print(table)
 
 
@@ -92,6 +92,10 @@ def _cell(value: object) -> str:
     """Text of others for a terminal: no control characters, no markup of rich's."""
     shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
     return "\n".join(escape(printable(line, 2000)) for line in str(shown).split("\n"))
+
+
+def _short(sha256: str | None) -> str:
+    return f"{sha256[:12]}…" if sha256 else "-"
 
 
 def _size(size_bytes: int | None) -> str:

@@ -57,6 +57,8 @@ def choose(
         raise UsageError(str(error)) from None
     for name, role in named:
         _refuse_unused(name, role, published)
+    for flag, meant in (("--allow-unpinned", unpinned), ("--accept-licence", accepted)):
+        _refuse_unknown(flag, meant)
     chosen, warnings = _Collected(), list[str]()
     for spec in published.values():
         paths = {role: _of_hub(path, cache) for (name, role), path in named.items() if name == spec.name}
@@ -104,6 +106,8 @@ def own_model(typed: str, cache: str, adapter: ModuleType | None = None) -> tupl
     adapter = adapter or registry.adapter_of(typed)
     assert adapter is not None
     kind, _, reference = typed.partition(":")
+    if not reference.strip():
+        raise UsageError(f"expected a {'folder or OWNER/REPO' if kind == 'hf' else 'file'} after {typed}, got nothing")
     try:
         root = mirror_hub(cache, reference) if kind == "hf" else local_root(cache)
         if kind == "hf":
@@ -178,6 +182,14 @@ def _parse(given: Sequence[str]) -> dict[tuple[str, str | None], str]:
     return found
 
 
+def _refuse_unknown(flag: str, names: Collection[str]) -> None:
+    """A name that nobody has is a slip of the pen, and what was meant stays unsaid."""
+    try:
+        registry.specs(_plain(list(names)))
+    except registry.UnknownDetector as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
 def _refuse_unused(name: str, role: str | None, chosen: Mapping[str, DetectorSpec]) -> None:
     if registry.adapter_of(name) is not None:
         raise UsageError(f"{name} names its own files: --weights is for published detectors")
@@ -241,11 +253,16 @@ def _of_hub(path: str, cache: str) -> str:
     return str(folder)
 
 
+ROLES = "name each by its role, --weights NAME.ROLE=PATH (`deephotlink detectors NAME` says which there are)"
+
+
 def _within(path: str | None, file: WeightsFile, alone: bool) -> str | None:
     """The file in the folder that was named; or what was named, where the detector has but one file."""
     if path is None:
         return None
     folder = not is_remote(path) and os.path.isdir(local_path(path))
+    if not alone and not is_remote(path) and os.path.isfile(local_path(path)):
+        raise UsageError(f"expected a folder that holds {file.file_name} and its like in {path!r}, got a file: {ROLES}")
     return below(path, file.file_name) if folder or not alone else path
 
 

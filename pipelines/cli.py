@@ -162,6 +162,7 @@ def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .interrupts import interruptible
     from .weights import bytes_progress, pull, verify, weights_folder
 
     cache = weights_folder(args.weights_cache)
@@ -172,7 +173,7 @@ def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
             print(f"{printable(file.file, 1000)}: {file.state} {sums}".rstrip())
             wrong |= file.wrong
         return BROKEN if wrong else DONE
-    with bytes_progress() as progress:
+    with interruptible(), bytes_progress() as progress:
         for got in pull(args.names, cache, args.source, args.accept_licence, args.allow_unpinned, progress):
             where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
             name = f"{printable(got.detector)} {printable(got.file_name)}"

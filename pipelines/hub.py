@@ -27,6 +27,8 @@ PATTERNS = (
     "README.md",
 )
 """Never `.bin`, `.pt` or `.py`: those may hold code."""
+_NETWORK = ("huggingface_hub", "hf_xet", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "anyio")
+"""Packages whose errors mean that the hub could not be reached; its client changed from one to another of them."""
 _REFUSALS = {
     "RepositoryNotFoundError": "there is no such model, or it is private",
     "RevisionNotFoundError": "the model has no such revision",
@@ -131,6 +133,6 @@ def _told(error: Exception, repo: str) -> Exception:
     if kind in _REFUSALS:
         return UsageError(f"cannot pull hf:{repo}: {_REFUSALS[kind]}")
     root = type(error).__module__.partition(".")[0]
-    if is_storage_fault(error) or root in ("httpx", "httpcore", "huggingface_hub", "hf_xet"):
+    if is_storage_fault(error) or root in _NETWORK:
         return WorldError(f"cannot pull hf:{repo}: {tell(error)}; nothing of it was kept, run the same command again")
     return error

@@ -123,9 +123,11 @@ def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, We
             return stage_weights(store, config.weights)
         for spec in config.detectors:
             if (weights := config.weights.get(spec.name)) is not None:
-                preload(spec, partial(build_detector, registry.make, spec, weights), config.reading.device)
-    except WeightsError as error:
-        raise UsageError(str(error)) from None
+                try:
+                    preload(spec, partial(build_detector, registry.make, spec, weights), config.reading.device)
+                except WeightsError as error:
+                    paths = ", ".join(file.path for file in weights.files.values())
+                    raise UsageError(f"{spec.name} cannot use {paths}: {error}") from None
     except OSError as error:
         raise WorldError(f"cannot read the weights: {tell(error)}") from None
     except torch.OutOfMemoryError:

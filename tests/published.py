@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from deephotlink.models.base import ClipItem
+from deephotlink.models.base import ClipItem, Detector, Item
+from deephotlink.models.batches import BatchedDetector
 from deephotlink.models.weights import LocalFile, Weights
 
 TINY_CLIP: Mapping[str, Any] = {
@@ -33,8 +35,41 @@ def weights_of(folder: Path, **files: bytes | Mapping[str, torch.Tensor]) -> Wei
         data = content if isinstance(content, bytes) else _saved(content)
         path = folder / f"{role}.bin"
         path.write_bytes(data)
-        found[role] = LocalFile(str(path), hashlib.sha256(data).hexdigest())
+        found[role] = local_file(path)
     return Weights(found)
+
+
+def local_file(path: Path) -> LocalFile:
+    """A file as it is when a run begins."""
+    return LocalFile(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def torch_bytes(content: object) -> bytes:
+    """A `.pth` file."""
+    held = io.BytesIO()
+    torch.save(content, held)
+    return held.getvalue()
+
+
+def assert_nothing_is_left_on_the_cpu(detector: BatchedDetector, item: Item) -> None:
+    """On torch's `meta` device, which has no numbers and mixes with no other: what a GPU would trip over."""
+    detector.load("meta")
+    with torch.inference_mode():
+        rows = detector.prepare(item)
+        assert isinstance(rows, torch.Tensor) and rows.dtype == torch.float32
+        assert rows.device.type == detector.forward(rows).device.type == "meta"
+
+
+def assert_a_gpu_agrees(detector: Detector, items: Sequence[Item]) -> None:
+    """Within what the detector declares."""
+    detector.load("cpu")
+    on_cpu = detector.score(items)
+    detector.load("cuda:0")
+    on_gpu = detector.score(items)
+    assert all(answer.logit is not None for answer in (*on_cpu, *on_gpu)), (on_cpu, on_gpu)
+    logits = [[answer.logit for answer in answers] for answers in (on_gpu, on_cpu)]
+    np.testing.assert_allclose(*logits, rtol=0, atol=detector.spec.device_tolerance)
+    assert detector.score(items) == on_gpu, "the same items get other bits the second time"
 
 
 def tiny_clip(seed: int = 0) -> Any:

@@ -32,6 +32,8 @@ from .uris import is_remote, local_path, scheme_of
 MAX_WEIGHTS_BYTES = 16 << 30
 """Of a file whose size is not on record."""
 PARTIAL, OBJECTS = ".partial", ".objects"
+LEAST_PIECE_BYTES = 128 << 10
+"""Of a range that is asked for where larger ones were cut."""
 STREAMS = 4
 """Times that a server which gives whole files only is asked for one."""
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "gs": "gcs", "az": "azure"}
@@ -229,13 +231,31 @@ def _parts(found: Found, start: int = 0) -> Iterator[bytes]:
         try:
             if found.trouble == "unknown_size":
                 raise NoRanges(found.uri)
+            piece = CHUNK_BYTES
             while at < found.size_bytes:
-                yield blob.read(at, min(CHUNK_BYTES, found.size_bytes - at))
-                at += min(CHUNK_BYTES, found.size_bytes - at)
+                length = min(piece, found.size_bytes - at)
+                try:
+                    part = _piece(blob, at, length, patient=piece == LEAST_PIECE_BYTES)
+                except (WorldError, MediaError):
+                    if piece == LEAST_PIECE_BYTES:
+                        raise
+                    piece = max(LEAST_PIECE_BYTES, piece // 8)
+                    continue
+                yield part
+                at += length
+                piece = min(CHUNK_BYTES, 2 * piece)
         except NoRanges:
             if isinstance(blob, LocalBlob):
                 raise
             yield from _streamed(found, blob)
+
+
+def _piece(blob: LocalBlob | RemoteBlob, start: int, length: int, patient: bool) -> bytes:
+    """`length` bytes; what comes of a request that is cut is lost, so that only the smallest is asked for again and
+    again, and a line that keeps breaking still gets on."""
+    if isinstance(blob, LocalBlob):
+        return blob.read(start, length)
+    return blob.read(start, length, None if patient else 1)
 
 
 def _streamed(found: Found, blob: RemoteBlob) -> Iterator[bytes]:

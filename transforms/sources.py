@@ -124,10 +124,10 @@ class RemoteBlob:
         self._fs, self._path = open_store(address, attempts)
         self._http = scheme_of(uri) in ("http", "https")
 
-    def read(self, start: int, length: int) -> bytes:
+    def read(self, start: int, length: int, attempts: int | None = None) -> bytes:
         if not length:
             return b""
-        return retried(f"read {self.uri}", lambda: self._range(start, length), self._attempts, self.answers)
+        return retried(f"read {self.uri}", lambda: self._range(start, length), attempts or self._attempts, self.answers)
 
     def _range(self, start: int, length: int) -> bytes:
         if self._http:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..base import AudioGeometry, DetectorSpec, Need, WeightsFile
+from ..checkpoints import LARGEST_JSON
 from ..weights import Weights, WeightsError
-from .settings import EXAMPLE, Settings, read_settings
+from .settings import Settings, read_settings
+from .settings_reader import EXAMPLE
+
+NEEDS: Mapping[str, frozenset[Need]] = {
+    "clip": frozenset({"frames"}),
+    "face_track": frozenset({"frames", "faces"}),
+    "audio_window": frozenset({"sound"}),
+}
+"""By unit."""
+LARGEST_FILE = 4 << 30
+"""Bytes of a model in one file."""
 
 
 def files_beside(reference: str, kind: str, endings: Sequence[str], made_by: str) -> dict[str, str]:
@@ -24,6 +35,10 @@ def files_beside(reference: str, kind: str, endings: Sequence[str], made_by: str
     beside = (path.with_name(path.name + ".json"), path.with_suffix(".json"))
     for settings in beside:
         if settings.is_file():
+            # Before anything reads or hashes them: a link may lead to anything, a sparse file costs nothing to make.
+            for file, most in ((path, LARGEST_FILE), (settings, LARGEST_JSON)):
+                if file.stat().st_size > most:
+                    raise WeightsError(f"expected at most {most} bytes in {file}: it has {file.stat().st_size}")
             return {"weights": str(path.absolute()), "settings": str(settings.absolute())}
     raise WeightsError(
         f"expected the settings of {path} in {beside[0].name} or {beside[1].name} beside it: write there\n{EXAMPLE}"
@@ -37,17 +52,12 @@ def describe_settings(name: str, weights: Weights, architecture: str) -> tuple[D
         WeightsError: they are not what they should be.
     """
     settings = read_settings(weights.read("settings"), Path(weights.files["settings"].path).name)
-    needs: dict[str, frozenset[Need]] = {
-        "clip": frozenset({"frames"}),
-        "face_track": frozenset({"frames", "faces"}),
-        "audio_window": frozenset({"sound"}),
-    }
     audio = settings.audio
     spec = DetectorSpec(
         name=name,
         family=settings.family,
         unit=settings.unit,
-        needs=needs[settings.unit],
+        needs=NEEDS[settings.unit],
         summary=settings.summary,
         blind_to=settings.blind_to,
         method=settings.method,

@@ -20,13 +20,15 @@ from typing import Any
 
 import torch
 
-from ..base import SOUND_RATE, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Family, Need, Unit
+from ..base import SOUND_RATE, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Family, Unit
+from ..checkpoints import read_object
 from ..preprocess import ImagePreprocessing, from_processor
 from ..weights import Weights, WeightsError, WeightsFile
+from .described import NEEDS
 from .hf_audio import AudioDetector, read_extractor
 from .hf_images import HfDetector, ImageDetector, VideoDetector
 from .hf_network import INDEX, ONE_FILE, Architecture, build, read_architecture, shards_of
-from .hf_sidecar import MOST_BYTES, NAME, Sidecar, licence_of, read_object, read_sidecar
+from .hf_sidecar import NAME, Sidecar, licence_of, read_sidecar
 from .labels import Classes, label_names, tell_classes
 
 CONFIG, CARD = "config.json", "README.md"
@@ -34,6 +36,10 @@ PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "pro
 """Where the preprocessing stands, the first that is there; the last holds it one level down."""
 REPOSITORY = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+LARGEST_TEXT = 16 << 20
+"""Bytes of a model card, or of a JSON file before it is read."""
+LARGEST_WEIGHTS = 8 << 30
+"""Bytes of all shards together: they lie in memory twice while a network is built."""
 MOST_FRAMES = 128
 BATCH = {"image": 8, "video": 2, "audio": 8}
 FAMILY: dict[str, Family] = {"clip": "synthetic", "face_track": "facial", "audio_window": "audio"}
@@ -56,7 +62,23 @@ def files_of(reference: str, cache: Path) -> dict[str, Path]:
             "(AutoImageProcessor or AutoFeatureExtractor .save_pretrained)"
         )
     names += [processor, *(name for name in (NAME, CARD) if (folder / name).is_file())]
+    _check_sizes([folder / name for name in names])
     return {name: folder / name for name in names}
+
+
+def _check_sizes(paths: list[Path]) -> None:
+    """Before anything reads or hashes them: a link may lead to anything, and a sparse file costs nothing to make.
+
+    Raises:
+        WeightsError: they are larger than a model can be.
+    """
+    sizes = {path: path.stat().st_size for path in paths}
+    weights = {path: size for path, size in sizes.items() if path.suffix == ".safetensors"}
+    if sum(weights.values()) > LARGEST_WEIGHTS:
+        raise WeightsError(f"expected at most {LARGEST_WEIGHTS} bytes in {', '.join(map(str, weights))}"[:500])
+    for path in sizes.keys() - weights.keys():
+        if sizes[path] > LARGEST_TEXT:
+            raise WeightsError(f"expected at most {LARGEST_TEXT} bytes in {path}: it has {sizes[path]}")
 
 
 def folder_of(reference: str, cache: Path) -> Path:
@@ -137,25 +159,20 @@ class _Model:
             preprocessing = from_processor(processor)
         except WeightsError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise WeightsError(f"the preprocessing of the model cannot be done here: {error}") from error
+        except Exception as error:  # a hostile config chooses what its reader raises
+            raise WeightsError(f"the preprocessing of the model cannot be done here: {error}"[:500]) from error
         return cls(architecture, classes, sidecar, processor, unit, preprocessing)
 
     def spec(self, name: str, weights: Weights) -> DetectorSpec:
         task, sidecar = self.architecture.task, self.sidecar
-        card = weights.read(CARD)[:MOST_BYTES] if CARD in weights.files else None
+        card = weights.read(CARD) if CARD in weights.files else None
         licence, commercial_use = licence_of(sidecar, card)
-        needs: dict[str, frozenset[Need]] = {
-            "clip": frozenset({"frames"}),
-            "face_track": frozenset({"frames", "faces"}),
-            "audio_window": frozenset({"sound"}),
-        }
         family: Any = sidecar.family or FAMILY[self.unit]
         return DetectorSpec(
             name=name,
             family=family,
             unit=self.unit,
-            needs=needs[self.unit],
+            needs=NEEDS[self.unit],
             summary=sidecar.summary or f"your own {self.architecture.name} of transformers",
             blind_to=sidecar.blind_to or "not stated; whatever its training data lacked",
             method="not stated",
@@ -232,8 +249,7 @@ def _weights_in(folder: Path) -> list[str]:
     if (folder / ONE_FILE).is_file():
         return [ONE_FILE]
     if (folder / INDEX).is_file():
-        if (folder / INDEX).stat().st_size > MOST_BYTES:
-            raise WeightsError(f"expected an index of {MOST_BYTES} bytes at most in {folder / INDEX}")
+        _check_sizes([folder / INDEX])
         shards = shards_of((folder / INDEX).read_bytes())
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:

@@ -13,6 +13,7 @@ from ..weights import Weights, WeightsError
 from .hf_images import HfDetector
 from .hf_network import Architecture
 from .hf_sidecar import Sidecar
+from .items import normalised
 from .labels import Classes
 
 EXTRACTOR = "Wav2Vec2FeatureExtractor"
@@ -43,12 +44,7 @@ class AudioDetector(HfDetector):
         if len(item.samples) < self.least_samples:
             return Judgement(abstained="too_short")
         samples = torch.from_numpy(item.samples).to(self.device, torch.float32)
-        return (normalise(samples) if self.normalised else samples)[None]
-
-
-def normalise(samples: Tensor) -> Tensor:
-    """(S,) → (S,) of zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
-    return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
+        return (normalised(samples) if self.normalised else samples)[None]
 
 
 def read_extractor(config: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from ..preprocess import ImagePreprocessing, crop_box, to_images
 from ..weights import Weights
 from .hf_network import Architecture, build
 from .hf_sidecar import Sidecar
-from .items import LEAST_FACE_PIXELS
+from .items import large_faces
 from .labels import Classes
 
 
@@ -132,11 +132,7 @@ def seen_frames(item: ClipItem | TrackItem) -> np.ndarray | Judgement:
     """int64 [k], places in a clip or a track that have something to judge."""
     if isinstance(item, ClipItem):
         return np.arange(len(item.frames)) if len(item.frames) else Judgement(abstained="too_short")
-    sides = np.minimum(item.boxes[:, 2] - item.boxes[:, 0], item.boxes[:, 3] - item.boxes[:, 1])
-    large = np.flatnonzero(sides >= LEAST_FACE_PIXELS)
-    if not len(large):
-        return Judgement(abstained="low_resolution" if len(sides) else "no_face")
-    return large
+    return large_faces(item.boxes)
 
 
 def evenly_in_time(times: np.ndarray, count: int, rate: float) -> np.ndarray:

@@ -18,9 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_safetensors
+from ..checkpoints import read_object, read_safetensors
 from ..weights import Weights, WeightsError
-from .hf_sidecar import read_object
 
 Task = Literal["image", "video", "audio"]
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -39,13 +38,18 @@ MEANT = {
 """Classifiers of transformers that do not work here, and why."""
 REFUSED = ("quantization_config", "fusion_config", "kernel_config", "transformers_weights", "use_pretrained_backbone")
 """Keys of a config that make transformers fetch or import something else."""
-DROPPED = ("auto_map", "attn_implementation", "experts_implementation", "name_or_path", "dtype", "torch_dtype")
-"""Keys that change where code comes from or at what precision, never what is computed."""
+DROPPED = (
+    *("auto_map", "attn_implementation", "experts_implementation", "name_or_path", "dtype", "torch_dtype"),
+    *("output_attentions", "output_hidden_states"),
+)
+"""Keys that change where code comes from, at what precision, or what else is answered, never the logits."""
 MOST_LISTED = 50_000
 """Labels or layers: configs make lists and objects as long."""
 LEAST_LIMIT = 1 << 20
 MOST_TABLE = 1 << 25
 """Positions times width: some networks fill tables of that size in plain Python before they have any weight."""
+MOST_POSITIONS = 1 << 16
+"""Attention takes their square: two million of them keep a core busy for days. A film of 32 frames has 10,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,13 @@ def build(architecture: Architecture, weights: Weights) -> nn.Module:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # what is missing is told in one line, below
     tensors = read_tensors(weights)
     config = architecture.config
     elements = sum(tensor.numel() for tensor in tensors.values())
-    _check_numbers(config.to_dict(), max(LEAST_LIMIT, elements))
     model_class = getattr(transformers, architecture.name)
     try:
+        _check_numbers(config.to_dict(), max(LEAST_LIMIT, elements))
         with _bounded(elements, len(tensors)):
             network, found = model_class.from_pretrained(
                 None,
@@ -213,7 +218,7 @@ def _check_numbers(config: Any, limit: int) -> None:
         if isinstance(value, Mapping):
             flat += value.values()
             positions, width = _table_of(value)
-            if positions * width > MOST_TABLE:
+            if positions * width > MOST_TABLE or positions > MOST_POSITIONS:
                 raise WeightsError(
                     f"config.json asks for {positions:.3g} positions of {width}: more than any network has"
                 )

@@ -7,19 +7,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from ..base import FAMILIES, Unit
+from ..checkpoints import read_object
 from ..weights import WeightsError
 from .licences import forbids_commercial_use
 
 NAME = "deephotlink.json"
-MOST_BYTES = 1 << 20
-"""Of a config: beyond it, it is something else."""
 NOT_STATED = "not stated"
 
 
@@ -87,23 +85,6 @@ def read_sidecar(data: bytes) -> Sidecar:
 
 
 RANGES = {"face_scale": (0.5, 4.0), "window_seconds": (0.25, 60.0), "frame_rate": (0.5, 60.0)}
-
-
-def read_object(data: bytes, name: str) -> dict[str, Any]:
-    """The object of a JSON file.
-
-    Raises:
-        WeightsError: it is none, or larger than a config can be.
-    """
-    if len(data) > MOST_BYTES:
-        raise WeightsError(f"expected a JSON file of {MOST_BYTES} bytes at most in {name}: got {len(data)}")
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"expected JSON in {name}: {error}") from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"expected a JSON object in {name}: got {type(found).__name__}")
-    return found
 
 
 def licence_of(sidecar: Sidecar, card: bytes | None) -> tuple[str, bool]:

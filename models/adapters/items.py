@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,16 +54,13 @@ def clip_rows(item: ClipItem, image: ImageSettings, device: torch.device) -> Ten
 
 def face_rows(item: TrackItem, image: ImageSettings, device: torch.device) -> Tensor | Judgement:
     """(k, …) rows of a face's crops, spread over its track; crops differ in size, so each is resized by itself."""
-    boxes = item.boxes
-    large = [
-        at for at, (x1, y1, x2, y2) in enumerate(boxes.tolist()) if min(x2 - x1, y2 - y1) >= LEAST_FACE_PIXELS
-    ]  # NaN compares false
-    if not large:
-        return Judgement(abstained="low_resolution" if len(boxes) else "no_face")
+    boxes, large = item.boxes, large_faces(item.boxes)
+    if isinstance(large, Judgement):
+        return large
     count = image.video_frames or image.frames
     if len(large) < max(1, image.video_frames):
         return Judgement(abstained="too_short", detail=f"{len(large)} faces of {image.video_frames}")
-    chosen = [large[i] for i in spread(len(large), count)]
+    chosen = large[spread(len(large), count)]
     frames = to_images(item.clip.frames[item.frame_positions[chosen]], device)
     scale = image.face_scale
     crops = [
@@ -89,10 +87,23 @@ def sound_row(item: AudioItem, audio: AudioSettings, device: torch.device) -> Te
     window = audio.window_samples
     samples = samples[:window]
     if audio.normalise:  # before padding, so that the zeros do not count
-        samples = (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
+        samples = normalised(samples)
     if audio.short == "tile":
         samples = samples.repeat(-(-window // len(samples)))[:window]
     return F.pad(samples, (0, window - len(samples)))[None]
+
+
+def normalised(samples: Tensor) -> Tensor:
+    """(S,) → (S,) of zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
+    return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
+
+
+def large_faces(boxes: np.ndarray) -> np.ndarray | Judgement:
+    """int64 [k]: places of the boxes, float32 [N, 4], that are large enough to judge; or why there is none."""
+    large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= LEAST_FACE_PIXELS)
+    if not len(large):  # NaN compares false
+        return Judgement(abstained="low_resolution" if len(boxes) else "no_face")
+    return large
 
 
 def to_logits(answers: Tensor, settings: Settings) -> Tensor:

@@ -1,8 +1,8 @@
 """`onnx:FILE`: an ONNX model on onnxruntime, with a small JSON beside it (settings.py).
 
-The session is made from the checked bytes: no external data, no plug-ins (onnx_file.py); onnxruntime is given no
-library of custom operators. On CUDA it uses the CUDA provider where onnxruntime has one (`onnxruntime-gpu`), else the
-CPU, with a warning. What remains: a graph may still ask for more memory or time than there is.
+The session is made from the checked bytes: no external data, no plug-ins, no loops (onnx_file.py); onnxruntime is given
+no library of custom operators. On CUDA it uses the CUDA provider where onnxruntime has one (`onnxruntime-gpu`), else
+the CPU, with a warning. What remains: a graph may still ask for more memory or time than there is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..batches import DTYPES
 from ..weights import Weights, WeightsError
 from .described import describe_settings, files_beside
 from .items import Rows, SettingsDetector, check_row_shape
-from .onnx_file import LARGEST_FILE, check_onnx
+from .onnx_file import check_onnx
 
 ARCHITECTURE = "ONNX graph"
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(bfloat16)": torch.bfloat16}
@@ -53,10 +53,7 @@ class OnnxDetector(SettingsDetector):
     """A model in a session of onnxruntime."""
 
     def build_network(self) -> Rows:
-        file = self.weights.files["weights"]
-        name = Path(file.path).name
-        if Path(file.path).stat().st_size > LARGEST_FILE:  # before it is read
-            raise WeightsError(f"expected at most {LARGEST_FILE} bytes in {name}")
+        name = Path(self.weights.files["weights"].path).name
         data = self.weights.read("weights")
         check_onnx(data, name)
         session = open_session(data, name, self.device)

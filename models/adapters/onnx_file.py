@@ -1,4 +1,4 @@
-"""A walk through an ONNX file before onnxruntime reads it: what it names outside itself. Takes bytes, yields nothing.
+"""A walk through an ONNX file before onnxruntime reads it: what it names outside itself, and what would never end.
 
 onnxruntime would follow `external_data` to any file that the model names, and hands some nodes to plug-ins with paths
 of their own. The format is protobuf; the walk reads its wire form, so that no file is too large for a message and none
@@ -7,18 +7,31 @@ is parsed twice the same way. Field numbers are those of onnx.proto3.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from ..weights import WeightsError
+from .described import LARGEST_FILE
 
-LARGEST_FILE = 4 << 30
-"""Bytes."""
 DEEPEST = 64
 """Messages within messages."""
 MOST_MESSAGES = 2_000_000
-_REFUSED_OPERATORS = frozenset((b"EPContext", b"PyOp", b"PythonOp"))
-"""They load compiled code or files for a plug-in."""
+MOST_FIELDS = 4_000_000
+MOST_NODES = 1_000_000
+"""With every call of a function unfolded, as onnxruntime does before anything else."""
+MOST_SPARSE = 1 << 28
+"""Elements of sparse tensors, which onnxruntime lays out in full."""
+_REFUSED_OPERATORS = {
+    **dict.fromkeys((b"EPContext", b"PyOp", b"PythonOp"), "loads code of a plug-in"),
+    **dict.fromkeys((b"Loop", b"Scan", b"SequenceMap"), "may never end: export it with its loops unrolled"),
+}
+"""And why."""
 
+_Operator = tuple[bytes, ...]
+"""Name, domain, overload."""
+_NAMES: Mapping[str, tuple[int, ...]] = {"node": (4, 7, 8), "function": (1, 10, 13)}
+"""The fields of those three."""
 _Schema = Mapping[int, str]
 _CHILDREN: Mapping[str, _Schema] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -26,7 +39,7 @@ _CHILDREN: Mapping[str, _Schema] = {
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
+    "sparse": {1: "tensor", 2: "tensor", 3: "dims"},
     "tensor": {13: "external"},
 }
 
@@ -42,7 +55,9 @@ def check_onnx(data: bytes, name: str) -> None:
     if data[4:8] == b"ORTM":
         raise WeightsError(f"expected an ONNX model in {name}, got onnxruntime's own format: convert it to .onnx")
     try:
-        _Walk(name).message(memoryview(data), "model", 0)
+        walk = _Walk(name)
+        walk.message(memoryview(data), "model", 0)
+        walk.unfold()
     except (IndexError, OverflowError) as error:
         raise WeightsError(f"expected an ONNX model in {name}: it is damaged or something else") from error
 
@@ -50,7 +65,10 @@ def check_onnx(data: bytes, name: str) -> None:
 class _Walk:
     def __init__(self, name: str) -> None:
         self.name = name
-        self.seen = 0
+        self.seen = self.fields = self.sparse = 0
+        self.nodes: Counter[_Operator] = Counter()
+        """Of the graph, or of the function that is being walked through."""
+        self.functions: dict[_Operator, Counter[_Operator]] = {}
 
     def refuse(self, why: str) -> None:
         raise WeightsError(f"refused {self.name}, nothing in it was run: {why}")
@@ -61,19 +79,59 @@ class _Walk:
             self.refuse("its graph is nested too deep or has too many parts")
         children = _CHILDREN[kind]
         found_graph = False
+        outer, named = self.nodes, dict.fromkeys(_NAMES.get(kind, ()), b"")
+        if kind == "function":
+            self.nodes = Counter()
         for number, value in _fields(data):
+            self.fields += 1
+            if self.fields > MOST_FIELDS:
+                self.refuse("it has too many parts")
+            if number in named:
+                named[number] = bytes(_bytes(value))
             if kind == "tensor" and (number == 13 or (number == 14 and value != 0)):
                 self.refuse("it keeps tensors in other files (external data): save it as one file")
-            if kind == "node" and number == 4 and bytes(_bytes(value)) in _REFUSED_OPERATORS:
-                self.refuse(f"the operator {bytes(_bytes(value)).decode()} loads code of a plug-in")
             child = children.get(number)
             if child == "training":
                 self.refuse("it holds instructions for training: export it for inference")
-            if child is not None:
+            if child == "dims":
+                self.sparse_dims(value)
+            elif child is not None:
                 found_graph = found_graph or child == "graph"
                 self.message(_bytes(value), child, depth + 1)
+        if kind == "node":
+            self.nodes[tuple(named.values())] += 1
+            if why := _REFUSED_OPERATORS.get(named[4]):
+                self.refuse(f"the operator {named[4].decode()} {why}")
+        if kind == "function":
+            self.functions[tuple(named.values())], self.nodes = self.nodes, outer
         if kind == "model" and not found_graph:
             raise WeightsError(f"expected an ONNX model in {self.name}: there is no graph in it")
+
+    def sparse_dims(self, value: int | memoryview) -> None:
+        sides = [value] if isinstance(value, int) else list(_varints(value))
+        self.sparse = math.prod(sides, start=self.sparse or 1)
+        if self.sparse > MOST_SPARSE:
+            self.refuse("its sparse tensors are too large")
+
+    def unfold(self) -> None:
+        """Functions that call functions are a small file's way to a graph of any size."""
+        sizes: dict[_Operator, int] = {}
+        left = dict(self.functions)
+        while left:
+            ready = [name for name, calls in left.items() if not calls.keys() & left.keys()]
+            if not ready:
+                self.refuse("its functions call one another in a ring")
+            for name in ready:
+                sizes[name] = sum(count * sizes.get(called, 1) for called, count in left.pop(name).items())
+        if sum(count * sizes.get(called, 1) for called, count in self.nodes.items()) > MOST_NODES:
+            self.refuse(f"its functions unfold to more than {MOST_NODES} nodes")
+
+
+def _varints(data: memoryview) -> Iterator[int]:
+    at = 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        yield value
 
 
 def _bytes(value: int | memoryview) -> memoryview:
@@ -92,6 +150,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while at < len(data):
         tag, at = _varint(data, at)
         number, wire = tag >> 3, tag & 7
+        if not number:
+            raise IndexError("a field without a number")
         if wire == 0:
             value, at = _varint(data, at)
             yield number, value
@@ -102,7 +162,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             size = 8 if wire == 1 else 4
         else:
             raise IndexError(f"wire type {wire}")
-        if not number or at + size > len(data):
+        if at + size > len(data):
             raise IndexError("a field that ends after its message")
         yield number, data[at : at + size]
         at += size

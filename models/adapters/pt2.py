@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,16 +25,11 @@ from torch.utils import _pytree as pytree
 
 from ..weights import WeightsError
 from .aten import NUMBER_OPERATORS, TENSOR_OPERATORS, TRAINING, WRAPPERS
+from .described import LARGEST_FILE
+from .pt2_archive import MADE_BY, Archive, Refused
 from .pt2_expressions import is_arithmetic
 
-LARGEST_FILE = 4 << 30
-"""Bytes, all members together too; they lie in memory up to three times while a program is loaded."""
-LARGEST_GRAPH = 128 << 20
-"""Bytes of its JSON."""
-MOST_MEMBERS = 20_000
 MOST_NODES = 100_000
-MADE_BY = "torch.export.save(torch.export.export(model.eval(), (rows,), dynamic_shapes=…), FILE)"
-
 _IDENTIFIER = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,499}")
 _PATH = re.compile(r"(?!__)[A-Za-z0-9_]+(?:\.(?!__)[A-Za-z0-9_]+)*")
 _TEXT = re.compile(r"[\x20-\x7e]{0,1000}")
@@ -62,11 +57,6 @@ class Program:
     """None: as many as fit."""
 
 
-class _Refused(WeightsError):
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"refused {name}, nothing in it was run: {why}")
-
-
 def check_pt2(data: bytes, name: str) -> Program:
     """Reads a `.pt2` without torch's reader and writes what is harmless of it anew.
 
@@ -79,69 +69,18 @@ def check_pt2(data: bytes, name: str) -> Program:
         raise
     except Exception as error:  # a hostile file chooses what its reader stumbles over
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise _Refused(name, f"expected a file made by {MADE_BY} ({said[:300]})") from error
+        raise Refused(name, f"expected a file made by {MADE_BY} ({said[:300]})") from error
 
 
 class _Checked:
     def __init__(self, data: bytes, name: str) -> None:
-        self.name = name
-        if len(data) > LARGEST_FILE:
-            self.refuse(f"expected at most {LARGEST_FILE} bytes, got {len(data)}")
-        if not zipfile.is_zipfile(io.BytesIO(data)):
-            self.refuse(f"expected a zip archive, made by {MADE_BY}")
-        self.zip = zipfile.ZipFile(io.BytesIO(data))
-        self.members = self._members()
-
-    def refuse(self, why: str) -> Any:
-        raise _Refused(self.name, why)
-
-    def _members(self) -> dict[str, zipfile.ZipInfo]:
-        """By the name below the archive's one root folder."""
-        infos = self.zip.infolist()
-        if not infos or len(infos) > MOST_MEMBERS:
-            self.refuse(f"expected 1 to {MOST_MEMBERS} members, got {len(infos)}")
-        root = infos[0].filename.split("/")[0] + "/"
-        members: dict[str, zipfile.ZipInfo] = {}
-        for info in infos:
-            inner = info.filename.removeprefix(root)
-            if not info.filename.startswith(root) or ".." in inner.split("/") or "\\" in inner or inner in members:
-                self.refuse(f"the member {info.filename!r} is outside the one folder {root!r}, or is there twice")
-            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-                self.refuse(f"the member {info.filename!r} is compressed or encrypted: torch stores them as they are")
-            members[inner] = info
-        if sum(info.file_size for info in infos) > LARGEST_FILE:
-            self.refuse("its members are larger than the file: they overlap")
-        if "serialized_exported_program.json" in members or "version" in members:
-            self.refuse(
-                "it has the layout of torch 2.7 and older, which is pickles: export it again with torch >= 2.10"
-            )
-        code = next(
-            (inner for inner in members if inner.startswith("data/aotinductor/") or inner.endswith(".so")), None
-        )
-        if code:
-            self.refuse(f"{code!r} is machine code (AOTInductor): save the exported program itself, by {MADE_BY}")
-        models = [inner for inner in members if inner.startswith("models/")]
-        if models != ["models/model.json"]:
-            self.refuse(f"expected one program, models/model.json, got {models[:5]}: made by {MADE_BY}")
-        return members
-
-    def read(self, inner: str, most: int = LARGEST_FILE) -> bytes:
-        if inner not in self.members:
-            self.refuse(f"{inner!r} is missing: expected a file made by {MADE_BY} (torch >= 2.10)")
-        if self.members[inner].file_size > most:
-            self.refuse(f"{inner!r} has {self.members[inner].file_size} bytes, expected at most {most}")
-        return self.zip.read(self.members[inner])
-
-    def json(self, inner: str) -> dict[str, Any]:
-        found = json.loads(self.read(inner, LARGEST_GRAPH).decode("utf-8"))
-        if not isinstance(found, dict):
-            self.refuse(f"expected an object in {inner!r}")
-        return found
+        self.archive = Archive(data, name)
+        self.refuse = self.archive.refuse
 
     def program(self) -> Program:
-        if self.read("archive_format", 100) != b"pt2":
+        if self.archive.read("archive_format", 100) != b"pt2":
             self.refuse(f"expected a pt2 archive, made by {MADE_BY}")
-        found = self.json("models/model.json")
+        found = self.archive.json("models/model.json")
         module = found["graph_module"]
         graph = self._graph(module["graph"])
         signature = self._signature(module["signature"])
@@ -298,7 +237,7 @@ class _Checked:
 
     def _payloads(self, kind: str, writer: Any) -> None:
         """Copies the raw tensors that the kind's list names, each held against its size."""
-        entries = self.json(f"data/{kind}/model_{kind}_config.json").get("config", {})
+        entries = self.archive.json(f"data/{kind}/model_{kind}_config.json").get("config", {})
         clean: dict[str, Any] = {}
         written: dict[str, int] = {}
         for key, entry in entries.items():
@@ -306,7 +245,7 @@ class _Checked:
                 self.refuse(f"{key!r:.80} in data/{kind} is a pickle or a custom object: raw tensors only")
             file = str(entry["path_name"])
             if file not in written:
-                data = self.read(f"data/{kind}/{file}")
+                data = self.archive.read(f"data/{kind}/{file}")
                 writer.write_bytes(f"data/{kind}/{file}", data)
                 written[file] = len(data)
             meta = self._plain(entry["tensor_meta"])
@@ -356,6 +295,8 @@ def _bytes_needed(meta: Mapping[str, Any]) -> int:
         raise ValueError(f"sizes {sizes}, strides {strides}, offset {offset}")
     if 0 in sizes:
         return 0
+    if 0 in strides and math.prod(sizes) * _DTYPES[meta["dtype"]].itemsize > LARGEST_FILE:  # it repeats numbers
+        raise ValueError(f"a tensor of the sizes {sizes}")
     last = offset + sum((n - 1) * stride for n, stride in zip(sizes, strides, strict=True))
     return (last + 1) * _DTYPES[meta["dtype"]].itemsize
 

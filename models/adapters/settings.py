@@ -6,27 +6,16 @@ the key, what was expected and what came. Takes the bytes of the file, yields `S
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal
 
 from ..base import AudioGeometry, ClipGeometry, Family, Precision, Unit
 from ..preprocess import ImagePreprocessing, Resample
-from ..weights import WeightsError
 from .licences import forbids_commercial_use
+from .settings_reader import Reader, is_whole, read_json
 
 Output = Literal["logit", "logits", "probability", "probabilities"]
 Layout = Literal["BCHW", "BTCHW", "BCTHW"]
-LARGEST_SETTINGS = 1 << 20
-"""Bytes."""
-EXAMPLE = """{
-  "family": "facial", "unit": "face_track", "licence": "MIT",
-  "output": "logits", "fake": 1, "real": 0,
-  "image": {"size": [224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "frames": 4}
-}"""
-"""The least that is needed, for a picture classifier of two classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,103 +99,14 @@ class Settings:
         return 1 if self.positive else max(*self.fake, *self.real) + 1
 
 
-class _Reader:
-    """One object of the file: each key is taken once, and what nobody took is an error."""
-
-    def __init__(self, found: Any, name: str, where: str = "") -> None:
-        self.name, self.where = name, where
-        if not isinstance(found, dict):
-            self.refuse(where.rstrip(".") or "the file", "an object {…}", found)
-        self.left: dict[str, Any] = dict(found)
-
-    def refuse(self, key: str, expected: str, came: Any) -> NoReturn:
-        said = repr(came)
-        raise WeightsError(f"{self.name}: {key!r}: expected {expected}, got {said[:120]}")
-
-    def take(self, key: str, expected: str, good: Callable[[Any], bool], default: Any = ...) -> Any:
-        if key not in self.left:
-            if default is ...:
-                raise WeightsError(
-                    f"{self.name}: {self.where + key!r} is missing: expected {expected}; "
-                    f"the least that works:\n{EXAMPLE}"
-                )
-            return default
-        value = self.left.pop(key)
-        if not good(value):
-            self.refuse(self.where + key, expected, value)
-        return value
-
-    def choice(self, key: str, among: Sequence[str], default: Any = ...) -> Any:
-        expected = "one of " + ", ".join(map(repr, among))
-        return self.take(key, expected, lambda v: isinstance(v, str) and v in among, default)
-
-    def text(self, key: str, default: Any = ...) -> str:
-        return cast(str, self.take(key, "a line of text, 1 to 500 characters", _line, default))
-
-    def whole(self, key: str, least: int, most: int, default: Any = ...) -> int:
-        expected = f"a whole number, {least} to {most}"
-        return cast(int, self.take(key, expected, lambda v: _whole(v) and least <= v <= most, default))
-
-    def number(self, key: str, least: float, most: float, default: Any = ...) -> float:
-        expected = f"a number, {least:g} to {most:g}"
-        return float(self.take(key, expected, lambda v: _number(v) and least <= v <= most, default))
-
-    def flag(self, key: str, default: bool) -> bool:
-        return cast(bool, self.take(key, "true or false", lambda v: isinstance(v, bool), default))
-
-    def triple(self, key: str, default: float, positive: bool = False) -> tuple[float, float, float]:
-        def good(value: Any) -> bool:
-            three = isinstance(value, list) and len(value) == 3
-            return three and all(_number(n) and (n > 0 or not positive) for n in value)
-
-        expected = f"three {'positive ' if positive else ''}numbers (red, green, blue)"
-        red, green, blue = self.take(key, expected, good, [default] * 3)
-        return float(red), float(green), float(blue)
-
-    def classes(self, key: str) -> tuple[int, ...]:
-        found = self.take(key, "the class's number, counted from 0, or a list of such", _class_or_classes)
-        return tuple(found) if isinstance(found, list) else (found,)
-
-    def done(self) -> None:
-        if self.left:
-            raise WeightsError(f"{self.name}: {self.where + min(self.left)!r} is not a setting: leave it out")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> bool:
-    return (_whole(value) and abs(value) < 1e12) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _class(value: Any) -> bool:
-    return _whole(value) and 0 <= value < 100_000
-
-
-def _class_or_classes(value: Any) -> bool:
-    if not isinstance(value, list):
-        return _class(value)
-    return 0 < len(value) <= 1000 and all(map(_class, value)) and len(set(value)) == len(value)
-
-
-def _line(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value.strip()) <= 500 and value.isprintable()
-
-
 def read_settings(data: bytes, name: str) -> Settings:
     """The settings in a file's bytes; `name` is what messages call it.
 
     Raises:
         WeightsError: it is no JSON, a key is missing, unknown, of another type or out of range.
     """
-    if len(data) > LARGEST_SETTINGS:
-        raise WeightsError(f"{name}: expected settings of at most {LARGEST_SETTINGS} bytes, got {len(data)}")
-    try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{name}: expected JSON ({error}); the least that works:\n{EXAMPLE}") from error
-    reader = _Reader(found, name)
+    found = read_json(data, name)
+    reader = Reader(found, name)
     unit: Unit = reader.choice("unit", ("clip", "face_track", "audio_window"))
     sound = unit == "audio_window"
     family: Family = reader.choice("family", ("audio",) if sound else ("facial", "synthetic"))
@@ -222,9 +122,9 @@ def read_settings(data: bytes, name: str) -> Settings:
             reader.refuse("fake", "other classes than in 'real'", [*fake])
     image = audio = clip = None
     if sound:
-        audio = _audio(_Reader(reader.take("audio", "an object: window_samples, …", lambda v: True), name, "audio."))
+        audio = _audio(Reader(reader.take("audio", "an object: window_samples, …", lambda v: True), name, "audio."))
     else:
-        section = _Reader(reader.take("image", "an object: size, mean, std, …", lambda v: True), name, "image.")
+        section = Reader(reader.take("image", "an object: size, mean, std, …", lambda v: True), name, "image.")
         image, clip = _image(section)
     licence = reader.text("licence")
     forbidden = forbids_commercial_use(licence)
@@ -254,29 +154,22 @@ def read_settings(data: bytes, name: str) -> Settings:
     return settings
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError(f"a key stands twice among {sorted(key for key, _ in pairs)[:10]}")
-    return found
-
-
-def _image(reader: _Reader) -> tuple[ImageSettings, ClipGeometry]:
+def _image(reader: Reader) -> tuple[ImageSettings, ClipGeometry]:
     def sides(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 2 and all(_whole(v) and 8 <= v <= 2048 for v in value)
+        return isinstance(value, list) and len(value) == 2 and all(is_whole(v) and 8 <= v <= 2048 for v in value)
 
     def side_or_sides(value: Any) -> bool:
-        return (_whole(value) and 8 <= value <= 2048) or sides(value)
+        return (is_whole(value) and 8 <= value <= 2048) or sides(value)
 
     size = reader.take("size", "[height, width], or the length of the shorter side with a 'crop'", side_or_sides)
     crop = reader.take("crop", "[height, width] or one number for both, 8 to 2048", side_or_sides, None)
-    crop = [crop, crop] if _whole(crop) else crop
-    if _whole(size) and crop is None:
+    crop = [crop, crop] if is_whole(crop) else crop
+    if is_whole(size) and crop is None:
         size = [size, size]
     height, width = crop or size
     resample: Resample = reader.choice("resample", ("nearest", "bilinear", "bicubic"), "bilinear")
     preprocessing = ImagePreprocessing(
-        size=size if _whole(size) else (size[0], size[1]),
+        size=size if is_whole(size) else (size[0], size[1]),
         resample=resample,
         crop=(crop[0], crop[1]) if crop else None,
         scale=reader.number("scale", 1e-6, 1e6, 1 / 255),
@@ -307,7 +200,7 @@ def _image(reader: _Reader) -> tuple[ImageSettings, ClipGeometry]:
     return image, clip
 
 
-def _audio(reader: _Reader) -> AudioSettings:
+def _audio(reader: Reader) -> AudioSettings:
     window = reader.whole("window_samples", 400, 16_000 * 120)
     audio = AudioSettings(
         window_samples=window,

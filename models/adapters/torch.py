@@ -18,7 +18,7 @@ from ..batches import DTYPES
 from ..weights import Weights, WeightsError
 from .described import describe_settings, files_beside
 from .items import Rows, SettingsDetector, check_row_shape
-from .pt2 import LARGEST_FILE, Program, check_pt2
+from .pt2 import Program, check_pt2
 
 ARCHITECTURE = "torch.export program"
 
@@ -49,10 +49,7 @@ class TorchExportDetector(SettingsDetector):
     """A program that is loaded from checked bytes."""
 
     def build_network(self) -> Rows:
-        file = self.weights.files["weights"]
-        name = Path(file.path).name
-        if Path(file.path).stat().st_size > LARGEST_FILE:  # before it is read
-            raise WeightsError(f"expected at most {LARGEST_FILE} bytes in {name}")
+        name = Path(self.weights.files["weights"].path).name
         program = check_pt2(self.weights.read("weights"), name)
         check_row_shape(program.input_shape, self.settings, name)
         if program.input_dtype != DTYPES[self.settings.precision]:

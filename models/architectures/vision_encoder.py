@@ -6,7 +6,6 @@ so that nothing in it can name code, a kernel or a place to fetch anything from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_safetensors_part
+from ..checkpoints import read_object, read_safetensors_part
 from ..preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from ..weights import WeightsError
 
@@ -95,11 +94,7 @@ def read_config(data: bytes, name: str) -> EncoderConfig:
     Raises:
         WeightsError: it is none, asks for code of its own, or names a model that is no known encoder.
     """
-    try:
-        said = json.loads(data)
-        whole = dict(said)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(f"expected a config.json of transformers in {name}: {str(error)[:200]}") from error
+    whole = read_object(data, name)
     kind = KINDS.get(str(whole.get("model_type")))
     if kind is None:
         raise WeightsError(
@@ -155,6 +150,7 @@ class VisionEncoder(nn.Module):
         }
         options = {} if kind.pooled else {"add_pooling_layer": False}
         transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()  # what is missing is told in one line, below
         try:
             built = getattr(transformers, kind.config)(**config.fields)
             with torch.device("meta"):

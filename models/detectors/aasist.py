@@ -43,7 +43,7 @@ def _spec(name: str, summary: str, architecture: str, weights: WeightsFile) -> D
         needs=frozenset({"sound"}),
         summary=summary,
         blind_to="synthesis newer than 2019 (AUC .56-.59 there); calls many real recordings forged (72 % at 0)",
-        method="Jung et al., ICASSP 2022, arXiv 2110.01200",
+        method="Jung et al., AASIST: Audio Anti-Spoofing, ICASSP 2022 (arXiv 2110.01200)",
         architecture=architecture,
         input="64,600 samples at 16 kHz mono in [-1, 1] from 0 s on, shorter sound repeated, no normalisation",
         output="logits [spoof, bona fide]; logit = spoof - bona fide",
@@ -87,17 +87,13 @@ DETECTORS = (
 
 
 class AasistDetector(BatchedDetector):
+    channels_last_on_cpu = True
+    """A window takes 0.8 s of one core, channels first 1.3 s."""
+
     def build_network(self) -> nn.Module:
         network = Aasist(AASIST_L if self.spec.name == "aasist_l" else AASIST)
         load_exactly(network, read_torch(self.weights.read(), self.spec.name), self.spec.name)
         return network
-
-    def load(self, device: str) -> None:
-        super().load(device)
-        if self.device.type == "cpu":
-            # Channels last a window takes 0.8 s of one core instead of 1.3 s, and in fours 2.1 s each. One at a time no
-            # blank row is reckoned for nothing either.
-            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, item: AudioItem) -> Tensor | Judgement:
         """(1, 64600), or `no_audio`, `too_short`, `silent`, `decode_failed`."""

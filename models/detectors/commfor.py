@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..architectures.vit import VisionTransformer, VitShape
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
-from ..batches import BatchedDetector, spread
+from ..batches import BatchedDetector, spread_frames
 from ..checkpoints import load_exactly, read_safetensors
 from ..preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
 from ..weights import NO_WEIGHTS, Weights, WeightsFile
@@ -107,11 +107,8 @@ class CommForDetector(BatchedDetector):
 
     def prepare(self, item: ClipItem) -> Tensor | Judgement:
         """(k, 3, side, side), 1 <= k <= 4. Abstains with `too_short` (no frame), `low_resolution`."""
-        if not len(item.frames):
-            return Judgement(abstained="too_short")
-        if min(item.frames.shape[1:3]) < LEAST_SIDE:
-            return Judgement(abstained="low_resolution")
-        return self.preprocessing(to_images(item.frames[spread(len(item.frames), self.rows)], self.device))
+        frames = spread_frames(item, self.rows, LEAST_SIDE)
+        return frames if isinstance(frames, Judgement) else self.preprocessing(to_images(frames, self.device))
 
 
 def make(spec: DetectorSpec = DETECTORS[0], weights: Weights = NO_WEIGHTS) -> Detector:

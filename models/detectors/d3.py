@@ -48,6 +48,8 @@ LEAST_RATE = 1.9
 MOST_FRAMES = 16
 LEAST_FRAMES = 4
 """Two second differences, the fewest that have a deviation."""
+LEAST_SIDE = 112
+"""Pixels: smaller pictures would be scaled up more than twofold for an encoder of 224."""
 LEAST_MOTION = 0.01
 """Mean first difference as a share of the embeddings' length: a frozen picture has 0, up to its noise."""
 THRESHOLD = 1.0
@@ -92,13 +94,15 @@ class D3Detector(BatchedDetector):
         return VisionEncoder(config, self.weights.read("encoder"), "the encoder of d3")
 
     def prepare(self, item: ClipItem) -> Tensor | Judgement:
-        """(k, 3, S, S), 4 <= k <= 16, consecutive. Abstains with `too_short`, `low_frame_rate`."""
+        """(k, 3, S, S), 4 <= k <= 16, consecutive. Abstains with `too_short`, `low_frame_rate`, `low_resolution`."""
         step = frame_step(item.pts_seconds)
         count = min(len(item.frames[::step]), MOST_FRAMES) // self.together * self.together
         if count < LEAST_FRAMES:
             return Judgement(abstained="too_short")
         if step_seconds(item.pts_seconds, step) > 1 / LEAST_RATE:
             return Judgement(abstained="low_frame_rate")
+        if min(item.frames.shape[1:3]) < LEAST_SIDE:
+            return Judgement(abstained="low_resolution")
         return self.preprocessing(to_images(item.frames[::step][:count], self.device))
 
     def forward(self, batch: Tensor) -> Tensor:

@@ -33,8 +33,9 @@ from torch import Tensor, nn
 
 from ..architectures.clip_vision import CLIP_L14, ClipVision, tower_tensors
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import BatchedDetector, spread, two_class_logit
+from ..batches import BatchedDetector, spread_faces, two_class_logit
 from ..checkpoints import load_exactly, read_safetensors_part
+from ..mouth import eye_distances
 from ..preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 from ..weights import NO_WEIGHTS, Weights, WeightsError, WeightsFile
 
@@ -46,7 +47,8 @@ MARGIN = 1.3
 TEMPLATE = np.array([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.63, 0.82]])
 """Where the authors put eyes, nose and corners of the mouth in a face without margin, as shares of its side."""
 LEAST_EYE_PIXELS = 12.0
-"""Distance of the eyes: below it five times more pixels would be made up than seen."""
+"""Distance of the eyes, or its equal in a turned face: the crop has 55 between them, so nearly five pixels made up for
+one seen."""
 PREPROCESSING = ImagePreprocessing(size=224, resample="bicubic", crop=(224, 224), mean=CLIP_MEAN, std=CLIP_STD)
 
 DETECTOR = DetectorSpec(
@@ -92,13 +94,8 @@ class GendNetwork(nn.Module):
 
 class GendDetector(BatchedDetector):
     rows = 4
-
-    def __init__(
-        self, spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS, sizes: Mapping[str, Any] = CLIP_L14
-    ) -> None:
-        super().__init__(spec, weights)
-        self.sizes = sizes
-        """Of the vision tower: those published, unless a test asks for a small one."""
+    sizes = CLIP_L14
+    """Of the vision tower; a test asks for a small one."""
 
     def build_network(self) -> nn.Module:
         name = f"the weights of {self.spec.name}"
@@ -116,15 +113,10 @@ class GendDetector(BatchedDetector):
         return network
 
     def prepare(self, item: TrackItem) -> Tensor | Judgement:
-        """(k, 3, 224, 224), 1 <= k <= 4. Abstains with `no_face` (no landmarks), `low_resolution`."""
-        usable = np.flatnonzero(np.isfinite(item.landmarks).all(axis=(1, 2)))
-        if not len(usable):
-            return Judgement(abstained="no_face")
-        eyes = np.linalg.norm(item.landmarks[usable, 0] - item.landmarks[usable, 1], axis=1)
-        if float(np.median(eyes)) < LEAST_EYE_PIXELS:
-            return Judgement(abstained="low_resolution")
-        usable = usable[eyes >= LEAST_EYE_PIXELS]
-        chosen = usable[spread(len(usable), self.rows)]
+        """(k, 3, 224, 224), 1 <= k <= 4. Abstains with `face_hidden`, `low_resolution`."""
+        chosen = spread_faces(item, item.landmarks, eye_distances, LEAST_EYE_PIXELS, self.rows)
+        if isinstance(chosen, Judgement):
+            return chosen
         frames = to_images(item.clip.frames[item.frame_positions[chosen]], self.device)
         return PREPROCESSING(aligned_faces(frames, item.landmarks[chosen]))
 

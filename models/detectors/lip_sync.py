@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
+from ..batches import SURE
 from ..mouth import eye_distances, mouth_patches, mouth_signals
 from ..speech import Speech, analyse_speech
 from ..weights import NO_WEIGHTS, Weights
@@ -41,7 +42,6 @@ LONGEST_STEP_SECONDS = 0.13
 """Between frames: syllables come at 4-5 Hz, and a mouth seen more rarely tells nothing of them."""
 LEAST_EYE_PIXELS = 14.0
 """Distance of the eyes: below it lips and their opening are one or two pixels high."""
-SURE = 0.7
 LEAST_SURE_SHARE = 0.8
 """Of the frames must have a face at that confidence."""
 LEAST_LEVEL_DB = -60.0

@@ -40,12 +40,13 @@ from torch import Tensor
 
 from ..architectures.syncnet import FRAMES, SIDE, SyncNet, SyncOffset, sync_offset
 from ..base import SOUND_RATE, ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import failed, out_of_memory
+from ..batches import SURE, failed, out_of_memory, same_bits_each_time
 from ..checkpoints import load_exactly, read_torch
 from ..mfcc import mfcc
+from ..preprocess import to_images
 from ..speech import analyse_speech
 from ..weights import NO_WEIGHTS, Weights, WeightsError, WeightsFile
-from .lip_sync import speech_like
+from .lip_sync import LEAST_SURE_SHARE, speech_like
 
 FRAME_RATE = 25
 """Hz, of the network's training."""
@@ -66,7 +67,6 @@ LEAST_RATE = 20.0
 LARGEST_GAP_SECONDS = 0.1
 LEAST_FACE_PIXELS = 64.0
 """Longer side of the box, on average."""
-SURE, LEAST_SURE_SHARE = 0.7, 0.8
 CROP_SCALE = 0.4
 GREY = 110
 SMOOTH_FRAMES = 13
@@ -116,10 +116,7 @@ class SyncNetDetector(Detector):
 
     def load(self, device: str) -> None:
         self.device = torch.device(device)
-        if self.device.type == "cuda":
-            # As in BatchedDetector.load: float32 is to be float32, and the same input the same bits.
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cudnn.deterministic = True
+        same_bits_each_time(self.device)
         self.network = self._network().to(self.device).eval().requires_grad_(False)
         self.windows = WINDOWS
         """In one forward pass; less after the device ran out of memory."""
@@ -143,26 +140,28 @@ class SyncNetDetector(Detector):
     def _judged(self, item: TrackItem) -> Judgement:
         before = self.windows
         while True:
+            windows = self.windows  # another thread of the worker may halve it meanwhile
             try:
                 talk = prepare(item, self.device)
-                return talk if isinstance(talk, Judgement) else conclude(self.offset(talk))
+                return talk if isinstance(talk, Judgement) else conclude(self.offset(talk, windows))
             except Exception as error:  # whatever one item does to us is its own answer, and is counted
                 if not out_of_memory(error):
                     return failed(error)
-                if self.windows == 1:
+                if windows == 1:
                     self.windows = before
                     raise
-                self.windows //= 2
+                self.windows = min(self.windows, windows // 2)
             # Outside the handler: while the exception lives, so do the tensors of its frames.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def offset(self, talk: Talk) -> SyncOffset:
+    def offset(self, talk: Talk, windows: int) -> SyncOffset:
+        """In forward passes of `windows` windows each."""
         count = len(talk.faces) - FRAMES
         lips, sounds = [], []
-        for at in range(0, count, self.windows):
-            lips.append(self.network.lip(lip_windows(talk.faces, at, self.windows)))
-            sounds.append(self.network.sound(sound_windows(talk.cepstrum, at, self.windows)))
+        for at in range(0, count, windows):
+            lips.append(self.network.lip(lip_windows(talk.faces, at, windows)))
+            sounds.append(self.network.sound(sound_windows(talk.cepstrum, at, windows)))
         lip, sound = (torch.cat(parts)[:count].float().cpu() for parts in (lips, sounds))
         return sync_offset(lip, sound, MOST_SHIFT)
 
@@ -252,13 +251,14 @@ def face_crops(frames: np.ndarray, positions: np.ndarray, boxes: np.ndarray, dev
     half = smoothed((boxes[:, 2:] - boxes[:, :2]).max(axis=1) / 2).clip(1, max(height, width))
     x = smoothed((boxes[:, 0] + boxes[:, 2]) / 2).clip(0, width)
     y = smoothed((boxes[:, 1] + boxes[:, 3]) / 2).clip(0, height)
-    crops = torch.empty((len(positions), 3, SIDE, SIDE), dtype=torch.uint8, device=device)
+    crops = torch.empty((len(positions), 3, SIDE, SIDE), dtype=torch.uint8)
     for row, position in enumerate(positions):
         face = face_crop(frames[position], float(x[row]), float(y[row]), float(half[row]))
-        image = torch.from_numpy(np.ascontiguousarray(face[..., ::-1])).to(device).permute(2, 0, 1)[None].float()
+        # Resized on the CPU: a GPU rounds some grey levels the other way, and many small copies cost it more than one.
+        image = to_images(face[None, ..., ::-1], "cpu").float()
         resized = F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         crops[row] = resized[0].round().clamp(0, 255).to(torch.uint8)
-    return crops
+    return crops.to(device)
 
 
 def face_crop(frame: np.ndarray, x: float, y: float, half: float) -> np.ndarray:

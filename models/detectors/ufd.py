@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from ..architectures.clip_vision import CLIP_L14, TENSORS, ClipVision, clip_l14_file, tower_tensors
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
-from ..batches import BatchedDetector, spread
+from ..batches import BatchedDetector, spread_frames
 from ..checkpoints import load_exactly, read_safetensors_part, read_torch
 from ..preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 from ..weights import NO_WEIGHTS, Weights, WeightsFile
@@ -87,13 +87,8 @@ class UfdNetwork(nn.Module):
 
 class UfdDetector(BatchedDetector):
     rows = 4
-
-    def __init__(
-        self, spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS, sizes: Mapping[str, Any] = CLIP_L14
-    ) -> None:
-        super().__init__(spec, weights)
-        self.sizes = sizes
-        """Of the vision tower: those published, unless a test asks for a small one."""
+    sizes = CLIP_L14
+    """Of the vision tower; a test asks for a small one."""
 
     def build_network(self) -> nn.Module:
         # The file's bytes are let go before the network is made: together they would be gigabytes more.
@@ -105,11 +100,8 @@ class UfdDetector(BatchedDetector):
 
     def prepare(self, item: ClipItem) -> Tensor | Judgement:
         """(k, 3, 224, 224), 1 <= k <= 4. Abstains with `too_short` (no frame), `low_resolution`."""
-        if not len(item.frames):
-            return Judgement(abstained="too_short")
-        if min(item.frames.shape[1:3]) < LEAST_SIDE:
-            return Judgement(abstained="low_resolution")
-        return PREPROCESSING(to_images(item.frames[spread(len(item.frames), self.rows)], self.device))
+        frames = spread_frames(item, self.rows, LEAST_SIDE)
+        return frames if isinstance(frames, Judgement) else PREPROCESSING(to_images(frames, self.device))
 
 
 def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import zipfile
@@ -18,9 +17,10 @@ from deephotlink.models.architectures.aasist import AASIST, AASIST_L, Aasist, me
 from deephotlink.models.base import AudioItem, DetectorSpec
 from deephotlink.models.detectors import aasist
 from deephotlink.models.detectors.aasist import DETECTORS, WINDOW_SAMPLES, AasistDetector, make, tiled
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
+from deephotlink.models.weights import Weights, WeightsError
 from deephotlink.transforms.media.sound import SoundReader
 from tests.builders import make_sound
+from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, local_file
 
 SPECS = {spec.name: spec for spec in DETECTORS}
 PUBLISHED = {"aasist": "AASIST", "aasist_l": "AASIST-L"}
@@ -28,7 +28,7 @@ CONFIGS = {"aasist": AASIST, "aasist_l": AASIST_L}
 
 
 def weights_of(path: Path) -> Weights:
-    return Weights({"weights": LocalFile(str(path), hashlib.sha256(path.read_bytes()).hexdigest())})
+    return Weights({"weights": local_file(path)})
 
 
 def loaded(spec: DetectorSpec, weights: Weights) -> AasistDetector:
@@ -246,3 +246,12 @@ def test_a_file_that_was_changed_after_it_was_chosen_is_refused(tmp_path: Path) 
     (tmp_path / "a.pth").write_bytes(b"something else")
     with pytest.raises(WeightsError, match="was changed"):
         loaded(SPECS["aasist_l"], weights)
+
+
+def test_all_of_it_is_on_its_device(made: AasistDetector) -> None:
+    assert_nothing_is_left_on_the_cpu(made, AudioItem(speech(SHORT), 0.0))
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_agrees_with_the_cpu(made: AasistDetector) -> None:
+    assert_a_gpu_agrees(made, [AudioItem(speech(SHORT, seed), 0.0) for seed in range(3)])

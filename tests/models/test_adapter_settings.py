@@ -9,7 +9,8 @@ import torch
 from deephotlink.models.adapters.described import files_beside
 from deephotlink.models.adapters.items import to_logits
 from deephotlink.models.adapters.licences import forbids_commercial_use
-from deephotlink.models.adapters.settings import EXAMPLE, read_settings
+from deephotlink.models.adapters.settings import read_settings
+from deephotlink.models.adapters.settings_reader import EXAMPLE
 from deephotlink.models.weights import WeightsError
 from tests.models.exported import FACES, FILM, PICTURES, SOUND
 
@@ -181,6 +182,16 @@ def test_files_stand_beside_one_another(tmp_path):
     assert files(f"{tmp_path}/m.onnx")["settings"] == f"{tmp_path}/m.json"
     (tmp_path / "m.onnx.json").write_text("{}")
     assert files(f"{tmp_path}/m.onnx")["settings"] == f"{tmp_path}/m.onnx.json"
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.onnx.json"])
+def test_huge_files_are_refused_before_they_are_read(tmp_path, name):
+    for file in ("a.onnx", "a.onnx.json"):
+        (tmp_path / file).write_bytes(b"{}")
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    with pytest.raises(WeightsError, match=r"expected at most .* it has 1099511627776"):
+        files_beside(str(tmp_path / "a.onnx"), "onnx", (".onnx",), "torch.onnx.export")
 
 
 def test_everything_in_one_detector_of_faces():

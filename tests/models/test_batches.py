@@ -7,8 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deephotlink.models.base import DetectorSpec, Judgement
-from deephotlink.models.batches import FAILED, BatchedDetector, out_of_memory, spread
+from deephotlink.models.base import ClipItem, DetectorSpec, Judgement, TrackItem
+from deephotlink.models.batches import (
+    FAILED,
+    BatchedDetector,
+    at_precision,
+    out_of_memory,
+    spread,
+    spread_faces,
+    spread_frames,
+)
 
 SIDE = 16
 TOLERANCE = 1e-5
@@ -223,6 +231,22 @@ def test_where_not_one_item_fits_it_raises_and_keeps_its_size():
     assert detector.score(items(3)) == loaded().score(items(3))
 
 
+def test_a_batch_that_another_thread_halves_meanwhile_keeps_its_places():
+    whole, expected = items(), loaded().score(items())
+    detector = loaded()
+    prepare, seen = detector.prepare, []
+
+    def halved(item) -> Tensor | Judgement:
+        seen.append(item)
+        if len(seen) == 5:
+            detector.batch_items = 2
+        return prepare(item)
+
+    detector.prepare = halved
+    assert detector.score(whole) == expected and len(seen) == 8
+    assert [shape[0] for shape in detector.batches] == [16] and detector.batch_items == 2
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -288,6 +312,49 @@ def test_frames_are_spread_evenly():
     assert all(len(set(spread(n, k))) == min(n, k) and max(spread(n, k)) < n for n in range(1, 40) for k in range(1, 9))
 
 
+def test_frames_of_a_clip_are_spread_unless_there_are_none_or_small_ones():
+    frames = np.arange(16, dtype=np.uint8)[:, None, None, None] * np.ones((16, 8, 9, 3), np.uint8)
+    found = spread_frames(ClipItem(frames, np.arange(16.0), None, 0.0), 4, 8)
+    assert found[:, 0, 0, 0].tolist() == [2, 6, 10, 14]
+    assert spread_frames(ClipItem(frames[:0], np.zeros(0), None, 0.0), 4, 8).abstained == "too_short"
+    small = spread_frames(ClipItem(frames[:, :7], np.arange(16.0), None, 0.0), 4, 8)
+    assert (small.abstained, small.detail) == ("low_resolution", "a side of 7 pixels, 8 are needed")
+
+
+def test_faces_of_a_track_are_spread_over_the_sure_and_large_ones():
+    clip = ClipItem(np.zeros((8, 9, 9, 3), np.uint8), np.arange(8.0), None, 0.0)
+    sides = np.array([9, 40, 41, np.nan, 50, np.inf, 60, 70], np.float32)
+    boxes = np.stack([np.zeros(8), np.zeros(8), sides, sides], axis=1).astype(np.float32)
+    sure = np.array([1, 1, 1, 1, 0.69, 1, 1, 0.7], np.float32)
+    item = TrackItem(clip, np.arange(8), boxes, np.zeros((8, 5, 2), np.float32), sure)
+
+    def faces(least: float, most: int = 2, item: TrackItem = item) -> np.ndarray | Judgement:
+        return spread_faces(item, item.boxes, lambda places: places[:, 2], least, most)
+
+    assert faces(40, most=9).tolist() == [1, 2, 6, 7] and faces(40).tolist() == [2, 7]
+    assert (faces(71).abstained, faces(71).detail) == ("low_resolution", "a face of 70 pixels, 71 are needed")
+    unsure = TrackItem(clip, np.arange(8), boxes, item.landmarks, np.zeros(8, np.float32))
+    assert faces(40, item=unsure).abstained == "face_hidden"
+
+
+def test_half_precision_keeps_the_statistics_of_batch_norm():
+    """A variance beyond float16 would be infinity there, and the channel would say nothing any more."""
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    logits = []
+    for dtype in (torch.float32, torch.float16):
+        network = Small().build_network()
+        network.stem[0].weight.data *= 1000
+        network.stem[1].running_mean.mul_(1000)
+        network.stem[1].running_var.mul_(1e6)
+        network.head.weight.data *= 10
+        network = at_precision(network, torch.device("cpu"), dtype)
+        assert network.stem[1].running_var.dtype == torch.float32 and network.stem[0].weight.dtype == dtype
+        with torch.inference_mode():
+            logits.append(network(images.to(dtype)).float())
+    assert logits[0].std() > 0.01
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-2)
+
+
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("float16", 1e-2), ("bfloat16", 5e-2)])
 def test_a_gpu_agrees_with_the_cpu(precision, tolerance):
@@ -297,7 +364,7 @@ def test_a_gpu_agrees_with_the_cpu(precision, tolerance):
     whole = items()
     expected, got = ([a.logit for a in detector.score(whole)] for detector in (here, there))
     np.testing.assert_allclose(got, expected, rtol=0, atol=here.spec.device_tolerance)
-    assert {p.dtype for p in there.network.parameters()} == {getattr(torch, precision)}
+    assert {p.dtype for p in there.network.attention.parameters()} == {getattr(torch, precision)}
     again = there.score([*whole[:4], marked(77), *whole[5:]])
     assert [a.logit for i, a in enumerate(again) if i != 4] == [x for i, x in enumerate(got) if i != 4]
 

@@ -17,7 +17,7 @@ from deephotlink.models.base import ClipItem, DetectorSpec
 from deephotlink.models.detectors.commfor import DETECTORS, CommForDetector, make, preprocessing
 from deephotlink.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, to_images
 from deephotlink.models.weights import WeightsError
-from tests.published import lively, noise_clip, weights_of
+from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, lively, noise_clip, weights_of
 
 BY_SIDE = {384: DETECTORS[0], 224: DETECTORS[1]}
 
@@ -202,3 +202,16 @@ def test_the_record() -> None:
     # Nobody has written down the second one's checksum: it must not look as if somebody had.
     assert [len(spec.weights[0].sha256) for spec in DETECTORS] == [64, 0]
     assert CommForDetector(BY_SIDE[384]).shape == VitShape(image=384)
+
+
+def test_all_of_it_is_on_its_device(tmp_path: Path) -> None:
+    weights = weights_of(tmp_path, weights=published(VisionTransformer(tiny(384))))
+    assert_nothing_is_left_on_the_cpu(CommForDetector(BY_SIDE[384], weights, tiny(384)), noise_clip())
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("side", [384, 224])
+def test_a_gpu_agrees_with_the_cpu(tmp_path: Path, side: int) -> None:
+    weights = weights_of(tmp_path, weights=published(lively(VisionTransformer(tiny(side)))))
+    detector = CommForDetector(BY_SIDE[side], weights, tiny(side))
+    assert_a_gpu_agrees(detector, [noise_clip(seed=seed) for seed in range(3)])

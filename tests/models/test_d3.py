@@ -15,7 +15,15 @@ from deephotlink.models.architectures.vision_encoder import KINDS, VisionEncoder
 from deephotlink.models.base import ClipItem
 from deephotlink.models.detectors.d3 import DETECTOR, D3Detector, make, second_order_deviation
 from deephotlink.models.weights import Weights, WeightsError
-from tests.published import TINY_CLIP, lively, noise_clip, tiny_clip, weights_of
+from tests.published import (
+    TINY_CLIP,
+    assert_a_gpu_agrees,
+    assert_nothing_is_left_on_the_cpu,
+    lively,
+    noise_clip,
+    tiny_clip,
+    weights_of,
+)
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -155,9 +163,10 @@ def test_a_frozen_picture_is_not_accused(detector: D3Detector) -> None:
     assert json.loads(found.detail)["statistic"] == pytest.approx(0, abs=1e-4)
 
 
-def test_too_few_or_too_sparse_frames_are_not_judged(detector: D3Detector) -> None:
-    answers = detector.score([noise_clip(3), noise_clip(8, rate=1.0), noise_clip(4), noise_clip(12, rate=30.0)])
-    assert [a.abstained for a in answers] == ["too_short", "low_frame_rate", None, "too_short"]
+def test_too_few_too_sparse_or_too_small_frames_are_not_judged(detector: D3Detector) -> None:
+    clips = [noise_clip(3), noise_clip(8, rate=1.0), noise_clip(4), noise_clip(12, rate=30.0), noise_clip(8, 96, 320)]
+    reasons = [answer.abstained for answer in detector.score(clips)]
+    assert reasons == ["too_short", "low_frame_rate", None, "too_short", "low_resolution"]
 
 
 def test_denser_clips_are_thinned_and_longer_ones_cut(detector: D3Detector) -> None:
@@ -249,3 +258,12 @@ def test_every_kind_names_classes_that_transformers_has() -> None:
 
     for kind in KINDS.values():
         assert hasattr(transformers, kind.config) and hasattr(transformers, kind.model)
+
+
+def test_all_of_it_is_on_its_device(detector: D3Detector) -> None:
+    assert_nothing_is_left_on_the_cpu(detector, noise_clip())
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_agrees_with_the_cpu(detector: D3Detector) -> None:
+    assert_a_gpu_agrees(detector, [noise_clip(seed=seed) for seed in range(2)])

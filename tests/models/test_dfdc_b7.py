@@ -6,9 +6,6 @@ The published file is not at hand; weights are random. At full size only shapes 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from deephotlink.models.architectures.efficientnet import SameConv2d, scaled_channels
 from deephotlink.models.base import ClipItem, TrackItem
+from deephotlink.models.batches import at_precision
 from deephotlink.models.detectors import dfdc_b7
 from deephotlink.models.detectors.dfdc_b7 import (
     DETECTOR,
@@ -27,8 +25,9 @@ from deephotlink.models.detectors.dfdc_b7 import (
     face_on_black,
     make,
 )
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
+from deephotlink.models.weights import WeightsError
 from tests.builders import make_clip, make_item, make_track
+from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, torch_bytes, weights_of
 
 CPU = torch.device("cpu")
 WIDTH, DEPTH = 0.5, 0.5
@@ -57,13 +56,6 @@ def published(network: DfdcClassifier) -> dict[str, Tensor]:
     return {f"module.{key}": value for key, value in (network.state_dict() | extra).items()}
 
 
-def saved(content: object, path: Path) -> Weights:
-    held = io.BytesIO()
-    torch.save(content, held)
-    path.write_bytes(held.getvalue())
-    return Weights({"weights": LocalFile(str(path), hashlib.sha256(held.getvalue()).hexdigest())})
-
-
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """The detector with a small network and picture, loaded from a file of the published form."""
@@ -72,7 +64,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(dfdc_b7, "DfdcClassifier", lambda: DfdcClassifier(WIDTH, DEPTH))
     # The loop that trained the published network kept a number of numpy beside the tensors.
     content = {"epoch": 36, "state_dict": published(network), "bce_best": np.float64(0.2)}
-    detector = make(DETECTOR, saved(content, tmp_path / "file"))
+    detector = make(DETECTOR, weights_of(tmp_path, weights=torch_bytes(content)))
     detector.load("cpu")
     return detector, network
 
@@ -213,10 +205,10 @@ def test_an_item_is_not_felt_by_its_neighbours(small):
     nowhere = dataclasses.replace(second, boxes=np.full_like(second.boxes, np.nan))
     together = detector.score([first, second])
     assert [detector.score([first, nowhere])[0], detector.score([nowhere, second])[1]] == together
-    assert detector.score([nowhere])[0].abstained == "no_face"
+    assert detector.score([nowhere])[0].abstained == "face_hidden"
 
 
-def test_small_faces_are_not_judged(small):
+def test_small_faces_and_unsure_ones_are_not_judged(small):
     detector, _ = small
     clip = make_item("clip")
     track = make_track(16, box=(40, 30, 80, 70))
@@ -224,6 +216,14 @@ def test_small_faces_are_not_judged(small):
     assert detector.score([item])[0].abstained == "low_resolution"
     outside = dataclasses.replace(item, boxes=item.boxes + np.float32(1e9))
     assert detector.score([outside])[0].abstained == "low_resolution"
+    large = make_item("face_track")
+    unsure = dataclasses.replace(large, confidences=np.full_like(large.confidences, 0.6))
+    assert detector.score([unsure])[0].abstained == "face_hidden"
+    # Of a face that leaves the frame, only what is still large enough there is judged.
+    gone = large.boxes.copy()
+    gone[:-1, [0, 2]] += 1e4
+    last = TrackItem(clip, *(rows[-1:] for rows in (large.frame_positions, large.boxes, large.landmarks)), np.ones(1))
+    assert detector.score([dataclasses.replace(large, clip=clip, boxes=gone)]) == detector.score([last])
 
 
 def test_half_precision_is_within_the_declared_tolerance(small):
@@ -231,8 +231,9 @@ def test_half_precision_is_within_the_declared_tolerance(small):
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         exact = network(images)
-        half = small_network().half()(images.half()).float()
-    assert 0 < (exact - half).abs().max() < DETECTOR.device_tolerance
+        half = at_precision(small_network(), CPU, torch.float16)(images.half())
+    assert half.dtype == torch.float16
+    assert 0 < (exact - half.float()).abs().max() < DETECTOR.device_tolerance
 
 
 @pytest.mark.parametrize("change", ["missing", "shape", "left over"])
@@ -245,7 +246,7 @@ def test_a_file_of_other_tensors_is_refused(tmp_path, monkeypatch, change):
         tensors["module.fc.weight"] = torch.zeros(2, 640)
     else:
         tensors["module.encoder.surplus"] = torch.zeros(1)
-    detector = make(DETECTOR, saved({"state_dict": tensors}, tmp_path / "file"))
+    detector = make(DETECTOR, weights_of(tmp_path, weights=torch_bytes({"state_dict": tensors})))
     with pytest.raises(WeightsError, match="final_111_DeepFakeClassifier"):
         detector.load("cpu")
 
@@ -317,11 +318,10 @@ def test_read_only_frames_are_left_alone(small):
     assert detector.score([item])[0].logit is not None
 
 
+def test_all_of_it_is_on_its_device(small):
+    assert_nothing_is_left_on_the_cpu(small[0], make_item("face_track"))
+
+
 @pytest.mark.needs_cuda
 def test_gpu_and_cpu_agree(small):
-    detector, _ = small
-    items = [make_item("face_track", seed=seed) for seed in range(2)]
-    on_cpu = [answer.logit for answer in detector.score(items)]
-    detector.load("cuda:0")
-    on_gpu = [answer.logit for answer in detector.score(items)]
-    np.testing.assert_allclose(on_gpu, on_cpu, atol=DETECTOR.device_tolerance)
+    assert_a_gpu_agrees(small[0], [make_item("face_track", seed=seed) for seed in range(2)])

@@ -16,7 +16,19 @@ from deephotlink.models.base import TrackItem
 from deephotlink.models.detectors.gend import DETECTOR, GendDetector, GendNetwork, aligned_faces, make
 from deephotlink.models.preprocess import to_images
 from deephotlink.models.weights import WeightsError
-from tests.published import TINY_CLIP, noise_clip, tiny_clip, weights_of
+from tests.published import (
+    TINY_CLIP,
+    assert_a_gpu_agrees,
+    assert_nothing_is_left_on_the_cpu,
+    noise_clip,
+    tiny_clip,
+    weights_of,
+)
+
+
+class TinyGend(GendDetector):
+    sizes = TINY_CLIP
+
 
 TEMPLATE = 256 * (np.array([(0.34, 0.46), (0.66, 0.46), (0.5, 0.64), (0.37, 0.82), (0.63, 0.82)]) + 0.15) / 1.3
 
@@ -38,7 +50,7 @@ def tensors(clip) -> dict[str, Tensor]:
 
 
 def loaded(folder: Path, tensors: Mapping[str, Tensor]) -> GendDetector:
-    detector = GendDetector(DETECTOR, weights_of(folder, weights=tensors), TINY_CLIP)
+    detector = TinyGend(DETECTOR, weights_of(folder, weights=tensors))
     detector.load("cpu")
     return detector
 
@@ -145,20 +157,21 @@ def test_what_cannot_be_judged_abstains(tmp_path: Path, tensors) -> None:
     far_away = make_item(turned(0, 0.1))
     one_point = make_item(np.full((5, 2), 50, np.float32))
     sound_one = make_item()
-    answers = detector.score([hidden, far_away, sound_one, one_point])
-    assert [a.abstained for a in answers] == ["no_face", "low_resolution", None, "low_resolution"]
+    unsure = replace(sound_one, confidences=sound_one.confidences * np.float32(0.6))
+    answers = detector.score([hidden, far_away, sound_one, one_point, unsure])
+    assert [a.abstained for a in answers] == ["face_hidden", "low_resolution", None, "low_resolution", "face_hidden"]
     alone = detector.score([make_item(seed=5), make_item(seed=6), sound_one])[2]
     assert alone.logit == answers[2].logit
 
 
-def test_frames_without_landmarks_are_passed_over(tmp_path: Path, tensors) -> None:
+def test_frames_without_sure_landmarks_are_passed_over(tmp_path: Path, tensors) -> None:
     detector = loaded(tmp_path, tensors)
     item = make_item()
-    points = item.landmarks.copy()
-    points[1:] = np.nan
-    first = replace(item, frame_positions=item.frame_positions[:1], landmarks=points[:1], boxes=item.boxes[:1])
-    (some,), (only,) = detector.score([replace(item, landmarks=points)]), detector.score([first])
-    assert some.logit == only.logit
+    points, sure = item.landmarks.copy(), item.confidences.copy()
+    points[1], sure[2:] = np.nan, 0.3
+    first = TrackItem(item.clip, item.frame_positions[:1], item.boxes[:1], item.landmarks[:1], item.confidences[:1])
+    some, only = detector.score([replace(item, landmarks=points, confidences=sure), first])
+    assert some.logit is not None and some.logit == only.logit
 
 
 def test_the_published_names_and_shapes() -> None:
@@ -178,3 +191,13 @@ def test_the_record() -> None:
     assert isinstance(make(), GendDetector)
     (file,) = DETECTOR.weights
     assert len(file.sha256) == 64 and file.revision in file.url
+
+
+def test_all_of_it_is_on_its_device(tmp_path: Path, tensors) -> None:
+    assert_nothing_is_left_on_the_cpu(TinyGend(DETECTOR, weights_of(tmp_path, weights=tensors)), make_item())
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_agrees_with_the_cpu(tmp_path: Path, tensors) -> None:
+    detector = TinyGend(DETECTOR, weights_of(tmp_path, weights=tensors))
+    assert_a_gpu_agrees(detector, [make_item(seed=seed) for seed in range(3)])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from deephotlink.models.adapters import hf
 from deephotlink.models.adapters.hf_audio import least_samples
@@ -256,7 +257,7 @@ def test_labels_that_say_nothing_are_settled_by_the_users_word(saved, vit):
 
 
 def test_shards_and_older_names_load_as_from_pretrained_does(saved, tmp_path):
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     folder = Path(shutil.copytree(saved / "wav2vec2", tmp_path / "shards"))
     tensors = load_file(folder / "model.safetensors")
@@ -361,11 +362,40 @@ def test_code_and_pickles_in_a_folder_never_run(vit, tmp_path):
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config"),
         ({"use_timm_backbone": True}, "from elsewhere"),
         ({"return_dict": False}, "does not take what its preprocessing makes"),
+        ({"image_size": 10**400}, "is too large"),
+        ({"image_size": 2000, "patch_size": 1, "hidden_size": 4}, "positions of"),
+        ({"architectures": ["SwinForImageClassification"], "model_type": "swin", "depths": [1] * 5000}, "expected the"),
     ],
 )
 def test_strange_configs_are_refused(vit, fields, match):
     change(vit, **fields)
     refused(vit, match)
+
+
+def test_a_processor_that_overflows_is_refused(vit):
+    change(vit, "preprocessor_config.json", image_mean=[10**400, 0, 0])
+    refused(vit, "is too large")
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "README.md", "model.safetensors"])
+def test_links_to_huge_files_are_refused_before_they_are_read(vit, name):
+    with (vit / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    (vit / name).unlink(missing_ok=True)
+    (vit / name).symlink_to("huge")
+    with pytest.raises(WeightsError, match=r"expected at most .* bytes in"):
+        hf.files_of(str(vit), vit)
+
+
+def test_what_is_missing_is_said_in_the_error_alone(vit, capfd):
+    save_file({"strange": torch.zeros(1)}, vit / "model.safetensors")
+    refused(vit, "are missing")
+    assert capfd.readouterr().err == ""
+
+
+def test_attention_maps_that_nobody_asked_for_are_not_made(vit):
+    change(vit, output_attentions=True, output_hidden_states=True)
+    assert not loaded(vit).network.config.output_attentions
 
 
 def test_kernels_from_a_hub_are_not_asked_for(vit):
@@ -392,7 +422,7 @@ def test_an_index_that_reaches_out_of_its_folder_is_refused(vit, shard):
 
 
 def test_a_model_without_its_classifier_is_refused(vit):
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     tensors = load_file(vit / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if "classifier" not in k}, vit / "model.safetensors")

@@ -106,6 +106,10 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
         plain(shape=(1 << 20, 1 << 6), dtype="f4", chunks=(1 << 14, 1 << 6), compression="gzip"),
         "bytes of values",
     ),
+    "pieces larger than the whole": (
+        plain(shape=(8,), maxshape=(None,), dtype="f4", chunks=(1 << 25,), compression="gzip"),
+        "unfolds in pieces",
+    ),
     "many groups": (lambda f: [f.create_group(f"g{i}") for i in range(101)], "objects"),
     "no layer": (plain("kernel:0", data=VALUES), "layer"),
     "the same variable twice": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import math
@@ -21,8 +20,9 @@ from deephotlink.models.base import ClipItem, DetectorSpec, TrackItem
 from deephotlink.models.detectors import mesonet
 from deephotlink.models.detectors.mesonet import DETECTORS, FRAMES, MesoNetDetector, aligned_face, face_squares
 from deephotlink.models.preprocess import resize
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
+from deephotlink.models.weights import Weights, WeightsError
 from tests.builders import make_item
+from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, local_file
 
 SPECS = {spec.name: spec for spec in DETECTORS}
 PUBLISHED = {spec.name: spec.weights[0].file_name.removesuffix(".h5") for spec in DETECTORS}
@@ -30,7 +30,7 @@ PUBLISHED = {spec.name: spec.weights[0].file_name.removesuffix(".h5") for spec i
 
 
 def weights_of(path: Path) -> Weights:
-    return Weights({"weights": LocalFile(str(path), hashlib.sha256(path.read_bytes()).hexdigest())})
+    return Weights({"weights": local_file(path)})
 
 
 def made_weights(folder: Path, name: str, seed: int = 0, **others: tuple[int, ...]) -> Weights:
@@ -193,12 +193,16 @@ def test_the_square_is_the_authors() -> None:
     assert downs[0] == pytest.approx((0, 1)) and sides[0] == 0
 
 
-@pytest.mark.parametrize("name", SPECS)
+NETWORKS = ("meso4_df", "mesoinception4_df")
+"""One of each kind."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_made_weights_score_alike_every_time(name: str, tmp_path: Path) -> None:
     weights = made_weights(tmp_path, name)
     items = [make_item("face_track", seed=seed) for seed in range(3)]
-    together = loaded(SPECS[name], weights).score(items)
-    alone = [loaded(SPECS[name], weights).score([item])[0] for item in items]
+    together, again = loaded(SPECS[name], weights).score(items), loaded(SPECS[name], weights)
+    alone = [again.score([item])[0] for item in items]
     assert together == alone and len({answer.logit for answer in together}) == 3
     assert all(answer.logit is not None and math.isfinite(answer.logit) for answer in together)
     other = loaded(SPECS[name], made_weights(tmp_path, name, seed=1)).score(items[:1])[0]
@@ -258,3 +262,16 @@ def test_the_record_is_whole() -> None:
         assert spec.licence == "Apache-2.0" and spec.commercial_use and spec.origin == "published"
         assert dataclasses.asdict(spec)["weights"][0]["url"].endswith(spec.weights[0].file_name)
         assert registry.installed()[spec.name].weights_sha256 == spec.weights[0].sha256
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_of_it_is_on_its_device(name: str, tmp_path: Path) -> None:
+    detector = loaded(SPECS[name], made_weights(tmp_path, name))
+    assert_nothing_is_left_on_the_cpu(detector, make_item("face_track"))
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_gpu_agrees_with_the_cpu(name: str, tmp_path: Path) -> None:
+    detector = loaded(SPECS[name], made_weights(tmp_path, name))
+    assert_a_gpu_agrees(detector, [make_item("face_track", seed=seed) for seed in range(3)])

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from deephotlink.models.adapters import onnx as adapter
+from deephotlink.models.adapters import onnx_file
 from deephotlink.models.adapters.onnx_file import check_onnx
 from deephotlink.models.batches import spread
 from deephotlink.models.registry import adapter_of, make
@@ -242,10 +243,49 @@ def test_plug_ins_training_and_unknown_operators_are_refused(tmp_path):
         loaded(adapter, weights_of(tmp_path, "x.onnx", unknown.SerializeToString(), settings))
 
 
+@pytest.mark.parametrize("operator", ["Loop", "Scan", "SequenceMap"])
+def test_loops_which_may_never_end_are_refused(operator):
+    with pytest.raises(WeightsError, match=f"the operator {operator} may never end"):
+        check_onnx(adding(None, helper.make_node(operator, ["rows"], ["w"])).SerializeToString(), "x.onnx")
+
+
+def calling(width, *ring):
+    """F0 is an operator, each of the others calls the one before it `width` times."""
+    functions = [
+        helper.make_function(
+            "mine",
+            f"F{level}",
+            ["x"],
+            ["x"],
+            [helper.make_node(f"F{level - 1}" if level else "Neg", ["x"], ["x"], domain="mine" if level else "")]
+            * (width if level else 1),
+            [helper.make_opsetid("mine", 1)],
+        )
+        for level in range(8)
+    ]
+    functions[0].node.extend(helper.make_node(name, ["x"], ["x"], domain="mine") for name in ring)
+    return adding(None, helper.make_node("F7", ["rows"], ["w"], domain="mine"), functions=functions)
+
+
+def test_functions_that_unfold_without_end_are_refused():
+    check_onnx(calling(2).SerializeToString(), "x.onnx")
+    with pytest.raises(WeightsError, match="unfold to more than"):
+        check_onnx(calling(10).SerializeToString(), "x.onnx")
+    with pytest.raises(WeightsError, match="in a ring"):
+        check_onnx(calling(1, "F3").SerializeToString(), "x.onnx")
+
+
+def test_many_small_fields_are_refused(monkeypatch):
+    monkeypatch.setattr(onnx_file, "MOST_FIELDS", 1000)
+    with pytest.raises(WeightsError, match="too many parts"):
+        check_onnx(b"\x08\x08" * 1001, "x.onnx")
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"",
+        bytes(100),
         b"not a model",
         b"\x80\x04\x95" * 50,
         b"PK\x03\x04" * 20,

@@ -274,6 +274,14 @@ def test_a_tensor_does_not_claim_more_than_its_file_holds(good):
     refuse(packed(members), "weight_0 has 0")
 
 
+def test_a_number_is_not_repeated_beyond_all_memory(good):
+    def change(found):
+        for entry in found["config"].values():
+            entry["tensor_meta"] |= {"sizes": [{"as_int": 1 << 40}], "strides": [{"as_int": 0}]}
+
+    refuse(edited(good, WEIGHTS, change), "a tensor of the sizes")
+
+
 def test_machine_code_is_refused(good):
     members = members_of(good)
     refuse(packed({**members, "data/aotinductor/model/x.so": b"\x7fELF"}), "machine code")

@@ -6,10 +6,7 @@ The published file is not at hand; weights are random, so that a score is asked 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +31,8 @@ from deephotlink.models.detectors.syncnet import (
     sound_windows,
 )
 from deephotlink.models.mfcc import mfcc
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
+from deephotlink.models.weights import Weights, WeightsError
+from tests.published import assert_a_gpu_agrees, torch_bytes, weights_of
 
 CPU = torch.device("cpu")
 RATE = 16_000
@@ -67,13 +65,6 @@ def heard(item: TrackItem, sound: np.ndarray | None) -> TrackItem:
     return dataclasses.replace(item, clip=dataclasses.replace(item.clip, sound=sound))
 
 
-def saved(content: object, path: Path) -> Weights:
-    held = io.BytesIO()
-    torch.save(content, held)
-    path.write_bytes(held.getvalue())
-    return Weights({"weights": LocalFile(str(path), hashlib.sha256(held.getvalue()).hexdigest())})
-
-
 def random_network() -> SyncNet:
     torch.manual_seed(0)
     return SyncNet().eval().requires_grad_(False)
@@ -95,13 +86,13 @@ class Quick(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Weights:
-    return saved(random_network().state_dict(), tmp_path_factory.mktemp("weights") / "syncnet_v2.model")
+    return weights_of(tmp_path_factory.mktemp("weights"), weights=torch_bytes(random_network().state_dict()))
 
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(syncnet, "SyncNet", Quick)
-    detector = make(DETECTOR, saved(Quick().state_dict(), tmp_path / "file"))
+    detector = make(DETECTOR, weights_of(tmp_path, weights=torch_bytes(Quick().state_dict())))
     detector.load("cpu")
     return detector
 
@@ -377,11 +368,15 @@ def test_a_track_is_scored_by_the_whole_network(published, monkeypatch):
 
 def test_a_wrapped_file_loads_and_a_pickled_module_is_refused(tmp_path):
     state = random_network().state_dict()
-    make(DETECTOR, saved({"state_dict": state}, tmp_path / "wrapped")).load("cpu")
+
+    def load(content: object) -> None:
+        make(DETECTOR, weights_of(tmp_path, weights=torch_bytes(content))).load("cpu")
+
+    load({"state_dict": state})
     with pytest.raises(WeightsError, match=r"syncnet_v2.model.*torch\.save\(module\.state_dict"):
-        make(DETECTOR, saved(Quick(), tmp_path / "module")).load("cpu")
+        load(Quick())
     with pytest.raises(WeightsError, match=r"syncnet_v2.model.*netfcaud"):
-        make(DETECTOR, saved(dict(list(state.items())[:40]), tmp_path / "short")).load("cpu")
+        load(dict(list(state.items())[:40]))
 
 
 def test_its_clips_win_over_those_of_the_training_free_lip_sync():
@@ -391,10 +386,15 @@ def test_its_clips_win_over_those_of_the_training_free_lip_sync():
     assert ours.frame_rate >= 30 and ours.least_frame_rate == syncnet.LEAST_RATE
 
 
+def test_all_of_it_is_on_its_device():
+    """On torch's `meta` device, which mixes with no other."""
+    meta = torch.device("meta")
+    talk, network = prepare(talking(), meta), random_network().to(meta)
+    assert isinstance(talk, Talk)
+    lip, sound = network.lip(lip_windows(talk.faces, 48, 16)), network.sound(sound_windows(talk.cepstrum, 48, 16))
+    assert lip.shape == sound.shape == (16, 1024) and lip.device == sound.device == meta
+
+
 @pytest.mark.needs_cuda
 def test_gpu_and_cpu_agree(published):
-    detector, item = make(DETECTOR, published), talking(seconds=2.0)
-    detector.load("cpu")
-    on_cpu = detector.score([item])[0].logit
-    detector.load("cuda:0")
-    assert detector.score([item])[0].logit == pytest.approx(on_cpu, abs=DETECTOR.device_tolerance)
+    assert_a_gpu_agrees(make(DETECTOR, published), [talking(seconds=2.0)])

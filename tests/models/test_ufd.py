@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,19 @@ from deephotlink.models.checkpoints import load_exactly, read_safetensors_part, 
 from deephotlink.models.detectors.ufd import DETECTOR, PREPROCESSING, UfdDetector, UfdNetwork, make
 from deephotlink.models.preprocess import CLIP_MEAN, CLIP_STD, to_images
 from deephotlink.models.weights import Weights, WeightsError
-from tests.published import TINY_CLIP, noise_clip, tiny_clip, weights_of
+from tests.published import (
+    TINY_CLIP,
+    assert_a_gpu_agrees,
+    assert_nothing_is_left_on_the_cpu,
+    noise_clip,
+    tiny_clip,
+    torch_bytes,
+    weights_of,
+)
+
+
+class TinyUfd(UfdDetector):
+    sizes = TINY_CLIP
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +38,12 @@ def clip():
 
 
 def head(bias: float = 0.1) -> bytes:
-    file = io.BytesIO()
     weight = torch.randn(1, 16, generator=torch.Generator().manual_seed(3))
-    torch.save({"weight": weight, "bias": torch.tensor([bias])}, file)
-    return file.getvalue()
+    return torch_bytes({"weight": weight, "bias": torch.tensor([bias])})
 
 
 def loaded(weights: Weights) -> UfdDetector:
-    detector = UfdDetector(DETECTOR, weights, TINY_CLIP)
+    detector = TinyUfd(DETECTOR, weights)
     detector.load("cpu")
     return detector
 
@@ -203,14 +212,15 @@ def test_a_header_longer_than_the_file_is_refused() -> None:
             read_safetensors_part(data, "x", TENSORS)
 
 
+def test_all_of_it_is_on_its_device(tmp_path: Path, clip) -> None:
+    detector = TinyUfd(DETECTOR, weights_of(tmp_path, head=head(), backbone=clip.state_dict()))
+    assert_nothing_is_left_on_the_cpu(detector, noise_clip(height=200))
+
+
 @pytest.mark.needs_cuda
 def test_half_precision_on_a_gpu_agrees_with_the_cpu(tmp_path: Path, clip) -> None:
     weights = weights_of(tmp_path, head=head(), backbone=clip.state_dict())
-    on_cpu, on_gpu = loaded(weights), UfdDetector(DETECTOR, weights, TINY_CLIP)
-    on_gpu.load("cuda:0")
-    items = [noise_clip(seed=seed) for seed in range(3)]
-    for a, b in zip(on_cpu.score(items), on_gpu.score(items), strict=True):
-        assert a.logit == pytest.approx(b.logit, abs=DETECTOR.device_tolerance)
+    assert_a_gpu_agrees(TinyUfd(DETECTOR, weights), [noise_clip(seed=seed) for seed in range(3)])
 
 
 def test_the_tower_gives_both_of_its_outputs(clip) -> None:

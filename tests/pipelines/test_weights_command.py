@@ -65,6 +65,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.ranges, self.cuts, self.pause_seconds, self.fails = DATA, True, 0, 0.0, 0
+        self.holds: int | None = None
+        """Bytes of a body after which every connection is cut."""
         self.asked: list[tuple[str, str | None]] = []
         self.handle_error = lambda *request: None  # whoever is cut off is meant to be
         self.url = f"http://127.0.0.1:{self.server_port}/file"
@@ -109,6 +111,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not body:
             return
         part = data[start:end]
+        if server.holds is not None and len(part) > server.holds:
+            self.wfile.write(part[: server.holds])
+            self.wfile.flush()
+            self.connection.close()
+            return
         if server.cuts and len(part) > 1000:
             server.cuts -= 1
             self.wfile.write(part[: len(part) // 2])
@@ -169,6 +176,15 @@ def test_a_connection_that_is_cut_is_gone_on_with(server, install, tmp_path):
     assert got.sha256 == SHA256 and files_in(tmp_path) == ["fake/weights.pth"]
     starts = [wanted for _, wanted in server.asked if wanted]
     assert len(starts) > len(set(starts)) and any(not s.startswith("bytes=0-") for s in starts)
+
+
+def test_a_line_that_never_holds_for_long_still_gets_on(server, install, tmp_path):
+    server.data, server.holds = DATA * (1 + (3 << 20) // len(DATA)), 700_000
+    record = {"sha256": hashlib.sha256(server.data).hexdigest(), "size_bytes": len(server.data)}
+    install(make_spec("one", file_at(server.url, **record)))
+    (got,) = pull(["one"], str(tmp_path))
+    assert got.sha256 == record["sha256"] and Path(got.where).read_bytes() == server.data
+    assert len(server.asked) < 40
 
 
 @pytest.mark.parametrize("cuts", [0, 2])
