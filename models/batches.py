@@ -8,6 +8,7 @@ agree within `DetectorSpec.device_tolerance`.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import abstractmethod
 from collections import Counter
@@ -37,6 +38,23 @@ def spread(count: int, most: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * taken) for i in range(taken)]
 
 
+def film_frames(times: np.ndarray, count: int, frame_rate: float) -> np.ndarray | Judgement:
+    """int64 [count]: a film for a network that takes `count` frames at `frame_rate` Hz, from the first on.
+
+    Frames are left out by a whole step, as decoding leaves them out: a clip that is denser or longer because another
+    detector asked for that gives the same film. Of a shorter one some frames come twice, evenly. Abstains with
+    `too_short` where there are fewer than half of them.
+    """
+    between = np.diff(times)
+    between = between[np.isfinite(between) & (between > 0)]
+    own_rate = 1 / float(np.median(between)) if len(between) else frame_rate
+    step = max(1, math.ceil(own_rate / frame_rate - 0.01))
+    found = np.arange(0, len(times), step)[:count]
+    if 2 * len(found) < max(2, count):
+        return Judgement(abstained="too_short", detail=f"{len(found)} frames of {count}")
+    return found[np.linspace(0, len(found) - 1, count).round().astype(np.int64)]
+
+
 def spread_frames(item: ClipItem, most: int, least_side: int) -> np.ndarray | Judgement:
     """uint8 [k, H, W, 3]: at most `most` frames of a clip, evenly spread.
 
@@ -59,6 +77,8 @@ def spread_faces(
     """
     finite = np.isfinite(places.reshape(len(places), -1)).all(axis=1)
     sure = np.flatnonzero(finite & (item.confidences >= SURE))
+    if not len(item.confidences):
+        return Judgement(abstained="no_face")
     if not len(sure):
         return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {SURE} or more")
     sizes = pixels(places[sure])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import SOUND_RATE
+from .base import SOUND_RATE, Judgement
 
 WINDOW_SAMPLES = 640
 """40 ms: two periods of the lowest voice."""
@@ -23,6 +23,25 @@ VOICED = 0.5
 """A window is voiced when its autocorrelation comes back to this share of its power within a period of the voice."""
 FLOOR = 1e-2
 """Of the 95th percentile of the power: what lies lower counts as silence, so that the noise of it says nothing."""
+
+
+SILENT_RANGE = 2 / 32_768
+"""Between the highest and the lowest sample: the last bit of 16-bit sound."""
+
+
+def unheard(samples: np.ndarray) -> Judgement | None:
+    """Why a window of sound, [S] of any scale, has nothing that could be judged; None where it has.
+
+    A network that normalises its input makes a voice of the last bit's noise, and a score of digital silence.
+    Abstains with `no_audio`, `decode_failed` (values that are no numbers), `silent`.
+    """
+    if not len(samples):
+        return Judgement(abstained="no_audio")
+    if not np.isfinite(samples).all():
+        return Judgement(abstained="decode_failed", detail="the sound holds values that are no numbers")
+    if float(np.ptp(samples)) <= SILENT_RANGE:
+        return Judgement(abstained="silent")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base import SOUND_RATE, AudioItem, DetectorSpec, Judgement
+from ..speech import unheard
 from ..weights import Weights, WeightsError
 from .hf_images import HfDetector
 from .hf_network import Architecture
@@ -41,6 +42,8 @@ class AudioDetector(HfDetector):
         return torch.zeros((1, self.spec.audio.window_samples), device=self.device)
 
     def prepare(self, item: AudioItem) -> Tensor | Judgement:
+        if (nothing := unheard(item.samples)) is not None:
+            return nothing
         if len(item.samples) < self.least_samples:
             return Judgement(abstained="too_short")
         samples = torch.from_numpy(item.samples).to(self.device, torch.float32)

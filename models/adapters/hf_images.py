@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..base import ClipItem, DetectorSpec, Judgement, TrackItem
-from ..batches import BatchedDetector, spread
+from ..batches import BatchedDetector
 from ..preprocess import ImagePreprocessing, crop_box, to_images
 from ..weights import Weights
 from .hf_network import Architecture, build
 from .hf_sidecar import Sidecar
-from .items import large_faces
+from .items import film_of, seen_frames
 from .labels import Classes
 
 
@@ -100,10 +100,8 @@ class ImageDetector(PictureDetector):
         return self.blank_pictures(1)
 
     def prepare(self, item: ClipItem | TrackItem) -> Tensor | Judgement:
-        seen = seen_frames(item)
-        if isinstance(seen, Judgement):
-            return seen
-        return self.pictures(item, seen[spread(len(seen), self.rows)])
+        chosen = seen_frames(item, self.rows)
+        return chosen if isinstance(chosen, Judgement) else self.pictures(item, chosen)
 
 
 class VideoDetector(PictureDetector):
@@ -118,31 +116,5 @@ class VideoDetector(PictureDetector):
         return self.blank_pictures(self.frames)[None]
 
     def prepare(self, item: ClipItem | TrackItem) -> Tensor | Judgement:
-        seen = seen_frames(item)
-        if isinstance(seen, Judgement):
-            return seen
-        times = item.pts_seconds if isinstance(item, ClipItem) else item.clip.pts_seconds[item.frame_positions]
-        chosen = evenly_in_time(times[seen], self.frames, self.sidecar.frame_rate)
-        if 2 * len(set(chosen.tolist())) < self.frames:
-            return Judgement(abstained="too_short", detail=f"{len(set(chosen.tolist()))} frames of {self.frames}")
-        return self.pictures(item, seen[chosen])[None]
-
-
-def seen_frames(item: ClipItem | TrackItem) -> np.ndarray | Judgement:
-    """int64 [k], places in a clip or a track that have something to judge."""
-    if isinstance(item, ClipItem):
-        return np.arange(len(item.frames)) if len(item.frames) else Judgement(abstained="too_short")
-    return large_faces(item.boxes)
-
-
-def evenly_in_time(times: np.ndarray, count: int, rate: float) -> np.ndarray:
-    """int64 [count]: places of the frames nearest to `count` instants at `rate` Hz from the first frame on.
-
-    A clip that serves another detector too may be longer or denser than asked for, and then the rest is left out; in a
-    shorter one the instants move together, and frames may come twice.
-    """
-    if not np.isfinite(times).all():
-        return np.asarray([(2 * i + 1) * len(times) // (2 * count) for i in range(count)])
-    span = min((count - 1) / rate, float(times[-1] - times[0]))
-    instants = times[0] + np.linspace(0.0, span, count)
-    return np.abs(times[None, :] - instants[:, None]).argmin(axis=1)
+        chosen = film_of(item, self.frames, self.sidecar.frame_rate)
+        return chosen if isinstance(chosen, Judgement) else self.pictures(item, chosen)[None]

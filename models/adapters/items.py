@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import AudioItem, ClipItem, DetectorSpec, Judgement, TrackItem
-from ..batches import BatchedDetector, spread
+from ..batches import BatchedDetector, film_frames, out_of_memory, spread, spread_faces
 from ..preprocess import crop_box, to_images
+from ..speech import unheard
 from ..weights import Weights, WeightsError
 from .settings import AudioSettings, ImageSettings, Settings
 
@@ -32,42 +33,72 @@ class SettingsDetector(BatchedDetector):
     def build_network(self) -> Rows:
         """The model, on `self.device`."""
 
+    def load(self, device: str) -> None:
+        """As `BatchedDetector.load`, and asks the model about a blank row: what does not fit shall show before an audit
+        begins, not on each of its items."""
+        super().load(device)
+        row = torch.zeros((1, *self.settings.row_shape), dtype=self.dtype, device=self.device)
+        try:
+            with torch.inference_mode():
+                self.forward(row)
+        except Exception as error:  # whatever the model raises
+            if out_of_memory(error):
+                raise
+            said = " ".join(str(error).split())
+            raise WeightsError(f"the model cannot be used with these settings: {said[:300]}") from error
+
     def prepare(self, item: Any) -> Tensor | Judgement:
         if self.settings.audio is not None:
             return sound_row(item, self.settings.audio, self.device)
         assert self.settings.image is not None  # one of both is there: `read_settings`
-        if isinstance(item, TrackItem):
-            return face_rows(item, self.settings.image, self.device)
-        return clip_rows(item, self.settings.image, self.device)
+        assert self.spec.clip is not None
+        return picture_rows(item, self.settings.image, self.spec.clip.frame_rate, self.device)
 
     def forward(self, batch: Tensor) -> Tensor:
         return to_logits(self.network(batch), self.settings)
 
 
-def clip_rows(item: ClipItem, image: ImageSettings, device: torch.device) -> Tensor | Judgement:
-    """(k, …) rows of a clip: frames spread over it, or one film."""
-    count = image.video_frames or image.frames
-    if len(item.frames) < max(1, image.video_frames):
-        return Judgement(abstained="too_short", detail=f"{len(item.frames)} frames of {max(1, image.video_frames)}")
-    return _stacked(image.preprocessing(to_images(item.frames[spread(len(item.frames), count)], device)), image)
-
-
-def face_rows(item: TrackItem, image: ImageSettings, device: torch.device) -> Tensor | Judgement:
-    """(k, …) rows of a face's crops, spread over its track; crops differ in size, so each is resized by itself."""
-    boxes, large = item.boxes, large_faces(item.boxes)
-    if isinstance(large, Judgement):
-        return large
-    count = image.video_frames or image.frames
-    if len(large) < max(1, image.video_frames):
-        return Judgement(abstained="too_short", detail=f"{len(large)} faces of {image.video_frames}")
-    chosen = large[spread(len(large), count)]
-    frames = to_images(item.clip.frames[item.frame_positions[chosen]], device)
-    scale = image.face_scale
+def picture_rows(
+    item: ClipItem | TrackItem, image: ImageSettings, frame_rate: float, device: torch.device
+) -> Tensor | Judgement:
+    """(k, …) rows of a clip or of a face's crops: some of its frames, or one film. Crops differ in size, so each is
+    resized by itself."""
+    film = image.video_frames
+    chosen = film_of(item, film, frame_rate) if film else seen_frames(item, image.frames)
+    if isinstance(chosen, Judgement):
+        return chosen
+    if isinstance(item, ClipItem):
+        return _stacked(image.preprocessing(to_images(item.frames[chosen], device)), image)
+    frames, scale = to_images(item.clip.frames[item.frame_positions[chosen]], device), image.face_scale
     crops = [
-        image.preprocessing(crop_box(frame, boxes[at], scale, scale, square=image.face_square)[None])
-        for frame, at in zip(frames, chosen, strict=True)
+        image.preprocessing(crop_box(frame, box, scale, scale, square=image.face_square)[None])
+        for frame, box in zip(frames, item.boxes[chosen], strict=True)
     ]
     return _stacked(torch.cat(crops), image)
+
+
+def seen_frames(item: ClipItem | TrackItem, most: int) -> np.ndarray | Judgement:
+    """int64 [k <= most]: places in a clip or a track that have something to judge, evenly spread."""
+    if isinstance(item, TrackItem):
+        return spread_faces(item, item.boxes, _shorter_side, LEAST_FACE_PIXELS, most)
+    return np.asarray(spread(len(item.frames), most)) if len(item.frames) else Judgement(abstained="too_short")
+
+
+def film_of(item: ClipItem | TrackItem, count: int, frame_rate: float) -> np.ndarray | Judgement:
+    """int64 [count]: the places of one film, see `film_frames`."""
+    if isinstance(item, ClipItem):
+        return film_frames(item.pts_seconds, count, frame_rate)
+    seen = seen_frames(item, len(item.boxes))
+    if isinstance(seen, Judgement):
+        return seen
+    film = film_frames(item.clip.pts_seconds[item.frame_positions[seen]], count, frame_rate)
+    return film if isinstance(film, Judgement) else seen[film]
+
+
+def _shorter_side(boxes: np.ndarray) -> np.ndarray:
+    """[N, 4] x1 y1 x2 y2 → [N]."""
+    sides: np.ndarray = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    return sides
 
 
 def _stacked(pictures: Tensor, image: ImageSettings) -> Tensor:
@@ -81,9 +112,9 @@ def _stacked(pictures: Tensor, image: ImageSettings) -> Tensor:
 
 def sound_row(item: AudioItem, audio: AudioSettings, device: torch.device) -> Tensor | Judgement:
     """(1, window_samples)."""
+    if (nothing := unheard(item.samples)) is not None:
+        return nothing
     samples = torch.from_numpy(item.samples).to(device, torch.float32)
-    if not len(samples):
-        return Judgement(abstained="too_short", detail="no sound in the window")
     window = audio.window_samples
     samples = samples[:window]
     if audio.normalise:  # before padding, so that the zeros do not count
@@ -96,14 +127,6 @@ def sound_row(item: AudioItem, audio: AudioSettings, device: torch.device) -> Te
 def normalised(samples: Tensor) -> Tensor:
     """(S,) → (S,) of zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
     return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
-
-
-def large_faces(boxes: np.ndarray) -> np.ndarray | Judgement:
-    """int64 [k]: places of the boxes, float32 [N, 4], that are large enough to judge; or why there is none."""
-    large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) >= LEAST_FACE_PIXELS)
-    if not len(large):  # NaN compares false
-        return Judgement(abstained="low_resolution" if len(boxes) else "no_face")
-    return large
 
 
 def to_logits(answers: Tensor, settings: Settings) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,12 +53,12 @@ def mel_band_passes() -> Tensor:
     Computed in float64: a difference of two sincs loses digits.
     """
     top_mel = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top_mel, BANDS + 1, dtype=torch.float64) / 2595) - 1)
-    taps = torch.arange(TAPS, dtype=torch.float64) - TAPS // 2
+    edges = 700 * (10 ** (np.linspace(0, top_mel, BANDS + 1) / 2595) - 1)
+    taps = np.arange(TAPS) - TAPS // 2
     cutoffs = 2 * edges[:, None] / SAMPLE_RATE
-    low_passes = cutoffs * torch.sinc(cutoffs * taps)
-    window = torch.hamming_window(TAPS, periodic=False, dtype=torch.float64)
-    return ((low_passes[1:] - low_passes[:-1]) * window)[:, None].float()
+    low_passes = cutoffs * np.sinc(cutoffs * taps)
+    filters = np.diff(low_passes, axis=0) * np.hamming(TAPS)
+    return torch.from_numpy(filters.astype(np.float32))[:, None]
 
 
 class Residual(nn.Module):

@@ -24,6 +24,7 @@ from ..architectures.aasist import AASIST, AASIST_L, WINDOW_SAMPLES, Aasist
 from ..base import SOUND_RATE, AudioGeometry, AudioItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, two_class_logit
 from ..checkpoints import load_exactly, read_torch
+from ..speech import unheard
 from ..weights import NO_WEIGHTS, Weights, WeightsFile
 
 SPOOF, BONA_FIDE = 0, 1
@@ -31,8 +32,6 @@ REVISION = "a04c9863f63d44471dde8a6abcb3b082b07cd1d1"
 SOURCE = f"https://raw.githubusercontent.com/clovaai/aasist/{REVISION}/models/weights"
 LEAST_SAMPLES = SOUND_RATE // 10
 """Less than a tenth of a second, repeated forty times and more, is a buzz and no speech."""
-SILENT_RANGE = 2 / 32_768
-"""Between the highest and the lowest sample: the last bit of 16-bit sound."""
 
 
 def _spec(name: str, summary: str, architecture: str, weights: WeightsFile) -> DetectorSpec:
@@ -98,14 +97,10 @@ class AasistDetector(BatchedDetector):
     def prepare(self, item: AudioItem) -> Tensor | Judgement:
         """(1, 64600), or `no_audio`, `too_short`, `silent`, `decode_failed`."""
         samples = item.samples[:WINDOW_SAMPLES]
-        if not len(samples):
-            return Judgement(abstained="no_audio")
-        if len(samples) < LEAST_SAMPLES:
+        if 0 < len(samples) < LEAST_SAMPLES:
             return Judgement(abstained="too_short", detail=f"{len(samples)} samples, {LEAST_SAMPLES} are needed")
-        if not np.isfinite(samples).all():
-            return Judgement(abstained="decode_failed", detail="the sound holds values that are no numbers")
-        if float(np.ptp(samples)) <= SILENT_RANGE:
-            return Judgement(abstained="silent")
+        if (nothing := unheard(samples)) is not None:
+            return nothing
         return torch.from_numpy(tiled(samples))[None].to(self.device)
 
     def forward(self, batch: Tensor) -> Tensor:

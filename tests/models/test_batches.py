@@ -12,6 +12,7 @@ from deephotlink.models.batches import (
     FAILED,
     BatchedDetector,
     at_precision,
+    film_frames,
     out_of_memory,
     spread,
     spread_faces,
@@ -397,3 +398,25 @@ def test_on_a_cpu_items_go_one_by_one_unless_a_detector_says_otherwise():
     one.load("cpu")
     many.load("cpu")
     assert (one.batch_items, many.batch_items) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("source", "decoded", "picked"),
+    [
+        (25.0, 6.25, list(range(16))),  # as 7.5 Hz are decoded from 25
+        (25.0, 12.5, list(range(0, 32, 2))),  # beside a detector that asks for 15
+        (25.0, 25.0, list(range(0, 64, 4))),
+        (24.0, 6.0, list(range(16))),
+        (30.0, 15.0, list(range(0, 32, 2))),
+    ],
+)
+def test_a_film_is_the_same_frames_however_densely_its_clip_was_decoded(source, decoded, picked):
+    assert film_frames(np.arange(100) / decoded, 16, 7.5).tolist() == picked
+    assert film_frames(np.arange(100) / decoded, 16, 7.5)[1] / decoded == pytest.approx(4 / source)
+
+
+def test_a_short_film_repeats_frames_evenly_and_a_very_short_one_abstains():
+    assert film_frames(np.arange(3) / 7.5, 6, 7.5).tolist() == [0, 0, 1, 1, 2, 2]
+    assert film_frames(np.arange(2) / 7.5, 6, 7.5).abstained == "too_short"
+    assert film_frames(np.zeros(0), 1, 7.5).abstained == "too_short"
+    assert film_frames(np.zeros(1), 1, 7.5).tolist() == [0]

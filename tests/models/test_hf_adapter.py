@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 
 from deephotlink.models.adapters import hf
 from deephotlink.models.adapters.hf_audio import least_samples
-from deephotlink.models.adapters.hf_images import evenly_in_time
 from deephotlink.models.adapters.hf_sidecar import licence_of, read_sidecar
 from deephotlink.models.base import AudioItem, ClipItem, TrackItem
 from deephotlink.models.weights import LocalFile, Weights, WeightsError
@@ -179,7 +178,6 @@ def test_a_video_classifier_takes_its_frames_out_of_a_longer_clip(saved):
     answers = loaded(saved / "videomae").score([clip_of(frames, 15.0), clip_of(frames[:1])])
     assert answers[0].logit == pytest.approx(expected, abs=SAME)
     assert answers[1].abstained == "too_short"
-    assert evenly_in_time(np.arange(3) / 30, 4, 7.5).tolist() == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("samples", [64_000, 23_456, 700])
@@ -199,7 +197,7 @@ def test_sound_without_one_whole_frame_is_too_short(saved):
     detector = loaded(saved / "wav2vec2")
     least = least_samples(detector.architecture.config)
     assert least == (8 - 1) * 10 + 10
-    below, enough = detector.score([AudioItem(np.ones(n, np.float32), 0.0) for n in (least - 1, least)])
+    below, enough = detector.score([AudioItem(np.arange(n, dtype=np.float32), 0.0) for n in (least - 1, least)])
     assert below.abstained == "too_short" and enough.logit is not None
 
 
@@ -222,6 +220,14 @@ def test_a_face_is_cut_out_wider_and_judged(saved, vit):
     assert detector.score([track])[0].logit == pytest.approx(expected, abs=RESIZED)
 
 
+def test_silence_and_values_that_are_no_numbers_are_not_judged(saved):
+    """Normalised, the noise of the last bit would be as loud as a voice."""
+    bit = np.random.default_rng(0).integers(0, 2, 4000).astype(np.float32) / 32_768
+    sounds = [np.zeros(4000, np.float32), bit, np.full(4000, np.nan, np.float32), np.zeros(0, np.float32)]
+    answers = loaded(saved / "wav2vec2").score([AudioItem(sound, 0.0) for sound in sounds])
+    assert [answer.abstained for answer in answers] == ["silent", "silent", "decode_failed", "no_audio"]
+
+
 def test_loading_and_scoring_ask_no_network(saved, monkeypatch):
     def refuse(*_):
         raise AssertionError("a socket was opened")
@@ -229,8 +235,8 @@ def test_loading_and_scoring_ask_no_network(saved, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     assert loaded(saved / "vit").score([clip_of(pictures(4, SIDE, SIDE))])[0].logit is not None
-    silent = AudioItem(np.zeros(4000, np.float32), 0.0)
-    assert loaded(saved / "wav2vec2").score([silent])[0].logit is not None
+    sound = AudioItem(np.sin(np.arange(4000, dtype=np.float32)), 0.0)
+    assert loaded(saved / "wav2vec2").score([sound])[0].logit is not None
 
 
 def test_the_record_says_what_the_model_is(saved):

@@ -96,7 +96,7 @@ def test_films_go_in_as_one_row(tmp_path):
             return rows[:, :, 0].mean((2, 3))[:, [0, 3]]
 
     item = make_clip_item(8, 32, 32)
-    order = spread(8, 4)
+    order = range(4)  # at the 10 Hz of the clip: fewer than the 30 that the settings ask for
     expected = float(item.frames[order[3], ..., 0].mean() - item.frames[order[0], ..., 0].mean()) / 255
     data = to_onnx(Film(), torch.randn(2, 4, 3, 32, 32))
     (answer,) = loaded(adapter, weights_of(tmp_path, "film.onnx", data, FILM)).score([item])
