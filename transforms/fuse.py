@@ -190,7 +190,8 @@ def _uncalibrated(rows: Sequence[Evidence], calibration: Calibration) -> Iterato
     """A published model's logit means what it meant on its authors' data: without calibration it is no verdict here."""
     logits = [row for row in rows if row.logit is not None and row.detector not in calibration.detectors]
     for detector, count in sorted(Counter(row.detector for row in logits).items()):
-        yield f"{detector} is not in calibration {calibration.calibration_id}: {count} logits of it are evidence only"
+        told = "its logit is evidence only" if count == 1 else f"its {count} logits are evidence only"
+        yield f"{detector} is not in calibration {calibration.calibration_id}: {told}"
 
 
 def _silences(rows: Sequence[Evidence]) -> Iterator[str]:

@@ -55,7 +55,7 @@ def test_an_uncalibrated_detector_stays_evidence():
     rows = [Evidence(FILE.media_id, "other", "synthetic", "", clip_index=0, logit=9.0)]
     result = fuse_media([outcome(), *rows], [spec], CALIBRATION)
     assert result.score.verdict == "not_assessed" and result.evidence[0].logit == 9.0
-    assert result.score.reasons == ("other is not in calibration test: 1 logits of it are evidence only",)
+    assert result.score.reasons == ("other is not in calibration test: its logit is evidence only",)
 
 
 @pytest.mark.parametrize(
