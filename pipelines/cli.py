@@ -163,7 +163,8 @@ def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .interrupts import interruptible
-    from .weights import bytes_progress, pull, verify, weights_folder
+    from .weights import bytes_progress, pull, verify
+    from .weights_cache import weights_folder
 
     cache = weights_folder(args.weights_cache)
     if args.action == "verify":

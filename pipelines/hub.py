@@ -27,8 +27,9 @@ PATTERNS = (
     "README.md",
 )
 """Never `.bin`, `.pt` or `.py`: those may hold code."""
-_NETWORK = ("huggingface_hub", "hf_xet", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "anyio")
-"""Packages whose errors mean that the hub could not be reached; its client changed from one to another of them."""
+_NETWORK = ("huggingface_hub", "hf_xet", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "anyio")
+"""Packages whose errors mean that the hub could not be reached, beside those of any store: its client changed from one
+to another of them."""
 _REFUSALS = {
     "RepositoryNotFoundError": "there is no such model, or it is private",
     "RevisionNotFoundError": "the model has no such revision",

@@ -19,9 +19,7 @@ from ..transforms.fetching import NotFound, Progress, WrongFile, digest_of, fetc
 from ..transforms.store import READ_ONLY
 from ..transforms.uris import is_remote, scheme_of, split_remote
 from .hub import pull_hub
-from .weights_cache import below, listed, local_root, note, noted, shown, upload, weights_folder
-
-__all__ = ["Pulled", "Verified", "below", "bytes_progress", "check_licence", "pull", "verify", "weights_folder"]
+from .weights_cache import below, listed, local_root, note, noted, shown, upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,13 @@ from deephotlink.models.batches import spread
 from deephotlink.models.registry import adapter_of, make
 from deephotlink.models.weights import WeightsError
 from tests.models.exported import (
+    CLOSE,
     FACES,
     FILM,
     PICTURES,
     SOUND,
     FirstPixels,
+    eager_picture_logit,
     loaded,
     make_audio_item,
     make_clip_item,
@@ -25,8 +27,6 @@ from tests.models.exported import (
     weights_of,
 )
 
-CLOSE = 1e-5
-
 
 @pytest.fixture(scope="module")
 def vit():
@@ -36,14 +36,6 @@ def vit():
 @pytest.fixture(scope="module")
 def vit_pt2(vit):
     return to_pt2(vit, torch.randn(3, 3, 32, 32))
-
-
-def eager_picture_logit(model, pictures):
-    """uint8 (N, 3, 32, 32) pictures of the right size already → the mean of fake minus real."""
-    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
-    with torch.inference_mode():
-        logits = model((pictures.float() / 255 - mean) / std)
-    return float((logits[:, 1] - logits[:, 0]).mean())
 
 
 def test_a_clip_scores_as_the_eager_model_on_the_same_frames(tmp_path, vit, vit_pt2):

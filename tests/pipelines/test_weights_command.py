@@ -21,7 +21,8 @@ from deephotlink.models import registry
 from deephotlink.models.base import Detector, DetectorSpec, Judgement
 from deephotlink.models.weights import WeightsFile
 from deephotlink.pipelines import cli, hub, weights_cache
-from deephotlink.pipelines.weights import pull, verify, weights_folder
+from deephotlink.pipelines.weights import pull, verify
+from deephotlink.pipelines.weights_cache import weights_folder
 from deephotlink.transforms import fetching, retries
 from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.fetching import PARTIAL, fetch
