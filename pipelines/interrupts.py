@@ -12,6 +12,15 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.02
+_CAME: list[int] = []
+"""Signals that came while the body runs."""
+
+
+def heed_signals() -> None:
+    """Raises KeyboardInterrupt where a signal came since `interruptible` began: a library that catches all that it
+    calls may have swallowed it. To be asked where the work can be left at once, between two waves."""
+    if _CAME:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -24,7 +33,8 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's business
         return
-    came: list[int] = []
+    came = _CAME
+    came.clear()
     main = threading.main_thread().ident
     reported = sys.unraisablehook
 
@@ -53,3 +63,4 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = reported
         for number, handler in before.items():
             signal.signal(number, handler)
+        came.clear()

@@ -48,6 +48,7 @@ from ..transforms.sources import Planned
 from ..transforms.store import PAGE, OutputStore, open_store
 from ..transforms.weights import stage_weights
 from .audit import ScoreMedia, build_detector, pool_of
+from .interrupts import heed_signals
 from .options import AuditConfig, runner_named
 from .progress import live_progress
 from .query import connect, readable
@@ -192,6 +193,7 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
     secrets = dict(secret_addresses(config.sources)) if pending else {}
     with live_progress(spool, run.planned, done, config.quiet):
         for start in range(0, len(pending), config.wave_size):
+            heed_signals()
             units = pending[start : start + config.wave_size]
             elements = [with_secret(planned, secrets) for planned in plan_of(store, run, units)]
             run_wave(config, store, run, elements, spool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import weakref
 
 import pytest
 
-from deephotlink.pipelines.interrupts import SIGNALS, interruptible
+from deephotlink.pipelines.interrupts import SIGNALS, heed_signals, interruptible
 
 
 def wait() -> None:
@@ -77,3 +78,13 @@ def test_other_lost_faults_and_other_threads_are_left_alone(monkeypatch):
         elsewhere.join()
     assert lost == [ValueError] and entered == [True]
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+
+def test_a_signal_that_a_library_swallows_is_heeded_between_two_waves():
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        heed_signals()
+        with contextlib.suppress(BaseException):  # what some library does to whatever it calls
+            signal.raise_signal(signal.SIGTERM)
+        heed_signals()
+        pytest.fail("the work went on")
+    heed_signals()  # and it is forgotten afterwards
