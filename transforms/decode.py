@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 
+from ..models.batches import spread
 from . import coders  # noqa: F401  (registers the coders of clips and windows)
 from .ahead import InOrder
 from .failures import MediaError
+from .measures import MOST_PICTURES, energy_of, loudness_db, sharpness_of
 from .media.pool import DecodeStream, WorkerPool
 from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, WindowRequest
 from .metrics import inc_counter
@@ -24,6 +28,9 @@ from .records import AudioWindow, Clip, ClipFailure, ClipSpec, DecodePlan, Decod
 CLIPS, WINDOWS = "clips", "windows"
 MAX_DAMAGE_NOTES = 5
 """Of a media; a damaged film has the same to say of every clip."""
+
+_INT32 = 2**31 - 1
+"""What the tables' column holds: a container may claim more."""
 
 
 def decode_request(plan: DecodePlan) -> DecodeRequest:
@@ -56,6 +63,10 @@ class DecodeTally:
     damage: list[str] = field(default_factory=list)
     sound_failure: Failure | None = None
     worker_failure: MediaError | None = None
+    sharpness: list[float] = field(default_factory=list)
+    """Of a picture each of a few clips."""
+    sound_energy: float = 0.0
+    samples_heard: int = 0
 
     def add(self, item: DecodedItem) -> Clip | AudioWindow | None:
         """The record of what was decoded; None where the item tells of a failure or holds nothing."""
@@ -77,11 +88,14 @@ class DecodeTally:
                 self.sound_failure = Failure(
                     "sound", "sound_failed", item.damage or "the clip's sound could not be read"
                 )
+            self._look_at(item.clip_index, item.frames)
+            self._hear(item.sound)
             return Clip(probe.file, spec, item.frames, item.pts_seconds, item.sound)
         if isinstance(item, DecodedWindow):
             if not len(item.samples):
                 return None
             self.windows_decoded += 1
+            self._hear(item.samples)
             window = self.plan.windows[item.window_index]
             return AudioWindow(probe.file, window, item.samples)
         if item.clip_index is not None:
@@ -89,6 +103,17 @@ class DecodeTally:
         elif item.window_index is not None or self.sound_failure is None:
             self.sound_failure = Failure("sound", item.error_class, item.message)
         return None
+
+    def _look_at(self, clip_index: int, frames: np.ndarray) -> None:
+        if clip_index in spread(len(self.plan.clips), MOST_PICTURES):
+            found = sharpness_of(frames[len(frames) // 2])
+            self.sharpness += [] if found is None else [found]
+
+    def _hear(self, sound: np.ndarray | None) -> None:
+        """What several detectors hear counts as often: how loud it is hangs little on that."""
+        if sound is not None:
+            self.sound_energy += energy_of(sound)
+            self.samples_heard += len(sound)
 
     def _spec(self, clip_index: int) -> ClipSpec:
         """Clips are numbered from 0 in their order (`plan_clips`)."""
@@ -128,6 +153,11 @@ class DecodeTally:
             clip_failures=tuple(self.clip_failures),
             sound_failure=self._sound_failure(),
             damage=tuple(self.damage),
+            width=min(probe.video.width, _INT32) if probe.video else None,
+            height=min(probe.video.height, _INT32) if probe.video else None,
+            frame_rate=(probe.video.frame_rate or None) if probe.video else None,
+            sharpness=median(self.sharpness) if self.sharpness else None,
+            loudness_db=loudness_db(self.sound_energy, self.samples_heard),
         )
 
     def _decoder(self) -> Decoder | None:

@@ -34,7 +34,7 @@ class UsageError(Exception):
 
 
 class NothingFound(UsageError):
-    """The sources exist, and there is no file in them."""
+    """The sources exist, and there is no file in them; or no label is about any media."""
 
 
 def printable(text: str, limit: int = MAX_MESSAGE) -> str:

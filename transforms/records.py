@@ -264,6 +264,15 @@ class MediaOutcome:
     sound_failure: Failure | None = None
     damage: tuple[str, ...] = ()
     """What was wrong with clips of which frames came all the same, the first few."""
+    width: int | None = None
+    """Pixels of the video as stored, rotation applied; None without video."""
+    height: int | None = None
+    frame_rate: float | None = None
+    """Hz, average; None where unknown."""
+    sharpness: float | None = None
+    """Median over pictures of `measures.sharpness_of`; None where no frame was decoded."""
+    loudness_db: float | None = None
+    """dBFS of all sound that was decoded; None where no detector needed any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,14 @@ SCORES = pa.schema(
         _field("frames_sampled_for_faces", pa.int64(), "frames searched for faces", "frames"),
         _field("frames_with_face", pa.int64(), "of these, with a face at confidence >= 0.9", "frames"),
         _field("member", pa.string(), "name inside the tar or zip shard; null for a plain file"),
+        _field("width", pa.int32(), "of the video as stored, rotation applied; null without video", "pixels"),
+        _field("height", pa.int32(), "likewise", "pixels"),
+        _field("frame_rate", pa.float64(), "of the video, average; null where unknown", "Hz"),
+        _field(
+            "sharpness", pa.float64(), "variance of the luma's Laplacian at a short side of 256, median of 8 frames"
+        ),
+        _field("loudness_db", pa.float64(), "RMS of the sound that was decoded; null where none was needed", "dBFS"),
+        _field("evidence_run_id", pa.string(), "run whose evidence the score was made from; null: the row's own"),
     ]
 )
 EVIDENCE = pa.schema(
@@ -291,6 +299,7 @@ def _score_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, 
     assert score is not None
     same = ["media_type", "duration_seconds", "clips_planned", "assessed_seconds", "decoder", "container"]
     same += ["decoder_reason", "has_video", "has_audio", "frames_kept", "frames_decoded"]
+    same += ["width", "height", "frame_rate", "sharpness", "loudness_db"]
     return {
         **{name: getattr(outcome, name) for name in same},
         "size_bytes": outcome.file.size_bytes,

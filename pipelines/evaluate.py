@@ -1,0 +1,286 @@
+"""`deephotlink evaluate`: what the scores of an output are worth on media of which the truth is known."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..models.accuracy import LEVEL, Resampling, auc_within_groups, calibrated, ranking, share
+from ..transforms.failures import UsageError, printable
+from .baselines import Yardstick
+from .labelled import POOLING, Material, Subject, read_material
+from .labels import Labels, read_labels, without_secrets
+
+SCHEMA, SCHEMA_VERSION = "deephotlink.evaluation", 1
+FEW_GROUPS = 30
+"""Groups of a class below which a note says what intervals are then worth."""
+VERDICTS = ("manipulated", "inconclusive", "authentic", "not_assessed")
+_MOST_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    output: str
+    labels: str
+    run_id: str | None = None
+    resamples: int = 1000
+    seed: int = 0
+    json_file: str | None = None
+    markdown_file: str | None = None
+    plots: str | None = None
+
+
+def evaluate_command(request: Request) -> int:
+    """Prints the tables and writes what was asked for.
+
+    Raises:
+        UsageError: labels or output are not as they should be, or a file cannot be written.
+        NothingFound: no label is about any media of the output.
+    """
+    from rich.console import Console
+
+    from .evaluation_tables import print_evaluation, to_markdown
+
+    if request.resamples < 100:
+        raise UsageError(f"expected --resamples of 100 or more, for an interval: got {request.resamples}")
+    files = [Path(name) for name in (request.json_file, request.markdown_file) if name]
+    try:
+        for folder in [file.parent for file in files] + ([Path(request.plots)] if request.plots else []):
+            folder.mkdir(parents=True, exist_ok=True)
+        labels = read_labels(request.labels)
+        material = read_material(request.output, labels, request.run_id)
+        told = evaluate(material, labels, Resampling(request.resamples, request.seed))
+        if request.json_file:
+            Path(request.json_file).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        if request.markdown_file:
+            Path(request.markdown_file).write_text(to_markdown(told), encoding="utf-8")
+        if request.plots:
+            from .plots import draw
+
+            draw(material, Path(request.plots))
+    except OSError as e:
+        raise UsageError(f"{printable(str(e.filename))} cannot be written: {e.strerror}") from e
+    # Narrow enough for a terminal, and for a report that goes through a pipe.
+    console = Console()
+    print_evaluation(told, console if console.is_terminal and console.width >= 100 else Console(width=120))
+    return 0
+
+
+def evaluate(material: Material, labels: Labels, resampling: Resampling) -> dict[str, Any]:
+    """All figures, as JSON."""
+    yardstick = Yardstick(material.fake, material.groups, material.baselines, resampling)
+    everything = np.ones(len(material.fake), bool)
+    subjects = [
+        {
+            **_figures(subject, everything, material, resampling),
+            "baselines": _against(subject, subject.judged, yardstick, True),
+            "verdicts": _verdicts(subject, material),
+            **_accusations(subject, everything, material),
+        }
+        for subject in material.subjects
+    ]
+    breakdown = {
+        "family": _breakdown(material.families, material, yardstick, resampling),
+        "generator": _breakdown(material.generators, material, yardstick, resampling),
+    }
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "deephotlink": __version__,
+        "run_ids": list(material.run_ids),
+        "calibration_ids": list(material.calibration_ids),
+        "fingerprints": list(material.fingerprints),
+        "labels": {"sha256": labels.sha256, "lines": len(labels.rows)},
+        "settings": {
+            "level": LEVEL,
+            "resamples": resampling.resamples,
+            "seed": resampling.seed,
+            "resampled": "groups",
+            "pooling": POOLING,
+        },
+        "counts": _counts(material),
+        "subjects": subjects,
+        "baselines": [asdict(b) for b in yardstick.against(everything, None)],
+        "breakdown": breakdown,
+        "warnings": _warnings(subjects, breakdown),
+        "notes": [*_undefined(subjects), *_notes(material, labels)],
+    }
+
+
+def _figures(subject: Subject, of: np.ndarray, material: Material, resampling: Resampling) -> dict[str, Any]:
+    """What a subject's scores are worth on the media `of`, bool [N]."""
+    here = of & subject.judged
+    fake, score, groups = material.fake[here], subject.score[here], material.groups[here]
+    relevant = of & subject.relevant
+    silent = relevant & ~subject.judged
+    if subject.probability is None:
+        none = {"value": None, "low": None, "high": None, "why": "raw logits are no probabilities"}
+        probabilities: dict[str, Any] = {"brier": none, "ece": none}
+    else:
+        probabilities = asdict(calibrated(fake, subject.probability[here], groups, resampling))
+    return {
+        "name": subject.name,
+        "kind": subject.kind,
+        "family": subject.family,
+        "real": int((~fake).sum()),
+        "fake": int(fake.sum()),
+        "groups": len(np.unique(groups)),
+        "abstained": {
+            "all": asdict(share(int(silent.sum()), int(relevant.sum()))),
+            "real": asdict(share(int((silent & ~material.fake).sum()), int((relevant & ~material.fake).sum()))),
+            "fake": asdict(share(int((silent & material.fake).sum()), int((relevant & material.fake).sum()))),
+        },
+        **asdict(ranking(fake, score, groups, resampling)),
+        "within_groups": asdict(auc_within_groups(fake, score, groups, resampling)),
+        **probabilities,
+    }
+
+
+def _against(subject: Subject, judged: np.ndarray, yardstick: Yardstick, intervals: bool) -> list[dict[str, Any]]:
+    return [{**asdict(b), "beats": b.beats} for b in yardstick.against(judged, subject.score, intervals)]
+
+
+def _verdicts(subject: Subject, material: Material) -> dict[str, dict[str, int]] | None:
+    """By label, how often each verdict was given; `failed` and `skipped` files have none."""
+    if subject.verdicts is None:
+        return None
+    found: dict[str, dict[str, int]] = {}
+    for label, is_fake in (("real", False), ("fake", True)):
+        counts = Counter(
+            subject.verdicts[n] or ("not_assessed" if outcome == "scored" else outcome)
+            for n, outcome in enumerate(material.outcomes)
+            if material.fake[n] == is_fake and (subject.kind == "fused" or subject.relevant[n])
+        )
+        found[label] = {name: counts[name] for name in (*VERDICTS, "failed", "skipped")}
+    return found
+
+
+def _accusations(subject: Subject, of: np.ndarray, material: Material) -> dict[str, Any]:
+    """The share that is called `manipulated`, of the media of each label that could be read (those that a detector
+    could have judged); silence accuses nobody. By group: of the groups, those with at least one such media."""
+    if subject.verdicts is None:
+        return {"manipulated_of_real": None, "manipulated_of_fake": None, "groups_accused_of_real": None}
+    accused = np.array([verdict == "manipulated" for verdict in subject.verdicts])
+    readable = np.array([outcome == "scored" for outcome in material.outcomes]) & subject.relevant & of
+    real, fake = readable & ~material.fake, readable & material.fake
+    groups = material.groups
+    return {
+        "manipulated_of_real": asdict(share(int((accused & real).sum()), int(real.sum()))),
+        "manipulated_of_fake": asdict(share(int((accused & fake).sum()), int(fake.sum()))),
+        "groups_accused_of_real": asdict(share(len(np.unique(groups[accused & real])), len(np.unique(groups[real])))),
+    }
+
+
+def _breakdown(
+    values: Sequence[str], material: Material, yardstick: Yardstick, resampling: Resampling
+) -> list[dict[str, Any]]:
+    """Each kind of fake against all reals of its media types, by everything that judged any of it."""
+    rows = []
+    types = np.array([kind or "" for kind in material.media_types])
+    named = np.array(values)
+    for value in sorted({value for value, fake in zip(values, material.fake, strict=True) if fake and value}):
+        fakes = material.fake & (named == value)
+        kinds = sorted(set(types[fakes]) - {""})
+        of = fakes | (~material.fake & np.isin(types, kinds))
+        for subject in material.subjects:
+            if (fakes & subject.relevant).any():
+                rows.append(
+                    {
+                        "value": value,
+                        "media_types": kinds,
+                        **_figures(subject, of, material, resampling),
+                        "baselines": _against(subject, of & subject.judged, yardstick, False),
+                        **_accusations(subject, of, material),
+                    }
+                )
+    return rows
+
+
+def _counts(material: Material) -> dict[str, Any]:
+    fake, joined = material.fake, material.joined
+    return {
+        "media": len(fake),
+        "real": int((~fake).sum()),
+        "fake": int(fake.sum()),
+        "groups": len(np.unique(material.groups)),
+        "groups_of_real": len(np.unique(material.groups[~fake])),
+        "groups_of_fake": len(np.unique(material.groups[fake])),
+        "outcomes": {name: material.outcomes.count(name) for name in ("scored", "failed", "skipped")},
+        "media_types": dict(sorted(Counter(kind or "unread" for kind in material.media_types).items())),
+        "labels_unmatched": len(joined.unmatched),
+        "labels_repeated": joined.repeated,
+        "media_unlabelled": joined.unlabelled,
+    }
+
+
+def _warnings(subjects: Sequence[dict[str, Any]], breakdown: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Where something trivial ranks the same media better."""
+    found = []
+    cells = [("all labels", row) for row in subjects]
+    cells += [(f"{by} {row['value']}", row) for by, rows in breakdown.items() for row in rows]
+    for where, row in cells:
+        beating = [b for b in row["baselines"] if b["beats"]]
+        if beating:
+            best = max(beating, key=lambda b: b["auc"]["value"])
+            others = f" (and {len(beating) - 1} more)" if len(beating) > 1 else ""
+            found.append(
+                f"{where}: {best['name']}{others} beats {row['name']}: AUC {best['auc']['value']:.2f}, higher in "
+                f"{best['higher_in']}, against {best['detector_auc']:.2f} on the same {best['real']} real and "
+                f"{best['fake']} fake media; the figure of {row['name']} there says little about forgeries"
+            )
+    return found
+
+
+def _undefined(subjects: Sequence[dict[str, Any]]) -> list[str]:
+    """Which figures there are none of, and why."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in subjects:
+        figures = {"AUC": row["auc"], "AUC within groups": row["within_groups"]["auc"], "Brier and ECE": row["brier"]}
+        if row["auc"]["value"] is not None:
+            figures |= {f"TPR at {n} % FPR": row[f"tpr_at_{n}_percent_fpr"] for n in (1, 5)}
+        for name, figure in figures.items():
+            if figure["value"] is None:
+                found.setdefault((name, figure["why"]), []).append(row["name"])
+    return [f"no {name} of {', '.join(who)}: {why}" for (name, why), who in found.items()]
+
+
+def _notes(material: Material, labels: Labels) -> list[str]:
+    joined, counts = material.joined, _counts(material)
+    notes = []
+    if joined.unmatched:
+        lines = ", ".join(str(label.line) for label in joined.unmatched[:_MOST_LINES])
+        more = ", …" if len(joined.unmatched) > _MOST_LINES else ""
+        first = without_secrets(joined.unmatched[0])
+        notes.append(
+            f"{len(joined.unmatched)} of {len(labels.rows)} labels are about no media of the output and count for "
+            f"nothing (lines {lines}{more}; the first is {first})"
+        )
+    if joined.repeated:
+        notes.append(f"{joined.repeated} lines say again what another line says of the same media")
+    if joined.unlabelled:
+        notes.append(f"{joined.unlabelled} media of the output have no label and count for nothing")
+    if labels.ignored:
+        notes.append(f"columns that mean nothing here: {', '.join(printable(name, 40) for name in labels.ignored[:8])}")
+    few = [f"{counts[f'groups_of_{label}']} of {label}" for label in ("real", "fake")]
+    if min(counts["groups_of_real"], counts["groups_of_fake"]) < FEW_GROUPS:
+        notes.append(
+            f"few groups ({' and '.join(few)}): the intervals are wide, and still narrower than the truth; one that is "
+            "no wider than its figure (1.00 [1.00-1.00]) is no certainty"
+        )
+    for what, names in (("calibrations", material.calibration_ids), ("fingerprints", material.fingerprints)):
+        if len(names) > 1:
+            notes.append(f"the rows come from {len(names)} {what} ({', '.join(names[:4])}): choose one by --run")
+    if unread := counts["media"] - counts["outcomes"]["scored"]:
+        notes.append(f"{unread} labelled media could not be read or were skipped: the fused score abstains on them")
+    empty = [name for name, values in material.baselines.items() if not np.isfinite(values).any()]
+    if empty:
+        notes.append(f"no baseline from {', '.join(empty)}: no row has it (no sound was heard, or an earlier version)")
+    notes.append("Brier, ECE and AP hang on the share of fakes among the labels, which is not that of an archive")
+    return notes

@@ -1,0 +1,160 @@
+"""The figures of `deephotlink evaluate` as tables, for the terminal and for Markdown. Reads the JSON that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..transforms.failures import printable
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def print_evaluation(told: Json, console: Console) -> None:
+    console.print(escape(_heading(told)), highlight=False, soft_wrap=False)
+    for sheet in sheets(told):
+        table = Table(title=f"\n{sheet.title}", title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for place, name in enumerate(sheet.columns):
+            left = place == 0 or name in ("forgery", "judged by", "best baseline", "higher in")
+            table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+        for row in sheet.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    for kind, style in (("warnings", "bold red"), ("notes", "")):
+        for line in told[kind]:
+            told_as = "WARNING" if kind == "warnings" else "note"
+            console.print(f"{told_as}: {escape(line)}", style=style, highlight=False)
+
+
+def to_markdown(told: Json) -> str:
+    parts = [_heading(told)]
+    for sheet in sheets(told):
+        lines = ["| " + " | ".join(sheet.columns) + " |", "|" + "---|" * len(sheet.columns)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in sheet.rows]
+        parts.append(f"**{sheet.title}**\n\n" + "\n".join(lines))
+    for kind, word in (("warnings", "**Warning:** "), ("notes", "")):
+        if told[kind]:
+            parts.append("\n".join(f"- {word}{line}" for line in told[kind]))
+    return "\n\n".join(parts) + "\n"
+
+
+def sheets(told: Json) -> list[Sheet]:
+    subjects = told["subjects"]
+    ranked = ("judged by", "real", "fake", "groups", "abstains", "AUC [95 %]", "within groups", "best baseline")
+    found = [
+        Sheet("How well scores rank", ranked, tuple((row["name"], *_ranked(row)) for row in subjects)),
+        Sheet(
+            "At thresholds, and how true the probabilities are",
+            ("judged by", "EER", "AP", "TPR at 1 % FPR", "TPR at 5 % FPR", "Brier", "ECE"),
+            tuple(
+                (
+                    row["name"],
+                    *(_figure(row[f"tpr_at_{n}_percent_fpr" if isinstance(n, int) else n]) for n in _AT_THRESHOLDS),
+                )
+                for row in subjects
+            ),
+        ),
+        Sheet(
+            "Called manipulated",
+            ("judged by", "of real", "groups of real", "of fake"),
+            tuple(
+                (
+                    row["name"],
+                    _share(row["manipulated_of_real"]),
+                    _share(row["groups_accused_of_real"]),
+                    _share(row["manipulated_of_fake"]),
+                )
+                for row in subjects
+                if row["verdicts"] is not None
+            ),
+        ),
+        _verdicts(subjects),
+        Sheet(
+            "Trivial baselines on all labelled media",
+            ("baseline", "real", "fake", "AUC [95 %]", "higher in"),
+            tuple(
+                (b["name"], str(b["real"]), str(b["fake"]), _figure(b["auc"]), b["higher_in"] or "-")
+                for b in told["baselines"]
+            ),
+        ),
+    ]
+    for by, rows in told["breakdown"].items():
+        if rows:
+            told_of = [row for row in rows if row["kind"] != "family" or row["real"] or row["fake"]]
+            lines = tuple((printable(row["value"], 30), row["name"], *_ranked(row)) for row in told_of)
+            title = f"By {by} of the forgery, against all reals of its media types"
+            found.append(Sheet(title, ("forgery", *ranked), lines))
+    return found
+
+
+_AT_THRESHOLDS = ("eer", "ap", 1, 5, "brier", "ece")
+
+
+def _verdicts(subjects: Sequence[Json]) -> Sheet:
+    fused = next(row for row in subjects if row["kind"] == "fused")["verdicts"]
+    names = tuple(name for name in fused["real"] if fused["real"][name] or fused["fake"][name])
+    rows = tuple((label, *(str(fused[label][name]) for name in names)) for label in ("real", "fake"))
+    return Sheet("Verdicts (fused)", ("label", *names), rows)
+
+
+def _heading(told: Json) -> str:
+    counts, settings = told["counts"], told["settings"]
+    return (
+        f"{counts['media']} labelled media, {counts['real']} real and {counts['fake']} fake, of {counts['groups']} "
+        f"groups. "
+        f"Calibration {', '.join(told['calibration_ids']) or 'none'}. In brackets: 95 % intervals, "
+        f"{settings['resamples']} resamples of the groups; of shares, exact (Clopper-Pearson)."
+    )
+
+
+def _ranked(row: Json) -> tuple[str, ...]:
+    known = [b for b in row["baselines"] if b["auc"]["value"] is not None]
+    best = max(known, key=lambda b: b["auc"]["value"], default=None)
+    told = "-" if best is None else f"{best['name']} {_number(best['auc']['value'])}{' !' if best['beats'] else ''}"
+    silent = row["abstained"]["all"]
+    return (
+        str(row["real"]),
+        str(row["fake"]),
+        str(row["groups"]),
+        "-" if silent["value"] is None else f"{100 * silent['value']:.0f} %",
+        _figure(row["auc"]),
+        _figure(row["within_groups"]["auc"]),
+        told,
+    )
+
+
+def _figure(figure: Json) -> str:
+    if figure["value"] is None:
+        return "-"
+    bounds = "" if figure["low"] is None else f" [{_number(figure['low'])}-{_number(figure['high'])}]"
+    return f"{_number(figure['value'])}{bounds}"
+
+
+def _share(part: Json) -> str:
+    if part["value"] is None:
+        return "-"
+    return (
+        f"{part['count']}/{part['of']} = {100 * part['value']:.1f} % [{100 * part['low']:.1f}-{100 * part['high']:.1f}]"
+    )
+
+
+def _number(value: float) -> str:
+    """
+    >>> _number(0.834), _number(1.0)
+    ('.83', '1.00')
+    """
+    text = f"{value:.2f}"
+    return text.removeprefix("0") if text != "0.00" else text

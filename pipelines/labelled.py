@@ -1,0 +1,276 @@
+"""What an output says of the media that labels name: a row of arrays for each thing that judged them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from ..models.base import FAMILIES, DetectorSpec
+from ..models.calibration import Calibration, parse_calibration
+from ..models.registry import installed
+from ..transforms.failures import NothingFound, UsageError, printable
+from ..transforms.records import Evidence
+from ..transforms.rescoring import rescored
+from ..transforms.runs import list_runs
+from ..transforms.store import OutputStore
+from .baselines import BASELINES, baseline_values
+from .labels import Joined, Labels, join
+from .query import connect, readable
+
+Kind = Literal["fused", "family", "detector"]
+POOLING = (
+    "a detector's score of a media is the mean of the highest quarter of its raw logits (of each clip the lowest, "
+    "where the least suspicious face answers for it); a family's and the fused one are log-odds of the authenticity"
+)
+_SURE = 1e-12
+"""Least distance of a probability from 0 and 1, for log-odds."""
+_ELSEWHERE = ("no_video", "no_audio")
+"""Abstentions of a detector that the media is no matter for."""
+_LATEST = """
+select media_id, run_id, uri, outcome from latest
+union all
+select media_id, max(run_id), arg_max(uri, run_id), 'skipped' from skipped
+where media_id not in (select media_id from latest) group by media_id"""
+_OF_RUN = """
+select media_id, run_id, uri, 'scored' as outcome from scores where run_id = $run
+union all select media_id, run_id, uri, 'failed' from failures where run_id = $run
+union all select media_id, run_id, uri, 'skipped' from skipped where run_id = $run"""
+_SCORES = """
+select l.place, s.* from labelled l join scores s on s.media_id = l.media_id and s.run_id = l.run_id order by l.place"""
+_SAID = """
+create temp table said as
+select s.place, s.run_id as scored_by, e.* exclude (run_id, media_id, uri, box, detail, logit, abstained), e.abstained,
+       if(isfinite(e.logit), e.logit, null) as logit
+from scored s join evidence e on e.media_id = s.media_id and e.run_id = s.evidence_run_id"""
+_ASKED = """
+select place, detector, any_value(family), bool_or(abstained is null or not list_contains($elsewhere, abstained))
+from said group by place, detector order by detector, place"""
+_POOLED = """
+with items as (
+    select place, detector, min(logit) as logit from said
+    where logit is not null and list_contains($explained, detector) group by place, detector, clip_index
+    union all
+    select place, detector, logit from said where logit is not null and not list_contains($explained, detector)
+), ranked as (
+    select *, row_number() over (partition by place, detector order by logit desc) as rank,
+           count(*) over (partition by place, detector) as items
+    from items
+)
+select place, detector, avg(logit) from ranked where rank <= ceil(items / 4) group by place, detector order by place"""
+_ITEMS = """
+select place, detector, scored_by, family, weights_sha256, clip_index, track_id, start_seconds, end_seconds, logit
+from said where logit is not null
+order by place, detector, clip_index nulls first, track_id nulls first, start_seconds, logit"""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing that judged media: the fused score, a family's, a detector's."""
+
+    name: str
+    kind: Kind
+    family: str | None
+    score: np.ndarray
+    """float64 [N], higher = manipulated; NaN where it did not judge."""
+    probability: np.ndarray | None
+    """float64 [N], of manipulation, calibrated; None where only raw logits are known."""
+    relevant: np.ndarray
+    """bool [N]: media that it could have judged by their kind."""
+    verdicts: tuple[str | None, ...] | None
+    """[N]; of a detector, what it alone would have said by the calibration in force. None where that names it not."""
+
+    @property
+    def judged(self) -> np.ndarray:
+        return np.isfinite(self.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """N labelled media, in the order of the output's rows."""
+
+    fake: np.ndarray
+    """bool [N]"""
+    groups: np.ndarray
+    """int64 [N]"""
+    families: tuple[str, ...]
+    """[N], of the forgery, as labelled."""
+    generators: tuple[str, ...]
+    media_types: tuple[str | None, ...]
+    """None of what could not be read."""
+    outcomes: tuple[str, ...]
+    """`scored`, `failed`, `skipped`."""
+    subjects: tuple[Subject, ...]
+    baselines: Mapping[str, np.ndarray]
+    """float64 [N] by name, NaN where unknown."""
+    joined: Joined
+    run_ids: tuple[str, ...]
+    calibrations: Mapping[str, Calibration | None]
+    """By run; None where its record names none."""
+    calibration_ids: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+
+
+def read_material(out: str, labels: Labels, run_id: str | None = None) -> Material:
+    """Reads each labelled media's newest row, or that of one run.
+
+    Raises:
+        UsageError: no output, no such run, or labels that fit several media or contradict one another.
+        NothingFound: no label is about any media of the output.
+    """
+    with connect(out) as connection, readable(out):
+        runs = {run.run_id: run for run in list_runs(OutputStore(out, patience_seconds=15.0))}
+        if run_id is not None and run_id not in runs:
+            raise UsageError(f"no run {run_id} in {out}: expected one of {', '.join(sorted(runs)[-5:])}")
+        found = connection.sql(_LATEST) if run_id is None else connection.sql(_OF_RUN, params={"run": run_id})
+        rows = found.to_arrow_table().to_pylist()
+        joined = join(labels, sorted(rows, key=itemgetter("uri", "media_id")))
+        if not joined.pairs:
+            one = f", such as {printable(str(rows[0]['uri']), 200)}" if rows else ""
+            raise NothingFound(
+                f"none of the {len(labels.rows)} labels in {labels.path} is about one of the {len(rows)} media in "
+                f"{out}{one}: expected their uri, the end of it from a `/` on, or their media_id"
+            )
+        pairs = [(n, row["media_id"], row["run_id"]) for n, (_, row) in enumerate(joined.pairs)]
+        names = ("place", "media_id", "run_id")
+        connection.register("labelled", pa.table(dict(zip(names, map(list, zip(*pairs, strict=True)), strict=True))))
+        scores = connection.sql(_SCORES).to_arrow_table().to_pylist()
+        sources = [(r["place"], r["media_id"], r["run_id"], r["evidence_run_id"] or r["run_id"]) for r in scores]
+        columns = [[row[i] for row in sources] for i in range(4)]
+        kinds = (pa.int64(), pa.string(), pa.string(), pa.string())
+        connection.register(
+            "scored",
+            pa.table(
+                [pa.array(values, kind) for values, kind in zip(columns, kinds, strict=True)],
+                names=["place", "media_id", "run_id", "evidence_run_id"],
+            ),
+        )
+        connection.execute(_SAID)
+        calibrations = {
+            name: parse_calibration(json.dumps(runs[name].settings["calibration"]), f"run {name}")
+            if name in runs and "calibration" in runs[name].settings
+            else None
+            for name in sorted({row["run_id"] for row in scores})
+        }
+        subjects = (
+            *_of_scores(scores, len(joined.pairs)),
+            *_of_detectors(connection, len(joined.pairs), calibrations),
+        )
+    return _material(joined, scores, subjects, calibrations)
+
+
+def _material(
+    joined: Joined,
+    scores: Sequence[Mapping[str, Any]],
+    subjects: Sequence[Subject],
+    calibrations: Mapping[str, Calibration | None],
+) -> Material:
+    labels = [label for label, _ in joined.pairs]
+    own = [label.group or f"\0{place}" for place, label in enumerate(labels)]
+    media_types: list[str | None] = [None] * len(labels)
+    baselines = {name: np.full(len(labels), np.nan) for name in BASELINES}
+    for row in scores:
+        media_types[row["place"]] = row["media_type"]
+        for name, value in baseline_values(row).items():
+            baselines[name][row["place"]] = np.nan if value is None else value
+    asked: dict[str | None, np.ndarray] = {}
+    for subject in subjects:
+        if subject.kind == "detector":
+            asked[subject.family] = asked.get(subject.family, False) | subject.relevant
+    return Material(
+        fake=np.array([label.fake for label in labels]),
+        groups=np.unique(own, return_inverse=True)[1],
+        families=tuple(label.family for label in labels),
+        generators=tuple(label.generator for label in labels),
+        media_types=tuple(media_types),
+        outcomes=tuple(row["outcome"] for _, row in joined.pairs),
+        # A family that no detector of was run has nothing to say, not even that it abstained.
+        subjects=tuple(
+            replace(subject, relevant=asked[subject.family]) if subject.kind == "family" else subject
+            for subject in subjects
+            if subject.kind != "family" or subject.family in asked
+        ),
+        baselines=baselines,
+        joined=joined,
+        run_ids=tuple(sorted({row["run_id"] for _, row in joined.pairs})),
+        calibrations=calibrations,
+        calibration_ids=tuple(sorted({row["calibration_id"] for row in scores})),
+        fingerprints=tuple(sorted({row["fingerprint"] for row in scores})),
+    )
+
+
+def _of_scores(scores: Sequence[Mapping[str, Any]], count: int) -> list[Subject]:
+    verdicts: list[str | None] = [None] * count
+    for row in scores:
+        verdicts[row["place"]] = row["verdict"]
+    subjects = []
+    for name in ("fused", *FAMILIES):
+        forged = np.full(count, np.nan)
+        for row in scores:
+            value = row["authenticity" if name == "fused" else f"{name}_authenticity"]
+            forged[row["place"]] = np.nan if value is None else 1 - value
+        sure = np.clip(forged, _SURE, 1 - _SURE)
+        fused = name == "fused"
+        subjects.append(
+            Subject(
+                name if fused else f"{name} (family)",
+                "fused" if fused else "family",
+                None if fused else name,
+                np.log(sure / (1 - sure)),
+                forged,
+                np.ones(count, bool),
+                tuple(verdicts) if fused else None,
+            )
+        )
+    return subjects
+
+
+def _of_detectors(
+    connection: duckdb.DuckDBPyConnection, count: int, calibrations: Mapping[str, Calibration | None]
+) -> list[Subject]:
+    specs = installed()
+    explained = [name for name, spec in specs.items() if spec.one_face_explains]
+    relevant: dict[str, np.ndarray] = {}
+    families: dict[str, str] = {}
+    for place, name, family, is_relevant in connection.execute(_ASKED, {"elsewhere": list(_ELSEWHERE)}).fetchall():
+        relevant.setdefault(name, np.zeros(count, bool))[place] = is_relevant
+        families[name] = family
+    scores = {name: np.full(count, np.nan) for name in relevant}
+    for place, name, logit in connection.execute(_POOLED, {"explained": explained}).fetchall():
+        scores[name][place] = logit
+    alone = _alone(connection, count, specs, calibrations)
+    return [
+        Subject(name, "detector", families[name], scores[name], None, relevant[name], alone.get(name))
+        for name in sorted(relevant, key=lambda name: ([*FAMILIES, families[name]].index(families[name]), name))
+    ]
+
+
+def _alone(
+    connection: duckdb.DuckDBPyConnection,
+    count: int,
+    specs: Mapping[str, DetectorSpec],
+    calibrations: Mapping[str, Calibration | None],
+) -> dict[str, tuple[str | None, ...]]:
+    """By detector, the verdict on each media that its run's calibration makes of this detector's evidence only."""
+    found: dict[str, list[str | None]] = {}
+    for (place, name, run_id), items in groupby(_rows(connection), key=itemgetter(0, 1, 2)):
+        calibration = calibrations.get(run_id)
+        if calibration is not None and name in calibration.detectors:
+            rows = [Evidence("", name, *row[3:10]) for row in items]
+            spec = [specs[name]] if name in specs else []
+            verdicts = found.setdefault(name, [None] * count)
+            verdicts[place] = rescored(rows, (), 0, spec, calibration).verdict
+    return {name: tuple(verdicts) for name, verdicts in found.items()}
+
+
+def _rows(connection: duckdb.DuckDBPyConnection) -> Iterable[tuple[Any, ...]]:
+    found = connection.execute(_ITEMS)
+    while rows := found.fetchmany(10_000):
+        yield from rows

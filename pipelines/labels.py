@@ -1,0 +1,213 @@
+"""What is known about files: `labels.csv`, and which row of the tables each of its lines is about."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..transforms.failures import UsageError, printable
+from ..transforms.uris import canonical_local, is_remote, local_path, split_remote
+
+COLUMNS = ("uri", "media_id", "label", "group", "family", "generator")
+_MOST_TOLD = 3
+"""Offending lines that an error names."""
+_HOW = "expected a CSV file with the columns `uri` or `media_id`, and `label` (real or fake)"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One line."""
+
+    line: int
+    """In the file, the first being 1."""
+    uri: str
+    media_id: str
+    fake: bool
+    group: str
+    """Media of one group are no independent witnesses: cuts of one film, one person. Empty: a group of its own."""
+    family: str
+    """Of the forgery."""
+    generator: str
+
+    def says(self) -> tuple[bool, str, str, str]:
+        return self.fake, self.group, self.family, self.generator
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    path: str
+    sha256: str
+    """Hex, of the file."""
+    rows: tuple[Label, ...]
+    ignored: tuple[str, ...] = ()
+    """Columns that mean nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    pairs: tuple[tuple[Label, Mapping[str, Any]], ...]
+    """Each label with its row, in the rows' order; no row twice."""
+    unmatched: tuple[Label, ...]
+    """Labels of which no row is about."""
+    unlabelled: int
+    """Media that no label is about."""
+    repeated: int = 0
+    """Lines that say what another line has said of the same media."""
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Reads a CSV file (comma, semicolon or tab; UTF-8, with or without a byte order mark; any line ends).
+
+    Raises:
+        UsageError: it cannot be read, has no such column, or a line holds something else than it should.
+    """
+    try:
+        body = Path(path).read_bytes()
+        text = body.decode("utf-8-sig")
+    except OSError as e:
+        raise UsageError(f"the labels {path} cannot be read ({e.strerror}): {_HOW}") from e
+    except UnicodeDecodeError as e:
+        line = body[: e.start].count(b"\n") + 1
+        raise UsageError(f"line {line} of {path} is not UTF-8: save the spreadsheet as `CSV UTF-8`") from e
+    header = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    wrong: list[str] = []
+    rows: list[Label] = []
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        _check_columns(names, path)
+        for values in reader:
+            if any(value.strip() for value in values):
+                label = _label(reader.line_num, names, values, wrong)
+                rows += [] if label is None else [label]
+    except csv.Error as e:
+        raise UsageError(f"line {reader.line_num} of {path} is no CSV ({e}): {_HOW}") from e
+    if wrong:
+        raise UsageError(f"{path}: {_some(wrong)}; mend the file and give the command again")
+    if not rows:
+        raise UsageError(f"{path} has a header and no line below it: {_HOW}, and a line for each media that is known")
+    ignored = tuple(name for name in names if name and name not in COLUMNS)
+    return Labels(str(path), hashlib.sha256(body).hexdigest(), tuple(rows), ignored)
+
+
+def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
+    """Which of the rows (`media_id`, `uri`, `run_id`) each label is about.
+
+    A label's `media_id` counts before its `uri`. That may be the canonical one, a path from the folder that the labels
+    lie in, or the end of exactly one canonical URI, from a `/` on. Of a file that was audited in several versions the
+    newest run's row counts.
+
+    Raises:
+        UsageError: a `uri` fits several media, or two lines disagree about one.
+    """
+    by_id = {row["media_id"]: place for place, row in enumerate(rows)}
+    by_uri: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        if row["uri"] not in by_uri or rows[by_uri[row["uri"]]]["run_id"] < row["run_id"]:
+            by_uri[row["uri"]] = place
+    by_name: dict[str, list[str]] = {}
+    for uri in by_uri:
+        by_name.setdefault(_name(uri), []).append(uri)
+    found: dict[int, Label] = {}
+    unmatched: list[Label] = []
+    wrong: list[str] = []
+    repeated = 0
+    for label in labels.rows:
+        index: int | None
+        if label.media_id:
+            index = by_id.get(label.media_id)
+        else:
+            uris = _uris_of(label.uri, labels.path, by_uri, by_name)
+            if len(uris) > 1:
+                told = ", ".join(printable(uri, 120) for uri in sorted(uris)[:2])
+                wrong.append(
+                    f"line {label.line}: expected a uri that one media has, and {without_secrets(label)!r} fits "
+                    f"{len(uris)} ({told}, …): write more of it, or its media_id"
+                )
+                continue
+            index = by_uri[uris[0]] if uris else None
+        if index is None:
+            unmatched.append(label)
+        elif index not in found:
+            found[index] = label
+        elif found[index].says() == label.says():
+            repeated += 1
+        else:
+            wrong.append(
+                f"lines {found[index].line} and {label.line} say different things of one media "
+                f"({printable(str(rows[index]['uri']), 120)}): keep the one that is right"
+            )
+    if wrong:
+        raise UsageError(f"{labels.path}: {_some(wrong)}")
+    newest = set(by_uri.values())
+    return Joined(
+        tuple((found[place], rows[place]) for place in sorted(found)),
+        tuple(unmatched),
+        len(newest - set(found)),
+        repeated,
+    )
+
+
+def without_secrets(label: Label) -> str:
+    """What a label is about, to be told: an address without its query, user and password."""
+    return printable(split_remote(label.uri)[0] if is_remote(label.uri) else label.uri or label.media_id, 80)
+
+
+def _check_columns(names: Sequence[str], path: str | Path) -> None:
+    if "label" not in names or not {"uri", "media_id"} & set(names):
+        found = ", ".join(printable(name, 40) or "''" for name in names[:12]) or "nothing"
+        raise UsageError(f"line 1 of {path}: {_HOW}; optional are group, family, generator. Found: {found}")
+    if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
+        raise UsageError(f"line 1 of {path}: expected each column once, found {twice[0]} twice: take one away")
+
+
+def _label(line: int, names: Sequence[str], values: Sequence[str], wrong: list[str]) -> Label | None:
+    fields = {name: value.strip() for name, value in zip(names, values, strict=False)}
+    if len(values) > len(names) and any(value.strip() for value in values[len(names) :]):
+        wrong.append(
+            f"line {line}: expected {len(names)} fields as in the header, found {len(values)}: put names with commas "
+            "in quotes"
+        )
+        return None
+    word = fields.get("label", "").lower()
+    if word not in ("real", "fake"):
+        wrong.append(f"line {line}: expected the label real or fake, found {printable(fields.get('label', ''), 40)!r}")
+        return None
+    uri, media_id = fields.get("uri", ""), fields.get("media_id", "").lower()
+    if not uri and not media_id:
+        wrong.append(f"line {line}: expected a uri or a media_id, found neither")
+        return None
+    rest = (fields.get(name, "") for name in ("group", "family", "generator"))
+    return Label(line, uri, media_id, word == "fake", *rest)
+
+
+def _uris_of(
+    name: str, labels_path: str, by_uri: Mapping[str, int], by_name: Mapping[str, Sequence[str]]
+) -> Sequence[str]:
+    """The canonical URIs that a label's `uri` may mean: one that is it, else all that end so."""
+    if name in by_uri:
+        return [name]
+    if is_remote(name):
+        whole = split_remote(name)[0]
+    else:
+        beside = os.path.join(os.path.dirname(os.path.abspath(labels_path)), name)
+        whole = canonical_local(local_path(name if "://" in name else beside))
+    if whole in by_uri:
+        return [whole]
+    end = "/" + name.removeprefix("./").lstrip("/")
+    return [uri for uri in by_name.get(_name(end), ()) if uri.endswith(end)]
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def _some(messages: Sequence[str]) -> str:
+    more = f"; and {len(messages) - _MOST_TOLD} more such lines" if len(messages) > _MOST_TOLD else ""
+    return "; ".join(messages[:_MOST_TOLD]) + more
