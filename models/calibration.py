@@ -1,22 +1,30 @@
 """From logits to an authenticity: what a calibration file says, and how it is read.
 
-A calibration names the data it was made on. The default one is conservative: it was made on nothing that could carry a
-verdict about a person, says so, and lets only declared or tagged AI sources reach `manipulated`.
+A calibration names the data it was made on. Rules of a detector are either set by hand (format 1, and `method` "hand"),
+or fitted by `deephotlink calibrate` (models/fitting.py), and then hold for the very weights and version they were
+fitted on. How what is said of a film's parts becomes one answer: models/pooling.py.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 Verdict = Literal["authentic", "inconclusive", "manipulated", "not_assessed"]
+Method = Literal["hand", "platt", "isotonic", "quantiles"]
 DEFAULT = "calibration-default.json"
+FORMAT = 2
+STRETCH_SECONDS = 10.0
+LEAST_STRETCH_SECONDS = 0.1
+LONGEST_NAME = 200
+"""Characters of a calibration's or a detector's name."""
 
 
 class CalibrationError(ValueError):
@@ -34,8 +42,50 @@ class DetectorCalibration:
     highest: float
     """… or more than this."""
     weight: float
-    """Share of its log-odds that enters the fused ones; 0 keeps it as evidence only."""
+    """Of a rule set by hand: share of its log-odds that enters the fused ones. Of a fitted one: 1 where it takes part
+    in the fusion. 0 keeps it as evidence only."""
     note: str
+    method: Method = "hand"
+    exponent: float = 1.0
+    """Of the power mean over items: see `pooling.pooled_log_odds`."""
+    curve: tuple[tuple[float, float], ...] = ()
+    """Knots (log-odds by the line, log-odds meant), ascending in both, straight in between; none: as the line says."""
+    weights_sha256: str | None = None
+    """The weights that it was fitted on; None: whatever they are."""
+    version: str | None = None
+    """Of the detector, likewise."""
+    one_face_explains: bool | None = None
+    """As `DetectorSpec.one_face_explains` was; None: as the detector says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Logistic regression on the log-odds of these detectors, for stretches of which no larger pattern is all there."""
+
+    detectors: tuple[str, ...]
+    weights: tuple[float, ...]
+    """Not negative."""
+    intercept: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How fitted detectors become one answer on a stretch, and stretches one on the film."""
+
+    kind: Literal["mean_odds", "logistic"] = "mean_odds"
+    """`mean_odds`: mean of a family's detectors, log of the families' mean odds: one forged family is enough."""
+    exponent: float = 1.0
+    """Of the power mean over stretches."""
+    stretch_seconds: float = STRETCH_SECONDS
+    lowest: float = -math.inf
+    """Log-odds: the fitted answer on a film says no less …"""
+    highest: float = math.inf
+    """… and no more than the counts behind it can answer for."""
+    patterns: tuple[Pattern, ...] = ()
+    """Of `logistic`; the largest come first."""
+    hand_set_log_odds: float | None = None
+    """Rules set by hand that reach this together carry the verdict whatever the fitted ones say, as they did in the
+    calibration that they are from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +99,9 @@ class Calibration:
     """Authenticity at or below which the verdict is `manipulated`."""
     authentic_at_least: float | None
     """Authenticity at or above which it is `authentic`; None: never said."""
+    fusion: Fusion = field(default_factory=Fusion)
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """All else that the file says: counts, dates, figures with their intervals."""
 
 
 def load_calibration(path: str | Path | None = None) -> Calibration:
@@ -60,7 +113,10 @@ def load_calibration(path: str | Path | None = None) -> Calibration:
     """
     if path is None:
         return _default()
-    return parse_calibration(Path(path).read_text(encoding="utf-8"), str(path))
+    try:
+        return parse_calibration(Path(path).read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise CalibrationError(f"expected a calibration file in {path}: it is no UTF-8 text") from error
 
 
 @cache
@@ -70,34 +126,85 @@ def _default() -> Calibration:
 
 
 def parse_calibration(text: str, name: str) -> Calibration:
+    """A calibration from its JSON, of format 1 (no `format`) or 2.
+
+    Raises:
+        CalibrationError
+    """
     try:
         fields: dict[str, Any] = json.loads(text)
+        form = fields.get("format", 1)
+        if form not in (1, FORMAT):
+            raise ValueError(f"format {form!r}, this deephotlink reads 1 and {FORMAT}")
         thresholds = fields["thresholds"]
+        high = thresholds["authentic_at_least"]
         calibration = Calibration(
             calibration_id=str(fields["calibration_id"]),
             data=str(fields["data"]),
             note=str(fields.get("note", "")),
-            detectors={
-                str(key): DetectorCalibration(
-                    slope=float(d["slope"]),
-                    intercept=float(d["intercept"]),
-                    lowest=float(d["lowest"]),
-                    highest=float(d["highest"]),
-                    weight=float(d["weight"]),
-                    note=str(d.get("note", "")),
-                )
-                for key, d in fields["detectors"].items()
-            },
+            detectors={str(key): _rule(d) for key, d in fields["detectors"].items()},
             manipulated_at_most=float(thresholds["manipulated_at_most"]),
-            authentic_at_least=(
-                None if thresholds["authentic_at_least"] is None else float(thresholds["authentic_at_least"])
-            ),
+            authentic_at_least=None if high is None else float(high),
+            fusion=_fusion(fields["fusion"]) if form == FORMAT else Fusion(),
+            record=fields if form == FORMAT else {},
         )
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CalibrationError(
             f"expected a calibration file (calibration_id, data, detectors, thresholds) in {name}: "
-            f"{type(error).__name__}: {error}; models/embedded/{DEFAULT} shows the form"
+            f"{type(error).__name__}: {str(error)[:300]}; models/embedded/{DEFAULT} shows the form"
         ) from error
+    _check(calibration, name)
+    return calibration
+
+
+def _rule(d: Mapping[str, Any]) -> DetectorCalibration:
+    method = d.get("method", "hand")
+    if method not in ("hand", "platt", "isotonic", "quantiles"):
+        raise ValueError(f"method {method!r}")
+    explains = d.get("one_face_explains")
+    return DetectorCalibration(
+        slope=float(d["slope"]),
+        intercept=float(d["intercept"]),
+        lowest=float(d["lowest"]),
+        highest=float(d["highest"]),
+        weight=float(d["weight"]),
+        note=str(d.get("note", "")),
+        method=method,
+        exponent=float(d.get("exponent", 1.0)),
+        curve=tuple((float(x), float(y)) for x, y in d.get("curve", ())),
+        weights_sha256=None if d.get("weights_sha256") is None else str(d["weights_sha256"]),
+        version=None if d.get("version") is None else str(d["version"]),
+        one_face_explains=None if explains is None else bool(explains),
+    )
+
+
+def _fusion(f: Mapping[str, Any]) -> Fusion:
+    if f["kind"] not in ("mean_odds", "logistic"):
+        raise ValueError(f"fusion of kind {f['kind']!r}")
+    patterns = tuple(
+        Pattern(tuple(map(str, p["detectors"])), tuple(map(float, p["weights"])), float(p["intercept"]))
+        for p in f.get("patterns", ())
+    )
+    hand = f.get("hand_set_log_odds")
+    return Fusion(
+        kind=f["kind"],
+        exponent=float(f["exponent"]),
+        stretch_seconds=float(f["stretch_seconds"]),
+        lowest=float(f["lowest"]),
+        highest=float(f["highest"]),
+        patterns=patterns,
+        hand_set_log_odds=None if hand is None else float(hand),
+    )
+
+
+def _check(calibration: Calibration, name: str) -> None:
+    # They stand in tables, reasons and on terminals.
+    names = [("calibration_id", calibration.calibration_id), *(("a detector", key) for key in calibration.detectors)]
+    for what, text in names:
+        if not text.isprintable() or not 0 < len(text) <= LONGEST_NAME:
+            raise CalibrationError(
+                f"expected 1 to {LONGEST_NAME} printable characters as {what} in {name}: got {text[:40]!a}"
+            )
     high = calibration.authentic_at_least
     if not calibration.data or not 0 <= calibration.manipulated_at_most < (1.0 if high is None else high) <= 1:
         raise CalibrationError(
@@ -105,18 +212,79 @@ def parse_calibration(text: str, name: str) -> Calibration:
             f"got {calibration.data = }, {calibration.manipulated_at_most = }, {calibration.authentic_at_least = }"
         )
     for key, d in calibration.detectors.items():
-        if not (d.slope > 0 and d.lowest <= d.highest and 0 <= d.weight <= 1):
+        numbers = (d.slope, d.intercept, d.lowest, d.highest, d.exponent)
+        rising = all(x < u and y <= v for (x, y), (u, v) in pairwise(d.curve))
+        finite = all(map(math.isfinite, (*numbers, *(number for knot in d.curve for number in knot))))
+        if not (finite and rising and d.slope > 0 < d.exponent and d.lowest <= d.highest and 0 <= d.weight <= 1):
             raise CalibrationError(
-                f"expected slope > 0, lowest <= highest and weight in [0, 1] for {key} in {name}: got {d}"
+                "expected finite numbers, slope > 0, exponent > 0, lowest <= highest, weight in [0, 1] and a rising "
+                f"curve for {key} in {name}: got {d}"
             )
-    return calibration
+    f = calibration.fusion
+    sound = 0 < f.exponent < math.inf and LEAST_STRETCH_SECONDS <= f.stretch_seconds < math.inf
+    sound &= f.lowest <= f.highest and (f == Fusion() or (math.isfinite(f.lowest) and math.isfinite(f.highest)))
+    # Nobody spoke by hand is 0: a limit of 0 would accuse everyone.
+    sound &= f.hand_set_log_odds is None or 0 < f.hand_set_log_odds < math.inf
+    for p in f.patterns:
+        sound &= len(p.detectors) == len(p.weights) > 0 and set(p.detectors) <= set(calibration.detectors)
+        sound &= all(0 <= w < math.inf for w in p.weights) and math.isfinite(p.intercept)
+    if not sound or (f.kind == "logistic") != bool(f.patterns):
+        raise CalibrationError(
+            "expected a fusion with finite numbers, exponent > 0, lowest <= highest, hand_set_log_odds > 0 or none, "
+            f"stretches of {LEAST_STRETCH_SECONDS} s or more and, where it is logistic, patterns of detectors it knows "
+            f"with weights >= 0 in {name}: got {f}"
+        )
 
 
 def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
     """The fields of a calibration file: `parse_calibration(json.dumps(...))` gives the same calibration."""
-    fields = asdict(calibration)
-    thresholds = {key: fields.pop(key) for key in ("manipulated_at_most", "authentic_at_least")}
-    return {**fields, "thresholds": thresholds}
+    record = calibration.record
+    known = record.get("detectors", {})
+    first = not record and calibration.fusion == Fusion()
+    fields = {
+        "calibration_id": calibration.calibration_id,
+        "data": calibration.data,
+        "note": calibration.note,
+        "detectors": {
+            name: {**known.get(name, {}), **_rule_to_json(rule, not first)}
+            for name, rule in calibration.detectors.items()
+        },
+        "thresholds": {
+            **record.get("thresholds", {}),
+            "manipulated_at_most": calibration.manipulated_at_most,
+            "authentic_at_least": calibration.authentic_at_least,
+        },
+    }
+    if first:
+        return fields
+    f = calibration.fusion
+    fusion = {
+        "kind": f.kind,
+        "exponent": f.exponent,
+        "stretch_seconds": f.stretch_seconds,
+        "lowest": f.lowest,
+        "highest": f.highest,
+        "patterns": [
+            {"detectors": list(p.detectors), "weights": list(p.weights), "intercept": p.intercept} for p in f.patterns
+        ],
+        "hand_set_log_odds": f.hand_set_log_odds,
+    }
+    return {"format": FORMAT, **record, **fields, "fusion": {**record.get("fusion", {}), **fusion}}
+
+
+def _rule_to_json(rule: DetectorCalibration, full: bool) -> dict[str, Any]:
+    names = ("slope", "intercept", "lowest", "highest", "weight", "note")
+    fields: dict[str, Any] = {name: getattr(rule, name) for name in names}
+    if full or rule != DetectorCalibration(*fields.values()):
+        more = ("method", "exponent", "weights_sha256", "version", "one_face_explains")
+        fields |= {name: getattr(rule, name) for name in more}
+        fields["curve"] = [list(knot) for knot in rule.curve]
+    return fields
+
+
+def applies(rule: DetectorCalibration, weights_sha256: str, version: str | None) -> bool:
+    """Whether a rule was made for what these weights of that version say."""
+    return rule.weights_sha256 in (None, weights_sha256) and (version is None or rule.version in (None, version))
 
 
 def item_log_odds(logit: float, calibration: DetectorCalibration) -> float:
@@ -124,27 +292,18 @@ def item_log_odds(logit: float, calibration: DetectorCalibration) -> float:
     return min(calibration.highest, max(calibration.lowest, calibration.slope * logit + calibration.intercept))
 
 
-def pooled_log_odds(items: Sequence[float]) -> float:
-    """Log-odds of a media from those of its n items: the log of their mean odds.
-
-    This is the likelihood ratio for "one of the n was forged, no matter which": a single forged face or stretch can
-    carry it, and yet it does not drift upwards with n, as the maximum of many draws would. The price: what one item can
-    add falls by log n, 6.6 in a two-hour film of 720 clips, because among so many a lone outlier is no surprise.
-
-    >>> round(pooled_log_odds([4.0] + [0.0] * 9), 2), round(pooled_log_odds([0.0] * 1000), 6)
-    (1.85, 0.0)
-    """
-    top = max(items)
-    return top + math.log(sum(math.exp(item - top) for item in items) / len(items))
-
-
 def authenticity(log_odds: float) -> float:
     """1 = authentic, from log-odds of manipulation."""
     return 1.0 / (1.0 + math.exp(min(700.0, log_odds)))
 
 
+def log_odds_of(authenticity: float) -> float:
+    """The inverse of `authenticity`, for values inside (0, 1)."""
+    return math.log1p(-authenticity) - math.log(authenticity)
+
+
 def verdict(value: float | None, calibration: Calibration) -> Verdict:
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "not_assessed"
     if value <= calibration.manipulated_at_most:
         return "manipulated"

@@ -193,6 +193,16 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"expected a share such as 0.05, got {text}")
+    return number
+
+
 def positive_seconds(text: str) -> float:
     try:
         number = float(text)

@@ -36,7 +36,9 @@ create view timeline as
 select e.uri, e.start_seconds, e.end_seconds, e.family, e.detector, e.logit, e.abstained, e.clip_index, e.track_id,
        e.detail, e.media_id, e.run_id, e.run_date
 from evidence e
-join (select media_id, max(run_id) as run_id from evidence group by media_id) newest using (media_id, run_id)
+join (
+    select media_id, arg_max(coalesce(evidence_run_id, run_id), run_id) as run_id from scores group by media_id
+) newest using (media_id, run_id)
 order by e.uri, e.media_id, e.start_seconds nulls first, e.end_seconds, e.family, e.detector, e.clip_index, e.track_id
 """
 _TO_RETRY = """
@@ -52,8 +54,10 @@ order by f.uri
 def connect(out: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with their columns,
     even where no file is there yet), `latest` (one row a media: its newest run's score, or its failure where that run
-    failed on it; `outcome` tells), `timeline` (the evidence of each media's newest run, in time) and `to_retry`
-    (failures of media that no later run has scored, and whose file none has scored in another version).
+    failed on it; `outcome` tells), `timeline` (the evidence that each media's newest score was made from, in time) and
+    `to_retry` (failures of media that no later run has scored, and whose file none has scored in another version).
+
+    A score's evidence stands under `coalesce(evidence_run_id, run_id)`: a rescored row has none of its own.
 
     The views see what is published when they are made. SQL may read other files, such as a list of labels; it installs
     nothing from the network.

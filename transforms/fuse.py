@@ -1,14 +1,15 @@
 """From all evidence about a media to one answer about it.
 
-Takes (media_id, everything that was said about it), yields MediaResult. Detectors are pooled over faces and time, then
-families are added up; what abstained is missing, not neutral.
+Takes (media_id, everything that was said about it), yields MediaResult. What detectors say of a stretch of film is
+fused, then its stretches are pooled; what abstained is missing, not neutral.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import apache_beam as beam
@@ -16,14 +17,20 @@ import apache_beam as beam
 from ..models.base import FAMILIES, DetectorSpec
 from ..models.calibration import (
     Calibration,
+    DetectorCalibration,
+    Fusion,
+    applies,
     authenticity,
     item_log_odds,
-    pooled_log_odds,
+    log_odds_of,
     verdict,
 )
+from ..models.pooling import curved, fused_log_odds, pooled_log_odds
 from .records import AuthenticityScore, ClipFaces, Evidence, MediaOutcome, MediaResult
 
 MAX_REASONS = 8
+DAMAGED = "damaged at "
+"""What the reasons that tell of damage begin with."""
 Said = MediaOutcome | Evidence | ClipFaces
 
 
@@ -51,7 +58,7 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
     with_faces = sum(f.frames_with_face for f in faces)
     return MediaResult(
         outcome,
-        score_of(rows, outcome, detectors, sum(f.tracks for f in faces), calibration),
+        score_of(rows, outcome.damage, detectors, sum(f.tracks for f in faces), calibration),
         tuple(rows),
         with_faces,
         sum(f.frames_sampled for f in faces),
@@ -113,47 +120,126 @@ def _why_nothing(outcome: MediaOutcome, spec: DetectorSpec, faces: Sequence[Clip
 
 def score_of(
     rows: Sequence[Evidence],
-    outcome: MediaOutcome,
+    damage: Sequence[str],
     detectors: Sequence[DetectorSpec],
     faces: int,
     calibration: Calibration,
 ) -> AuthenticityScore:
-    """Pools each detector over its items, averages a family's detectors, adds up the families' weighted log-odds."""
-    one_answers = {spec.name for spec in detectors if spec.one_face_explains}
-    by_detector: dict[tuple[str, str], list[Evidence]] = {}
-    for row in rows:
-        if row.logit is not None and row.detector in calibration.detectors:
-            by_detector.setdefault((row.family, row.detector), []).append(row)
-    families: dict[str, list[tuple[float, float]]] = {}
-    told: list[tuple[float, str]] = []
-    for (family, detector), items in sorted(by_detector.items()):
+    """From a media's evidence to its answer, by the steps that models/pooling.py names.
+
+    Rules set by hand are pooled over the whole media, weighted, averaged by family and added to what the fitted ones
+    say. A detector without a rule, or with one for other weights, is evidence only.
+    """
+    specs = {spec.name: spec for spec in detectors}
+    ruled, told = ruled_items(rows, specs, calibration)
+    fusion = calibration.fusion
+    fitted: dict[str, dict[int | None, float]] = {}
+    by_family: dict[str, list[float]] = {}
+    by_hand: dict[str, list[float]] = {}
+    reasons: list[tuple[float, str]] = []
+    families: dict[str, str] = {}
+    weighed = False
+    for (family, detector), items in sorted(ruled.items()):
         rule = calibration.detectors[detector]
-        if detector in one_answers:
-            items = least_of_each_clip(items)
+        families[detector] = family
         odds = [item_log_odds(row.logit, rule) for row in items if row.logit is not None]
-        pooled = pooled_log_odds(odds)
-        families.setdefault(family, []).append((pooled, rule.weight))
-        told.append((abs(rule.weight * pooled), _reason(detector, pooled, rule.weight, items, odds)))
-    by_family: dict[str, float | None] = dict.fromkeys(FAMILIES)
-    total, weighed = 0.0, False
-    for family, parts in families.items():
-        by_family[family] = authenticity(sum(p for p, _ in parts) / len(parts))
-        total += sum(p * w for p, w in parts) / len(parts)
-        weighed |= any(w > 0 for _, w in parts)
-    value = authenticity(total) if weighed else None
+        if rule.method == "hand":
+            pooled = pooled_log_odds(odds, rule.exponent)
+            by_hand.setdefault(family, []).append(rule.weight * pooled)
+        else:
+            stretches = by_stretch(items, odds, rule, fusion)
+            pooled = pooled_log_odds(list(stretches.values()), rule.exponent)
+            if rule.weight > 0:
+                fitted[detector] = stretches
+        weighed |= rule.weight > 0
+        pooled = min(fusion.highest, max(fusion.lowest, pooled))
+        by_family.setdefault(family, []).append(pooled)
+        reasons.append((abs(rule.weight * pooled), _reason(detector, pooled, rule.weight, items, odds)))
+    by_rules = sum(sum(parts) / len(parts) for parts in by_hand.values())
+    total = media_log_odds(fitted, families, by_rules, calibration)
+    value = authenticity(total) if weighed and math.isfinite(total) else None
     clips = {row.clip_index for row in rows if row.logit is not None and row.clip_index is not None}
-    reasons = [text for _, text in sorted(told, key=lambda pair: -pair[0])]
-    reasons += [*_uncalibrated(rows, calibration), *_silences(rows)]
-    reasons += [f"damaged at {note}" for note in outcome.damage]
+    texts = [text for _, text in sorted(reasons, key=lambda pair: -pair[0])]
+    texts += [*told, *_silences(rows), *(f"{DAMAGED}{note}" for note in damage)]
+    means = {family: authenticity(sum(parts) / len(parts)) for family, parts in by_family.items()}
     return AuthenticityScore(
         authenticity=value,
         verdict=verdict(value, calibration),
-        family_authenticity=by_family,
-        reasons=tuple(reasons[:MAX_REASONS]),
+        family_authenticity={family: means.get(family) for family in FAMILIES},
+        reasons=tuple(texts[:MAX_REASONS]),
         clips_assessed=len(clips),
         faces=faces,
         calibration_id=calibration.calibration_id,
     )
+
+
+def ruled_items(
+    rows: Sequence[Evidence], specs: Mapping[str, DetectorSpec], calibration: Calibration
+) -> tuple[dict[tuple[str, str], list[Evidence]], list[str]]:
+    """By (family, detector), the rows that a rule of the calibration counts; and what is to be told of the others."""
+    logits: dict[tuple[str, str, str], list[Evidence]] = {}
+    for row in rows:
+        if row.logit is not None:
+            logits.setdefault((row.family, row.detector, row.weights_sha256), []).append(row)
+    ruled: dict[tuple[str, str], list[Evidence]] = {}
+    told = []
+    name = calibration.calibration_id
+    for (family, detector, weights), items in sorted(logits.items(), key=lambda pair: pair[0][1:]):
+        rule, spec = calibration.detectors.get(detector), specs.get(detector)
+        only = "its logit is evidence only" if len(items) == 1 else f"its {len(items)} logits are evidence only"
+        if rule is None:
+            told.append(f"{detector} is not in calibration {name}: {only}")
+        elif not applies(rule, weights, spec.version if spec else None):
+            told.append(f"{detector} is in calibration {name} with other weights or of another version: {only}")
+        else:
+            asked = spec is not None and spec.one_face_explains
+            explains = asked if rule.one_face_explains is None else rule.one_face_explains
+            ruled.setdefault((family, detector), []).extend(least_of_each_clip(items) if explains else items)
+    return ruled, told
+
+
+def by_stretch(
+    items: Sequence[Evidence], odds: Sequence[float], rule: DetectorCalibration, fusion: Fusion
+) -> dict[int | None, float]:
+    """A detector's log-odds of each stretch of the film; under None, of the whole, where it judges no stretches."""
+    parts: dict[int | None, list[float]] = {}
+    for row, one in zip(items, odds, strict=True):
+        parts.setdefault(stretch_of(row.start_seconds, row.end_seconds, fusion.stretch_seconds), []).append(one)
+    return {stretch: curved(pooled_log_odds(part, rule.exponent), rule) for stretch, part in parts.items()}
+
+
+def stretch_of(start_seconds: float | None, end_seconds: float | None, stretch_seconds: float) -> int | None:
+    """Number of the stretch that the middle of an item lies in; None for what is about the whole media."""
+    if start_seconds is None:
+        return None
+    return int((start_seconds + (start_seconds if end_seconds is None else end_seconds)) / 2 // stretch_seconds)
+
+
+def media_log_odds(
+    fitted: Mapping[str, Mapping[int | None, float]],
+    families: Mapping[str, str],
+    by_hand: float,
+    calibration: Calibration,
+) -> float:
+    """A media's log-odds from those of its stretches, by detector, and from what rules set by hand say.
+
+    What is about the whole media counts in each stretch.
+    """
+    fusion = calibration.fusion
+    stretches: list[int | None] = [*sorted({s for parts in fitted.values() for s in parts if s is not None})]
+    fused = []
+    for stretch in stretches or [None]:
+        said = {name: parts.get(stretch, parts.get(None)) for name, parts in fitted.items()}
+        if here := {name: value for name, value in said.items() if value is not None}:
+            fused.append(fused_log_odds(here, families, fusion))
+    total = by_hand
+    if fused:
+        total += min(fusion.highest, max(fusion.lowest, pooled_log_odds(fused, fusion.exponent)))
+    if fusion.hand_set_log_odds is not None and by_hand >= fusion.hand_set_log_odds:
+        threshold = log_odds_of(max(calibration.manipulated_at_most, 1e-9))
+        # A hair above: the threshold itself went through a rounding.
+        total = max(total, threshold + 1e-6 + by_hand - fusion.hand_set_log_odds)
+    return total
 
 
 def least_of_each_clip(rows: Sequence[Evidence]) -> list[Evidence]:
@@ -184,14 +270,6 @@ def _summary(row: Evidence) -> str:
         return str(detail.get("summary", ""))[:300]
     except (ValueError, AttributeError, KeyError, TypeError):
         return ""
-
-
-def _uncalibrated(rows: Sequence[Evidence], calibration: Calibration) -> Iterator[str]:
-    """A published model's logit means what it meant on its authors' data: without calibration it is no verdict here."""
-    logits = [row for row in rows if row.logit is not None and row.detector not in calibration.detectors]
-    for detector, count in sorted(Counter(row.detector for row in logits).items()):
-        told = "its logit is evidence only" if count == 1 else f"its {count} logits are evidence only"
-        yield f"{detector} is not in calibration {calibration.calibration_id}: {told}"
 
 
 def _silences(rows: Sequence[Evidence]) -> Iterator[str]:

@@ -136,11 +136,39 @@ def create_run(
     Raises:
         ValueError: the units have gaps, or a media_id stands twice in the plan.
     """
+    return freeze_run(
+        store,
+        plan_to_table(plan),
+        resume_key=resume_key,
+        fingerprint=fingerprint,
+        calibration_id=calibration_id,
+        kind=kind,
+        settings=settings,
+        slot=slot,
+    )
+
+
+def freeze_run(
+    store: OutputStore,
+    plan: pa.Table,
+    *,
+    resume_key: str,
+    fingerprint: str,
+    calibration_id: str = "none",
+    kind: str = "audit",
+    settings: Mapping[str, Any] | None = None,
+    slot: int | None = None,
+) -> Run:
+    """As `create_run`, of a table by `tables.PLAN`, ordered by unit and media_id.
+
+    Raises:
+        ValueError
+    """
     slot = slot or next_slot(store, resume_key)
-    units = {file.unit for file, _ in plan}
+    units = set(pc.unique(plan["unit"]).to_pylist())
     if units != set(range(len(units))):
         raise ValueError(f"units must be numbered from 0 without a gap: got {len(units)}, up to {max(units)}")
-    if len({file.media_id for file, _ in plan}) != len(plan):
+    if pc.count_distinct(plan["media_id"]).as_py() != plan.num_rows:
         raise ValueError("a media_id stands twice in the plan")
     claim = f"_resume/{resume_key}-{slot:06d}.json"
     store.put_new(claim, json.dumps({"run_id": _new_run_id(store)}).encode())
@@ -151,14 +179,14 @@ def create_run(
         resume_key=resume_key,
         slot=slot,
         fingerprint=fingerprint,
-        planned=len(plan),
+        planned=plan.num_rows,
         units=len(units),
         calibration_id=calibration_id,
         kind=kind,
         settings=dict(settings or {}),
         versions=provenance(),
     )
-    table = plan_to_table(plan).replace_schema_metadata({_RECORD: run.to_json()})
+    table = plan.replace_schema_metadata({_RECORD: run.to_json()})
     if not store.put_new(run.name("plan.parquet"), to_parquet(table, PLAN_ROW_GROUP)):
         standing = _run_of_plan(store, run_id)
         assert standing is not None

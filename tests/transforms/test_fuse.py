@@ -1,8 +1,11 @@
 """One answer a media: what abstained is missing, one forged stretch carries, length alone does not."""
 
+import dataclasses
+from itertools import pairwise
+
 import pytest
 
-from deephotlink.models.calibration import Calibration, DetectorCalibration
+from deephotlink.models.calibration import Calibration, DetectorCalibration, Fusion, Pattern, log_odds_of
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.records import ClipFaces, ClipFailure, Evidence, Failure, MediaOutcome
 from tests.builders import FakeDetector, make_media_file
@@ -95,3 +98,77 @@ def test_a_lost_or_doubled_outcome_is_our_fault_and_raises():
         fuse(row(1.0))
     with pytest.raises(ValueError, match="one outcome"):
         fuse(outcome(), outcome())
+
+
+FITTED = DetectorCalibration(1.0, 0.0, -8.0, 8.0, 1.0, "", "platt", 1.5, (), "aa", "1")
+
+
+def said_by(name, family, logit, start=1.0, weights="aa"):
+    return Evidence(FILE.media_id, name, family, weights, 0, None, start, None if start is None else start + 1, logit)
+
+
+def fitted(**more):
+    rules = {"face": FITTED, "voice": FITTED, **more}
+    fusion = Fusion(exponent=1.5, lowest=-5.0, highest=5.0, hand_set_log_odds=2.0)
+    return Calibration("fitted", "made up", "", rules, 0.1, 0.9, fusion)
+
+
+def fuse_fitted(*rows, calibration=None, version="1"):
+    specs = [
+        FakeDetector(name=name, family=family, version=version).spec
+        for name, family in (("face", "facial"), ("voice", "audio"), ("marks", "metadata"))
+    ]
+    return fuse_media([outcome(), *rows], specs, calibration or fitted()).score
+
+
+def test_other_weights_or_another_version_than_fitted_on_are_evidence_only_and_told():
+    score = fuse_fitted(said_by("face", "facial", 9.0, weights="bb"), said_by("voice", "audio", -3.0))
+    told = "face is in calibration fitted with other weights or of another version: its logit is evidence only"
+    assert told in score.reasons and score.family_authenticity["facial"] is None
+    assert score.authenticity == fuse_fitted(said_by("voice", "audio", -3.0)).authenticity
+    assert fuse_fitted(said_by("face", "facial", 9.0), version="2").verdict == "not_assessed"
+
+
+def test_a_missing_family_is_missing_not_neutral():
+    """Beside a voice that says nothing either way a forged face weighs less than where there is no voice to judge."""
+    alone = fuse_fitted(said_by("face", "facial", 3.0)).authenticity
+    beside = fuse_fitted(said_by("face", "facial", 3.0), said_by("voice", "audio", 0.0)).authenticity
+    assert alone == pytest.approx(1 / (1 + 2.718281828**3)) and alone < beside
+    elsewhere = fuse_fitted(said_by("face", "facial", 3.0), said_by("voice", "audio", 0.0, start=45.0)).authenticity
+    assert elsewhere != beside  # another stretch: the face stands there alone
+
+
+def test_a_patterns_weights_count_only_where_all_its_detectors_spoke():
+    patterns = (Pattern(("face", "voice"), (0.5, 0.25), 0.1), Pattern(("face",), (0.8,), -0.2))
+    calibration = dataclasses.replace(fitted(), fusion=Fusion("logistic", patterns=patterns))
+    both = fuse_fitted(said_by("face", "facial", 2.0), said_by("voice", "audio", 4.0), calibration=calibration)
+    assert log_odds_of(both.authenticity) == pytest.approx(0.1 + 0.5 * 2 + 0.25 * 4)
+    face = fuse_fitted(said_by("face", "facial", 2.0), calibration=calibration)
+    assert log_odds_of(face.authenticity) == pytest.approx(-0.2 + 0.8 * 2)
+    voice = fuse_fitted(said_by("voice", "audio", 2.0), calibration=calibration)
+    assert log_odds_of(voice.authenticity) == pytest.approx(2.0)
+
+
+def test_a_rule_set_by_hand_still_carries_the_verdict_and_counts_bound_the_rest():
+    marks = DetectorCalibration(1.0, 0.0, -1.0, 4.0, 1.0, "")
+    calibration = fitted(marks=marks)
+    against = [said_by("face", "facial", -6.0), said_by("voice", "audio", -6.0)]
+    assert fuse_fitted(*against, calibration=calibration).verdict == "authentic"
+    declared = said_by("marks", "metadata", 4.0, start=None)
+    assert fuse_fitted(*against, declared, calibration=calibration).verdict == "manipulated"
+    weak = said_by("marks", "metadata", 1.0, start=None)
+    assert fuse_fitted(*against, weak, calibration=calibration).verdict == "authentic"
+    sure = fuse_fitted(said_by("face", "facial", 8.0)).authenticity
+    assert log_odds_of(sure) == pytest.approx(5.0)
+
+
+def test_more_logit_never_means_more_authentic():
+    curve = ((-8.0, -3.0), (0.0, 0.5), (8.0, 3.0))
+    calibration = fitted(face=dataclasses.replace(FITTED, curve=curve))
+    values = [
+        fuse_fitted(
+            said_by("face", "facial", z / 4), said_by("voice", "audio", 0.0), calibration=calibration
+        ).authenticity
+        for z in range(-40, 41)
+    ]
+    assert all(a >= b for a, b in pairwise(values)) and values[0] > values[-1]

@@ -1,0 +1,98 @@
+"""Thresholds with what the counts can prove: how often real media are accused, bounded by the number of groups."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+SURE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A threshold and how often it was crossed by media that should not cross it."""
+
+    threshold: float
+    rate: float
+    """Mean over groups of the share of a group's media."""
+    upper: float
+    """One-sided 95 % bound on that rate: Clopper and Pearson (1934) with a group as one trial."""
+    groups: int
+    media: int
+    crossing: int
+    """Media."""
+    upper_by_media: float
+    """The bound if each media were a witness of its own: never the one to rely on."""
+    proven: bool
+    """Whether `upper` is no more than what was asked for; else so few groups cannot prove that."""
+
+
+def upper_bound(count: float, of: int) -> float:
+    """One-sided 95 % upper bound of a share; `count` may be a sum of shares within groups.
+
+    A mean of shares in [0, 1] varies no more than one of zeros and ones with the same expectation, so that the bound of
+    Clopper and Pearson for whole counts is not too low for it.
+
+    >>> round(upper_bound(0, 59), 4), round(upper_bound(0, 20), 3), upper_bound(3, 3)
+    (0.0495, 0.139, 1.0)
+    """
+    from scipy.special import betaincinv
+
+    if count >= of:
+        return 1.0
+    return float(betaincinv(count + 1.0, of - count, SURE))
+
+
+def groups_needed(rate: float) -> int:
+    """Groups of which none may be accused if that is to prove `rate`.
+
+    >>> groups_needed(0.05), groups_needed(0.01)
+    (59, 299)
+    """
+    return math.ceil(math.log(1 - SURE) / math.log1p(-rate))
+
+
+def group_weights(groups: np.ndarray) -> np.ndarray:
+    """float64 [N]: each group weighs one in all."""
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    return 1.0 / sizes[place]
+
+
+def bounded_threshold(scores: np.ndarray, groups: np.ndarray, rate: float, at_least: float = -math.inf) -> Bounded:
+    """The lowest threshold, of `at_least` or more, at which the upper bound on the share of `scores` at or above it is
+    at most `rate`; where too few groups can prove that, just above all of them.
+
+    scores, groups: [N], N >= 1. It lies half-way between two of the scores.
+    """
+    weights = group_weights(groups)
+    count = len(np.unique(groups))
+    levels = np.unique(scores)
+    gaps = np.diff(levels)
+    last = max(1e-3, 0.05 * float(levels[-1] - levels[0]))
+    between = np.append(levels[:-1] + gaps / 2, levels[-1] + last)
+    candidates = np.unique(np.maximum(between, at_least))
+    for candidate in candidates:
+        found = crossed(scores, groups, weights, count, float(candidate), rate)
+        if found.proven or candidate == candidates[-1]:
+            return found
+    raise AssertionError("unreachable: the last candidate always ends the search")
+
+
+def crossing(scores: np.ndarray, groups: np.ndarray, threshold: float, rate: float) -> Bounded:
+    """What `bounded_threshold` tells, of a threshold that is given."""
+    return crossed(scores, groups, group_weights(groups), len(np.unique(groups)), threshold, rate)
+
+
+def crossed(
+    scores: np.ndarray, groups: np.ndarray, weights: np.ndarray, count: int, threshold: float, rate: float
+) -> Bounded:
+    """How often `scores` are at or above the threshold."""
+    above = scores >= threshold
+    by_group = float(weights[above].sum())
+    upper = upper_bound(by_group, count)
+    media = int(above.sum())
+    return Bounded(
+        threshold, by_group / count, upper, count, len(scores), media, upper_bound(media, len(scores)), upper <= rate
+    )

@@ -1,0 +1,97 @@
+"""What a calibration file tells of the media that it was made on: counts, figures of held-out media, bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import fitting as f
+from .accuracy import Resampling, auc
+from .bounds import Bounded, groups_needed
+from .calibration import DetectorCalibration
+from .fitting import Array, Media, Said
+from .stretches import Rows
+
+RESAMPLES = 500
+
+
+def counts(one: Said, media: Media) -> dict[str, int]:
+    """How many media and groups a detector has judged, of the forgeries those that it is asked to see."""
+    judged = np.zeros(len(media.fake), bool)
+    judged[one.media] = True
+    judged &= f.asked_to_see(media, one.family)
+    return {
+        f"{name}{what}": number
+        for name, side in (("real", ~media.fake), ("fake", media.fake))
+        for what, number in (("", int((judged & side).sum())), ("_groups", groups_of(media, judged & side)))
+    }
+
+
+def in_words(accused: Bounded, missed: Bounded | None, one_class: bool, asked: float, by_rule: int) -> str:
+    """`by_rule`: real media that rules set by hand accuse whatever the threshold is."""
+    if by_rule and not accused.proven:
+        told = (
+            f"Rules set by hand call {by_rule} of {accused.media} real media `manipulated`: with them the bound is "
+            f"{accused.upper:.1%} (95 % sure), and {asked:.1%} was asked."
+        )
+    elif accused.proven:
+        told = f"At most {asked:.1%} of real media like these are `manipulated` (95 % sure)."
+    else:
+        told = (
+            f"{accused.groups} groups of real media cannot prove {asked:.1%} ({groups_needed(asked)} could): the "
+            f"threshold lies above all of them, which proves {accused.upper:.1%} (95 % sure)."
+        )
+    if one_class:
+        return f"{told} Made on real media alone: nothing is called `authentic`, and what is caught is not known."
+    return told + ("" if missed else " Nothing is called `authentic`: the counts do not bound what that would miss.")
+
+
+def told(found: Bounded, asked: float) -> dict[str, Any]:
+    return {
+        "rate_by_group": round(found.rate, 5),
+        "upper_95_by_group": round(found.upper, 5),
+        "groups": found.groups,
+        "media": found.crossing,
+        "of_media": found.media,
+        "upper_95_if_media_were_independent": round(found.upper_by_media, 5),
+        "asked": asked,
+        "proven": found.proven,
+    }
+
+
+def caught(totals: Array, seen: Array, media: Media, accused: Bounded) -> dict[str, Any] | None:
+    """Held-out forged media that are `manipulated`, by family of the forgery."""
+    fake = seen & media.fake
+    if not fake.any():
+        return None
+    found = {}
+    for family in sorted({str(name) for name in media.family[fake]}):
+        own = fake & (media.family == family)
+        found[family or "unnamed"] = {"media": int((totals[own] >= accused.threshold).sum()), "of": int(own.sum())}
+    return found
+
+
+def held_out_auc(totals: Array, seen: Array, media: Media) -> dict[str, Any] | None:
+    if not (seen & media.fake).any() or not (seen & ~media.fake).any():
+        return None
+    figure = auc(media.fake[seen], totals[seen], media.group[seen], Resampling(RESAMPLES))
+    numbers = {"value": figure.value, "low": figure.low, "high": figure.high}
+    return {k: None if v is None else round(v, 4) for k, v in numbers.items()}
+
+
+def figures(
+    one: Said, table: Rows, held: Array, rules: Mapping[str, DetectorCalibration], media: Media
+) -> dict[str, Any]:
+    rows = np.isfinite(held)
+    found, pooled = f.power_means(table.media[rows], held[rows], rules[one.name].exponent)
+    totals, seen = np.zeros(len(media.fake)), np.zeros(len(media.fake), bool)
+    totals[found], seen[found] = pooled, True
+    seen &= f.asked_to_see(media, one.family)
+    return {"held_out_auc": held_out_auc(totals, seen, media)}
+
+
+def groups_of(media: Media, chosen: Array) -> int:
+    """How many groups the chosen media (bool [M]) are of."""
+    return len(np.unique(media.group[chosen]))

@@ -1,0 +1,264 @@
+"""`deephotlink calibrate`: a calibration file from an output whose media are labelled, or known to be real.
+
+Reads the evidence behind each media's newest score; what is fitted on it, and how, stands in models/calibrating.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .. import __version__
+from ..models.calibrating import Wish, calibrate
+from ..models.calibration import STRETCH_SECONDS, Calibration, calibration_to_json, parse_calibration
+from ..models.fitting import Media, Said
+from ..models.registry import installed
+from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.runs import Run, list_runs
+from ..transforms.store import OutputStore
+from .labels import Label, join, read_labels
+from .query import connect, readable
+
+_ROWS = """
+select media_id, uri, run_id, coalesce(evidence_run_id, run_id) as evidence_run, fingerprint
+from latest where outcome = 'scored' order by media_id
+"""
+_EVIDENCE = """
+select w.place as media, e.run_id, e.detector, e.family, e.weights_sha256, coalesce(e.clip_index, -1) as clip,
+       e.start_seconds, coalesce(e.end_seconds, e.start_seconds) as end_seconds, e.logit
+from evidence e join wanted w on e.media_id = w.media_id and e.run_id = w.evidence_run
+where e.logit is not null and isfinite(e.logit)
+order by e.detector, w.place, e.start_seconds, e.end_seconds, e.clip_index, e.track_id, e.logit
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Labelled media and what was said of them."""
+
+    media: Media
+    said: tuple[Said, ...]
+    identities: Mapping[str, Mapping[str, Any]]
+    about: Mapping[str, Any]
+    """What a calibration file tells of it."""
+
+
+def make_calibration(out: str, labels: str | None, wish: Wish, base: Calibration) -> Calibration:
+    """The calibration that the labelled media of `out` allow; with no labels, all of them are taken for real.
+
+    Raises:
+        UsageError: there is no output there, the labels do not fit it, or they are too few to say anything.
+    """
+    material = read_material(out, labels)
+    wish = replace(wish, data=wish.data or in_words(material.about))
+    try:
+        made = calibrate(material.media, material.said, material.identities, wish, base)
+    except ValueError as error:
+        raise UsageError(f"cannot calibrate on {printable(out)}: {error}") from error
+    record = {
+        "made": {"at": datetime.now(UTC).date().isoformat(), "by": f"deephotlink {__version__}"},
+        "base": base.calibration_id,
+        **material.about,
+        **made.record,
+    }
+    text = json.dumps(calibration_to_json(replace(made, record=record)), allow_nan=False)
+    return parse_calibration(text, wish.calibration_id)
+
+
+def read_material(out: str, labels: str | None) -> Material:
+    store = OutputStore(out, patience_seconds=15.0)
+    with readable(out), connect(out) as tables:
+        rows = tables.sql(_ROWS).to_arrow_table().to_pylist()
+        if not rows:
+            raise UsageError(f"{printable(out)} holds no score yet: audit the labelled media first")
+        pairs, told = labelled(rows, labels)
+        wanted = pa.table(
+            {
+                "place": pa.array(range(len(pairs)), pa.int64()),
+                "media_id": pa.array([row["media_id"] for _, row in pairs], pa.string()),
+                "evidence_run": pa.array([row["evidence_run"] for _, row in pairs], pa.string()),
+            }
+        )
+        tables.register("wanted", wanted)
+        evidence = tables.sql(_EVIDENCE).to_arrow_table()
+    names: dict[str, int] = {}
+    group = [names.setdefault(label.group or f"\0{row['media_id']}", len(names)) for label, row in pairs]
+    media = Media(
+        np.array([label.fake for label, _ in pairs], bool),
+        np.array(group, np.int64),
+        np.array([label.family for label, _ in pairs], np.str_),
+    )
+    said, identities, other = spoken(evidence, {run.run_id: run for run in list_runs(store)})
+    about = {
+        "labels": {**told, "media": _counted(pairs, media)},
+        "fingerprints": sorted({row["fingerprint"] for _, row in pairs}),
+        "evidence_not_used": other,
+    }
+    return Material(media, said, identities, about)
+
+
+def labelled(
+    rows: Sequence[Mapping[str, Any]], labels: str | None
+) -> tuple[list[tuple[Label, Mapping[str, Any]]], dict[str, Any]]:
+    """Each medium with its label, and what is to be told of the labels."""
+    if labels is None:
+        real = [(Label(0, row["uri"], row["media_id"], False, "", "", ""), row) for row in rows]
+        return real, {"file": None, "sha256": None, "all_taken_for_real": True}
+    read = read_labels(labels)
+    joined = join(read, rows)
+    if not joined.pairs:
+        raise UsageError(f"no label of {labels} is about a scored medium of this output: compare their `uri`")
+    told = {
+        "file": os.path.basename(read.path),
+        "sha256": read.sha256,
+        "labels_without_score": len(joined.unmatched),
+        "media_without_label": joined.unlabelled,
+    }
+    return list(joined.pairs), told
+
+
+def spoken(
+    evidence: pa.Table, runs: Mapping[str, Run]
+) -> tuple[tuple[Said, ...], dict[str, dict[str, Any]], dict[str, str]]:
+    """Each detector's logits, by the weights and version that judged most media; its identity; what was left aside."""
+    versions = {
+        (run.run_id, one["name"]): str(one["version"])
+        for run in runs.values()
+        for one in run.settings.get("fingerprint_of", {}).get("detectors", ())
+    }
+    column = {name: evidence[name].to_pylist() for name in ("run_id", "detector", "family", "weights_sha256")}
+    number = {name: evidence[name].to_numpy(zero_copy_only=False) for name in ("media", "clip", "logit")}
+    middle = (
+        evidence["start_seconds"].to_numpy(zero_copy_only=False)
+        + evidence["end_seconds"].to_numpy(zero_copy_only=False)
+    ) / 2
+    stretch = np.where(np.isnan(middle), -1, np.nan_to_num(middle) // STRETCH_SECONDS).astype(np.int64)
+    places: dict[str, dict[tuple[str, str | None], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for at, (run_id, name, weights) in enumerate(
+        zip(column["run_id"], column["detector"], column["weights_sha256"], strict=True)
+    ):
+        places[name][weights, versions.get((run_id, name))].append(at)
+    known = installed()
+    said, identities, other = [], {}, {}
+    for name, found in sorted(places.items()):
+        # Most media; of equally many, those whose evidence comes last.
+        (weights, version), rows = max(found.items(), key=lambda item: (len(set(number["media"][item[1]])), item[1]))
+        if len(found) > 1:
+            other[name] = f"{sum(map(len, found.values())) - len(rows)} logits of other weights or of another version"
+        explains = name in known and known[name].one_face_explains
+        chosen = np.array(rows)
+        if explains:
+            chosen = _least_of_each_clip(chosen, number)
+        said.append(
+            Said(
+                name,
+                column["family"][rows[0]],
+                number["media"][chosen].astype(np.int64),
+                stretch[chosen],
+                number["logit"][chosen].astype(np.float64),
+            )
+        )
+        identities[name] = {"weights_sha256": weights, "version": version, "one_face_explains": explains}
+    return tuple(said), identities, other
+
+
+def _least_of_each_clip(rows: np.ndarray, number: Mapping[str, np.ndarray]) -> np.ndarray:
+    """As `fuse.least_of_each_clip`, of the rows of many media."""
+    order = rows[np.lexsort((number["logit"][rows], number["clip"][rows], number["media"][rows]))]
+    media, clip = number["media"][order], number["clip"][order]
+    first = np.append(True, (media[1:] != media[:-1]) | (clip[1:] != clip[:-1]))
+    return np.sort(order[first])
+
+
+def _counted(pairs: Sequence[tuple[Label, Mapping[str, Any]]], media: Media) -> dict[str, Any]:
+    def count(fake: bool) -> dict[str, Any]:
+        own = [label for label, _ in pairs if label.fake == fake]
+        groups = len(np.unique(media.group[media.fake == fake]))
+        found: dict[str, Any] = {"media": len(own), "groups": groups}
+        for field in ("family", "generator"):
+            found[f"by_{field}"] = dict(sorted(Counter(getattr(label, field) or "unnamed" for label in own).items()))
+        return found
+
+    return {"real": count(False), "fake": count(True)}
+
+
+def in_words(about: Mapping[str, Any]) -> str:
+    real, fake = about["labels"]["media"]["real"], about["labels"]["media"]["fake"]
+    text = f"{real['media']} real media ({real['groups']} groups)"
+    if fake["media"]:
+        text += f", {fake['media']} forged ones ({fake['groups']} groups)"
+    return f"{text}; labels: {about['labels']['file'] or 'none, all taken for real'}"
+
+
+def calibrate_command(
+    out: str, labels: str | None, output: str, wish: Wish, base: Calibration, quiet: bool = False
+) -> int:
+    """`make_calibration`, written to the file `output`, whole or not at all, and told; returns the exit code."""
+    made = make_calibration(out, labels, wish, base)
+    target = Path(output)
+    aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    try:
+        aside.write_text(json.dumps(calibration_to_json(made), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(aside, target)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise WorldError(f"cannot write {printable(output)}: {error.strerror}") from error
+    if not quiet:
+        tell(made, output, out, Console())
+    return 0
+
+
+def tell(made: Calibration, output: str, out: str, console: Console) -> None:
+    record = made.record
+    title = escape(f"Calibration {made.calibration_id}: {printable(made.data)}")
+    table = Table(title=title, title_justify="left", show_edge=False)
+    for name in ("detector", "weight", "real / fake groups", "AUC, held out", "how"):
+        table.add_column(name, overflow="fold")
+    for name, rule in made.detectors.items():
+        more = record["detectors"].get(name, {})
+        judged = more.get("judged")
+        auc = ((more.get("figures") or {}).get("held_out_auc")) or {}
+        table.add_row(
+            escape(name),
+            f"{rule.weight:g}",
+            f"{judged['real_groups']} / {judged['fake_groups']}" if judged else "-",
+            "-" if auc.get("value") is None else f"{auc['value']:.2f} [{auc['low'] or 0:.2f}-{auc['high'] or 1:.2f}]",
+            escape(printable(rule.note, 200)),
+        )
+    for name, why in record["left_out"].items():
+        table.add_row(escape(printable(name)), "left out", "", "", escape(why))
+    console.print(table)
+    thresholds = record["thresholds"]
+    accused = thresholds["false_positives"]
+    console.print(f"\n{made.note}", highlight=False)
+    console.print(
+        f"manipulated at authenticity {made.manipulated_at_most:.3f} or less: {accused['rate_by_group']:.1%} of real "
+        f"groups held out (95 % sure: at most {accused['upper_95_by_group']:.1%}; {accused['groups']} groups, "
+        f"{accused['of_media']} media)",
+        highlight=False,
+    )
+    if made.authentic_at_least is not None:
+        missed = thresholds["misses"]
+        console.print(
+            f"authentic at {made.authentic_at_least:.3f} or more: {missed['rate_by_group']:.1%} of forged groups held "
+            f"out (95 % sure: at most {missed['upper_95_by_group']:.1%})",
+            highlight=False,
+        )
+    console.print(
+        f"\nWritten: {escape(printable(output))}   Use it: deephotlink rescore {escape(printable(out))} --calibration "
+        f"{escape(printable(output))}",
+        highlight=False,
+        soft_wrap=True,
+    )
