@@ -1,0 +1,182 @@
+"""Media of one's own as training material: clips with their faces, sound, stills, each with the group of its source.
+
+Everything comes through the package's own probe, decoder children and face tracker, so that a network learns from what
+it will be asked about. Stills alone are read by Pillow in this process: train on pictures that you trust.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..models.base import SOUND_RATE, AudioGeometry, ClipGeometry, ClipItem, DetectorSpec, TrackItem
+from ..transforms.audio import plan_windows
+from ..transforms.clips import Sampling, plan_decoding
+from ..transforms.decode import decode_request
+from ..transforms.faces import shared_detector, track_faces
+from ..transforms.failures import UsageError, printable
+from ..transforms.media.pool import WorkerPool
+from ..transforms.media.protocol import DecodedClip, DecodedWindow, Limits
+from ..transforms.probe import probe_media
+from ..transforms.records import Clip, MediaFile, MediaProbe
+
+Kind = Literal["media", "still"]
+STILLS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+LARGEST_STILL = 64_000_000
+"""Pixels; a picture that claims more is passed over."""
+LONGEST_SOUND_SECONDS = 600
+"""Of one file: a film must not outweigh all other voices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file that is known to be real."""
+
+    path: str
+    group: str
+    """Files of one source, person or voice share it: they are learned from or judged by together."""
+    kind: Kind
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """One clip of a source, with the faces in it."""
+
+    source: Source
+    clip: ClipItem
+    tracks: tuple[TrackItem, ...]
+
+
+def sources_of(paths: Sequence[str | Path], labels: str | Path | None = None) -> list[Source]:
+    """The files under `paths`, in the order of their names; with `labels`, those of them that it calls real.
+
+    `labels` is a CSV with `uri` or `path` (absolute, or relative to the CSV's folder), and `label`, `group` and
+    `licence` where they are known. A source without a group is its own: its file name.
+
+    Raises:
+        UsageError: a path is not there, a CSV has no such column, or nothing is left.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UsageError(f"expected media or a folder of media at {printable(str(path))}: there is nothing")
+        files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    known = None if labels is None else _labelled(Path(labels))
+    sources = []
+    for file in dict.fromkeys(file.resolve() for file in files):
+        row = {} if known is None else known.get(file)
+        if row is None or row.get("label", "real") != "real":
+            continue
+        kind: Kind = "still" if file.suffix.lower() in STILLS else "media"
+        sources.append(Source(str(file), row.get("group") or file.name, kind, row.get("licence") or ""))
+    if not sources:
+        raise UsageError(f"expected real media: none of {len(files)} files{' is labelled real' if known else ''}")
+    return sources
+
+
+def _labelled(labels: Path) -> dict[Path, dict[str, str]]:
+    with labels.open(newline="", encoding="utf-8-sig") as rows:
+        reader = csv.DictReader(rows)
+        column = next((name for name in ("uri", "path") if name in (reader.fieldnames or ())), None)
+        if column is None:
+            raise UsageError(f"expected a column uri or path in {printable(str(labels))}: found {reader.fieldnames}")
+        return {(labels.parent / row[column]).resolve(): row for row in reader if row[column]}
+
+
+@contextmanager
+def decoder_pool(sandbox: Literal["auto", "require", "off"] = "auto") -> Iterator[tuple[WorkerPool, Path]]:
+    """One decoder child and a folder to stage in, for as long as material is gathered."""
+    with tempfile.TemporaryDirectory(prefix="deephotlink-train-") as spool:
+        pool = WorkerPool(1, 512 << 20, Limits(), sandbox)
+        try:
+            yield pool, Path(spool)
+        finally:
+            pool.close()
+
+
+def films(
+    sources: Iterable[Source],
+    geometry: ClipGeometry,
+    every_seconds: float = 10.0,
+    faces: bool = True,
+    sound: bool = True,
+    tell: Callable[[str], None] = print,
+) -> Iterator[Film]:
+    """The clips of each film, as an audit would decode them; what cannot be read is told and passed over."""
+    with decoder_pool() as (pool, spool):
+        for source in sources:
+            probe = probed(source, pool, spool, tell) if source.kind == "media" else None
+            if probe is None or probe.video is None:
+                continue
+            plan = plan_decoding(probe, Sampling(every_seconds=every_seconds), lambda _: geometry, sound, lambda _: ())
+            for item in pool.decode(decode_request(plan)):
+                if not isinstance(item, DecodedClip) or not len(item.frames):
+                    continue
+                spec = next(c for c in plan.clips if c.clip_index == item.clip_index)
+                clip = Clip(probe.file, spec, item.frames, item.pts_seconds, item.sound)
+                whole = ClipItem(clip.frames, clip.pts_seconds, clip.sound, spec.start_seconds)
+                tracked = track_faces(clip, shared_detector("cpu"))[0].tracks if faces else ()
+                yield Film(
+                    source,
+                    whole,
+                    tuple(
+                        TrackItem(whole, t.frame_positions, t.boxes, t.landmarks, t.confidences) for t in tracked or ()
+                    ),
+                )
+
+
+def sounds(sources: Iterable[Source], tell: Callable[[str], None] = print) -> Iterator[tuple[Source, np.ndarray]]:
+    """float32 [S], 16 kHz mono, of each source that has sound, its first ten minutes."""
+    whole = DetectorSpec(
+        "whole", "audio", "audio_window", frozenset({"sound"}), "", "", audio=AudioGeometry(*_WHOLE, max_windows=1)
+    )
+    with decoder_pool() as (pool, spool):
+        for source in sources:
+            probe = probed(source, pool, spool, tell) if source.kind == "media" else None
+            if probe is None or probe.audio is None:
+                continue
+            plan = plan_decoding(probe, Sampling(), lambda _: None, False, lambda p: plan_windows(p, [whole]))
+            for item in pool.decode(decode_request(plan)):
+                if isinstance(item, DecodedWindow) and len(item.samples):
+                    yield source, item.samples
+
+
+_WHOLE = (LONGEST_SOUND_SECONDS * SOUND_RATE, LONGEST_SOUND_SECONDS * SOUND_RATE)
+
+
+def stills(sources: Iterable[Source], tell: Callable[[str], None] = print) -> Iterator[tuple[Source, np.ndarray]]:
+    """uint8 [H, W, 3] RGB of each picture."""
+    for source in sources:
+        if source.kind != "still":
+            continue
+        try:
+            with Image.open(source.path) as picture:
+                if picture.width * picture.height > LARGEST_STILL:
+                    tell(f"passed over {source.path}: {picture.width}x{picture.height} pixels")
+                    continue
+                yield source, np.asarray(picture.convert("RGB"))
+        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+            tell(f"passed over {source.path}: {error}")
+
+
+def probed(source: Source, pool: WorkerPool, spool: Path, tell: Callable[[str], None]) -> MediaProbe | None:
+    stat = Path(source.path).stat()
+    name = hashlib.sha256(source.path.encode("utf-8", "surrogateescape")).hexdigest()
+    file = MediaFile(name, source.path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+    limits = Limits()
+    found = probe_media((file, None), pool, spool, False, 1 << 34, limits.max_duration_seconds)
+    if isinstance(found, MediaProbe):
+        return found
+    why = found.skipped_reason or (found.failure.message if found.failure else "unreadable")
+    tell(f"passed over {printable(source.path)}: {why}")
+    return None
