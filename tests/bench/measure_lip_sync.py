@@ -3,6 +3,9 @@
 `python -m tests.bench.measure_lip_sync [--every 10]` takes the real videos with sound of the train split of
 ../shared, end to end by the package's own parts: probe, plan, decoder children, MTCNN tracks, detector. Nothing is
 read of the dev split. Intervals: bootstrap over the manifest's groups.
+
+The learned lines and the training-free correlation judge the same faces: each quarter of the groups by lines that
+were learned from the other three, so that no face is judged by what has seen its source.
 """
 
 from __future__ import annotations
@@ -10,10 +13,9 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,8 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deephotlink.models.base import ClipItem, TrackItem
-from deephotlink.models.detectors.lip_sync import DETECTOR, judge
+from deephotlink.models.architectures.lip_voice import VoiceLines, log_mel, mouth_lines
+from deephotlink.models.base import SOUND_RATE, ClipItem, Judgement, TrackItem
+from deephotlink.models.detectors.lip_sync import DETECTOR, MIDPOINT, Agreement, Talk, place, talk_of
+from deephotlink.models.mouth import MouthSignals
+from deephotlink.models.speech import analyse_speech
+from deephotlink.models.training.house import Plan, train
+from deephotlink.models.training.lip_sync import LipSyncMaterial, LipSyncRecipe, sequences_of
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import decode_request
 from deephotlink.transforms.faces import shared_detector, track_faces
@@ -30,9 +37,19 @@ from deephotlink.transforms.media.pool import WorkerPool
 from deephotlink.transforms.media.protocol import DecodedClip, Limits
 from deephotlink.transforms.probe import probe_media
 from deephotlink.transforms.records import Clip, MediaFile, MediaProbe
+from tests.bench.loudness_agreement import loudness_agreement
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 SHIFTS_SECONDS = (0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One face in one clip with its own sound."""
+
+    group: str
+    path: str
+    talk: Talk
 
 
 @dataclass(slots=True)
@@ -79,55 +96,111 @@ def track_items(path: Path, every_seconds: float, pool: WorkerPool, spool: Path)
             yield TrackItem(whole, track.frame_positions, track.boxes, track.landmarks, track.confidences)
 
 
-def with_sound(item: TrackItem, sound: np.ndarray) -> TrackItem:
-    return dataclasses.replace(item, clip=dataclasses.replace(item.clip, sound=sound))
+Judge = Callable[[str, Talk], Agreement | None]
+"""The source's group and what can be compared of a face and a sound → how well they fit."""
 
 
-def measure(every_seconds: float) -> tuple[list[Judged], Counter[str], int]:
-    """All judged faces, abstentions by reason, media with at least one judged face."""
-    judged: list[Judged] = []
+def training_free(_: str, talk: Talk) -> Agreement | None:
+    return loudness_agreement(talk.times, (talk.mouth.motion, talk.mouth.opening), talk.speech)
+
+
+def learned(networks: Mapping[str, VoiceLines]) -> Judge:
+    """The network of each group: one that never saw it."""
+
+    def judge(group: str, talk: Talk) -> Agreement | None:
+        with torch.inference_mode():
+            return place(networks[group], talk.times, mouth_lines(talk.mouth), log_mel(talk.sound))
+
+    return judge
+
+
+def swapped_mouth(judge: Judge, spoken: list[Spoken]) -> Judge:
+    """A control: each sound is judged with the mouth of another source, so that only the sound could tell."""
+    by_sound = {id(one.talk.mouth): spoken[(n + len(spoken) // 2) % len(spoken)].talk for n, one in enumerate(spoken)}
+
+    def control(group: str, talk: Talk) -> Agreement | None:
+        other = by_sound[id(talk.mouth)]
+        heard = other.times <= talk.speech.times_seconds[-1]
+        if heard.sum() < 20:
+            return None
+        mouth = MouthSignals(other.mouth.motion[heard], other.mouth.opening[heard])
+        return judge(group, Talk(other.times[heard], other.patches[heard], mouth, talk.sound, talk.speech))
+
+    return control
+
+
+def gather(every_seconds: float) -> tuple[list[Spoken], Counter[str], int]:
+    """All faces that can be judged, abstentions by reason, media with at least one such face."""
+    spoken: list[Spoken] = []
     abstained: Counter[str] = Counter()
-    sounds: list[tuple[str, np.ndarray]] = []
     media = 0
     with tempfile.TemporaryDirectory() as spool:
         pool = WorkerPool(1, 512 << 20, Limits())
         for row in train_rows():
-            found = 0
+            before = len(spoken)
             for item in track_items(SHARED / row["path"], every_seconds, pool, Path(spool)):
-                answer = judge(item)
-                if answer.logit is None or item.clip.sound is None:
-                    abstained[answer.abstained or ""] += 1
-                    continue
-                found += 1
-                sound = item.clip.sound
-                one = Judged(row["group"], answer.logit, _correlation(answer.detail))
-                for shift in (*SHIFTS_SECONDS, *(-s for s in SHIFTS_SECONDS)):
-                    if abs(shift) < len(sound) / 16000 - 0.5:  # further is near again, from the other side
-                        _add(
-                            with_sound(item, np.roll(sound, round(shift * 16000))),
-                            one.shifted,
-                            one.shifted_correlations,
-                        )
-                others = [s for group, s in sounds if group != row["group"] and len(s) >= 0.9 * len(sound)]
-                for other in others[-3:]:
-                    _add(with_sound(item, other[: len(sound)]), one.foreign, one.foreign_correlations)
-                sounds.append((row["group"], sound))
-                judged.append(one)
-            media += found > 0
-            print(f"  {row['path'].rsplit('/', 1)[-1][:60]:60} {found} judged", flush=True)
+                talk = talk_of(item)
+                if isinstance(talk, Judgement):
+                    abstained[talk.abstained or ""] += 1
+                else:
+                    spoken.append(Spoken(row["group"], row["path"], talk))
+            media += len(spoken) > before
+            print(f"  {row['path'].rsplit('/', 1)[-1][:60]:60} {len(spoken) - before} judged", flush=True)
         pool.close()
-    return judged, abstained, media
+    return spoken, abstained, media
 
 
-def _add(item: TrackItem, logits: list[float], correlations: list[float]) -> None:
-    answer = judge(item)
-    if answer.logit is not None:
-        logits.append(answer.logit)
-        correlations.append(_correlation(answer.detail))
+def wrong_sounds(spoken: list[Spoken], number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Circular shifts of a face's sound, and four other sources' speech of the same length."""
+    mine, sound = spoken[number], spoken[number].talk.sound
+    shifts = [s for s in (*SHIFTS_SECONDS, *(-s for s in SHIFTS_SECONDS)) if abs(s) < len(sound) / SOUND_RATE - 0.5]
+    rng = np.random.default_rng(number)
+    others: dict[str, list[np.ndarray]] = {}
+    for other in spoken:
+        if other.group != mine.group and len(other.talk.sound) >= 0.9 * len(sound):
+            others.setdefault(other.group, []).append(other.talk.sound[: len(sound)])
+    names = rng.permutation(sorted(others))[:4]
+    foreign = [others[name][rng.integers(len(others[name]))] for name in names]
+    return [np.roll(sound, round(s * SOUND_RATE)) for s in shifts], foreign
 
 
-def _correlation(detail: str | None) -> float:
-    return float(json.loads(detail or "{}")["correlation"])
+def measure(spoken: list[Spoken], judge: Judge) -> list[Judged]:
+    judged = []
+    for number, one in enumerate(spoken):
+        true = judge(one.group, one.talk)
+        if true is None:
+            continue
+        result = Judged(one.group, MIDPOINT - true.z, true.correlation)
+        shifted, foreign = wrong_sounds(spoken, number)
+        for sounds, logits, correlations in (
+            (shifted, result.shifted, result.shifted_correlations),
+            (foreign, result.foreign, result.foreign_correlations),
+        ):
+            for sound in sounds:
+                speech = analyse_speech(sound)
+                found = judge(one.group, dataclasses.replace(one.talk, sound=sound, speech=speech)) if speech else None
+                if found is not None:
+                    logits.append(MIDPOINT - found.z)
+                    correlations.append(found.correlation)
+        judged.append(result)
+    return judged
+
+
+def folded(spoken: list[Spoken], folds: int, steps: int, folder: Path) -> dict[str, VoiceLines]:
+    """For each group the lines that the other folds' groups give; no steps: the regression alone."""
+    material = LipSyncMaterial(tuple(s for one in spoken for s in sequences_of(one.group, one.talk)))
+    # Names begin with the corpus: taken in turn, each fold has some of each.
+    names = sorted({one.group for one in spoken})
+    networks: dict[str, VoiceLines] = {}
+    for fold in range(folds):
+        held = frozenset(names[fold::folds])
+        recipe = LipSyncRecipe(material, held)
+        network = recipe.network()
+        if steps:
+            trained = train(recipe, folder / str(fold), Plan(steps, validate_every=steps, ema=0.98))
+            network.load_state_dict(trained.weights)
+        networks |= dict.fromkeys(held, network.eval())
+    return networks
 
 
 def auc(negative: np.ndarray, positive: np.ndarray) -> float:
@@ -223,12 +296,47 @@ def _row(name: str, logits: list[float], auc_text: str) -> str:
     return f"| {name} | {quantiles} | {np.mean(np.array(logits) > 0):.2f} | {auc_text} |"
 
 
+def compare(than: str, before: list[Judged], after: list[Judged]) -> None:
+    """The difference on the same faces, by bootstrap over sources."""
+    pairs = {group: ([], []) for group in sorted({j.group for j in before})}
+    for side, judged in enumerate((before, after)):
+        for one in judged:
+            pairs[one.group][side].append(one)
+    names, rng = list(pairs), np.random.default_rng(0)
+    for name, negatives in {"shifted": shifted_logits, "foreign": foreign_logits}.items():
+        differences = []
+        for _ in range(500):
+            drawn = rng.choice(names, len(names))
+            old, new = ([one for n in drawn for one in pairs[n][side]] for side in (0, 1))
+            differences.append(wrong_auc(negatives, new) - wrong_auc(negatives, old))
+        low, high = np.percentile(differences, [2.5, 97.5])
+        whole = wrong_auc(negatives, after) - wrong_auc(negatives, before)
+        print(f"{name}: AUC of the learned less that of {than} {whole:+.3f} [{low:+.3f}, {high:+.3f}]")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--every", type=float, default=10.0, help="one clip for each so many seconds of film")
+    parser.add_argument("--every", type=float, default=4.0, help="one clip for each so many seconds of film")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=60, help="by which the regression is tuned")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    report(*measure(arguments.every))
+    spoken, abstained, media = gather(arguments.every)
+    with tempfile.TemporaryDirectory() as folder:
+        regression = learned(folded(spoken, arguments.folds, 0, Path(folder)))
+        judge = learned(folded(spoken, arguments.folds, arguments.steps, Path(folder)))
+    results = {}
+    for name, one in {
+        "training-free": training_free,
+        "regression alone": regression,
+        "learned": judge,
+        "control: learned, the mouth of another": swapped_mouth(judge, spoken),
+    }.items():
+        print(f"\n{name}")
+        results[name] = measure(spoken, one)
+        report(results[name], abstained, media)
+    for name in ("training-free", "regression alone"):
+        compare(name, results[name], results["learned"])
 
 
 if __name__ == "__main__":

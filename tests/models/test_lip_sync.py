@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import cache
 
 import numpy as np
 import pytest
 
-from deephotlink.models.base import ClipItem, TrackItem
+from deephotlink.models.base import ClipItem, Detector, Judgement, TrackItem
 from deephotlink.models.detectors import lip_sync
-from deephotlink.models.detectors.lip_sync import DETECTOR, judge, make
+from deephotlink.models.detectors.lip_sync import DETECTOR, make
+from deephotlink.models.embedded.files import embedded_path
 from deephotlink.models.mouth import HEIGHT, WIDTH, eye_distances, mouth_patches, mouth_signals
 from deephotlink.models.speech import analyse_speech
+from deephotlink.models.weights import Weights
 from deephotlink.transforms.media.pool import WorkerPool
 from deephotlink.transforms.media.protocol import Limits
 from tests.bench.measure_lip_sync import track_items
+from tests.published import local_file
 
 RATE = 16_000
 
@@ -71,6 +75,18 @@ def talking_face(seconds: float = 4.0, rate: float = 15.0, size: int = 160, seed
 
 def heard(item: TrackItem, sound: np.ndarray | None) -> TrackItem:
     return dataclasses.replace(item, clip=dataclasses.replace(item.clip, sound=sound))
+
+
+@cache
+def embedded() -> Detector:
+    path = embedded_path("lip_sync")
+    detector = make(DETECTOR, Weights({"weights": local_file(path)}))
+    detector.load("cpu")
+    return detector
+
+
+def judge(item: TrackItem) -> Judgement:
+    return embedded().score([item])[0]
 
 
 def logit_of(item: TrackItem) -> float:
@@ -181,7 +197,7 @@ def test_hostile_numbers_neither_raise_nor_reach_the_answer(talking):
 
 
 def test_score_answers_in_order_and_twice_the_same(talking):
-    detector = make()
+    detector = embedded()
     assert detector.spec is DETECTOR
     silent = heard(talking, None)
     first = detector.score([talking, silent, talking])

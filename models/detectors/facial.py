@@ -1,0 +1,98 @@
+"""A forged face by what forging leaves around and inside it: our own network, learned from real faces alone.
+
+Method: self-blending and its relatives (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR
+2022; Li et al., "Face X-ray", CVPR 2020), written from the papers: models/training/faces.py makes the forgeries,
+facial.py the training, models/embedded/facial.md says on what and how well. EfficientNet-Lite0 at 160 pixels, begun
+with weights of ImageNet.
+
+Up to eight sure frames of a track are judged, each a square around the face, 3.1 times as wide as eyes and mouth are
+apart, mirrored past the frame's edge and scaled as Pillow does: the same bits as in training. The track's logit is
+the mean over its frames.
+
+Blind spots: faces made whole (no seam, no second source), forgeries that re-render the frame around the face, faces
+whose eyes and mouth are fewer than 14 pixels apart, and what was compressed until neither edge nor noise is left.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..architectures.facial import facial_network, normalised
+from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
+from ..batches import BatchedDetector, spread_faces
+from ..checkpoints import load_exactly, read_safetensors
+from ..embedded.files import embedded_weights
+from ..face_geometry import cut_square, face_square
+from ..preprocess import resize
+from ..weights import NO_WEIGHTS, Weights
+
+PIXELS = 160
+FRAMES = 8
+LEAST_SIDE = 44
+"""Pixels of the square: a face of fourteen pixels from the eyes to the mouth, the smallest that training saw."""
+
+DETECTOR = DetectorSpec(
+    name="facial",
+    family="facial",
+    unit="face_track",
+    needs=frozenset({"frames", "faces"}),
+    summary="seams, second sources and rebuilt skin of a forged face, learned from real faces and forgeries of them",
+    blind_to="faces made whole; forgeries that re-render the frame; faces under 44 pixels; very heavy compression",
+    method="self-blended images and relatives (CVPR 2022, arXiv 2204.08376), clean-room; models/embedded/facial.md",
+    architecture="EfficientNet-Lite0, batch norms folded (3,352,561 parameters)",
+    input=f"{FRAMES} sure frames of a track, square around the face {PIXELS}x{PIXELS}, RGB, (level - 127) / 128",
+    output="logit of being forged, mean over the frames",
+    origin="embedded",
+    weights=embedded_weights("facial"),
+    clip=ClipGeometry(short_side=540),
+    batch_size=16,
+    precision="float16",
+    device_tolerance=0.1,
+)
+
+
+class FacialDetector(BatchedDetector):
+    rows = FRAMES
+    channels_last_on_cpu = True
+
+    def build_network(self) -> nn.Module:
+        network = facial_network()
+        tensors = read_safetensors(self.weights.read(), self.spec.name)
+        load_exactly(network, {key: value.float() for key, value in tensors.items()}, self.spec.name)
+        return network
+
+    def prepare(self, item: TrackItem) -> Tensor | Judgement:
+        chosen = spread_faces(item, item.landmarks, _sides, LEAST_SIDE, FRAMES)
+        if isinstance(chosen, Judgement):
+            return chosen
+        try:
+            return torch.cat([self._face(item, int(row)) for row in chosen])
+        except ValueError as error:  # landmarks that lie outside of the frame
+            return Judgement(abstained="face_hidden", detail=str(error))
+
+    def _face(self, item: TrackItem, row: int) -> Tensor:
+        """(1, 3, 160, 160)"""
+        square = cut_square(item.clip.frames[item.frame_positions[row]], *face_square(item.landmarks[row]))
+        levels = torch.from_numpy(np.ascontiguousarray(square)).to(self.device).permute(2, 0, 1)[None]
+        return normalised(resize(levels, PIXELS, PIXELS))
+
+    def conclude(self, item: TrackItem, logits: Tensor) -> Judgement:
+        frames = [round(float(logit), 3) for logit in logits]
+        told = {
+            "summary": f"{sum(f > 0 for f in frames)} of {len(frames)} frames of the face lean to forged",
+            "frame_logits": frames,
+        }
+        return Judgement(logit=float(logits.mean()), detail=json.dumps(told))
+
+
+def _sides(landmarks: np.ndarray) -> np.ndarray:
+    """[N, 5, 2] → float [N] sides of the squares, pixels."""
+    return np.array([face_square(points)[2] for points in landmarks], dtype=np.float64)
+
+
+def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
+    return FacialDetector(spec, weights)

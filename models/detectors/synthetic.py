@@ -1,0 +1,121 @@
+"""Film that a generator made, by what decoders leave in single frames and by how features move; our own network.
+
+Method: real film against the same film made anew by small generators of our own (autoencoders with several ways of
+enlarging, moved latents, filters, lattices of random kernels, interpolated frames), content, sharpness and coding being
+the same on both sides: models/training/synthetic.py. The motion's part reads first and second differences in time of
+learned features, after Zheng et al., "D3", ICCV 2025, arXiv 2508.00701. How well, and on what: models/embedded/
+synthetic.md. **Read that before believing a logit: no large generator of today was at hand to measure it on.**
+
+Patches are taken at the resolution that was decoded, never scaled: scaling destroys what is looked for. Up to four of
+96 pixels, spread over the picture where it is not flat, each through six frames in a row from the middle of the clip.
+
+Blind spots: generators whose traces are unlike those of our own; large pictures, which decoding scales down; heavy
+compression; a small forged part of the picture. Upscaled, denoised, filtered, drawn or rendered film may be flagged
+although nobody deceived anybody.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..architectures.synthetic import STILL, synthetic_network
+from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
+from ..batches import BatchedDetector, spread
+from ..checkpoints import load_exactly, read_safetensors
+from ..embedded.files import embedded_weights
+from ..preprocess import to_images
+from ..weights import NO_WEIGHTS, Weights
+
+PIXELS, FRAMES = 96, 6
+MOST_PATCHES = 4
+FLAT = 3.0
+"""Grey levels: deviation of a patch below which it shows nothing (black bars, sky)."""
+
+DETECTOR = DetectorSpec(
+    name="synthetic",
+    family="synthetic",
+    unit="clip",
+    needs=frozenset({"frames"}),
+    summary="traces of decoders in frames and uneven motion of features, learned from self-made generators alone",
+    blind_to="generators unlike our small ones, pictures scaled far down, heavy compression, small forged parts; may "
+    "flag upscaled, filtered or drawn film",
+    method="self-made generators; second differences after Zheng et al., D3, ICCV 2025; models/embedded/synthetic.md",
+    architecture="11 blocks of EfficientNet-Lite0, a high-pass branch, readings of frames and motion (710,618)",
+    input=f"{MOST_PATCHES} patches of {PIXELS} x {PIXELS}, never scaled, {FRAMES} frames in a row",
+    output="logit of frames plus logit of motion, mean of the patches",
+    origin="embedded",
+    weights=embedded_weights("synthetic"),
+    clip=ClipGeometry(frames=16, short_side=360),
+    batch_size=4,
+    device_tolerance=2e-2,
+)
+
+
+class SyntheticDetector(BatchedDetector):
+    rows = MOST_PATCHES
+    cpu_items = 1
+
+    def build_network(self) -> nn.Module:
+        network = synthetic_network()
+        tensors = read_safetensors(self.weights.read(), self.spec.name)
+        load_exactly(network, {key: value.float() for key, value in tensors.items()}, self.spec.name)
+        return network
+
+    def prepare(self, item: ClipItem) -> Tensor | Judgement:
+        """(k, 6, 3, 96, 96) grey levels, 1 <= k <= 4, or `too_short`, `low_resolution`, `flat`."""
+        if len(item.frames) < FRAMES:
+            told = f"{len(item.frames)} frames, {FRAMES} are needed"
+            return Judgement(abstained="too_short", detail=told)
+        if (side := min(item.frames.shape[1:3])) < PIXELS:
+            told = f"a side of {side} pixels, {PIXELS} are needed"
+            return Judgement(abstained="low_resolution", detail=told)
+        first = (len(item.frames) - FRAMES) // 2
+        frames = item.frames[first : first + FRAMES]
+        places = patch_places(frames[FRAMES // 2])
+        if not places:
+            return Judgement(abstained="flat", detail="no part of the picture shows enough to be judged")
+        patches = np.stack([frames[:, top : top + PIXELS, left : left + PIXELS] for top, left in places])
+        images = to_images(patches.reshape(-1, PIXELS, PIXELS, 3), self.device)
+        return images.unflatten(0, (len(places), FRAMES)).float()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(R, 6, 3, 96, 96) → (R, 3): logits of frames and of motion, and how far the frames differ (grey levels)."""
+        moved = batch.float().diff(dim=1).abs().mean((1, 2, 3, 4))
+        answer: Tensor = self.network(batch)
+        return torch.cat([answer.float(), moved[:, None]], dim=1)
+
+    def conclude(self, item: ClipItem, logits: Tensor) -> Judgement:
+        """(k, 3) → the mean of the patches, and its two parts in `detail`."""
+        frame, motion, moved = (float(value) for value in logits.mean(0))
+        logit = frame + motion
+        leaning = "leans to generated" if logit > 0 else "leans to filmed"
+        still = "" if bool((logits[:, 2] > STILL).any()) else "; nothing moves, so by its frames alone"
+        told = f"the picture from {item.start_seconds:.1f} s on {leaning}{still}"
+        detail = {
+            "summary": told,
+            "frames": round(frame, 3),
+            "motion": round(motion, 3),
+            "moved": round(moved, 2),
+            "patches": len(logits),
+        }
+        return Judgement(logit=logit, detail=json.dumps(detail))
+
+
+def patch_places(frame: np.ndarray) -> list[tuple[int, int]]:
+    """(top, left) of at most MOST_PATCHES patches that are not flat, from a grid without overlap in the middle.
+
+    frame: uint8 [H, W, 3], no side below PIXELS.
+    """
+    down, across = (size // PIXELS for size in frame.shape[:2])
+    top, left = ((size - count * PIXELS) // 2 for size, count in zip(frame.shape[:2], (down, across), strict=True))
+    places = [(top + row * PIXELS, left + column * PIXELS) for row in range(down) for column in range(across)]
+    shown = [(y, x) for y, x in places if frame[y : y + PIXELS, x : x + PIXELS, 1].std() > FLAT]
+    return [shown[at] for at in spread(len(shown), MOST_PATCHES)]
+
+
+def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
+    return SyntheticDetector(spec, weights)
