@@ -50,7 +50,7 @@ $(AUDIT_READY): .venv/made-$(HERE) setup.py pyproject.toml constraints.txt _vers
 
 $(TEST_READY): .venv/made-$(HERE) setup.py pyproject.toml constraints.txt _version.py
 	@echo "Installing into .venv, with what the tests need (some minutes, once) ..."
-	@$(PIP) --editable '.[dev,s3]'
+	@$(PIP) --editable '.[dev,s3,train]'
 	@touch $@ $(AUDIT_READY)
 
 .venv/made-$(HERE):

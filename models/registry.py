@@ -20,6 +20,7 @@ from typing import get_args
 
 from . import detectors
 from .base import FAMILIES, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Need, Precision, Unit
+from .embedded.files import fault
 from .weights import NO_WEIGHTS, Weights, recorded_sha256
 
 GROUP = "deephotlink.detectors"
@@ -36,7 +37,7 @@ class UnknownDetector(LookupError):
 class _Known:
     by_name: dict[str, tuple[DetectorSpec, ModuleType]] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
-    """Entry points of other packages that cannot be used, by name, and why."""
+    """Entry points of other packages and detectors of ours that cannot be used, by name, and why."""
 
 
 @cache
@@ -44,7 +45,12 @@ def _known() -> _Known:
     known = _Known()
     for found in pkgutil.iter_modules(detectors.__path__):
         module = importlib.import_module(f"{detectors.__name__}.{found.name}")
-        known.by_name.update({spec.name: (spec, module) for spec in _specs_of(module)})
+        for spec in _specs_of(module):
+            # A damaged installation costs the one detector whose weights it is about.
+            if spec.origin == "embedded" and (why := next(filter(None, map(fault, spec.weights)), None)):
+                known.broken[spec.name] = why
+            else:
+                known.by_name[spec.name] = (spec, module)
     # In the order of names: which of two packages has a name must not hang on the order of a folder.
     for whose, entry in sorted(
         (str(e.dist.name if e.dist else "an unnamed package"), e) for e in entry_points(group=GROUP)
@@ -125,7 +131,7 @@ def installed() -> dict[str, DetectorSpec]:
 
 
 def broken() -> dict[str, str]:
-    """Detectors of other packages that cannot be used, by the entry point's name, and why."""
+    """Detectors that cannot be used, and why: of other packages by the entry point's name, ours by their own."""
     return dict(_known().broken)
 
 

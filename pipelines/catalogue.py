@@ -19,7 +19,8 @@ from rich.table import Table
 
 from ..models import registry
 from ..models.base import DetectorSpec
-from ..models.weights import Weights, combined_sha256
+from ..models.embedded.files import card_path, embedded_file, gist
+from ..models.weights import Weights, WeightsFile, combined_sha256
 from ..transforms.failures import UsageError, WorldError, printable
 from ..transforms.fetching import NotFound, look
 from ..transforms.uris import is_remote, split_remote
@@ -44,7 +45,9 @@ def catalogue(names: Sequence[str] = (), weights_cache: str | None = None) -> li
         others = registry.specs([name for name in names if name not in own] if names else None)
     except registry.UnknownDetector as error:
         raise UsageError(str(error)) from error
-    held = _held(cache, [f"{spec.name}/{file.file_name}" for spec in others for file in spec.weights])
+    held = _held(
+        cache, [f"{spec.name}/{file.file_name}" for spec in others for file in spec.weights if not _own(spec, file)]
+    )
     shown = split_remote(cache)[0] if is_remote(cache) else cache
     rows = [_row(spec, _files(spec, shown, held), _status(spec, shown, held)) for spec in others]
     rows += [_row(spec, _own_files(weights), _status(spec, shown, {})) for spec, weights in own.values()]
@@ -88,6 +91,11 @@ def _record(row: Row) -> Table:
     return record
 
 
+def _own(spec: DetectorSpec, file: WeightsFile) -> Path | None:
+    """Where a file that comes with the package lies; None for one that is pulled or the user's."""
+    return embedded_file(file) if spec.origin == "embedded" else None
+
+
 def _cell(value: object) -> str:
     """Text of others for a terminal: no control characters, no markup of rich's."""
     shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
@@ -108,14 +116,21 @@ def _files(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> li
         {
             "role": file.role,
             "file_name": file.file_name,
-            "url": file.url,
+            "url": file.url or None,
             "revision": file.revision or None,
             "sha256": file.sha256 or None,
             "size_bytes": file.size_bytes or None,
-            "at": f"{cache}/{spec.name}/{file.file_name}" if f"{spec.name}/{file.file_name}" in (held or {}) else None,
+            "at": _at(spec, file, cache, held),
         }
         for file in spec.weights
     ]
+
+
+def _at(spec: DetectorSpec, file: WeightsFile, cache: str, held: Mapping[str, int] | None) -> str | None:
+    if (own := _own(spec, file)) is not None:
+        return str(own) if own.is_file() else None
+    name = f"{spec.name}/{file.file_name}"
+    return f"{cache}/{name}" if name in (held or {}) else None
 
 
 def _own_files(weights: Weights) -> list[Row]:
@@ -140,6 +155,8 @@ def _row(spec: DetectorSpec, files: Sequence[Row], status: str) -> Row:
     def all_of(key: str) -> str | None:
         return ", ".join(file[key] for file in files if file[key]) or None
 
+    card = card_path(spec.name) if spec.origin == "embedded" else None
+
     return {
         "name": spec.name,
         "family": spec.family,
@@ -148,6 +165,8 @@ def _row(spec: DetectorSpec, files: Sequence[Row], status: str) -> Row:
         "origin": spec.origin,
         "summary": spec.summary,
         "blind_to": spec.blind_to,
+        "card": str(card) if card else None,
+        "card_says": gist(spec.name) if card else None,
         "method": spec.method,
         "architecture": spec.architecture,
         "input": spec.input,
@@ -169,19 +188,26 @@ def _row(spec: DetectorSpec, files: Sequence[Row], status: str) -> Row:
 
 
 def _broken_row(name: str, why: str) -> Row:
-    """The same keys, for what another package offers and cannot be used."""
+    """The same keys, for what another package offers, or ours has lost the weights of, and cannot be used."""
     empty = dict.fromkeys(_row(DetectorSpec(name, "metadata", "media", frozenset(), "", ""), [], ""))
     said = {"name": name, "status": f"cannot be used: {why}", "origin": "third party", "needs": [], "files": []}
+    if card_path(name) is not None:
+        said |= {"origin": "embedded", "card": str(card_path(name))}
     return {**empty, **dict.fromkeys(COLUMNS, ""), **said}
 
 
 def _status(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> str:
     """`ready`, or what is to be done first."""
-    if spec.weights and held is None:
+    if not all(_own(spec, file) for file in spec.weights) and held is None:
         return f"unknown: {cache} does not answer"
     agree = "" if spec.commercial_use else f" --accept-licence {spec.name}"
     trust = "" if all(file.sha256 for file in spec.weights) else f" --allow-unpinned {spec.name}"
     for file in spec.weights if spec.origin != "yours" else ():
+        if (own := _own(spec, file)) is not None:
+            here = own.stat().st_size if own.is_file() else 0
+            if here != file.size_bytes:
+                return f"not ready: {own} has {here} bytes, expected {file.size_bytes}: install deephotlink again"
+            continue
         size = (held or {}).get(f"{spec.name}/{file.file_name}")
         if size is None:
             return f"not ready: weights pull {spec.name}{trust}{agree}"

@@ -14,6 +14,7 @@ from types import ModuleType
 
 from ..models import registry
 from ..models.base import DetectorSpec
+from ..models.embedded.files import embedded_file
 from ..models.weights import LocalFile, Weights, WeightsError, WeightsFile
 from ..transforms.failures import UsageError, printable
 from ..transforms.fetching import NotFound, WrongFile, fetch, local_file
@@ -42,8 +43,8 @@ def choose(
 ) -> Chosen:
     """The detectors of `names` with their files; for None every one that is ready.
 
-    Ready is what needs no weights, and what has all its files in the cache or among `given` (`NAME=PATH` or
-    `NAME.ROLE=PATH`), if its licence asks for no consent or has it.
+    Ready is what needs no weights, and what has all its files in the package, in the cache or among `given`
+    (`NAME=PATH` or `NAME.ROLE=PATH`), if its licence asks for no consent or has it.
 
     Raises:
         UsageError: an unknown name, files that are not at hand or not as on record, a licence that was not accepted.
@@ -214,14 +215,16 @@ def _files(
     warnings: list[str],
     needed: bool,
 ) -> Weights | None:
-    """The detector's files as the user named them, else out of the cache; None where they are not needed and one is
-    not there."""
+    """The detector's files as the user named them, else out of the package or the cache; None where they are not needed
+    and one is not there."""
     held: dict[str, LocalFile] = {}
     missing: list[WeightsFile] = []
     for file in spec.weights:
         path = paths.get(file.role) or _within(paths.get(None), file, alone=len(spec.weights) == 1)
         if path is not None:
             held[file.role] = _named(spec, file, path, cache, unpinned, warnings)
+        elif spec.origin == "embedded" and (own := embedded_file(file)) is not None:
+            held[file.role] = _packaged(spec, file, own)
         elif (cached := at_hand(cache, spec.name, file)) is not None:
             held[file.role] = cached
         else:
@@ -237,6 +240,18 @@ def _files(
         f"{spec.name} needs {', '.join(file.file_name for file in missing)}: "
         f'run "deephotlink weights pull {spec.name}{trust}{agree}" or give --weights {how}'
     )
+
+
+def _packaged(spec: DetectorSpec, file: WeightsFile, path: Path) -> LocalFile:
+    """Weights that came with the package, as their sidecar has them."""
+    mend = f"install deephotlink again, or give --weights {spec.name}=PATH --allow-unpinned {spec.name}"
+    try:
+        found = local_file(path)
+    except NotFound as error:
+        raise UsageError(f"expected the weights of {spec.name} in the package, {error}: {mend}") from None
+    if found.sha256 != file.sha256:
+        raise UsageError(f"expected sha256 {file.sha256} in {path}, got {found.sha256}: the file was changed; {mend}")
+    return found
 
 
 def _of_hub(path: str, cache: str) -> str:

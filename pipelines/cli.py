@@ -1,8 +1,9 @@
 """The command `deephotlink`.
 
 Exit codes: 0 done (whatever the files were); 1 the invariant does not hold (`check`), or a detector failed on more than
-1 % of its items (`audit`); 2 the command cannot be carried out as given; 3 nothing to audit; 75 storage or disk failed:
-the same command again goes on where it stopped; 130 interrupted, likewise.
+1 % of its items (`audit`); 2 the command cannot be carried out as given; 3 nothing to audit, or no label that is about
+any media (`evaluate`); 75 storage or disk failed: the same command again goes on where it stopped; 130 interrupted,
+likewise.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DONE, BROKEN, USAGE, NOTHING, AGAIN, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from .options import Parser, add_audit_arguments
+    from .options import Parser, add_audit_arguments, share
 
     parser = Parser(
         prog="deephotlink",
@@ -48,6 +49,55 @@ def build_parser() -> argparse.ArgumentParser:
     query.add_argument("output", metavar="OUT")
     query.add_argument("sql", metavar="SQL")
     query.add_argument("--json", action="store_true", dest="as_json", help="one JSON object a row")
+    calibrate = commands.add_parser("calibrate", help="a calibration file from labelled or real media of an output")
+    calibrate.add_argument("output", metavar="OUT")
+    of = calibrate.add_mutually_exclusive_group(required=True)
+    of.add_argument(
+        "--labels", metavar="FILE", help="CSV: uri or media_id, label (real or fake), group, family, generator"
+    )
+    of.add_argument("--real-only", action="store_true", help="all media of OUT are real")
+    calibrate.add_argument("--output", required=True, dest="file", metavar="FILE", help="the calibration file to write")
+    calibrate.add_argument("--false-positive-rate", type=share, default=0.05, metavar="SHARE", help="default 0.05")
+    calibrate.add_argument(
+        "--miss-rate",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="of forgeries as `authentic` (0.05; 0: never said)",
+    )
+    calibrate.add_argument("--name", metavar="ID", help="calibration_id (default: from the date)")
+    calibrate.add_argument("--data", default="", metavar="TEXT", help="what the media are, in words")
+    calibrate.add_argument("--evidence-only", default="", metavar="NAMES", help="detectors that are to have no say")
+    calibrate.add_argument("--base", metavar="FILE", help="whose rules set by hand serve the rest (default: built in)")
+    calibrate.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    rescore = commands.add_parser("rescore", help="new scores from stored evidence by another calibration")
+    rescore.add_argument("output", metavar="OUT")
+    rescore.add_argument("--calibration", required=True, metavar="FILE", help="as `calibrate` wrote it")
+    rescore.add_argument(
+        "--run", metavar="RUN_ID", help="what this run scored, from its evidence (default: the newest)"
+    )
+    rescore.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    rescore.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object at the end")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="what the scores are worth on labelled media",
+        description="Accuracy of the fused score, each family and each detector on media of which the truth is known, "
+        "with 95 % intervals and trivial baselines beside it.",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("output", metavar="OUT")
+    evaluate.add_argument(
+        "--labels",
+        required=True,
+        metavar="CSV",
+        help="columns `uri` or `media_id`, `label` (real, fake), optional `group`, `family`, `generator`",
+    )
+    evaluate.add_argument("--run", metavar="RUN_ID", help="this run's rows (default: each media's newest)")
+    evaluate.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the groups (default: 1000)")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: 0)")
+    evaluate.add_argument("--json", dest="json_file", metavar="FILE", help="write all figures as JSON")
+    evaluate.add_argument("--markdown", dest="markdown_file", metavar="FILE", help="write the tables as Markdown")
+    evaluate.add_argument("--plots", metavar="DIR", help="write ROC, reliability and score distributions, PNG and SVG")
     weights = commands.add_parser("weights", help="fetch the weights of published detectors, or check those at hand")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     pull = actions.add_parser("pull", help="fetch files into the cache; the only command that downloads")
@@ -59,10 +109,15 @@ def build_parser() -> argparse.ArgumentParser:
     pull.add_argument(
         "--accept-licence", action="append", default=[], metavar="NAME", help="accept that commercial use is forbidden"
     )
-    verify = actions.add_parser("verify", help="hash what is in the cache and compare it with the record")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="default: everything in the cache")
+    verify = actions.add_parser("verify", help="hash what is in the cache and the package, compare with the record")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: everything in the package and in the cache")
     for action in (pull, verify):
         action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: DEEPHOTLINK_WEIGHTS)")
+    from .forge_options import add_forge_arguments
+    from .train_options import add_train_arguments
+
+    add_train_arguments(commands)
+    add_forge_arguments(commands)
     detectors = commands.add_parser("detectors", help="what is installed, its licence and limits")
     detectors.add_argument("names", nargs="*", metavar="NAME", help="all that is on record of these (hf:DIR too)")
     detectors.add_argument("--weights-cache", metavar="DIR", help="folder or URL where weights lie")
@@ -147,11 +202,52 @@ def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
     return DONE
 
 
+def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .evaluate import Request, evaluate_command
+
+    return evaluate_command(
+        Request(
+            args.output,
+            args.labels,
+            args.run,
+            args.resamples,
+            args.seed,
+            args.json_file,
+            args.markdown_file,
+            args.plots,
+        )
+    )
+
+
 def _plain(value: object) -> object:
     """What DuckDB gives and JSON does not have: sums as Decimal, dates, times."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from ..models.calibrating import Wish
+    from .calibrate import calibrate_command
+    from .rescore import read_calibration
+
+    wish = Wish(
+        calibration_id=args.name or f"calibrated-{date.today().isoformat()}",
+        data=args.data,
+        false_positive_rate=args.false_positive_rate,
+        miss_rate=args.miss_rate,
+        evidence_only=frozenset(filter(None, args.evidence_only.split(","))),
+    )
+    return calibrate_command(args.output, args.labels, args.file, wish, read_calibration(args.base), args.quiet)
+
+
+def _rescore(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .interrupts import interruptible
+    from .rescore import read_calibration, rescore_command
+
+    calibration = read_calibration(args.calibration)
+    with interruptible():
+        return rescore_command(args.output, calibration, args.run, args.quiet, args.as_json)
 
 
 def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -182,4 +278,38 @@ def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
     return DONE
 
 
-_COMMANDS = {"audit": _audit, "check": _check, "query": _query, "weights": _weights, "detectors": _detectors}
+def _train(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .interrupts import interruptible
+    from .train import run_training
+    from .train_options import train_config
+
+    with interruptible():
+        run_training(train_config(args))
+    return DONE
+
+
+def _forge(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .forge import forge
+    from .forge_options import forge_config
+    from .interrupts import interruptible
+
+    config = forge_config(args)
+    with interruptible():
+        made = forge(config)
+    forged = sum(row.label == "fake" for row in made)
+    print(f"{printable(config.output)}: {len(made) - forged} real and {forged} forged files, and which is which")
+    return DONE
+
+
+_COMMANDS = {
+    "audit": _audit,
+    "check": _check,
+    "evaluate": _evaluate,
+    "query": _query,
+    "weights": _weights,
+    "train": _train,
+    "forge": _forge,
+    "detectors": _detectors,
+    "calibrate": _calibrate,
+    "rescore": _rescore,
+}

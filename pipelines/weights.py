@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 
 from ..models import registry
 from ..models.base import DetectorSpec
+from ..models.embedded.files import embedded_file
 from ..models.weights import WeightsFile
 from ..transforms.failures import UsageError, WorldError
 from ..transforms.fetching import NotFound, Progress, WrongFile, digest_of, fetch, look
@@ -90,6 +91,8 @@ def _pullable(name: str, accepted: Collection[str], unpinned: Collection[str]) -
         raise UsageError(str(error)) from None
     if not spec.weights:
         raise UsageError(f"{name} has no weights of its own: there is nothing to pull, it is ready")
+    if _in_package(spec):
+        raise UsageError(f"the weights of {name} came with deephotlink: there is nothing to pull, it is ready")
     check_licence(spec, accepted)
     unknown = [file.file_name for file in spec.weights if not file.sha256]
     if unknown and name not in unpinned:
@@ -194,7 +197,7 @@ def bytes_progress() -> Iterator[Callable[[str], Progress]]:
 
 
 def verify(names: Sequence[str] | None, cache: str) -> Iterator[Verified]:
-    """Hashes the cached files of these detectors, of all there are in the cache for None.
+    """Hashes the files of these detectors, in the package or in the cache; for None all there are in both.
 
     Raises:
         UsageError: no detector of that name is installed.
@@ -204,6 +207,12 @@ def verify(names: Sequence[str] | None, cache: str) -> Iterator[Verified]:
     for name in names or ():
         if not name.startswith("hf:") and (name not in installed or not installed[name].weights):
             _pullable(name, (), (name,))  # says why that cannot be
+    packaged = {name: spec for name, spec in installed.items() if _in_package(spec)}
+    for name in sorted(packaged.keys() & set(names or packaged)):
+        yield from (_verified_own(file) for file in packaged[name].weights)
+    names = [name for name in names or () if name not in packaged] if names else None
+    if names is not None and not names:
+        return
     folders = {_folder(name) for name in names} if names else None
     found: dict[str, set[str]] = {}
     for file in listed(cache):
@@ -227,9 +236,22 @@ def _folder(name: str) -> str:
     return f"hf/{name.removeprefix('hf:').partition('@')[0]}" if name.startswith("hf:") else name
 
 
+def _in_package(spec: DetectorSpec) -> bool:
+    return spec.origin == "embedded" and bool(spec.weights) and all(map(embedded_file, spec.weights))
+
+
+def _verified_own(file: WeightsFile) -> Verified:
+    path = embedded_file(file)
+    return _hashed(str(path), f"embedded/{file.file_name}", file.sha256)
+
+
 def _verified(cache: str, name: str, expected: str) -> Verified:
+    return _hashed(below(cache, name), name, expected)
+
+
+def _hashed(address: str, name: str, expected: str) -> Verified:
     try:
-        sha256, _ = digest_of(below(cache, name))
+        sha256, _ = digest_of(address)
     except NotFound:
         return Verified(name, "missing", expected=expected)
     state = "not on record" if not expected else "ok" if sha256 == expected else "sha256 differs"

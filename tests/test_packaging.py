@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import deephotlink
+from deephotlink.models.embedded.files import MAX_BYTES, MAX_FILE_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "transforms", "models")
+MADE = "made-for-the-test"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, copy / name, ignore=left_out)
         else:
             shutil.copy(ROOT / name, copy / name)
+    for suffix in (".safetensors", ".json", ".md"):
+        (copy / "models/embedded" / f"{MADE}{suffix}").write_text("{}")
     return copy
 
 
@@ -78,6 +82,16 @@ def test_the_wheel_holds_every_module_and_data_file(source: Path, wheel: zipfile
         if path.suffix not in ("", ".py")
     }
     assert package_files(wheel) == expected
+
+
+def test_embedded_weights_come_with_the_wheel_and_are_small(source: Path, wheel: zipfile.ZipFile) -> None:
+    # In the copy of the tree lies a file of weights, whether or not the repository has any yet.
+    weights = {info.filename: info.file_size for info in wheel.infolist() if info.filename.endswith(".safetensors")}
+    assert f"deephotlink/models/embedded/{MADE}.safetensors" in weights
+    for name in weights:
+        for suffix in (".json", ".md"):
+            assert name.replace(".safetensors", suffix) in wheel.namelist(), f"{name} without {suffix}"
+    assert max(weights.values()) <= MAX_FILE_BYTES and sum(weights.values()) <= MAX_BYTES
 
 
 def test_nothing_else_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:

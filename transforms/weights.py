@@ -1,7 +1,7 @@
 """Weights on the machines of a cluster: put beside a run's output once, found again by whoever has to load them.
 
 Workers never ask a hub. A process on the launching machine reads the files where they lie; elsewhere they come from
-`OUT/_weights/<sha256>`, once a machine.
+`OUT/_weights/<sha256>`, once a machine, or out of the worker's own package where that has the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..models.embedded.files import FOLDER, own_copy
 from ..models.weights import LocalFile, Weights
 from .failures import WorldError
 from .fetching import OBJECTS, fetch
@@ -54,9 +55,13 @@ def localise(weights: Weights) -> Weights:
 
 
 def _localised(file: LocalFile) -> LocalFile:
+    if (own := own_copy(file.sha256)) is not None:
+        return replace(file, path=str(own))
     # That it holds what it should is checked when it is read; the size tells another machine's file of that name.
     with contextlib.suppress(OSError):
-        if not file.address or (file.size_bytes and os.stat(file.path).st_size == file.size_bytes):
+        # Another version of the package may have weights of that very size in that very place.
+        here = Path(file.path).parent != FOLDER and file.size_bytes and os.stat(file.path).st_size == file.size_bytes
+        if not file.address or here:
             return file
     root = _own_folder()
     there = root / OBJECTS / file.sha256

@@ -37,7 +37,7 @@ SPEC = DetectorSpec(
 )
 KEYS = (
     "name family unit weights licence sha256 status summary blind_to method origin architecture input output needs "
-    "commercial_use size_bytes url revision at files batch_size precision version"
+    "card card_says commercial_use size_bytes url revision at files batch_size precision version"
 )
 
 

@@ -1,0 +1,128 @@
+"""What a training leaves beside its weights: the sidecar with every fact of it, and the skeleton of a model card.
+
+Figures are those of held groups, with intervals of a bootstrap that draws groups, never items: takes of one person are
+no independent witnesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..models.base import DetectorSpec
+
+DRAWS = 1000
+Interval = tuple[float, float, float]
+"""The figure, and the 2.5 % and 97.5 % quantiles over draws."""
+
+
+def grouped_figures(groups: Sequence[str], logits: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Interval]:
+    """AUC of each kind against `real`, and the share of real ones above a logit of 0, groups weighing alike.
+
+    Takes the group of each item and a logit for each by kind. With one group there is nothing to draw: the bounds are
+    then not a number.
+    """
+    names = sorted(set(groups))
+    rows = [np.flatnonzero(np.array(groups) == name) for name in names]
+    arrays = {kind: np.asarray(values, np.float64) for kind, values in logits.items()}
+    rng = np.random.default_rng(seed)
+    draws = [np.arange(len(names)), *(rng.integers(len(names), size=len(names)) for _ in range(DRAWS))]
+    found: dict[str, list[float]] = {}
+    for drawn in draws if len(names) > 1 else draws[:1]:
+        chosen = np.concatenate([rows[at] for at in drawn])
+        weights = np.concatenate([np.full(len(rows[at]), 1 / len(rows[at])) for at in drawn])
+        for kind, values in arrays.items():
+            if kind != "real":
+                auc = weighted_auc(arrays["real"][chosen], values[chosen], weights)
+                found.setdefault(f"AUC, {kind}", []).append(auc)
+        above = float((weights * (arrays["real"][chosen] > 0)).sum() / weights.sum())
+        found.setdefault("share of real above 0", []).append(above)
+    none = float("nan")
+    return {
+        name: (values[0], *(map(float, np.quantile(values[1:], (0.025, 0.975))) if values[1:] else (none, none)))
+        for name, values in found.items()
+    }
+
+
+def weighted_auc(real: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
+    """Share of pairs that are ordered rightly, ties as half."""
+    order = np.argsort(real, kind="stable")
+    below = np.concatenate([[0.0], np.cumsum(weights[order])])
+    low = below[np.searchsorted(real[order], fake, "left")]
+    high = below[np.searchsorted(real[order], fake, "right")]
+    return float((weights * (low + high) / 2).sum() / weights.sum() ** 2)
+
+
+def card(spec: DetectorSpec, record: Mapping[str, Any]) -> str:
+    """The model card, Markdown: what is known is filled in, what only its maker knows is asked for in _italics_."""
+    data, counted = record["data"], record["amounts"]
+    licences = "\n".join(f"| {name or 'not stated'} | {count} |" for name, count in sorted(data["licences"].items()))
+    held = ", ".join(f"`{group}`" for group in data["groups_held"])
+    return f"""# {record["name"]}
+
+## What it judges
+
+{spec.summary[:1].upper()}{spec.summary[1:]}. Family `{spec.family}`, one logit a `{spec.unit}`, above 0 = manipulated.
+
+## Data
+
+{data["sources"]} real files ({data["media"]} media, {data["stills"]} stills) of {data["groups"]} groups; forgeries are
+made on the fly from them, no forged file was read. Learned from: {counted["fit"]} items of {len(data["groups_fit"])}
+groups; judged by: {counted["held"]} items of {len(data["groups_held"])} groups that were never learned from.
+
+Held groups: {held}.
+
+| licence | files |
+|---|---|
+{licences}
+
+## Method and paper
+
+{spec.method or "_Say what the network learns and after whom._"} Network: {spec.architecture}. Input: {spec.input}.
+{record["parameters"]:,} parameters, stored as float16 ({record["size_bytes"]:,} bytes, sha256 `{record["sha256"]}`).
+Configuration `{record["config"]}`, seed {record["seed"]}, {record["steps"]} of {record["steps_planned"]} steps, begun
+with {record["init"]["said"]}.
+
+## Figures
+
+Of {record["date"]}, on the held groups and forgeries of them, by the weights of step {record["best_step"]}; 95 %
+intervals of a bootstrap over groups. These very figures chose the step, so they flatter.
+
+{_table(record)}
+
+Figures on media/dev: see the README table.
+
+## Blind spots
+
+{spec.blind_to[:1].upper()}{spec.blind_to[1:]}. _Add what was found since._
+
+## Intended use and what it must not be used for
+
+Evidence for people who screen archives, after a calibration on material like theirs. No proof, no accusation, and no
+ground for a decision about a person by itself.
+
+## How to reproduce
+
+```
+{record["made_by"]}
+```
+
+with deephotlink {record["version"]}.
+"""
+
+
+def _table(record: Mapping[str, Any]) -> str:
+    rows = ["| figure | value | 95 % interval |", "|---|---|---|"]
+    intervals = record["intervals"]
+    for name, (value, low, high) in intervals.items():
+        said = "one group only: none" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        rows.append(f"| {name} | {value:.3f} | {said} |")
+    if not intervals:
+        rows += [
+            f"| {name} | {value:.3f} | not computed |"
+            for name, value in record["figures"].items()
+            if name not in ("step", "seconds")
+        ]
+    return "\n".join(rows)

