@@ -272,3 +272,15 @@ def _one_class(fake: Array) -> str | None:
     if fake.all():
         return "no real media"
     return None if fake.any() else "no fake media"
+
+
+def weighted_auc(real: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
+    """Share of pairs of a real item and a forged one that are ordered rightly, ties as half.
+
+    real, fake, weights: [N], the same items, as they are and forged; an item weighs in both as much as `weights` says.
+    """
+    order = np.argsort(real, kind="stable")
+    below = np.concatenate([[0.0], np.cumsum(weights[order])])
+    low = below[np.searchsorted(real[order], fake, "left")]
+    high = below[np.searchsorted(real[order], fake, "right")]
+    return float((weights * (low + high) / 2).sum() / weights.sum() ** 2)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..models.accuracy import weighted_auc
 from ..models.base import DetectorSpec
 
 DRAWS = 1000
@@ -44,15 +45,6 @@ def grouped_figures(groups: Sequence[str], logits: Mapping[str, np.ndarray], see
         name: (values[0], *(map(float, np.quantile(values[1:], (0.025, 0.975))) if values[1:] else (none, none)))
         for name, values in found.items()
     }
-
-
-def weighted_auc(real: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
-    """Share of pairs that are ordered rightly, ties as half."""
-    order = np.argsort(real, kind="stable")
-    below = np.concatenate([[0.0], np.cumsum(weights[order])])
-    low = below[np.searchsorted(real[order], fake, "left")]
-    high = below[np.searchsorted(real[order], fake, "right")]
-    return float((weights * (low + high) / 2).sum() / weights.sum() ** 2)
 
 
 def card(spec: DetectorSpec, record: Mapping[str, Any]) -> str:

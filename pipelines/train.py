@@ -129,9 +129,6 @@ def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: 
     print(f"{weights}: {record['size_bytes']} bytes, sha256 {record['sha256']}; {config.name}.json and .md beside it")
     if not trained.finished:
         print(f"{trained.steps} of {steps} steps are done: the same command goes on")
-    if not course.spec().weights:
-        print(f"the detector {config.name} runs without weights: these are for study, until it takes them")
-        return
     print(f"use it: deephotlink audit … --weights {config.name}={weights} --allow-unpinned {config.name}")
 
 

@@ -96,8 +96,7 @@ class LipSyncDetector(Detector):
         self.device = torch.device(device)
         same_bits_each_time(self.device)
         network = VoiceLines()
-        tensors = read_safetensors(self.weights.read(), self.spec.name)
-        load_exactly(network, {key: value.float() for key, value in tensors.items()}, self.spec.name)
+        load_exactly(network, read_safetensors(self.weights.read(), self.spec.name), self.spec.name)
         self.network = network.to(self.device).eval().requires_grad_(False)
 
     @torch.inference_mode()

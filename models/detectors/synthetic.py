@@ -61,8 +61,7 @@ class SyntheticDetector(BatchedDetector):
 
     def build_network(self) -> nn.Module:
         network = synthetic_network()
-        tensors = read_safetensors(self.weights.read(), self.spec.name)
-        load_exactly(network, {key: value.float() for key, value in tensors.items()}, self.spec.name)
+        load_exactly(network, read_safetensors(self.weights.read(), self.spec.name), self.spec.name)
         return network
 
     def prepare(self, item: ClipItem) -> Tensor | Judgement:

@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..accuracy import weighted_auc
 from ..architectures.efficientnet_lite import EfficientNetLite0
 from ..architectures.facial import FacialNetwork, facial_network, normalised, small_network
 from ..base import TrackItem
 from ..batches import spread
+from ..bounds import group_weights
 from ..checkpoints import load_exactly
 from ..face_geometry import face_axes
 from ..faces import FaceDetector
@@ -179,7 +181,7 @@ class FacialRecipe(Recipe):
         if self.start is not None and isinstance(network.body, EfficientNetLite0):
             network.body.take_imagenet(self.start)
         if self.begin is not None:
-            load_exactly(network, {key: value.float() for key, value in self.begin.items()}, self.name)
+            load_exactly(network, self.begin, self.name)
         return network
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -212,22 +214,19 @@ class FacialRecipe(Recipe):
         above = float((weights * (np.array(logits["real"]) > 0)).sum() / weights.sum())
         return {"score": float(np.mean(list(figures.values()))), **figures, "real_above_0": above}
 
-    def judged(self, network: nn.Module) -> dict[str, list[float]]:
+    def judged(self, network: nn.Module) -> dict[str, np.ndarray]:
         """By kind, the logit of every track of `material.held`."""
         device = next(network.parameters()).device
-        logits: dict[str, list[float]] = {}
+        logits: dict[str, np.ndarray] = {}
         for kind, images in self._judged.items():
             flat = torch.cat([network(normalised(part.to(device))).float().cpu() for part in images.split(32)])
-            logits[kind] = flat.reshape(-1, FRAMES_JUDGED).mean(dim=1).tolist()
+            logits[kind] = flat.reshape(-1, FRAMES_JUDGED).mean(dim=1).double().numpy()
         return logits
 
     def _validation(self) -> dict[str, Tensor]:
         """By kind, the frames of every held track, each track's own chain the same for all: made once, seeded."""
         bank = FaceBank([face for track in self.material.held for face in track.faces])
         made: dict[str, list[np.ndarray]] = {}
-        counts: dict[str, int] = {}
-        for track in self.material.held:
-            counts[track.group] = counts.get(track.group, 0) + 1
         for number, track in enumerate(self.material.held):
             faces = [track.faces[i % len(track.faces)] for i in range(FRAMES_JUDGED)]
             seed = int.from_bytes(hashlib.sha256(f"{track.group} {number}".encode()).digest()[:4], "big")
@@ -237,7 +236,7 @@ class FacialRecipe(Recipe):
                     rng = np.random.default_rng(seed + 1)
                     image = face.image if kind == "real" else forging.forged(face, bank, kind, rng)
                     made.setdefault(kind, []).append(chain(image, face.landmarks, self.pixels))
-        self._weights = np.array([1 / counts[track.group] for track in self.material.held])
+        self._weights = group_weights(np.array([track.group for track in self.material.held]))
         return {kind: _images(images) for kind, images in made.items()}
 
 
@@ -246,14 +245,6 @@ def recipe(material: FaceMaterial, small: bool, seed: int, start: Mapping[str, T
     if small:
         return FacialRecipe(material, pairs=4, pixels=96, network=small_network)
     return FacialRecipe(material, start=start)
-
-
-def weighted_auc(real: Sequence[float], fake: Sequence[float], weights: np.ndarray) -> float:
-    """Share of pairs of a real and a forged track that are ordered rightly, ties as half; `weights` of the tracks."""
-    low, high = np.array(real)[:, None], np.array(fake)[None, :]
-    right = (high > low) + 0.5 * (high == low)
-    both = weights[:, None] * weights[None, :]
-    return float((right * both).sum() / both.sum())
 
 
 def _by_source(faces: Sequence[Face]) -> list[list[list[Face]]]:

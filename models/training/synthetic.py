@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..accuracy import weighted_auc
 from ..architectures.efficientnet_lite import EfficientNetLite0
 from ..architectures.synthetic import SyntheticNetwork, small_network, synthetic_network
 from ..base import ClipItem
+from ..bounds import group_weights
 from . import generators
 from .chains import FilmChain, alike, cut
 from .generators import Autoencoder, generate
@@ -165,7 +167,7 @@ class SyntheticRecipe(Recipe):
     def validate(self, network: nn.Module) -> dict[str, float]:
         """AUC by kind of generator, sources weighing alike; `score` is the mean of the kinds that nobody learned."""
         logits = judged_logits(network, self.judged)
-        weights = source_weights(self.judged.groups)
+        weights = group_weights(np.array(self.judged.groups))
         figures = {
             kind: weighted_auc(logits["real"], logits[kind], weights) for kind in self.judged.films if kind != "real"
         }
@@ -219,18 +221,6 @@ def judged_logits(network: nn.Module, judged: Judged) -> dict[str, np.ndarray]:
         kind: torch.cat([network(part.to(device).float()).float().sum(1).cpu() for part in films.split(8)]).numpy()
         for kind, films in judged.films.items()
     }
-
-
-def source_weights(groups: Sequence[str]) -> np.ndarray:
-    """float [N]: all sources alike, however many stretches they have."""
-    return np.array([1 / groups.count(group) for group in groups])
-
-
-def weighted_auc(real: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
-    """Share of pairs of a real and a generated film that are ordered rightly, ties as half."""
-    low, high = real[:, None], fake[None, :]
-    both = weights[:, None] * weights[None, :]
-    return float((((high > low) + 0.5 * (high == low)) * both).sum() / both.sum())
 
 
 def recipe(

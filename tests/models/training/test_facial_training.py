@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from deephotlink.models.accuracy import weighted_auc
 from deephotlink.models.architectures.facial import facial_network
 from deephotlink.models.base import ClipItem, TrackItem
 from deephotlink.models.training.faces import ALIGNED_PIXELS
@@ -20,7 +21,6 @@ from deephotlink.models.training.facial import (
     FacialRecipe,
     material_from_films,
     recipe,
-    weighted_auc,
     with_rebuilt,
 )
 from deephotlink.models.training.house import Plan, TrainingError, train
@@ -94,10 +94,10 @@ def test_training_orders_held_forgeries(material: FaceMaterial, tmp_path: Path) 
 
 def test_weighted_auc_by_hand() -> None:
     even = np.array([1.0, 1.0])
-    assert weighted_auc([0.0, 1.0], [2.0, 3.0], even) == 1.0
-    assert weighted_auc([0.0, 1.0], [1.0, -1.0], even) == (1 + 0.5 + 0 + 0) / 4
+    assert weighted_auc(np.array([0.0, 1.0]), np.array([2.0, 3.0]), even) == 1.0
+    assert weighted_auc(np.array([0.0, 1.0]), np.array([1.0, -1.0]), even) == (1 + 0.5 + 0 + 0) / 4
     # The second track counts half: pairs weigh 1, .5, .5, .25; the first real is below both forgeries.
-    assert weighted_auc([0.0, 9.0], [1.0, 2.0], np.array([1.0, 0.5])) == pytest.approx(1.5 / 2.25)
+    assert weighted_auc(np.array([0.0, 9.0]), np.array([1.0, 2.0]), np.array([1.0, 0.5])) == pytest.approx(1.5 / 2.25)
 
 
 def test_rebuilt_faces_go_to_their_own_face(material: FaceMaterial) -> None:
