@@ -19,7 +19,7 @@ from ..models.base import ClipGeometry, DetectorSpec, TrackItem
 from ..models.checkpoints import load_exactly, read_torch
 from ..models.training.house import Plan, Recipe, train
 from ..transforms.failures import UsageError
-from .material import Source, films, stills
+from .material import Source, films, sounds, stills
 
 Config = Literal["full", "small"]
 Tell = Callable[[str], None]
@@ -35,7 +35,7 @@ class Effort:
     """Unless others are asked for."""
     validate_every: int
     step_seconds: float
-    """Of one core, measured on the development machine: what an estimate is made of."""
+    """Of one core, about: what an estimate is made of."""
 
 
 class Course:
@@ -182,7 +182,7 @@ class Synthetic(Course):
 
 class LipSync(Course):
     name, wants = "lip_sync", "talking faces"
-    full, small = Effort(2000, 250, 0.4), Effort(40, 20, 0.1)
+    full, small = Effort(60, 60, 0.05), Effort(40, 20, 0.1)
 
     def kinds(self) -> tuple[type, ...]:
         module = _training("lip_sync")
@@ -203,7 +203,33 @@ class LipSync(Course):
         return found
 
 
-_COURSES: tuple[Course, ...] = (Facial(), LipSync(), Synthetic())
+class Audio(Course):
+    name, wants = "audio", "speech"
+    full, small = Effort(1600, 150, 0.6), Effort(40, 20, 0.1)
+
+    def kinds(self) -> tuple[type, ...]:
+        audio, bank = _training("audio"), _training("speech_bank")
+        return bank.AudioMaterial, bank.Piece, bank.Forged, audio.SpeechBank
+
+    def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
+        heard = sounds(sources, tell)
+        return _training("audio").material_from_sounds((source.group, sound) for source, sound in heard)
+
+    def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
+        """The vocoders, trained on what is learned from, and what they make of both sides."""
+        return _training("audio").speech_bank(material, config == "small", seed)
+
+    def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
+        found: Recipe = _training("audio").recipe(material, config == "small")
+        return found
+
+    def judged(self, recipe: Any, network: nn.Module) -> Judged:
+        logits_of = _training("audio").logits_of
+        groups = [one.piece.group for one in recipe.held]
+        return groups, {kind: logits_of(network, heard) for kind, heard in recipe.judged.items()}
+
+
+_COURSES: tuple[Course, ...] = (Audio(), Facial(), LipSync(), Synthetic())
 COURSES: Mapping[str, Course] = {course.name: course for course in _COURSES}
 
 

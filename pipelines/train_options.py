@@ -18,7 +18,7 @@ def add_train_arguments(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a detector of ours on your own real media",
-        description="Trains facial, lip_sync or synthetic on real media; the forgeries are made on the fly. "
+        description="Trains audio, facial, lip_sync or synthetic on real media; the forgeries are made on the fly. "
         "The same command again goes on where the last one stopped.",
         allow_abbrev=False,
     )

@@ -93,7 +93,7 @@ def embed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str) -> None:
     monkeypatch.setattr(registry, "_known", lambda: registry._Known({name: (spec, module)}))
 
 
-STEPS = {"facial": 6, "lip_sync": 6, "synthetic": 4}
+STEPS = {"audio": 6, "facial": 6, "lip_sync": 6, "synthetic": 4}
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -122,6 +122,7 @@ def test_from_made_media_to_a_detector_that_scores(name, people, tmp_path, monke
     # The same once more decodes nothing, trains nothing and leaves the same bytes.
     monkeypatch.setattr(courses, "films", lambda *a, **k: pytest.fail("decoded again"))
     monkeypatch.setattr(courses, "stills", lambda *a, **k: pytest.fail("decoded again"))
+    monkeypatch.setattr(courses, "sounds", lambda *a, **k: pytest.fail("decoded again"))
     (out / f"{name}.safetensors").unlink()
     assert cli.main(command) == cli.DONE
     assert (out / f"{name}.safetensors").read_bytes() == body

@@ -1,0 +1,107 @@
+"""The network of `audio`: where each bin of a spectrum lies, how fast its phase turns and whether it goes on as it did.
+
+A vocoder can be right about every magnitude; phase it has to make up. So beside the log spectrum stand, for each bin
+and moment, the instantaneous frequency and the group delay (from spectra of the same window a sample apart, the idea of
+reassignment: Auger and Flandrin 1995), and how far the next window's phase is from what that frequency foretells. A
+residual network of two-dimensional convolutions goes over the four planes; what it found is averaged over time, by
+frequency. Sound of any length goes in, and the level of it is taken out first.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+POINTS, HOP = 512, 160
+PLANES = ("logarithm", "turning", "delay", "going_on")
+FLOOR = 1e-7
+"""Power, of the loudest bin's: 70 dB down, below which every recording has noise of its own."""
+
+
+class Planes(nn.Module):
+    """(B, S) waveform at 16 kHz → (B, 4, 256, T) with T = 1 + S // 160 - 1; values of about one."""
+
+    window: Tensor
+    steps: Tensor
+
+    def __init__(self, phases: bool = True) -> None:
+        super().__init__()
+        self.phases = phases
+        self.register_buffer("window", torch.hann_window(POINTS), persistent=False)
+        steps = 2 * math.pi * torch.arange(POINTS // 2) / POINTS
+        self.register_buffer("steps", steps[:, None], persistent=False)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        wave = wave.float()
+        wave = wave - wave.mean(dim=1, keepdim=True)
+        wave = wave / wave.pow(2).mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+        now = self._spectrum(wave[:, 1:])
+        power = now.real.square() + now.imag.square()
+        top = power.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+        logarithm = (power / top + FLOOR).log()
+        logarithm = (logarithm - logarithm.mean(dim=(1, 2), keepdim=True)) / 4
+        if not self.phases:
+            return logarithm[:, None, :, 1:]
+        # A sample later a bin's own phase has turned by its frequency; what is left lies around 0.
+        turned = now * self._spectrum(wave[:, :-1]).conj()
+        turning = (turned * torch.polar(torch.ones_like(self.steps), -self.steps)).angle()
+        # From bin to bin the phase of what lies in the middle of the window turns by half a circle.
+        beside = now[:, 1:] * now[:, :-1].conj()
+        delay = -torch.cat([beside, beside[:, -1:]], dim=1)
+        # From window to window: what came, against what the bin's frequency said.
+        came = now[:, :, 1:] * now[:, :, :-1].conj()
+        foretold = (self.steps + (turning[:, :, 1:] + turning[:, :, :-1]) / 2) * HOP
+        going_on = torch.cos(came.angle() - foretold)
+        planes = [logarithm[:, :, 1:], turning[:, :, 1:] * 20, delay[:, :, 1:].angle(), going_on]
+        return torch.stack(planes, dim=1).clamp(-4, 4)
+
+    def _spectrum(self, wave: Tensor) -> Tensor:
+        """(B, S) → complex (B, 256, 1 + S // 160); the bin at 8 kHz is left out."""
+        spectrum = torch.stft(wave, POINTS, HOP, window=self.window, return_complex=True, pad_mode="constant")
+        return spectrum[:, :-1]
+
+
+class _Block(nn.Module):
+    """Two convolutions and a way past them; half the height and width with `stride` 2."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.past = nn.Conv2d(before, after, 1, bias=False)
+        self.stride = stride
+        self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        short = self.past(F.avg_pool2d(x, 2, ceil_mode=True) if self.stride == 2 else x)
+        x = F.silu(self.norms[0](self.first(x)))
+        return F.silu(self.norms[1](self.second(x)) + short)
+
+
+class SpeechTraces(nn.Module):
+    """(B, S) waveform at 16 kHz, S >= 8000 → (B,) logits, > 0 = synthetic."""
+
+    def __init__(self, widths: tuple[int, ...] = (16, 24, 48, 128), bands: int = 4, phases: bool = True) -> None:
+        super().__init__()
+        self.planes = Planes(phases)
+        self.stem = nn.Conv2d(len(PLANES) if phases else 1, widths[0], (5, 3), 2, (2, 1), bias=False)
+        self.stem_norm = nn.BatchNorm2d(widths[0])
+        self.blocks = nn.Sequential(*(_Block(a, b, 2) for a, b in pairwise(widths)))
+        self.bands = bands
+        self.frames = nn.Linear(widths[-1] * bands, widths[-1])
+        self.drop = nn.Dropout(0.2)
+        self.answer = nn.Linear(2 * widths[-1], 1)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        x = self.planes(wave).to(self.stem.weight.dtype)
+        x = self.blocks(F.silu(self.stem_norm(self.stem(x))))
+        # (B, C, 16, T) → (B, T, C * bands)
+        x = x.unflatten(2, (self.bands, -1)).mean(3).flatten(1, 2).transpose(1, 2)
+        x = F.silu(self.frames(self.drop(x)))
+        found = torch.cat([x.mean(1), x.std(1, unbiased=False)], dim=1)
+        answer: Tensor = self.answer(self.drop(found))[:, 0]
+        return answer

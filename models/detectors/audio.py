@@ -1,0 +1,99 @@
+"""Speech from a machine by what its vocoder leaves in the sound: our own network, learned from recordings alone.
+
+Method: copy-synthesis. Recorded speech is taken apart and put together again by vocoders, so that words, voice and
+microphone are those of the recording and only the synthesis differs (the idea of WaveFake, Frank and Schönherr 2021;
+written from the papers): Griffin-Lim, WORLD, linear prediction, and small neural vocoders of three kinds trained here.
+Both pass the same rooms, codecs and levels. models/training/audio.py is the training, models/embedded/audio.md says on
+what and how well.
+
+A window is four seconds from 0 s on, shorter sound is repeated to that length; its level does not matter. The network
+sees the logarithm of the spectrum and three planes of its phase (models/architectures/speech_traces.py).
+
+Blind spots: vocoders of another make than those it learned from, above all large neural ones; synthesis after a
+telephone, loud music or noise; a voice converted or cut from true recordings. Strong denoising and speech codecs of a
+few kbit/s are synthesis of a kind, and may be flagged although nobody forged anything.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..architectures.speech_traces import SpeechTraces
+from ..base import SOUND_RATE, AudioGeometry, AudioItem, Detector, DetectorSpec, Judgement
+from ..batches import BatchedDetector
+from ..checkpoints import load_exactly, read_safetensors
+from ..embedded.files import embedded_weights
+from ..speech import analyse_speech, unheard
+from ..weights import NO_WEIGHTS, Weights
+
+WINDOW_SAMPLES = 4 * SOUND_RATE
+LEAST_SAMPLES = SOUND_RATE
+"""A second: a word or two. Training heard two seconds and more."""
+LEAST_LEVEL_DB = -60.0
+LEAST_VARIATION, LEAST_VOICED_SHARE = 1.2, 0.25
+"""Of `Speech`: noise and most music lie below the first, what is whispered or hissed below the second."""
+SHIFT = 1.2
+"""Taken off the network's answer: about a tenth of the held recordings lay above (models/embedded/audio.md)."""
+
+DETECTOR = DetectorSpec(
+    name="audio",
+    family="audio",
+    unit="audio_window",
+    needs=frozenset({"sound"}),
+    summary="traces of a vocoder in speech: spectrum and phase, learned from recordings and their re-synthesis",
+    blind_to="vocoders unlike those learned from, large neural ones above all; heavy noise; may flag strong denoising",
+    method="copy-synthesis by classical and small neural vocoders (after WaveFake, 2021); models/embedded/audio.md",
+    architecture="residual CNN over log spectrum, instantaneous frequency, group delay and phase (317,889 parameters)",
+    input=f"{WINDOW_SAMPLES:,} samples at 16 kHz mono from 0 s on, shorter sound repeated, level taken out",
+    output="logit of being synthetic",
+    origin="embedded",
+    weights=embedded_weights("audio"),
+    audio=AudioGeometry(window_samples=WINDOW_SAMPLES, hop_samples=WINDOW_SAMPLES),
+    batch_size=16,
+    device_tolerance=2e-2,
+)
+
+
+class AudioDetector(BatchedDetector):
+    channels_last_on_cpu = True
+
+    def build_network(self) -> nn.Module:
+        network = SpeechTraces()
+        tensors = read_safetensors(self.weights.read(), self.spec.name)
+        load_exactly(network, {key: value.float() for key, value in tensors.items()}, self.spec.name)
+        return network
+
+    def prepare(self, item: AudioItem) -> Tensor | Judgement:
+        """(1, 64000), or `no_audio`, `decode_failed`, `silent`, `too_short`, `no_speech`."""
+        samples = item.samples[:WINDOW_SAMPLES]
+        if (nothing := unheard(samples)) is not None:
+            return nothing
+        if len(samples) < LEAST_SAMPLES:
+            return Judgement(abstained="too_short", detail=f"{len(samples)} samples, {LEAST_SAMPLES} are needed")
+        speech = analyse_speech(samples)
+        if speech is None or speech.level_db < LEAST_LEVEL_DB:
+            return Judgement(abstained="silent", detail="too faint to be judged")
+        if speech.variation < LEAST_VARIATION or speech.voiced_share < LEAST_VOICED_SHARE:
+            told = f"loudness varies by {speech.variation:.2f}, {speech.voiced_share:.0%} of it is voiced"
+            return Judgement(abstained="no_speech", detail=told)
+        whole = np.resize(samples.astype(np.float32, copy=False), WINDOW_SAMPLES)
+        return torch.from_numpy(whole)[None].to(self.device)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        answer: Tensor = self.network(batch)
+        return answer - SHIFT
+
+    def conclude(self, item: AudioItem, logits: Tensor) -> Judgement:
+        logit = float(logits[0])
+        leaning = "leans to synthetic speech" if logit > 0 else "leans to recorded speech"
+        seconds = min(len(item.samples), WINDOW_SAMPLES) / SOUND_RATE
+        told = f"the sound of {seconds:.1f} s from {item.start_seconds:.1f} s on {leaning}"
+        return Judgement(logit=logit, detail=json.dumps({"summary": told}))
+
+
+def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
+    return AudioDetector(spec, weights)

@@ -1,0 +1,168 @@
+"""How the detector `audio` learns: recorded speech against the same speech from vocoders, in pairs.
+
+Every batch holds pairs: a window of a recording and the same moment of a forgery of it, after one and the same chain of
+rooms, codecs and loudness (sound_augment.py). Words, voice, microphone and codec are alike in both; what is left to
+learn is the synthesis. Judged on voices of the held side, by kind of vocoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..accuracy import weighted_auc
+from ..architectures.speech_traces import SpeechTraces
+from ..base import SOUND_RATE
+from .house import Recipe, TrainingError
+from .sound_augment import drawn_chain
+from .speech_bank import (
+    FULL_PLANS,
+    NEURAL_KINDS,
+    SMALL_PLANS,
+    AudioMaterial,
+    Forged,
+    forged,
+    material_from_sounds,
+    vocoders,
+)
+
+__all__ = ["AudioMaterial", "AudioRecipe", "SpeechBank", "material_from_sounds", "recipe", "speech_bank"]
+
+JUDGED_SAMPLES = 4 * SOUND_RATE
+"""A window as the detector gets it."""
+SMALL_KINDS = ("griffin_lim", "lpc")
+
+
+class AudioRecipe(Recipe):
+    name = "audio"
+    learning_rate = 1.5e-3
+    weight_decay = 1e-2
+    warmup_steps = 60
+
+    def __init__(
+        self,
+        fit: Sequence[Forged],
+        held: Sequence[Forged],
+        kinds: Sequence[str] | None = None,
+        pairs: int = 8,
+        window_samples: int = 3 * SOUND_RATE // 2,
+        make_network: Callable[[], nn.Module] = SpeechTraces,
+    ) -> None:
+        """`kinds`: those learned from, all that the bank has unless they are named; all are judged."""
+        self.fit, self.held = list(fit), list(held)
+        self.kinds = tuple(kinds or fit[0].fakes)
+        self.pairs, self.window_samples, self.make_network = pairs, window_samples, make_network
+        seconds: dict[str, float] = {}
+        for one in self.fit:
+            seconds[one.piece.group] = seconds.get(one.piece.group, 0.0) + len(one.piece.sound) / SOUND_RATE
+        # A voice of four minutes is heard four times as often as one of fifteen seconds, and no more.
+        weights = np.array([len(one.piece.sound) / SOUND_RATE / seconds[one.piece.group] ** 0.5 for one in self.fit])
+        self.chances = weights / weights.sum()
+        by_kind = np.array([2.0 if kind in NEURAL_KINDS else 1.0 for kind in self.kinds])
+        self.kind_chances = by_kind / by_kind.sum()
+        self.judged = judged_windows(self.held)
+
+    def network(self) -> nn.Module:
+        return self.make_network()
+
+    def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """`sound` float32 (2 P, S), forgeries after the recordings; `label` float32 (2 P,), 1 = forged."""
+        real, fake = [], []
+        for _ in range(self.pairs):
+            one = self.fit[int(rng.choice(len(self.fit), p=self.chances))]
+            versions = one.fakes[self.kinds[int(rng.choice(len(self.kinds), p=self.kind_chances))]]
+            made = versions[int(rng.integers(len(versions)))]
+            first = int(rng.integers(max(1, len(made) - self.window_samples)))
+            chain = drawn_chain(rng)
+            real.append(chain(window(one.piece.sound, first, self.window_samples)))
+            fake.append(chain(window(made, first, self.window_samples)))
+        label = torch.arange(2 * self.pairs) >= self.pairs
+        return {"sound": torch.from_numpy(np.stack(real + fake)), "label": label.float()}
+
+    def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Cross entropy of each, and of each pair: which of the two is the forgery."""
+        logits = network(batch["sound"]).float()
+        real, fake = logits.chunk(2)
+        smooth = batch["label"] * 0.96 + 0.02
+        return F.binary_cross_entropy_with_logits(logits, smooth) + 0.3 * F.softplus(real - fake).mean()
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """AUC of held voices by kind, learned or not, `score` their mean; `false_positives`: recordings above 0."""
+        logits = {kind: logits_of(network, sounds) for kind, sounds in self.judged.items()}
+        real = logits.pop("real")
+        alike = np.ones(len(real))
+        figures = {f"auc_{kind}": weighted_auc(real, fake, alike) for kind, fake in logits.items()}
+        return {
+            "score": float(np.mean(list(figures.values()))),
+            **figures,
+            "false_positives": float(np.mean(real > 0)),
+        }
+
+
+def window(sound: np.ndarray, first: int, samples: int) -> np.ndarray:
+    """float32 [samples] from `first` on; what is shorter comes again from its beginning."""
+    found = sound[first : first + samples]
+    return found if len(found) == samples else np.resize(found, samples)
+
+
+def judged_windows(held: Sequence[Forged]) -> dict[str, np.ndarray]:
+    """By `real` and kind: float32 [N, S], a window of each piece, every second one after a chain (the same for all)."""
+    found: dict[str, list[np.ndarray]] = {}
+    for number, one in enumerate(held):
+        rng = np.random.default_rng([17, number])
+        first = int(rng.integers(max(1, len(one.piece.sound) - JUDGED_SAMPLES)))
+        chain = drawn_chain(rng) if number % 2 else None
+        named = [("real", one.piece.sound), *((kind, fakes[0]) for kind, fakes in one.fakes.items())]
+        for name, sound in named:
+            plain = window(sound, first, JUDGED_SAMPLES)
+            found.setdefault(name, []).append(chain(plain) if chain else plain)
+    return {name: np.stack(sounds) for name, sounds in found.items()}
+
+
+def logits_of(network: nn.Module, sounds: np.ndarray, rows: int = 16) -> np.ndarray:
+    """float32 [N, S] → float32 [N]; the network's own mode and device."""
+    device = next(network.parameters()).device
+    parts = [
+        network(torch.from_numpy(part).to(device)).float().cpu()
+        for part in np.split(sounds, range(rows, len(sounds), rows))
+    ]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechBank:
+    """What `audio` learns from: recordings with what vocoders made of them, and those to judge by."""
+
+    fit: list[Forged]
+    held: list[Forged]
+
+
+def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
+    """Vocoders trained on the side learned from, and the forgeries of both: some seconds when `small`, else a quarter
+    of an hour of one core.
+
+    Raises:
+        TrainingError: one side has no speech.
+    """
+    if not material.fit or not material.held:
+        raise TrainingError(
+            f"expected speech on both sides, got {len(material.fit)} pieces to learn from and {len(material.held)} to "
+            "judge by: add recordings of more speakers"
+        )
+    if small:
+        networks = vocoders(material, SMALL_PLANS, seed)
+        fit, held = (
+            forged(side, networks, seed, kinds=SMALL_KINDS) for side in (material.fit[:24], material.held[:12])
+        )
+        return SpeechBank(fit, held)
+    networks = vocoders(material, FULL_PLANS, seed)
+    return SpeechBank(forged(material.fit, networks[:1], seed, ages=2), forged(material.held, networks, seed))
+
+
+def recipe(bank: SpeechBank, small: bool = False) -> AudioRecipe:
+    return AudioRecipe(bank.fit, bank.held, **({"pairs": 4, "window_samples": SOUND_RATE} if small else {}))

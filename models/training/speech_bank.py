@@ -1,0 +1,134 @@
+"""Voices to learn from and to judge by, and the bank of their forgeries: the same speech from many vocoders.
+
+Takes named sounds, yields pieces of speech with the group of their speaker; then every piece again by each vocoder.
+Everything is a function of the sounds and a seed. A voice of the held side is forged by networks that never heard it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from ..base import SOUND_RATE
+from ..speech import SILENT_RANGE, analyse_speech
+from .gan_vocoder import VocoderPlan, neurally_vocoded, train_vocoder
+from .house import TrainingError
+from .split import part
+from .vocoders import KINDS, vocoded
+
+LEAST_SECONDS = 2.0
+"""Of a piece; shorter sounds of one speaker are joined, with a breath in between."""
+MOST_SECONDS = 8.0
+BREATH_SAMPLES = 1600
+LEAST_VARIATION, LEAST_VOICED_SHARE = 1.0, 0.25
+"""Of `Speech`: what is certainly no speech is nothing to learn from. The detector's own gate is a little stricter."""
+NEURAL_KINDS = ("transposed", "nearest", "istft")
+FULL_PLANS = (VocoderPlan("istft", 22_050, steps=900), VocoderPlan("transposed", 22_050, steps=500))
+"""The first is learned from; the second only judged by, for what counts is the vocoder that nobody had."""
+SMALL_PLANS = (VocoderPlan("istft", 16_000, width=8, steps=6, rows=2),)
+
+_DIGITS = re.compile(r"free-spoken-digit-dataset__recordings__\d+_(\w+?)_\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some seconds of one speaker's recorded speech."""
+
+    group: str
+    sound: np.ndarray
+    """float32 [S], 16 kHz, in [-1, 1]."""
+
+
+@dataclass(slots=True)
+class AudioMaterial:
+    fit: list[Piece] = field(default_factory=list)
+    held: list[Piece] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """One piece and what vocoders made of it."""
+
+    piece: Piece
+    fakes: dict[str, tuple[np.ndarray, ...]]
+    """By kind: float32 [S], as long and as loud as the piece."""
+
+
+def speaker(group: str) -> str:
+    """Free spoken digits are listed file by file: a voice must not stand on both sides, so its name is the group."""
+    found = _DIGITS.search(group)
+    return f"fsdd:{found[1]}" if found else group
+
+
+def material_from_sounds(sounds: Iterable[tuple[str, np.ndarray]]) -> AudioMaterial:
+    """Takes (group, float32 [S] at 16 kHz mono), yields pieces of 2 to 8 s with speech in them, on their own side.
+
+    Sound without speech, digital silence and what stays shorter than two seconds are passed over.
+    """
+    material = AudioMaterial()
+    waiting: dict[str, list[np.ndarray]] = {}
+    for group, sound in sounds:
+        group = speaker(group)
+        clean = np.nan_to_num(np.asarray(sound, np.float32)).clip(-1, 1)
+        if len(clean) < LEAST_SECONDS * SOUND_RATE:
+            parts = waiting.setdefault(group, [])
+            parts += [clean, np.zeros(BREATH_SAMPLES, np.float32)]
+            if sum(map(len, parts)) < MOST_SECONDS * SOUND_RATE / 2:
+                continue
+            clean = np.concatenate(waiting.pop(group)[:-1])
+        _add(material, group, clean)
+    for group, parts in waiting.items():
+        _add(material, group, np.concatenate(parts[:-1]))
+    return material
+
+
+def _add(material: AudioMaterial, group: str, sound: np.ndarray) -> None:
+    count = max(1, round(len(sound) / (MOST_SECONDS * SOUND_RATE)))
+    for sounded in np.array_split(sound, count):
+        speech = analyse_speech(sounded)
+        if speech is None or len(sounded) < LEAST_SECONDS * SOUND_RATE or np.ptp(sounded) <= SILENT_RANGE:
+            continue
+        if speech.variation >= LEAST_VARIATION and speech.voiced_share >= LEAST_VOICED_SHARE:
+            side = material.fit if part(group) == "fit" else material.held
+            side.append(Piece(group, np.ascontiguousarray(sounded)))
+
+
+def vocoders(
+    material: AudioMaterial, plans: Sequence[VocoderPlan], seed: int, tell: Callable[[str], None] = print
+) -> list[tuple[VocoderPlan, list[nn.Module]]]:
+    """Each plan's networks at three ages, trained on the voices of the fit side.
+
+    Raises:
+        TrainingError: there is no speech on the fit side.
+    """
+    if not material.fit:
+        raise TrainingError("expected speech of voices on the fit side, found none: add recordings of more speakers")
+    sounds = [piece.sound for piece in material.fit]
+    return [(plan, train_vocoder(plan, sounds, seed, tell)) for plan in plans]
+
+
+def forged(
+    pieces: Sequence[Piece],
+    networks: Sequence[tuple[VocoderPlan, Sequence[nn.Module]]],
+    seed: int,
+    kinds: Sequence[str] = KINDS,
+    ages: int = 1,
+) -> list[Forged]:
+    """Every piece by every kind with settings drawn for it, and by every network at so many of its ages."""
+    bank = []
+    for number, piece in enumerate(pieces):
+        fakes: dict[str, tuple[np.ndarray, ...]] = {}
+        for at, kind in enumerate(kinds):
+            fakes[kind] = (vocoded(kind, piece.sound, np.random.default_rng([seed, number, at, 0])),)
+        for at, (plan, trained) in enumerate(networks):
+            rngs = [np.random.default_rng([seed, number, 100 + at, turn]) for turn in range(ages)]
+            fakes[plan.kind] = tuple(
+                neurally_vocoded(trained[(number + turn) % len(trained)], plan.rate, piece.sound, rng)
+                for turn, rng in enumerate(rngs)
+            )
+        bank.append(Forged(piece, fakes))
+    return bank
