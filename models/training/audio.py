@@ -165,4 +165,6 @@ def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
 
 
 def recipe(bank: SpeechBank, small: bool = False) -> AudioRecipe:
-    return AudioRecipe(bank.fit, bank.held, **({"pairs": 4, "window_samples": SOUND_RATE} if small else {}))
+    if small:
+        return AudioRecipe(bank.fit, bank.held, pairs=4, window_samples=SOUND_RATE)
+    return AudioRecipe(bank.fit, bank.held)
