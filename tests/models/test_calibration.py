@@ -30,7 +30,7 @@ def test_the_default_was_fitted_to_the_weights_that_ship():
         assert (rule.weights_sha256, rule.version) == (known[name].weights[0].sha256, known[name].version)
 
 
-def test_by_default_sound_and_lips_have_no_say_and_a_declared_source_reaches_a_verdict():
+def test_by_default_only_a_declared_source_reaches_a_verdict():
     """A dubbed film looks like a forged mouth; `audio` knows few vocoders: evidence for a person to look at."""
     default = c.load_calibration()
     assert default.detectors["lip_sync"].weight == default.detectors["audio"].weight == 0
