@@ -34,6 +34,8 @@ def test_by_default_only_a_declared_source_reaches_a_verdict():
     """A dubbed film looks like a forged mouth; `audio` knows few vocoders: evidence for a person to look at."""
     default = c.load_calibration()
     assert default.detectors["lip_sync"].weight == default.detectors["audio"].weight == 0
+    # Nothing that is fitted goes as far: one real person's face lay above every forged one.
+    assert c.verdict(c.authenticity(default.fusion.highest), default) == "inconclusive"
     assert c.verdict(c.authenticity(c.item_log_odds(4.0, default.detectors["metadata"])), default) == "manipulated"
     assert c.verdict(1.0, default) == "inconclusive"  # never `authentic`
     assert c.verdict(None, default) == "not_assessed"
