@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bounds import interval
+
 Array = np.ndarray
 LEVEL = 0.95
 BINS = 10
@@ -184,14 +186,7 @@ def share(count: int, of: int) -> Share:
     >>> [round(x, 4) for x in (share(0, 10).low, share(0, 10).high)]
     [0.0, 0.3085]
     """
-    if not of:
-        return Share(0, 0, None, None, None)
-    from scipy.stats import beta
-
-    tail = (1 - LEVEL) / 2
-    low = 0.0 if count == 0 else float(beta.ppf(tail, count, of - count + 1))
-    high = 1.0 if count == of else float(beta.ppf(1 - tail, count + 1, of - count))
-    return Share(count, of, count / of, low, high)
+    return Share(count, of, count / of, *interval(count, of)) if of else Share(0, 0, None, None, None)
 
 
 class _Ranked:
@@ -274,13 +269,14 @@ def _one_class(fake: Array) -> str | None:
     return None if fake.any() else "no fake media"
 
 
-def weighted_auc(real: np.ndarray, fake: np.ndarray, weights: np.ndarray) -> float:
+def weighted_auc(real: Array, fake: Array, weights: Array, fake_weights: Array | None = None) -> float:
     """Share of pairs of a real item and a forged one that are ordered rightly, ties as half.
 
-    real, fake, weights: [N], the same items, as they are and forged; an item weighs in both as much as `weights` says.
+    real, weights: [N]. fake, fake_weights: [M]; without weights of their own they are the same items, forged.
     """
+    fake_weights = weights if fake_weights is None else fake_weights
     order = np.argsort(real, kind="stable")
     below = np.concatenate([[0.0], np.cumsum(weights[order])])
     low = below[np.searchsorted(real[order], fake, "left")]
     high = below[np.searchsorted(real[order], fake, "right")]
-    return float((weights * (low + high) / 2).sum() / weights.sum() ** 2)
+    return float((fake_weights * (low + high) / 2).sum() / (weights.sum() * fake_weights.sum()))

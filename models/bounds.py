@@ -38,11 +38,23 @@ def upper_bound(count: float, of: int) -> float:
     >>> round(upper_bound(0, 59), 4), round(upper_bound(0, 20), 3), upper_bound(3, 3)
     (0.0495, 0.139, 1.0)
     """
+    return _no_more(count, of, SURE)
+
+
+def interval(count: float, of: int) -> tuple[float, float]:
+    """Two-sided 95 % interval of a share, likewise.
+
+    >>> [round(v, 4) for v in interval(0, 20)], [round(v, 3) for v in interval(5, 10)]
+    ([0.0, 0.1684], [0.187, 0.813])
+    """
+    each = (1 + SURE) / 2
+    return 1 - _no_more(of - count, of, each), _no_more(count, of, each)
+
+
+def _no_more(count: float, of: int, sure: float) -> float:
     from scipy.special import betaincinv
 
-    if count >= of:
-        return 1.0
-    return float(betaincinv(count + 1.0, of - count, SURE))
+    return 1.0 if count >= of else float(betaincinv(count + 1.0, of - count, sure))
 
 
 def groups_needed(rate: float) -> int:

@@ -37,6 +37,7 @@ class Wish:
     """What is asked of a calibration."""
 
     calibration_id: str
+    """Empty: `deephotlink calibrate` names it after its date and content."""
     data: str
     """In words."""
     false_positive_rate: float = 0.05
@@ -96,11 +97,9 @@ def calibrate(
     )
     by_hand = hand_set(said, hand, len(media.fake))
     judged = _Judged(media, table.media, guesses[kind], by_hand, fusion)
-    exponent, length = fitting_exponent(
-        judged.scores, table.media, guesses[kind], media, fusion.exponent, wish.false_positive_rate
-    )
-    fusion = replace(fusion, exponent=exponent)
-    totals, seen = judged.scores(exponent)
+    length = fitting_exponent(judged.scores, table.media, guesses[kind], media, fusion, wish.false_positive_rate)
+    fusion = replace(fusion, exponent=length.exponent)
+    totals, seen = judged.scores(length.exponent)
     real = seen & ~media.fake
     if not real.any():
         raise ValueError(
@@ -110,17 +109,20 @@ def calibrate(
             + ("" if one_class else ", or calibrate on the real ones alone (--real-only)")
         )
     accused = bounded_threshold(totals[real], media.group[real], wish.false_positive_rate, 0.0)
+    if length.threshold is not None and length.threshold > accused.threshold:
+        accused = crossing(totals[real], media.group[real], length.threshold, wish.false_positive_rate)
     # Rules set by hand carry the verdict whatever the threshold is: whom they accuse is accused.
     limit = fusion.hand_set_log_odds
     by_rule = np.zeros(len(seen), bool) if limit is None else np.nan_to_num(by_hand) >= limit
     totals = np.where(by_rule, np.maximum(totals, accused.threshold), totals)
     accused = crossing(totals[real], media.group[real], accused.threshold, wish.false_positive_rate)
     missed = None if one_class or wish.miss_rate <= 0 else _authentic(totals, seen, media, wish, accused)
+    words = in_words(accused, missed, one_class, wish.false_positive_rate, int(by_rule[real].sum()))
     names = sorted({*rules, *hand})
     calibration = Calibration(
         calibration_id=wish.calibration_id,
         data=wish.data,
-        note=in_words(accused, missed, one_class, wish.false_positive_rate, int(by_rule[real].sum())),
+        note=" ".join(filter(None, (words, length.note))),
         detectors={
             name: _identified(rules[name], identities.get(name, {})) if name in rules else hand[name] for name in names
         },
@@ -151,7 +153,7 @@ def calibrate(
             "caught": caught(totals, seen, media, accused),
             "real_media_accused_by_hand_set_rules": int(by_rule[real].sum()),
         },
-        "length": length,
+        "length": length.record,
     }
     return replace(calibration, record=record)
 

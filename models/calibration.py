@@ -7,6 +7,7 @@ fitted on. How what is said of a film's parts becomes one answer: models/pooling
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -280,6 +281,11 @@ def _rule_to_json(rule: DetectorCalibration, full: bool) -> dict[str, Any]:
         fields |= {name: getattr(rule, name) for name in more}
         fields["curve"] = [list(knot) for knot in rule.curve]
     return fields
+
+
+def content_sha256(fields: Mapping[str, Any]) -> str:
+    """Hex, of what a calibration says (`calibration_to_json`), however its file is laid out."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def applies(rule: DetectorCalibration, weights_sha256: str, version: str | None) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .bounds import bounded_threshold, group_weights, upper_bound
+from .bounds import Bounded, bounded_threshold, crossing, group_weights, upper_bound
+from .calibration import Fusion
 from .fitting import Array, Media
 
 FILM_STRETCHES = 180
@@ -18,11 +20,23 @@ SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
 Scores = Callable[[float], tuple[Array, Array]]
 
 
+@dataclass(frozen=True, slots=True)
+class Length:
+    """The exponent at which stretches are to be pooled, and what joined real films say of it."""
+
+    exponent: float
+    threshold: float | None = None
+    """Log-odds that the threshold has to reach, so that films are accused no more often; None: any serves."""
+    record: dict[str, Any] | None = None
+    note: str = ""
+    """What has to be told besides; empty where there is nothing."""
+
+
 def fitting_exponent(
-    scores: Scores, rows: Array, fused: Array, media: Media, rate: float, false_positive_rate: float
-) -> tuple[float, dict[str, Any] | None]:
-    """(exponent, what films say): the largest share of the tail rate at which joined real films are accused no more
-    often than real media are.
+    scores: Scores, rows: Array, fused: Array, media: Media, fusion: Fusion, false_positive_rate: float
+) -> Length:
+    """The largest share of the tail rate (`fusion.exponent`) at which joined real films are accused no more often than
+    real media are; where no share is small enough, the smallest, and the threshold at which they are not.
 
     scores: (log-odds [M], judged [M]) of media at an exponent. rows, fused: media and held-out log-odds of stretches.
     The films are drawn from the very stretches that the threshold is set on, so that they cannot hold a worse one: the
@@ -31,30 +45,60 @@ def fitting_exponent(
     judged = np.unique(rows)
     real = judged[~media.fake[judged]]
     if len(real) < 2:
-        return rate, None
+        return Length(fusion.exponent)
     stretches = {int(one): fused[rows == one] for one in judged}
     weights = group_weights(media.group[real])
     rng = np.random.default_rng(0)
     order = rng.choice(real, (FILMS, FILM_STRETCHES), p=weights / weights.sum())
     films = np.stack([_film(stretches, row) for row in order])
-    tried: dict[str, Any] = {}
     for share in SHARES:
-        exponent = float(f"{rate * share:.4g}")
+        exponent = float(f"{fusion.exponent * share:.4g}")
         totals, seen = scores(exponent)
         own = seen & ~media.fake
+        levels = np.clip(pooled(films, exponent), fusion.lowest, fusion.highest)
         found = bounded_threshold(totals[own], media.group[own], false_positive_rate, 0.0)
-        accused = float((pooled(films, exponent) >= found.threshold).mean())
-        tried = {
-            "exponent": exponent,
-            "stretches": FILM_STRETCHES,
-            "films": FILMS,
-            "real_media_manipulated": round(found.rate, 5),
-            "joined_real_films_manipulated": accused,
-            "forged": _spliced(stretches, films, totals, seen, media, exponent, found.threshold),
-        }
-        if accused <= found.rate:
+        accused = float((levels >= found.threshold).mean())
+        if passed := accused <= found.rate:
             break
-    return exponent, tried
+    raised = found if passed else _raised(levels, totals[own], media.group[own], found.threshold, false_positive_rate)
+    record = {
+        "exponent": exponent,
+        "stretches": FILM_STRETCHES,
+        "films": FILMS,
+        "passed": passed,
+        "real_media_manipulated": round(found.rate, 5),
+        "joined_real_films_manipulated": accused,
+        "threshold_raised": None
+        if passed
+        else {
+            "from_log_odds": found.threshold,
+            "to_log_odds": raised.threshold,
+            "real_media_manipulated": round(raised.rate, 5),
+            "joined_real_films_manipulated": float((levels >= raised.threshold).mean()),
+        },
+        "forged": _spliced(stretches, films, totals, seen, media, fusion, exponent, raised.threshold),
+    }
+    if passed:
+        return Length(exponent, None, record)
+    note = (
+        f"Length tells against these media at every exponent tried: of real ones joined into films of "
+        f"{FILM_STRETCHES} stretches {accused:.1%} were `manipulated`, of the media themselves {found.rate:.1%}. The "
+        f"threshold was raised until films are no more often so than media ({raised.rate:.1%})."
+    )
+    return Length(exponent, raised.threshold, record, note)
+
+
+def _raised(levels: Array, totals: Array, groups: Array, threshold: float, rate: float) -> Bounded:
+    """The lowest threshold above `threshold` at which the share of films, by their log-odds `levels`, is no larger than
+    that of real media; above all films at the latest."""
+    found = crossing(totals, groups, threshold, rate)
+    for level in np.unique(levels[levels >= threshold]):
+        # Half-way to the next one of either, as thresholds are set elsewhere: no rounding turns it back.
+        above = np.concatenate([levels[levels > level], totals[totals > level]])
+        found = crossing(totals, groups, float((level + above.min()) / 2 if len(above) else level + 1e-3), rate)
+        if (levels >= found.threshold).mean() <= found.rate:
+            break
+    return found
 
 
 def pooled(films: Array, exponent: float) -> Array:
@@ -79,6 +123,7 @@ def _spliced(
     totals: Array,
     seen: Array,
     media: Media,
+    fusion: Fusion,
     exponent: float,
     threshold: float,
 ) -> dict[str, Any] | None:
@@ -91,7 +136,8 @@ def _spliced(
     for at, one in enumerate(forged):
         film = films[at % len(films)].copy()
         film[: len(stretches[one])] = stretches[one]
-        within.append(float(pooled(film[None], exponent)[0] >= threshold))
+        level = np.clip(pooled(film[None], exponent)[0], fusion.lowest, fusion.highest)
+        within.append(float(level >= threshold))
     weights, groups = group_weights(media.group[forged]), len(np.unique(media.group[forged]))
 
     def told(caught: Array) -> dict[str, float]:

@@ -22,7 +22,13 @@ from rich.table import Table
 
 from .. import __version__
 from ..models.calibrating import Wish, calibrate
-from ..models.calibration import STRETCH_SECONDS, Calibration, calibration_to_json, parse_calibration
+from ..models.calibration import (
+    STRETCH_SECONDS,
+    Calibration,
+    calibration_to_json,
+    content_sha256,
+    parse_calibration,
+)
 from ..models.fitting import Media, Said
 from ..models.registry import installed
 from ..transforms.failures import UsageError, WorldError, printable
@@ -45,8 +51,8 @@ order by e.detector, w.place, e.start_seconds, e.end_seconds, e.clip_index, e.tr
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """Labelled media and what was said of them."""
+class EvidenceMaterial:
+    """Labelled media and what was said of them, item by item."""
 
     media: Media
     said: tuple[Said, ...]
@@ -61,23 +67,44 @@ def make_calibration(out: str, labels: str | None, wish: Wish, base: Calibration
     Raises:
         UsageError: there is no output there, the labels do not fit it, or they are too few to say anything.
     """
-    material = read_material(out, labels)
-    wish = replace(wish, data=wish.data or in_words(material.about))
+    material = read_evidence(out, labels)
+    wish = replace(wish, data=printable(wish.data, 2000) or in_words(material.about))
     try:
         made = calibrate(material.media, material.said, material.identities, wish, base)
     except ValueError as error:
         raise UsageError(f"cannot calibrate on {printable(out)}: {error}") from error
+    today = datetime.now(UTC).date().isoformat()
     record = {
-        "made": {"at": datetime.now(UTC).date().isoformat(), "by": f"deephotlink {__version__}"},
+        "made": {"at": today, "by": f"deephotlink {__version__}"},
         "base": base.calibration_id,
         **material.about,
         **made.record,
     }
-    text = json.dumps(calibration_to_json(replace(made, record=record)), allow_nan=False)
-    return parse_calibration(text, wish.calibration_id)
+    made = replace(made, note=" ".join(filter(None, (made.note, _independence(material.about)))), record=record)
+    fields = calibration_to_json(made)
+    if not wish.calibration_id:
+        fields["calibration_id"] = f"calibrated-{today}-{content_sha256(fields)[:8]}"
+    return parse_calibration(json.dumps(fields, allow_nan=False), fields["calibration_id"])
 
 
-def read_material(out: str, labels: str | None) -> Material:
+def _independence(about: Mapping[str, Any]) -> str:
+    """What a bound by groups rests on where nobody has named the groups."""
+    alone = about["labels"]["media_without_group"]
+    if not alone:
+        return ""
+    return (
+        f"{alone} media have no group: each file was taken for an independent witness; where they are cuts of one film "
+        "or takes of one person, the bound does not hold: give labels with `group`."
+    )
+
+
+def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
+    """Reads the logits behind each labelled medium's newest score. (What `evaluate` judges, scores and one number of
+    each detector a medium, is read by `labelled.read_material`.)
+
+    Raises:
+        UsageError: there is no output, it holds no score, or the labels do not fit it.
+    """
     store = OutputStore(out, patience_seconds=15.0)
     with readable(out), connect(out) as tables:
         rows = tables.sql(_ROWS).to_arrow_table().to_pylist()
@@ -94,7 +121,8 @@ def read_material(out: str, labels: str | None) -> Material:
         tables.register("wanted", wanted)
         evidence = tables.sql(_EVIDENCE).to_arrow_table()
     names: dict[str, int] = {}
-    group = [names.setdefault(label.group or f"\0{row['media_id']}", len(names)) for label, row in pairs]
+    # Versions of one file are one witness, whatever else is known.
+    group = [names.setdefault(label.group or f"\0{row['uri']}", len(names)) for label, row in pairs]
     media = Media(
         np.array([label.fake for label, _ in pairs], bool),
         np.array(group, np.int64),
@@ -102,11 +130,15 @@ def read_material(out: str, labels: str | None) -> Material:
     )
     said, identities, other = spoken(evidence, {run.run_id: run for run in list_runs(store)})
     about = {
-        "labels": {**told, "media": _counted(pairs, media)},
+        "labels": {
+            **told,
+            "media": _counted(pairs, media),
+            "media_without_group": sum(not label.group for label, _ in pairs),
+        },
         "fingerprints": sorted({row["fingerprint"] for _, row in pairs}),
         "evidence_not_used": other,
     }
-    return Material(media, said, identities, about)
+    return EvidenceMaterial(media, said, identities, about)
 
 
 def labelled(
@@ -121,7 +153,7 @@ def labelled(
     if not joined.pairs:
         raise UsageError(f"no label of {labels} is about a scored medium of this output: compare their `uri`")
     told = {
-        "file": os.path.basename(read.path),
+        "file": printable(os.path.basename(read.path)),
         "sha256": read.sha256,
         "labels_without_score": len(joined.unmatched),
         "media_without_label": joined.unlabelled,

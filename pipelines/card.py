@@ -7,12 +7,14 @@ no independent witnesses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from ..models.accuracy import weighted_auc
+from ..models.accuracy import Resampling, weighted_auc
 from ..models.base import DetectorSpec
+from ..models.bounds import group_weights
 
 DRAWS = 1000
 Interval = tuple[float, float, float]
@@ -25,20 +27,17 @@ def grouped_figures(groups: Sequence[str], logits: Mapping[str, np.ndarray], see
     Takes the group of each item and a logit for each by kind. With one group there is nothing to draw: the bounds are
     then not a number.
     """
-    names = sorted(set(groups))
-    rows = [np.flatnonzero(np.array(groups) == name) for name in names]
+    place = np.unique(np.asarray(groups), return_inverse=True)[1]
+    each = group_weights(place)
     arrays = {kind: np.asarray(values, np.float64) for kind, values in logits.items()}
-    rng = np.random.default_rng(seed)
-    draws = [np.arange(len(names)), *(rng.integers(len(names), size=len(names)) for _ in range(DRAWS))]
+    several = place.max(initial=0) > 0
+    draws = chain([each], *(times * each for times in Resampling(DRAWS, seed).weights(place))) if several else [each]
     found: dict[str, list[float]] = {}
-    for drawn in draws if len(names) > 1 else draws[:1]:
-        chosen = np.concatenate([rows[at] for at in drawn])
-        weights = np.concatenate([np.full(len(rows[at]), 1 / len(rows[at])) for at in drawn])
+    for weights in draws:
         for kind, values in arrays.items():
             if kind != "real":
-                auc = weighted_auc(arrays["real"][chosen], values[chosen], weights)
-                found.setdefault(f"AUC, {kind}", []).append(auc)
-        above = float((weights * (arrays["real"][chosen] > 0)).sum() / weights.sum())
+                found.setdefault(f"AUC, {kind}", []).append(weighted_auc(arrays["real"], values, weights))
+        above = float((weights * (arrays["real"] > 0)).sum() / weights.sum())
         found.setdefault("share of real above 0", []).append(above)
     none = float("nan")
     return {
@@ -51,7 +50,6 @@ def card(spec: DetectorSpec, record: Mapping[str, Any]) -> str:
     """The model card, Markdown: what is known is filled in, what only its maker knows is asked for in _italics_."""
     data, counted = record["data"], record["amounts"]
     licences = "\n".join(f"| {name or 'not stated'} | {count} |" for name, count in sorted(data["licences"].items()))
-    held = ", ".join(f"`{group}`" for group in data["groups_held"])
     return f"""# {record["name"]}
 
 ## What it judges
@@ -61,10 +59,9 @@ def card(spec: DetectorSpec, record: Mapping[str, Any]) -> str:
 ## Data
 
 {data["sources"]} real files ({data["media"]} media, {data["stills"]} stills) of {data["groups"]} groups; forgeries are
-made on the fly from them, no forged file was read. Learned from: {counted["fit"]} items of {len(data["groups_fit"])}
-groups; judged by: {counted["held"]} items of {len(data["groups_held"])} groups that were never learned from.
-
-Held groups: {held}.
+made on the fly from them, no forged file was read. Learned from: {counted["fit"]} items of {data["groups_fit"]}
+groups; judged by: {counted["held"]} items of {data["groups_held"]} groups that were never learned from. A group's name
+decides on which side it stands; sha256 of the names by side: `{data["groups_sha256"]}`.
 
 | licence | files |
 |---|---|
@@ -83,8 +80,6 @@ Of {record["date"]}, on the held groups and forgeries of them, by the weights of
 intervals of a bootstrap over groups. These very figures chose the step, so they flatter.
 
 {_table(record)}
-
-Figures on media/dev: see the README table.
 
 ## Blind spots
 

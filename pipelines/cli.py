@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     of.add_argument(
         "--labels", metavar="FILE", help="CSV: uri or media_id, label (real or fake), group, family, generator"
     )
-    of.add_argument("--real-only", action="store_true", help="all media of OUT are real")
+    of.add_argument("--real-only", action="store_true", help="all media of OUT are real; groups only by --labels")
     calibrate.add_argument("--output", required=True, dest="file", metavar="FILE", help="the calibration file to write")
     calibrate.add_argument("--false-positive-rate", type=share, default=0.05, metavar="SHARE", help="default 0.05")
     calibrate.add_argument(
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="of forgeries as `authentic` (0.05; 0: never said)",
     )
-    calibrate.add_argument("--name", metavar="ID", help="calibration_id (default: from the date)")
+    calibrate.add_argument("--name", metavar="ID", help="calibration_id (default: from date and content)")
     calibrate.add_argument("--data", default="", metavar="TEXT", help="what the media are, in words")
     calibrate.add_argument("--evidence-only", default="", metavar="NAMES", help="detectors that are to have no say")
     calibrate.add_argument("--base", metavar="FILE", help="whose rules set by hand serve the rest (default: built in)")
@@ -232,7 +232,7 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .rescore import read_calibration
 
     wish = Wish(
-        calibration_id=args.name or f"calibrated-{date.today().isoformat()}",
+        calibration_id=args.name or "",
         data=args.data,
         false_positive_rate=args.false_positive_rate,
         miss_rate=args.miss_rate,

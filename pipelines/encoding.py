@@ -42,11 +42,13 @@ SOUND_CODECS: Mapping[str, str] = {
     ".m4a": "aac",
 }
 MPEG_RATES = tuple(Fraction(f) for f in (24, 25, 30, 50, 60, "24000/1001", "30000/1001", "60000/1001"))
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+CODEC_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "libx264": {"preset": "veryfast"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=error:pools=1:frame-threads=1"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": 8},
 }
-_EXACT: Mapping[str, Any] = {
+# No encoder versions, dates or random numbers in the files, and one thread: the same bytes on every machine of a kind.
+EXACT: Mapping[str, Any] = {
     "fflags": "+bitexact",
     "flags:v": "+bitexact",
     "flags:a": "+bitexact",
@@ -55,6 +57,14 @@ _EXACT: Mapping[str, Any] = {
 }
 SOUND_BITS = 64_000
 """A second, where the codec is lossy: enough for one channel at 16 kHz."""
+
+
+class EncodingError(RuntimeError):
+    """ffmpeg could not write a file: says so in its own words."""
+
+    def __init__(self, path: Path, said: bytes):
+        super().__init__(f"ffmpeg could not write {path.name}: {said[-500:].decode(errors='replace').strip()}")
+        self.disk_full = b"No space left on device" in said
 
 
 def film_suffix(name: str, frame_rate: Fraction) -> str:
@@ -74,7 +84,7 @@ def sound_suffix(name: str) -> str:
 class FilmWriter:
     """Writes frames, uint8 [H, W, 3] RGB with even sides, into a film without sound.
 
-    A context: what was written is whole when it ends. Raises RuntimeError with ffmpeg's own words.
+    A context: what was written is whole when it ends. Raises EncodingError.
     """
 
     def __init__(self, path: Path, width: int, height: int, frame_rate: Fraction, bits_a_second: int):
@@ -83,7 +93,7 @@ class FilmWriter:
         codec = FILM_CODECS[path.suffix][0]
         # The rate may not run away on a hard scene: what is compared by bytes must not tell the one from the other.
         rate = {"b:v": bits_a_second, "maxrate": 2 * bits_a_second, "bufsize": 4 * bits_a_second}
-        options = {"c:v": codec, "pix_fmt": "yuv420p", **rate, **_OPTIONS.get(codec, {}), **_EXACT}
+        options = {"c:v": codec, "pix_fmt": "yuv420p", **rate, **CODEC_OPTIONS.get(codec, {}), **EXACT}
         pictures = ffmpeg.input("pipe:", f="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=str(frame_rate))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the writer)
         command = ffmpeg.output(pictures, f"file:{path}", **options).overwrite_output()
@@ -102,7 +112,7 @@ class FilmWriter:
             self._process.stdin.write(np.ascontiguousarray(frame).data)
         except BrokenPipeError:
             self._process.wait()
-            raise RuntimeError(f"ffmpeg ended while {self.path.name} was written: {self._said()}") from None
+            raise EncodingError(self.path, self._said()) from None
         self.frames += 1
 
     def __enter__(self) -> FilmWriter:
@@ -118,22 +128,22 @@ class FilmWriter:
         said = self._said()
         self._errors.close()
         if code and error is None:
-            raise RuntimeError(f"ffmpeg could not write {self.path.name}: {said}")
+            raise EncodingError(self.path, said)
 
-    def _said(self) -> str:
+    def _said(self) -> bytes:
         self._errors.seek(0)
-        return self._errors.read()[-500:].decode(errors="replace")
+        return self._errors.read()
 
 
 def join_sound(film: Path, sound: np.ndarray | None, path: Path) -> None:
     """The pictures of `film` as they are, with this sound (float32 [S], 16 kHz mono), as `path` of the same suffix.
 
     Raises:
-        RuntimeError: with ffmpeg's own words.
+        EncodingError
     """
     with tempfile.TemporaryDirectory(prefix="deephotlink-sound-") as scratch:
         streams = [ffmpeg.input(f"file:{film}").video]
-        options: dict[str, Any] = {"c:v": "copy", **_EXACT}
+        options: dict[str, Any] = {"c:v": "copy", **EXACT}
         if sound is not None:
             streams.append(ffmpeg.input(f"file:{_write_wav(Path(scratch) / 'sound.wav', sound)}").audio)
             options |= {"c:a": FILM_CODECS[path.suffix][1], "b:a": SOUND_BITS}
@@ -144,28 +154,38 @@ def write_sound(path: Path, sound: np.ndarray) -> None:
     """float32 [S], 16 kHz mono, as a file by the codec of its suffix.
 
     Raises:
-        RuntimeError: with ffmpeg's own words.
+        EncodingError
     """
     codec = SOUND_CODECS[path.suffix]
     lossy = codec not in ("flac", "pcm_s16le")
     with tempfile.TemporaryDirectory(prefix="deephotlink-sound-") as scratch:
         heard = ffmpeg.input(f"file:{_write_wav(Path(scratch) / 'sound.wav', sound)}")
-        options = {"c:a": codec, **({"b:a": SOUND_BITS} if lossy else {}), **_EXACT}
+        options = {"c:a": codec, **({"b:a": SOUND_BITS} if lossy else {}), **EXACT}
         _run(ffmpeg.output(heard, f"file:{path}", **options), path)
 
 
 def _write_wav(path: Path, sound: np.ndarray) -> Path:
+    return write_wav(path, (np.clip(sound, -1, 1) * 32767).round(), SOUND_RATE)
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
+    """[S] of whole numbers within 16 bits, or what is to be cut to them, one channel at `rate` Hz."""
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(SOUND_RATE)
-        out.writeframes((np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes())
+        out.setframerate(rate)
+        out.writeframes(samples.astype("<i2").tobytes())
     return path
 
 
 def _run(command: Any, path: Path) -> None:
     try:
-        command.overwrite_output().run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), capture_stdout=True, capture_stderr=True)
+        run_ffmpeg(command)
     except ffmpeg.Error as error:
-        said = (error.stderr or b"")[-500:].decode(errors="replace")
-        raise RuntimeError(f"ffmpeg could not write {path.name}: {said}") from None
+        raise EncodingError(path, error.stderr or b"") from None
+
+
+def run_ffmpeg(command: Any, raw: bytes | None = None) -> None:
+    """Runs the command, `raw` on its standard input, over whatever lies there. Raises ffmpeg.Error."""
+    exe = imageio_ffmpeg.get_ffmpeg_exe()
+    command.overwrite_output().run(cmd=exe, input=raw, capture_stdout=True, capture_stderr=True)

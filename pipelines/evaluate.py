@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..models.accuracy import LEVEL, Resampling, auc_within_groups, calibrated, ranking, share
+from ..models.calibration import calibration_to_json, content_sha256
 from ..transforms.failures import UsageError, printable
 from .baselines import Yardstick
 from .labelled import POOLING, Material, Subject, read_material
@@ -251,6 +252,14 @@ def _undefined(subjects: Sequence[dict[str, Any]]) -> list[str]:
     return [f"no {name} of {', '.join(who)}: {why}" for (name, why), who in found.items()]
 
 
+def _calibrations(material: Material) -> Sequence[str]:
+    """The names of the calibrations that made the rows; of those that share a name, with the start of their sha256."""
+    made = {(c.calibration_id, content_sha256(calibration_to_json(c))) for c in material.calibrations.values() if c}
+    shared = Counter(name for name, _ in made)
+    told = {f"{name} ({content[:8]})" if shared[name] > 1 else name for name, content in made}
+    return sorted(told | {name for name in material.calibration_ids if name not in shared})
+
+
 def _notes(material: Material, labels: Labels) -> list[str]:
     joined, counts = material.joined, _counts(material)
     notes = []
@@ -274,7 +283,7 @@ def _notes(material: Material, labels: Labels) -> list[str]:
             f"few groups ({' and '.join(few)}): the intervals are wide, and still narrower than the truth; one that is "
             "no wider than its figure (1.00 [1.00-1.00]) is no certainty"
         )
-    for what, names in (("calibrations", material.calibration_ids), ("fingerprints", material.fingerprints)):
+    for what, names in (("calibrations", _calibrations(material)), ("fingerprints", material.fingerprints)):
         if len(names) > 1:
             notes.append(f"the rows come from {len(names)} {what} ({', '.join(names[:4])}): choose one by --run")
     if unread := counts["media"] - counts["outcomes"]["scored"]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +24,8 @@ import numpy as np
 from .. import __version__
 from ..models.base import SOUND_RATE
 from ..models.training.split import part
-from ..transforms.failures import UsageError, printable
+from ..transforms.failures import UsageError, WorldError, printable
+from .encoding import EncodingError
 from .forge_options import FAMILY_OF, ForgeConfig
 from .forging import REAL, Made, Tell, Workshop, forge_film, forge_sound, speaks
 from .material import Source, decoder_pool, probed, sounds, sources_of
@@ -38,12 +41,30 @@ def forge(config: ForgeConfig, tell: Tell = print) -> list[Made]:
     Raises:
         UsageError: an unknown kind, an output that is not empty, sources without a real one of that part, or the extra
             `train` is not installed.
+        WorldError: the disk failed. However it ends, what was not finished is taken away, and the same command begins
+            anew.
     """
     output = Path(config.output)
     sources = _chosen(config)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    there = os.path.lexists(output)
+    try:
+        full = there and (not output.is_dir() or any(output.iterdir()))
+    except OSError as error:
+        raise WorldError(f"{printable(config.output)}: {error.strerror}") from error
+    if full:
         raise UsageError(f"expected a new or empty folder for the forgeries, found {printable(config.output)}")
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        return _forged(config, output, sources, tell)
+    except BaseException as error:
+        _take_back(output, config, there)
+        if isinstance(error, OSError):
+            what = printable(str(error.filename or config.output))
+            raise WorldError(f"{what}: {error.strerror or error}") from error
+        raise
+
+
+def _forged(config: ForgeConfig, output: Path, sources: Sequence[Source], tell: Tell) -> list[Made]:
     made: list[Made] = []
     stems: Counter[str] = Counter()
     with decoder_pool() as (pool, spool):
@@ -56,7 +77,13 @@ def forge(config: ForgeConfig, tell: Tell = print) -> list[Made]:
                 continue
             with tempfile.TemporaryDirectory(prefix="deephotlink-forge-") as scratch:
                 one = forge_film if probe.video is not None else forge_sound
-                files = one(shop, source, probe, Path(scratch))
+                try:
+                    files = one(shop, source, probe, Path(scratch))
+                except EncodingError as error:
+                    if error.disk_full:
+                        raise WorldError(f"no space is left on the disk of {scratch}") from error
+                    shop.pass_over(source, "film" if probe.video is not None else "sound", str(error))
+                    continue
                 name = _name(source, stems)
                 made += [_placed(output, file, row, name) for file, row in files]
             tell(f"{printable(Path(source.path).name, 100)}: {', '.join(row.generator or REAL for _, row in files)}")
@@ -65,6 +92,17 @@ def forge(config: ForgeConfig, tell: Tell = print) -> list[Made]:
     write_labels(Path(config.labels_out) if config.labels_out else output / LABELS, output, made)
     (output / RECORD).write_text(json.dumps(_record(config, made, shop.passed_over), indent=1), encoding="utf-8")
     return made
+
+
+def _take_back(output: Path, config: ForgeConfig, keep_folder: bool) -> None:
+    """Removes what this command writes, of an output that was empty when it began, and nothing else."""
+    for kind in (REAL, *config.kinds):
+        shutil.rmtree(output / kind, ignore_errors=True)
+    with suppress(OSError):
+        (output / RECORD).unlink(missing_ok=True)
+        (output / LABELS).unlink(missing_ok=True)
+        if not keep_folder:
+            output.rmdir()
 
 
 def _chosen(config: ForgeConfig) -> list[Source]:
@@ -110,7 +148,8 @@ def write_labels(path: Path, folder: Path, made: Sequence[Made]) -> None:
     """`uri,label,group,family,generator`: uris relative to the labels where they lie beside the files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent.resolve() == folder.resolve()
-    with path.open("w", newline="", encoding="utf-8") as out:
+    # The name of a file, and so a group, may hold bytes that are no text.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out:
         rows = csv.writer(out)
         rows.writerow(["uri", "label", "group", "family", "generator"])
         for row in made:

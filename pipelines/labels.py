@@ -61,39 +61,80 @@ class Joined:
     """Lines that say what another line has said of the same media."""
 
 
-def read_labels(path: str | Path) -> Labels:
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A CSV file with a header."""
+
+    sha256: str
+    """Hex, of the file."""
+    names: tuple[str, ...]
+    """Of the columns, in lower case."""
+    rows: tuple[tuple[int, Mapping[str, str]], ...]
+    """Number of the line in the file, the first being 1, and its fields by column, without spaces around them."""
+    wrong: tuple[str, ...]
+    """What is to be told of lines that have more fields than the header."""
+
+
+def read_lines(path: str | Path, how: str) -> Lines:
     """Reads a CSV file (comma, semicolon or tab; UTF-8, with or without a byte order mark; any line ends).
 
+    how: what was expected, for messages.
+
     Raises:
-        UsageError: it cannot be read, has no such column, or a line holds something else than it should.
+        UsageError: it cannot be read, or is no CSV.
     """
     try:
         body = Path(path).read_bytes()
         text = body.decode("utf-8-sig")
-    except OSError as e:
-        raise UsageError(f"the labels {path} cannot be read ({e.strerror}): {_HOW}") from e
-    except UnicodeDecodeError as e:
-        line = body[: e.start].count(b"\n") + 1
-        raise UsageError(f"line {line} of {path} is not UTF-8: save the spreadsheet as `CSV UTF-8`") from e
+    except (OSError, ValueError) as e:
+        if isinstance(e, UnicodeDecodeError):
+            line = body[: e.start].count(b"\n") + 1
+            raise UsageError(
+                f"cannot read {path}: line {line} is not UTF-8, save the spreadsheet as `CSV UTF-8`"
+            ) from e
+        raise UsageError(f"cannot read {path} ({getattr(e, 'strerror', e)}): {how}") from e
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
     wrong: list[str] = []
-    rows: list[Label] = []
+    rows: list[tuple[int, Mapping[str, str]]] = []
     try:
-        names = [name.strip().lower() for name in next(reader, [])]
-        _check_columns(names, path)
+        names = tuple(name.strip().lower() for name in next(reader, []))
         for values in reader:
-            if any(value.strip() for value in values):
-                label = _label(reader.line_num, names, values, wrong)
-                rows += [] if label is None else [label]
+            if any(value.strip() for value in values[len(names) :]):
+                wrong.append(
+                    f"line {reader.line_num}: expected {len(names)} fields as in the header, found {len(values)}: put "
+                    "names with commas in quotes"
+                )
+            elif any(value.strip() for value in values):
+                fields = {name: value.strip() for name, value in zip(names, values, strict=False)}
+                rows.append((reader.line_num, fields))
     except csv.Error as e:
-        raise UsageError(f"line {reader.line_num} of {path} is no CSV ({e}): {_HOW}") from e
+        raise UsageError(f"line {reader.line_num} of {path} is no CSV ({e}): {how}") from e
+    return Lines(hashlib.sha256(body).hexdigest(), names, tuple(rows), tuple(wrong))
+
+
+def word_of(label: str) -> str:
+    """A label as it is compared: `real`, `fake`, something else, or nothing. Nothing is never taken for `real`."""
+    return label.strip().lower()
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Reads what is known of media, from a CSV file as `read_lines` takes it.
+
+    Raises:
+        UsageError: it cannot be read, has no such column, or a line holds something else than it should.
+    """
+    lines = read_lines(path, _HOW)
+    _check_columns(lines.names, path)
+    wrong = list(lines.wrong)
+    labels = [_label(line, fields, wrong) for line, fields in lines.rows]
     if wrong:
-        raise UsageError(f"{path}: {_some(wrong)}; mend the file and give the command again")
+        raise UsageError(f"{path}: {some_of(wrong)}; mend the file and give the command again")
+    rows = tuple(label for label in labels if label is not None)
     if not rows:
         raise UsageError(f"{path} has a header and no line below it: {_HOW}, and a line for each media that is known")
-    ignored = tuple(name for name in names if name and name not in COLUMNS)
-    return Labels(str(path), hashlib.sha256(body).hexdigest(), tuple(rows), ignored)
+    ignored = tuple(name for name in lines.names if name and name not in COLUMNS)
+    return Labels(str(path), lines.sha256, rows, ignored)
 
 
 def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
@@ -144,7 +185,7 @@ def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
                 f"({printable(str(rows[index]['uri']), 120)}): keep the one that is right"
             )
     if wrong:
-        raise UsageError(f"{labels.path}: {_some(wrong)}")
+        raise UsageError(f"{labels.path}: {some_of(wrong)}")
     newest = set(by_uri.values())
     return Joined(
         tuple((found[place], rows[place]) for place in sorted(found)),
@@ -167,15 +208,8 @@ def _check_columns(names: Sequence[str], path: str | Path) -> None:
         raise UsageError(f"line 1 of {path}: expected each column once, found {twice[0]} twice: take one away")
 
 
-def _label(line: int, names: Sequence[str], values: Sequence[str], wrong: list[str]) -> Label | None:
-    fields = {name: value.strip() for name, value in zip(names, values, strict=False)}
-    if len(values) > len(names) and any(value.strip() for value in values[len(names) :]):
-        wrong.append(
-            f"line {line}: expected {len(names)} fields as in the header, found {len(values)}: put names with commas "
-            "in quotes"
-        )
-        return None
-    word = fields.get("label", "").lower()
+def _label(line: int, fields: Mapping[str, str], wrong: list[str]) -> Label | None:
+    word = word_of(fields.get("label", ""))
     if word not in ("real", "fake"):
         wrong.append(f"line {line}: expected the label real or fake, found {printable(fields.get('label', ''), 40)!r}")
         return None
@@ -208,6 +242,7 @@ def _name(uri: str) -> str:
     return uri.rpartition("/")[2]
 
 
-def _some(messages: Sequence[str]) -> str:
+def some_of(messages: Sequence[str]) -> str:
+    """The first few of many messages, and how many more there are."""
     more = f"; and {len(messages) - _MOST_TOLD} more such lines" if len(messages) > _MOST_TOLD else ""
     return "; ".join(messages[:_MOST_TOLD]) + more

@@ -6,16 +6,16 @@ No media is kept in the repository; the one face is matplotlib's sample portrait
 from __future__ import annotations
 
 import tempfile
-import wave
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+from .encoding import CODEC_OPTIONS, EXACT, FILM_CODECS, SOUND_CODECS, run_ffmpeg, write_wav
 
 Pattern = Literal["testsrc2", "noise", "bars", "scene", "barcode"]
 SoundKind = Literal["tone", "noise", "speechlike", "silence"]
@@ -27,35 +27,20 @@ _SOURCES = {
     "scene": "mandelbrot",
     "noise": "color",  # the noise is laid over it by a filter
 }
+# Those that a film of one's own is forged in, and those that are only listened to or looked at.
 _VIDEO_CODECS = {
-    ".webm": "libvpx-vp9",
-    ".avi": "mpeg4",
+    **{suffix: video for suffix, (video, _) in FILM_CODECS.items()},
     ".wmv": "wmv2",
     ".ogv": "libtheora",
-    ".mpg": "mpeg2video",
     ".flv": "flv",
     ".gif": "gif",
 }
 _SOUND_CODECS = {
-    ".webm": "libopus",
+    **{suffix: sound for suffix, (_, sound) in FILM_CODECS.items()},
+    **SOUND_CODECS,
     ".ogv": "libvorbis",
-    ".avi": "libmp3lame",
     ".wmv": "wmav2",
-    ".mpg": "mp2",
-    ".flac": "flac",
-    ".mp3": "libmp3lame",
-    ".ogg": "libvorbis",
-    ".opus": "libopus",
-    ".wav": "pcm_s16le",
     ".aiff": "pcm_s16be",
-}
-# No encoder versions, dates or random numbers in the files, and one thread: the same bytes on every machine of a kind.
-_EXACT: dict[str, Any] = {
-    "fflags": "+bitexact",
-    "flags:v": "+bitexact",
-    "flags:a": "+bitexact",
-    "threads": 1,
-    "loglevel": "error",
 }
 
 
@@ -291,33 +276,20 @@ def face_frames(count: int, fps: float, size: tuple[int, int], speech: bool, see
 
 
 def _video_options(codec: str) -> dict[str, Any]:
-    options: dict[str, Any] = {} if codec == "gif" else {"pix_fmt": "yuv420p"}
-    if codec == "libx264":
-        options["preset"] = "veryfast"
-    elif codec == "libx265":
-        options.update({"preset": "ultrafast", "x265-params": "log-level=error:pools=1:frame-threads=1"})
-    elif codec == "libvpx-vp9":
-        options.update({"deadline": "realtime", "cpu-used": 8})
-    return options
+    return {**({} if codec == "gif" else {"pix_fmt": "yuv420p"}), **CODEC_OPTIONS.get(codec, {})}
 
 
 def _write_wav(path: Path, audio: bool | SoundKind | np.ndarray, seconds: float, rate: int = 16_000) -> str:
     if isinstance(audio, (bool, str)):
         audio = make_sound(seconds, rate, "speechlike" if isinstance(audio, bool) else audio)
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes((np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
-    return str(path)
+    return str(write_wav(path, np.clip(audio, -1, 1) * 32767, rate))
 
 
 def _run(
     streams: list[Any], path: Path, options: Mapping[str, Any], tags: Mapping[str, str], raw: bytes | None = None
 ) -> None:
-    extra = {**_EXACT, **options}
+    extra = {**EXACT, **options}
     for number, (key, value) in enumerate(tags.items()):
         extra[f"metadata:g:{number}"] = f"{key}={value}"
     # `file:` so that no name is taken for an option or a protocol (a leading dash, a colon).
-    command = ffmpeg.output(*streams, f"file:{path}", **extra).overwrite_output()
-    command.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), input=raw, capture_stdout=True, capture_stderr=True)
+    run_ffmpeg(ffmpeg.output(*streams, f"file:{path}", **extra), raw)

@@ -6,7 +6,6 @@ it will be asked about. Stills alone are read by Pillow in this process: train o
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,8 +27,10 @@ from ..transforms.media.pool import WorkerPool
 from ..transforms.media.protocol import DecodedClip, DecodedWindow, Limits
 from ..transforms.probe import probe_media
 from ..transforms.records import Clip, MediaFile, MediaProbe
+from .labels import read_lines, some_of, word_of
 
 Kind = Literal["media", "still"]
+REAL = "real"
 STILLS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 LARGEST_STILL = 64_000_000
 """Pixels; a picture that claims more is passed over."""
@@ -60,37 +61,70 @@ class Film:
 def sources_of(paths: Sequence[str | Path], labels: str | Path | None = None) -> list[Source]:
     """The files under `paths`, in the order of their names; with `labels`, those of them that it calls real.
 
-    `labels` is a CSV with `uri` or `path` (absolute, or relative to the CSV's folder), and `label`, `group` and
-    `licence` where they are known. A source without a group is its own: its file name.
+    `labels` is a CSV as `listed` reads it; a file that it does not name is left out. A source without a group is its
+    own: its file name.
 
     Raises:
-        UsageError: a path is not there, a CSV has no such column, or nothing is left.
+        UsageError: a path is not there, the CSV is none, or nothing is left.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
             raise UsageError(f"expected media or a folder of media at {printable(str(path))}: there is nothing")
         files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    known = None if labels is None else _labelled(Path(labels))
+    known = None if labels is None else {row.path: row for row in listed(labels)}
     sources = []
     for file in dict.fromkeys(file.resolve() for file in files):
-        row = {} if known is None else known.get(file)
-        if row is None or row.get("label", "real") != "real":
+        row = Listed(file, REAL) if known is None else known.get(file)
+        if row is None or row.label != REAL:
             continue
         kind: Kind = "still" if file.suffix.lower() in STILLS else "media"
-        sources.append(Source(str(file), row.get("group") or file.name, kind, row.get("licence") or ""))
+        sources.append(Source(str(file), row.group or file.name, kind, row.licence))
     if not sources:
         raise UsageError(f"expected real media: none of {len(files)} files{' is labelled real' if known else ''}")
     return sources
 
 
-def _labelled(labels: Path) -> dict[Path, dict[str, str]]:
-    with labels.open(newline="", encoding="utf-8-sig") as rows:
-        reader = csv.DictReader(rows)
-        column = next((name for name in ("uri", "path") if name in (reader.fieldnames or ())), None)
-        if column is None:
-            raise UsageError(f"expected a column uri or path in {printable(str(labels))}: found {reader.fieldnames}")
-        return {(labels.parent / row[column]).resolve(): row for row in reader if row[column]}
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of a CSV of media."""
+
+    path: Path
+    """Resolved."""
+    label: str
+    """`real`, or whatever else the line says, in lower case; `real` where there is no such column, and nothing where
+    the column is empty: that is not known to be real."""
+    group: str = ""
+    licence: str = ""
+
+
+def listed(path: str | Path) -> list[Listed]:
+    """The lines of a CSV (see `labels.read_lines`) with a column `uri` or `path`: absolute, or relative to the CSV's
+    folder; and perhaps `label`, `group`, `licence`.
+
+    Raises:
+        UsageError: it cannot be read, has no such column, or a line is none.
+    """
+    name = printable(str(path))
+    lines = read_lines(path, "expected a CSV file with a column uri or path, and perhaps label, group and licence")
+    column = next((column for column in ("uri", "path") if column in lines.names), None)
+    if column is None:
+        found = ", ".join(printable(column, 40) for column in lines.names[:12]) or "nothing"
+        raise UsageError(f"expected a column uri or path in {name}: found {found}")
+    wrong, rows = list(lines.wrong), []
+    for line, fields in lines.rows:
+        if not fields.get(column):
+            continue
+        try:
+            file = (Path(path).parent / fields[column]).resolve()
+        except (ValueError, OSError, RuntimeError) as error:
+            wrong.append(f"line {line}: {printable(fields[column], 80)} is no path ({error})")
+            continue
+        label = word_of(fields.get("label", "")) if "label" in lines.names else REAL
+        rows.append(Listed(file, label, fields.get("group", ""), fields.get("licence", "")))
+    if wrong:
+        raise UsageError(f"{name}: {some_of(wrong)}; mend the file and give the command again")
+    return rows
 
 
 @contextmanager
@@ -162,15 +196,19 @@ def stills(sources: Iterable[Source], tell: Callable[[str], None] = print) -> It
         try:
             with Image.open(source.path) as picture:
                 if picture.width * picture.height > LARGEST_STILL:
-                    tell(f"passed over {source.path}: {picture.width}x{picture.height} pixels")
+                    tell(f"passed over {printable(source.path)}: {picture.width}x{picture.height} pixels")
                     continue
                 yield source, np.asarray(picture.convert("RGB"))
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-            tell(f"passed over {source.path}: {error}")
+            tell(f"passed over {printable(source.path)}: {printable(str(error))}")
 
 
 def probed(source: Source, pool: WorkerPool, spool: Path, tell: Callable[[str], None]) -> MediaProbe | None:
-    stat = Path(source.path).stat()
+    try:
+        stat = Path(source.path).stat()
+    except OSError as error:
+        tell(f"passed over {printable(source.path)}: {error.strerror}")
+        return None
     name = hashlib.sha256(source.path.encode("utf-8", "surrogateescape")).hexdigest()
     file = MediaFile(name, source.path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
     limits = Limits()

@@ -51,10 +51,10 @@ def load_material(folder: Path, kinds: Sequence[type], made_of: Mapping[str, Any
     """
     try:
         record = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
-        found, size, tree = record["made_of"], record["size_bytes"], record["material"]
+        found, size, tree = dict(record["made_of"]), record["size_bytes"], record["material"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"cannot read {printable(str(folder / RECORDS))} ({error}): remove {folder}") from None
     if found != dict(made_of):
         differing = sorted(key for key in {*found, *made_of} if found.get(key) != made_of.get(key))
@@ -69,7 +69,7 @@ def load_material(folder: Path, kinds: Sequence[type], made_of: Mapping[str, Any
     data = np.memmap(folder / ARRAYS, np.uint8, "c") if size else np.zeros(0, np.uint8)
     try:
         return _unpacked(tree, np.asarray(data), {kind.__name__: kind for kind in kinds})
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise UsageError(f"cannot read {printable(str(folder / RECORDS))} ({error}): remove {folder}") from None
 
 

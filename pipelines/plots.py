@@ -8,16 +8,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from ..models.accuracy import BINS, bin_of
+from ..transforms.failures import printable
 from .labelled import Material, Subject
-
-matplotlib.use("Agg")
-
-from matplotlib.figure import Figure
 
 REAL, FAKE = "#1f77b4", "#d62728"
 _MOST_PANELS = 16
+_LONGEST_NAME = 60
 
 
 def draw(material: Material, folder: Path) -> list[Path]:
@@ -51,11 +50,11 @@ def _roc(subjects: Sequence[Subject], material: Material) -> Figure:
     for subject in subjects:
         fake, score = material.fake[subject.judged], subject.score[subject.judged]
         fpr, tpr, _ = roc_curve(fake, score)
-        told = f"{subject.name}: {roc_auc_score(fake, score):.2f} (n = {len(fake)})"
+        told = f"{printable(subject.name, _LONGEST_NAME)}: {roc_auc_score(fake, score):.2f} (n = {len(fake)})"
         axes.plot(fpr, tpr, label=told, linewidth=2 if subject.kind == "fused" else 1)
     axes.set(xlabel="reals accused (false-positive rate)", ylabel="fakes found (true-positive rate)", title="ROC, AUC")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.legend(fontsize="small", loc="lower right")
+    _legend(axes, loc="lower right")
     return figure
 
 
@@ -72,7 +71,8 @@ def _reliability(subjects: Sequence[Subject], material: Material) -> Figure:
         axes.plot(means, shares, marker="o", color="black", linewidth=1)
         for n, x, y in zip(filled, means, shares, strict=True):
             axes.annotate(str(int((bins == n).sum())), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.08), title=subject.name)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.08))
+        _title(axes, subject)
         axes.set(xlabel="probability of manipulation", ylabel="share of fakes")
     return figure
 
@@ -88,9 +88,20 @@ def _distributions(subjects: Sequence[Subject], material: Material) -> Figure:
             axes.hist(
                 of, edges, weights=np.full(len(of), 1 / len(of)), color=colour, alpha=0.5, label=f"{name} ({len(of)})"
             )
-        axes.set(title=subject.name, xlabel="score (higher: manipulated)", ylabel="share")
-        axes.legend(fontsize="small")
+        axes.set(xlabel="score (higher: manipulated)", ylabel="share")
+        _title(axes, subject)
+        _legend(axes)
     return figure
+
+
+def _title(axes: Any, subject: Subject) -> None:
+    """A name out of a table is no formula, whatever dollars are in it."""
+    axes.set_title(printable(subject.name, _LONGEST_NAME), parse_math=False)
+
+
+def _legend(axes: Any, **more: Any) -> None:
+    for text in axes.legend(fontsize="small", **more).get_texts():
+        text.set_parse_math(False)
 
 
 def _panels(count: int) -> tuple[Figure, list[Any]]:

@@ -8,12 +8,10 @@ cut short at any instant, and the same command again goes on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +20,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..models.base import DetectorSpec
-from ..models.calibration import Calibration, CalibrationError, calibration_to_json, load_calibration, parse_calibration
+from ..models.calibration import (
+    Calibration,
+    CalibrationError,
+    calibration_to_json,
+    content_sha256,
+    load_calibration,
+    parse_calibration,
+)
 from ..models.registry import installed
 from ..transforms.failures import UsageError
 from ..transforms.intact import intact
@@ -133,11 +138,6 @@ def read_calibration(path: str | None) -> Calibration:
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot read the calibration file {path!r}: {error.strerror}") from error
-
-
-def content_sha256(calibration: Mapping[str, Any]) -> str:
-    """Of what a calibration says, however its file is laid out."""
-    return hashlib.sha256(json.dumps(calibration, sort_keys=True).encode()).hexdigest()
 
 
 def rescoring_key(fingerprint: str, calibration: Calibration, run_id: str | None) -> str:

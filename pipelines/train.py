@@ -7,7 +7,6 @@ DIR/run/, DIR/run.json                     checkpoints, figures, and what the ru
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -31,7 +30,7 @@ from ..models.weights import WeightsError
 from ..transforms.failures import UsageError, WorldError, printable
 from .card import card, grouped_figures
 from .courses import COURSES, Config, Course, begun, imagenet
-from .material import Source, sources_of
+from .material import REAL, Listed, Source, listed, sources_of
 from .material_cache import load_material, save_material
 
 FAKES_ARE_MADE = "nothing is learned from forgeries of others: they are made on the fly from real media"
@@ -65,14 +64,16 @@ class Data:
     held: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
+        """Without the groups' names: those are people, or files of somebody who only meant to share weights."""
         stills = sum(source.kind == "still" for source in self.sources)
         return {
             "sources": len(self.sources),
             "media": len(self.sources) - stills,
             "stills": stills,
             "groups": len(self.fit) + len(self.held),
-            "groups_fit": list(self.fit),
-            "groups_held": list(self.held),
+            "groups_fit": len(self.fit),
+            "groups_held": len(self.held),
+            "groups_sha256": _digest_of_groups(self.fit, self.held),
             "licences": dict(Counter(source.licence for source in self.sources)),
         }
 
@@ -91,17 +92,16 @@ def run_training(config: TrainConfig) -> None:
         device = best_device(config.device)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    data = _data(config)
-    steps = config.steps or course.effort(config.config).steps
-    _tell_data(config, course, data, steps)
-    if config.dry_run:
-        return
     try:
-        _train(config, course, data, steps, device)
+        data = _data(config)
+        steps = config.steps or course.effort(config.config).steps
+        _tell_data(config, course, data, steps)
+        if not config.dry_run:
+            _train(config, course, data, steps, device)
     except (TrainingError, WeightsError) as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise WorldError(f"{printable(str(config.output))}: {error.strerror or error}") from error
+        raise WorldError(f"{printable(str(error.filename or config.output))}: {error.strerror or error}") from error
 
 
 def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: str) -> None:
@@ -137,11 +137,11 @@ def _data(config: TrainConfig) -> Data:
     lists = [path for path in config.media if path.lower().endswith(".csv")]
     plain = [path for path in config.media if path not in lists]
     if config.labels is not None:
-        _tell_fakes(config.labels, _rows(config.labels))
+        _tell_fakes(config.labels, listed(config.labels))
     found = list(sources_of(plain, config.labels)) if plain else []
     for listing in lists:
-        rows = _rows(listing)
-        real = [path for path, label in rows if label in ("", "real")]
+        rows = listed(listing)
+        real = [row.path for row in rows if row.label == REAL]
         _tell_fakes(listing, rows)
         if not real:
             raise UsageError(f"expected rows labelled real in {printable(listing)}, found none: {FAKES_ARE_MADE}")
@@ -161,22 +161,8 @@ def _data(config: TrainConfig) -> Data:
     return Data(tuple(kept), tuple(sorted(fit)), tuple(sorted(held)))
 
 
-def _rows(listing: str) -> list[tuple[Path, str]]:
-    """Path and label (empty where none is said) of each row of a CSV."""
-    try:
-        with open(listing, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            column = next((name for name in ("uri", "path") if name in (reader.fieldnames or ())), None)
-            if column is None:
-                raise UsageError(f"expected a column uri or path in {printable(listing)}: found {reader.fieldnames}")
-            folder = Path(listing).parent
-            return [(folder / row[column], (row.get("label") or "").strip()) for row in reader if row[column]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"cannot read {printable(listing)}: {error}") from None
-
-
-def _tell_fakes(listing: str, rows: Sequence[tuple[Path, str]]) -> None:
-    refused = sum(label not in ("", "real") for _, label in rows)
+def _tell_fakes(listing: str, rows: Sequence[Listed]) -> None:
+    refused = sum(row.label != REAL for row in rows)
     if refused:
         print(f"{printable(listing)}: {refused} rows are not labelled real and are refused; {FAKES_ARE_MADE}")
 
@@ -210,6 +196,12 @@ def _init(config: TrainConfig, course: Course) -> tuple[Mapping[str, Any] | None
     return None, None, {"sha256": "", "said": "random weights"}
 
 
+def _digest_of_groups(fit: Sequence[str], held: Sequence[str]) -> str:
+    """Whoever has the same groups gets the same; an order of theirs does not count."""
+    lines = sorted([*(f"fit\0{group}" for group in fit), *(f"held\0{group}" for group in held)])
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def _digest(sources: Sequence[Source]) -> str:
     """Of what the material is made of: files as they are now, and their groups."""
     lines = []
@@ -224,7 +216,9 @@ def _same_run(path: Path, identity: Mapping[str, Any]) -> None:
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            if not isinstance(found, dict):
+                raise ValueError(f"expected an object, got {type(found).__name__}")
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"cannot read {printable(str(path))} ({error}): name another --output") from None
         differing = [key for key in identity if found.get(key) != identity[key]]
         if differing:
@@ -312,5 +306,6 @@ def _leave(
 
 def _write(path: Path, text: str) -> None:
     part_path = path.with_name(f"{path.name}.part")
-    part_path.write_text(text, encoding="utf-8")
+    # What was typed may hold bytes that are no text.
+    part_path.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(part_path, path)

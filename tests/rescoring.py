@@ -37,10 +37,9 @@ def kill_again_and_again(out: str, kills: int) -> None:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 done += 1
-        pause *= 1.5  # on a slow machine, too, the work must end some day
+        pause *= 1.5  # without a limit: on a slow machine, too, the work must end some day
         summaries = [json.loads(path.read_text()) for path in Path(out).glob("_runs/*/summary.json")]
         finished = sum(summary["run"]["kind"] == "rescore" for summary in summaries)
-    print(done, finished, flush=True)
 
 
 if __name__ == "__main__":

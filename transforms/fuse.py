@@ -153,7 +153,9 @@ def score_of(
                 fitted[detector] = stretches
         weighed |= rule.weight > 0
         pooled = min(fusion.highest, max(fusion.lowest, pooled))
-        by_family.setdefault(family, []).append(pooled)
+        if rule.method == "hand" or rule.lowest < rule.highest:
+            # Fitted rules of one possible answer are of detectors that nothing was heard of: missing, not neutral.
+            by_family.setdefault(family, []).append(pooled)
         reasons.append((abs(rule.weight * pooled), _reason(detector, pooled, rule.weight, items, odds)))
     by_rules = sum(sum(parts) / len(parts) for parts in by_hand.values())
     total = media_log_odds(fitted, families, by_rules, calibration)

@@ -345,11 +345,5 @@ def evidence_order(e: Evidence) -> tuple[Any, ...]:
     def first(value: float | None) -> float:
         return -1.0 if value is None else value
 
-    return (
-        e.detector,
-        first(e.clip_index),
-        first(e.track_id),
-        first(e.start_seconds),
-        first(e.end_seconds),
-        e.detail or "",
-    )
+    places = (e.clip_index, e.track_id, e.start_seconds, e.end_seconds)
+    return e.detector, *map(first, places), e.detail or ""

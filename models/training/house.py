@@ -83,7 +83,7 @@ class Trained:
     weights: dict[str, Tensor]
     """Averaged, float32, on the CPU, of the best validation."""
     figures: dict[str, float]
-    """Of that validation."""
+    """Of that validation; of a sitting that ended before the first, of where it ended."""
     steps: int
     """Taken so far."""
     finished: bool
@@ -111,7 +111,7 @@ def train(recipe: Recipe, folder: Path, plan: Plan, tell: Callable[[str], None] 
     half is never kept.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe, seed or length; the loss is no number.
+        TrainingError: the folder holds a run of another recipe, seed or length; a loss or a score is no number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
@@ -147,9 +147,12 @@ def train(recipe: Recipe, folder: Path, plan: Plan, tell: Callable[[str], None] 
             run.save()
         if over:
             break
-    if not run.history:  # a sitting too short for a first validation
-        run.add(_validated(recipe, network, averaged), float(np.mean(losses or [0.0])), time.monotonic() - began)
-        run.save()
+    if not run.history:
+        # A sitting too short for a first validation: what it tells is no part of the run, which one that was not cut
+        # would not have, and its weights are none that could be kept as the best.
+        figures = _validated(recipe, network, averaged)
+        one = run.told_of(figures, float(np.mean(losses or [0.0])), time.monotonic() - began)
+        return Trained(_plain(averaged), one, run.step, run.step >= plan.steps)
     best = max(run.history, key=lambda one: one["score"])
     return Trained(load_file(folder / BEST), best, run.step, run.step >= plan.steps, run.history)
 
@@ -210,8 +213,17 @@ class _Run:
             if old.name != name:
                 old.unlink()
 
+    def told_of(self, figures: Mapping[str, float], loss: float, seconds: float) -> dict[str, float]:
+        """Raises TrainingError where the score is no number: nothing is better or worse than that."""
+        if not math.isfinite(figures["score"]):
+            raise TrainingError(
+                f"expected a number as the score of step {self.step}, got {_told(figures)}: there was nothing to judge "
+                "some kind by; add media of more groups"
+            )
+        return {"step": self.step, "loss": loss, "seconds": round(seconds, 1), **figures}
+
     def add(self, figures: Mapping[str, float], loss: float, seconds: float) -> None:
-        one = {"step": self.step, "loss": loss, "seconds": round(seconds, 1), **figures}
+        one = self.told_of(figures, loss, seconds)
         if not any(was["score"] >= one["score"] for was in self.history):
             _put(self.folder / BEST, lambda path: save_file(_plain(self.averaged), path))
         self.history.append(one)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..accuracy import weighted_auc
 from ..architectures.lip_voice import (
     AFTER,
     APART,
@@ -191,9 +192,9 @@ class LipSyncRecipe(Recipe):
             others = [o for o in self.held[number + 1 :] + self.held[:number] if o.group != one.group]
             for other in [o for o in others if len(o.mel) >= 0.9 * len(one.mel)][:3]:
                 foreign.append(fit_of(network, one, other.mel))
-        figures = {"auc_shifted": _auc(shifted, true)}
+        figures = {"auc_shifted": _ordered(shifted, true)}
         if foreign:
-            figures["auc_foreign"] = _auc(foreign, true)
+            figures["auc_foreign"] = _ordered(foreign, true)
         return {"score": float(np.mean(list(figures.values()))), **figures}
 
 
@@ -246,6 +247,5 @@ def _varied_sound(rng: np.random.Generator, mel: np.ndarray) -> np.ndarray:
     return (mel + rng.normal(0, rng.uniform(0, 0.2), mel.shape)).astype(np.float32)
 
 
-def _auc(low: list[float], high: list[float]) -> float:
-    below, above = np.array(low), np.array(high)[:, None]
-    return float((above > below).mean() + 0.5 * (above == below).mean())
+def _ordered(wrong: list[float], true: list[float]) -> float:
+    return weighted_auc(np.array(wrong), np.array(true), np.ones(len(wrong)), np.ones(len(true)))

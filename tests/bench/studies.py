@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
+from deephotlink.models.bounds import interval
 from deephotlink.models.calibration import Calibration, load_calibration
 from deephotlink.models.pooling import pooled_log_odds
 from deephotlink.models.training.split import part
@@ -163,17 +163,6 @@ def calibration_of(args: argparse.Namespace) -> Calibration:
     return load_calibration(args.calibration)
 
 
-def clopper_pearson(count: float, of: float) -> tuple[float, float]:
-    """Two-sided 95 % interval of a share.
-
-    >>> [round(v, 4) for v in clopper_pearson(0, 20)], [round(v, 3) for v in clopper_pearson(5, 10)]
-    ([0.0, 0.1684], [0.187, 0.813])
-    """
-    low = float(beta.ppf(0.025, count, of - count + 1)) if count > 0 else 0.0
-    high = float(beta.ppf(0.975, count + 1, of - count)) if count < of else 1.0
-    return low, high
-
-
 @dataclass(frozen=True, slots=True)
 class Share:
     count: int
@@ -207,10 +196,10 @@ def share(hits: Sequence[bool], groups: Sequence[str]) -> Share:
     return Share(
         count,
         len(hits),
-        *clopper_pearson(count, len(hits)),
+        *interval(count, len(hits)),
         len(by_group),
         summed / len(by_group),
-        *clopper_pearson(summed, len(by_group)),
+        *interval(summed, len(by_group)),
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from deephotlink.models.base import DetectorSpec
+from deephotlink.models.bounds import interval
 from deephotlink.models.calibration import Calibration
 from deephotlink.models.training.split import part
 from deephotlink.transforms.records import Evidence
@@ -32,7 +33,6 @@ from tests.bench.studies import (
     audit,
     calibration_of,
     chosen,
-    clopper_pearson,
     ffmpeg,
     reals,
     share,
@@ -149,11 +149,11 @@ def by_evidence(
             caught += found == "manipulated"
             kept_of += alone[at]
             kept += alone[at] and found == "manipulated"
-    low, high = clopper_pearson(accused, films)
+    low, high = interval(accused, films)
     if not forged:
         return Films(of_clips, films, accused, low, high)
     of_forged = share(alone, [p.group for p, _ in forged])
-    return Films(of_clips, films, accused, low, high, of_forged, caught, *clopper_pearson(caught, films), kept, kept_of)
+    return Films(of_clips, films, accused, low, high, of_forged, caught, *interval(caught, films), kept, kept_of)
 
 
 def film_file(parts: Sequence[Part], into: Path) -> bool:

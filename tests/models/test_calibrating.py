@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from deephotlink.models.calibrating import Wish, calibrate
-from deephotlink.models.calibration import Calibration, calibration_to_json, load_calibration, parse_calibration
+from deephotlink.models.calibration import (
+    Calibration,
+    calibration_to_json,
+    load_calibration,
+    log_odds_of,
+    parse_calibration,
+)
 from deephotlink.models.fitting import Media, Said
 from deephotlink.models.length import pooled
 from deephotlink.models.stretches import Rows, fused_rows
@@ -178,3 +184,27 @@ def test_the_say_of_rules_set_by_hand_is_handed_on_as_it_was_set():
     first = calibrate(media, said, {}, Wish("first", "simulated"), accusing_base(0.1))
     second = calibrate(media, said, {}, Wish("second", "simulated"), first)
     assert first.fusion.hand_set_log_odds == second.fusion.hand_set_log_odds == pytest.approx(np.log(9), abs=1e-5)
+
+
+def test_where_length_tells_at_every_exponent_the_file_says_so_and_the_threshold_is_raised():
+    """One real medium in forty looks suspicious, and those are films of half an hour, all others single stretches: what
+    is joined of them is suspicious nearly always, whatever the exponent."""
+    rng = np.random.default_rng(0)
+    long = np.arange(200) % 40 == 0
+    places = np.arange(200).repeat(np.where(long, 180, 1))
+    stretch = np.concatenate([np.arange(180 if one else 1) for one in long])
+    logit = rng.standard_normal(len(places)) + 6.0 * long[places]
+    media = Media(np.zeros(200, bool), np.arange(200), np.full(200, "", np.str_))
+    made = fit(media, (Said("facial", "facial", places, stretch, logit),), false_positive_rate=0.06)
+    length = made.record["length"]
+    assert not length["passed"] and length["joined_real_films_manipulated"] > 0.5 > length["real_media_manipulated"]
+    raised = length["threshold_raised"]
+    assert raised["joined_real_films_manipulated"] <= raised["real_media_manipulated"] <= 0.025
+    assert raised["to_log_odds"] > raised["from_log_odds"]
+    assert made.record["thresholds"]["manipulated_log_odds"] == raised["to_log_odds"]
+    assert log_odds_of(made.manipulated_at_most) == pytest.approx(raised["to_log_odds"])
+    assert "Length tells against these media" in made.note
+    usual, said = simulate(70, 70, {"facial": 2.5})
+    usual = fit(usual, said)
+    assert usual.record["length"]["passed"] and usual.record["length"]["threshold_raised"] is None
+    assert "Length" not in usual.note

@@ -2,21 +2,27 @@
 
 import dataclasses
 import json
+import math
+import re
 
 import numpy as np
 import pytest
 
 from deephotlink.models.calibration import load_calibration
+from deephotlink.models.registry import installed
+from deephotlink.pipelines.calibrate import read_evidence
 from deephotlink.pipelines.cli import main
+from deephotlink.pipelines.labelled import read_material
+from deephotlink.pipelines.labels import read_labels
 from deephotlink.pipelines.query import run_query
 from deephotlink.transforms.commit import commit_unit
-from deephotlink.transforms.fuse import fuse_media
+from deephotlink.transforms.fuse import fuse_media, least_of_each_clip
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import Evidence, MediaOutcome
-from deephotlink.transforms.runs import plan_of
+from deephotlink.transforms.runs import create_run, plan_of
 from deephotlink.transforms.store import OutputStore
 from tests.builders import FakeDetector
-from tests.committing import make_run
+from tests.committing import make_file, make_run
 
 MEDIA = 60
 
@@ -100,3 +106,99 @@ def test_real_media_alone_and_what_cannot_be_done(labelled, tmp_path, capsys):
     assert "label more media" in capsys.readouterr().err
     nowhere = ["calibrate", out, "--labels", str(labels), "--output", str(tmp_path / "no" / "x.json")]
     assert main(nowhere) == 75 and not list(tmp_path.glob(".*tmp*"))
+
+
+def test_versions_of_one_file_are_one_witness_and_the_note_says_what_was_taken_for_independent(labelled, tmp_path):
+    store, spec = OutputStore(str(tmp_path / "out")), FakeDetector(name="face", family="facial").spec
+    files = [dataclasses.replace(make_file(n % 20), media_id=f"{n:064x}") for n in range(40)]
+    run = create_run(
+        store,
+        [(file, None) for file in files],
+        resume_key="key",
+        fingerprint="print",
+        calibration_id="x",
+        settings={"fingerprint_of": {"detectors": []}},
+    )
+    said = [Evidence(f.media_id, "face", "facial", "", 0, 0, 0.0, 4.0, n / 9) for n, f in enumerate(files)]
+    results = [
+        fuse_media([MediaOutcome(file, "read", has_video=True), one], [spec], load_calibration())
+        for file, one in zip(files, said, strict=True)
+    ]
+    commit_unit(store, run, 0, results)
+    publish(store, run, complete=True)
+    media = read_evidence(store.root, None).media
+    assert len(media.fake) == 40 and len(np.unique(media.group)) == 20
+    file = tmp_path / "real.json"
+    assert main(["calibrate", store.root, "--real-only", "--output", str(file), "--quiet"]) == 0
+    made = json.loads(file.read_text())
+    assert made["thresholds"]["false_positives"]["groups"] == 20
+    assert "40 media have no group: each file was taken for an independent witness" in made["note"]
+    out, labels = labelled
+    assert main(["calibrate", out, "--labels", str(labels), "--output", str(file), "--quiet"]) == 0
+    assert "independent witness" not in json.loads(file.read_text())["note"]
+
+
+def test_two_calibrations_of_a_day_have_two_names(labelled, tmp_path):
+    out, labels = labelled
+    names = []
+    for number, rate in enumerate(("0.1", "0.1", "0.2")):
+        file = tmp_path / f"{number}.json"
+        command = ["calibrate", out, "--labels", str(labels), "--output", str(file), "--quiet"]
+        assert main([*command, "--false-positive-rate", rate]) == 0
+        names.append(json.loads(file.read_text())["calibration_id"])
+    assert names[0] == names[1] != names[2]
+    assert all(re.fullmatch(r"calibrated-\d{4}-\d\d-\d\d-[0-9a-f]{8}", name) for name in names)
+
+
+def test_words_that_are_no_text_are_written_so_that_they_can_be_read(labelled, tmp_path):
+    out, labels = labelled
+    other = tmp_path / "caf\udce9.csv"
+    other.write_bytes(labels.read_bytes())
+    for data in ("takes of a caf\udce9", ""):
+        file = tmp_path / "made.json"
+        command = ["calibrate", out, "--labels", str(other), "--output", str(file), "--quiet", "--data", data]
+        assert main(command) == 0
+        assert "caf\\udce9" in json.loads(file.read_text(encoding="utf-8"))["data"]
+    assert not list(tmp_path.glob(".*tmp*"))
+
+
+def test_calibrate_evaluate_and_fuse_agree_on_the_least_of_each_clip(tmp_path):
+    """Of a detector whose clip one face explains: which logits count is written in three ways, and is one thing."""
+    store, spec, rng = OutputStore(str(tmp_path / "out")), installed()["lip_sync"], np.random.default_rng(4)
+    record = {"detectors": [{"name": "lip_sync", "version": spec.version, "weights_sha256": spec.weights_sha256}]}
+    run = make_run(store, 1, 6, settings={"fingerprint_of": record}, fingerprint="print")
+    said, results, lines = {}, [], ["uri,label"]
+    for number, (file, _) in enumerate(plan_of(store, run)):
+        clips = [None, *range(9)][number % 2 :: number // 2 + 1]
+        said[file.uri] = [
+            Evidence(
+                file.media_id,
+                "lip_sync",
+                "lip_sync",
+                spec.weights_sha256,
+                clip,
+                track,
+                None if clip is None else 10.0 * clip,
+                None if clip is None else 10.0 * clip + 4,
+                float(round(rng.normal(), 1)),  # with ties
+            )
+            for clip in clips
+            for track in range(int(rng.integers(1, 4)))
+        ]
+        outcome = MediaOutcome(file, "read", has_video=True)
+        results.append(fuse_media([outcome, *said[file.uri]], [spec], load_calibration()))
+        lines.append(f"{file.uri},{'fake' if number % 2 else 'real'}")
+    commit_unit(store, run, 0, results)
+    publish(store, run, complete=True)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(lines))
+    least = {uri: sorted(row.logit for row in least_of_each_clip(rows)) for uri, rows in said.items()}
+    assert sum(map(len, least.values())) < sum(map(len, said.values()))
+    (fitted,) = read_evidence(store.root, str(labels)).said
+    uris = [row["uri"] for row in run_query(store.root, "select uri from latest order by media_id").to_pylist()]
+    assert {uri: sorted(fitted.logit[fitted.media == n]) for n, uri in enumerate(uris)} == least
+    judged = read_material(store.root, read_labels(labels))
+    (subject,) = (one for one in judged.subjects if one.name == "lip_sync")
+    highest = {uri: np.mean(values[-math.ceil(len(values) / 4) :]) for uri, values in least.items()}
+    found = {row["uri"]: subject.score[n] for n, (_, row) in enumerate(judged.joined.pairs)}
+    assert found == pytest.approx(highest)

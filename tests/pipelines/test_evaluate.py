@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import math
+import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from deephotlink.models.accuracy import Resampling
-from deephotlink.pipelines import cli
+from deephotlink.pipelines import cli, plots
 from deephotlink.pipelines.check import check_output
 from deephotlink.pipelines.evaluate import Request, evaluate, evaluate_command
 from deephotlink.pipelines.labelled import read_material
@@ -19,7 +23,7 @@ from deephotlink.pipelines.labels import read_labels
 from deephotlink.pipelines.plots import draw
 from deephotlink.pipelines.query import run_query
 from tests.builders import make_audio, make_video
-from tests.labelled import Made, make_output, write_labels
+from tests.labelled import CALIBRATION, Made, make_output, write_labels
 
 QUICK = Resampling(100, 1)
 
@@ -261,3 +265,29 @@ def test_an_audit_fills_what_the_baselines_need(tmp_path: Path):
     told = evaluate(read_material(str(out), labels), labels, QUICK)
     assert told["counts"]["outcomes"]["scored"] == 2
     assert next(b for b in told["baselines"] if b["name"] == "bytes_a_second")["auc"]["value"] == 1
+
+
+def test_two_calibrations_of_one_name_are_told_apart(tmp_path):
+    first = [Made(f"a{n}.mp4", "real" if n % 2 else "fake", 0.3 + n / 20, [n]) for n in range(4)]
+    second = [dataclasses.replace(one, name=f"b{one.name}") for one in first]
+    other = dataclasses.replace(CALIBRATION, manipulated_at_most=0.2)
+    make_output(tmp_path / "out", first)
+    make_output(tmp_path / "out", second, "other", other)
+    told = figures(tmp_path, first + second)
+    assert told["calibration_ids"] == ["made-1"]
+    (note,) = [note for note in told["notes"] if "calibrations" in note]
+    assert re.search(r"come from 2 calibrations \(made-1 \([0-9a-f]{8}\), made-1 \([0-9a-f]{8}\)\)", note)
+    assert not any("calibrations" in note for note in figures(tmp_path, first)["notes"])
+
+
+def test_a_name_out_of_a_table_is_no_formula_and_the_backend_is_the_callers(tmp_path, monkeypatch):
+    media = [Made(f"{n}.mp4", "real" if n % 2 else "fake", 0.3 + n / 20, [n]) for n in range(4)]
+    make_output(tmp_path / "out", media)
+    labels = read_labels(write_labels(tmp_path / "labels.csv", media))
+    material = read_material(str(tmp_path / "out"), labels)
+    renamed = [dataclasses.replace(one, name=rf"${one.name}_{{\frac}}$") for one in material.subjects]
+    files = draw(dataclasses.replace(material, subjects=tuple(renamed)), tmp_path)
+    assert len(files) == 6 and all(file.stat().st_size > 1000 for file in files)
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
+    importlib.reload(plots)
+    assert matplotlib.get_backend() == "svg"

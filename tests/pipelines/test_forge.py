@@ -12,9 +12,17 @@ import pytest
 
 from deephotlink.models.training.split import part
 from deephotlink.pipelines.cli import main
-from deephotlink.pipelines.encoding import FilmWriter, film_suffix, join_sound, sound_suffix
+from deephotlink.pipelines.encoding import (
+    EncodingError,
+    FilmWriter,
+    film_suffix,
+    join_sound,
+    sound_suffix,
+    write_sound,
+)
+from deephotlink.pipelines.forge import write_labels
 from deephotlink.pipelines.forge_options import FAMILY_OF
-from deephotlink.pipelines.forging import apart, bits_a_second, speaks
+from deephotlink.pipelines.forging import Made, apart, bits_a_second, speaks
 from deephotlink.transforms.media import containers
 from deephotlink.transforms.media.decoders import decode_items
 from deephotlink.transforms.media.protocol import ClipRequest, DecodedClip, DecodeRequest, Limits
@@ -186,3 +194,58 @@ def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_what_speaks() -> None:
     assert speaks(make_sound(2.0)) and not speaks(make_sound(2.0, kind="silence")) and not speaks(None)
+
+
+def test_a_source_that_cannot_be_written_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first.wav", "second.wav"):
+        make_audio(tmp_path / "media" / name, 2)
+    calls = []
+
+    def write(path: Path, sound: np.ndarray) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise EncodingError(path, b"Conversion failed!")
+        write_sound(path, sound)
+
+    monkeypatch.setattr("deephotlink.pipelines.forging.write_sound", write)
+    command = ["forge", str(tmp_path / "media"), "--part", "all", "--kinds", "vocoded"]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    assert {row["group"] for row in labels_of(tmp_path / "out")} == {"second.wav"}
+    record = json.loads((tmp_path / "out" / "forged.json").read_text(encoding="utf-8"))
+    assert any("first.wav" in told and "Conversion failed!" in told for told in record["passed_over"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EncodingError(Path("a.flac"), b"x: No space left on device\n" + b"." * 900),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_a_full_disk_ends_in_a_line_and_the_same_command_begins_anew(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first.wav", "second.wav"):
+        make_audio(tmp_path / "media" / name, 2)
+
+    def full(path: Path, sound: np.ndarray) -> None:
+        if list((tmp_path / "out").rglob("*.wav")):  # the first source is done
+            raise error
+        write_sound(path, sound)
+
+    command = ["forge", str(tmp_path / "media"), "--part", "all", "--kinds", "vocoded"]
+    command += ["--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("deephotlink.pipelines.forging.write_sound", full)
+        assert main(command) == 75
+    assert not (tmp_path / "out").exists() and "space" in capsys.readouterr().err
+    assert main(command) == 0
+
+
+def test_names_that_are_no_text_are_written_so_that_they_can_be_read(tmp_path: Path) -> None:
+    group = "caf\udce9.mp4"
+    made = [Made(f"{kind}/a.mp4", label, group) for kind, label in (("real", "real"), ("blended", "fake"))]
+    write_labels(tmp_path / "labels.csv", tmp_path, made)
+    assert {row["group"] for row in labels_of(tmp_path)} == {"caf\\udce9.mp4"}

@@ -109,7 +109,9 @@ def test_from_made_media_to_a_detector_that_scores(name, people, tmp_path, monke
     body, record = (out / f"{name}.safetensors").read_bytes(), json.loads((out / f"{name}.json").read_text())
     assert record["sha256"] == hashlib.sha256(body).hexdigest() and record["size_bytes"] == len(body)
     assert record["steps"] == STEPS[name] and record["finished"] and record["seed"] == 3
-    assert record["data"]["groups_held"] == groups_on("held", 2) and record["data"]["licences"] == {"public domain": 6}
+    assert record["data"]["groups_held"] == 2 and record["data"]["licences"] == {"public domain": 6}
+    written = json.dumps(record).replace(record["made_by"], "") + (out / f"{name}.md").read_text()
+    assert not any(group in written for side in ("fit", "held") for group in groups_on(side, 2))
     assert 0 < len(body) <= embedded.MAX_FILE_BYTES and np.isfinite(list(record["figures"].values())).all()
     with safe_open(out / f"{name}.safetensors", "pt") as file:
         kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118  (no mapping)

@@ -138,6 +138,20 @@ def test_a_missing_family_is_missing_not_neutral():
     assert elsewhere != beside  # another stretch: the face stands there alone
 
 
+def test_a_detector_that_nothing_was_heard_of_is_no_half_of_a_family():
+    """Fitted, but pointing nowhere: log-odds of 0 whatever it says, which is not a 0 that anybody measured."""
+    unheard = dataclasses.replace(FITTED, intercept=0.0, lowest=0.0, highest=0.0, weight=0.0)
+    calibration = fitted(voice=unheard)
+    score = fuse_fitted(said_by("face", "facial", 3.0), said_by("voice", "audio", 4.0), calibration=calibration)
+    assert score.family_authenticity["audio"] is None
+    of_one = score.family_authenticity["facial"]
+    twice = [said_by("face", "facial", 3.0), said_by("voice", "facial", 4.0)]
+    assert fuse_fitted(*twice, calibration=calibration).family_authenticity["facial"] == of_one
+    asked = dataclasses.replace(FITTED, weight=0.0)  # evidence only, as asked: it was heard
+    score = fuse_fitted(said_by("voice", "audio", 4.0), calibration=fitted(voice=asked))
+    assert score.family_authenticity["audio"] < 0.1 and score.verdict == "not_assessed"
+
+
 def test_a_patterns_weights_count_only_where_all_its_detectors_spoke():
     patterns = (Pattern(("face", "voice"), (0.5, 0.25), 0.1), Pattern(("face",), (0.8,), -0.2))
     calibration = dataclasses.replace(fitted(), fusion=Fusion("logistic", patterns=patterns))

@@ -124,6 +124,35 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     assert not (tmp_path / STATE).exists()
 
 
+def test_a_score_that_is_no_number_ends_the_training_and_becomes_no_best(tmp_path: Path) -> None:
+    class Unjudged(Sums):
+        scores = iter((0.5, float("nan")))
+
+        def validate(self, network: nn.Module) -> dict[str, float]:
+            return {"score": next(self.scores), "AUC, swapped": float("nan")}
+
+    with pytest.raises(TrainingError, match="as the score of step 60, got score nan"):
+        train(Unjudged(), tmp_path, PLAN, quiet)
+    assert [json.loads(line)["step"] for line in (tmp_path / LOG).read_text().splitlines()] == [30]
+
+
+def test_a_first_sitting_without_a_validation_leaves_nothing_that_the_run_would_not_have(tmp_path: Path) -> None:
+    """Its own figures are the best by far: were they part of the run, they would be kept to its end."""
+
+    class Lucky(Sums):
+        scores = iter((1.0, 0.5, 0.6, 0.7))
+
+        def validate(self, network: nn.Module) -> dict[str, float]:
+            return {"score": next(self.scores)}
+
+    recipe = Lucky()
+    first = train(recipe, tmp_path, Plan(90, seed=3, validate_every=30, ema=0.9, minutes=0.0), quiet)
+    assert first.figures["score"] == 1.0 and first.figures["step"] == first.steps == 1 and not first.finished
+    assert not (tmp_path / BEST).exists() and not (tmp_path / LOG).exists()
+    whole = train(recipe, tmp_path, PLAN, quiet)
+    assert [one["step"] for one in whole.history] == [30, 60, 90] and whole.figures["score"] == 0.7
+
+
 def test_export_halves_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
     weights = {"a": torch.tensor([0.1, 2.0]), "n": torch.tensor(3)}
     export(weights, tmp_path / "w.safetensors", {"recipe": "sums"})
