@@ -27,6 +27,8 @@ Judged = tuple[Sequence[str], Mapping[str, np.ndarray]]
 """The group of each held item, and by kind, `real` among them, a logit for each."""
 REBUILD_STEPS, REBUILD_HALVINGS = 600, 2
 """Of the autoencoders whose faces `facial` learns from."""
+LEARNED_FRAMES = 2
+"""Of a take, by those autoencoders: its frames are much alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Course:
     name: str
     wants = "media"
     """What a source is looked through for."""
+    takes_speech = False
+    """Whether synthetic speech, labelled so, is learned from too."""
     full = Effort(3000, 250, 1.5)
     small = Effort(40, 20, 0.3)
     ema = 0.995
@@ -85,11 +89,11 @@ class Course:
 
 class Facial(Course):
     name, wants = "facial", "faces"
-    full, small = Effort(5000, 250, 1.6), Effort(40, 20, 0.5)
+    full, small = Effort(2400, 240, 2.3), Effort(30, 15, 0.5)
 
     def kinds(self) -> tuple[type, ...]:
         module = _training("facial")
-        return module.FaceMaterial, module.HeldTrack, module.Face
+        return module.FaceMaterial, _training("takes").Take, _training("faces").Face
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
         geometry = ClipGeometry(frames=16, short_side=720) if config == "full" else ClipGeometry(8, short_side=360)
@@ -101,8 +105,10 @@ class Facial(Course):
         if config == "small":
             return material
         facial, rebuild, faces = _training("facial"), _training("rebuild"), _training("faces")
-        fit = [faces.aligned(face.image, face.landmarks) for face in material.fit]
-        held = [faces.aligned(face.image, face.landmarks) for track in material.held for face in track.faces]
+        fit, held = (
+            [faces.aligned(face.image, face.landmarks) for take in side for face in take.faces[:LEARNED_FRAMES]]
+            for side in (material.fit, material.held)
+        )
         networks = []
         for by in rebuild.ENLARGEMENTS:
             recipe = rebuild.RebuildRecipe(by, REBUILD_HALVINGS, fit, held)
@@ -116,7 +122,7 @@ class Facial(Course):
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
         module = _training("facial")
         # The detector's own network also in the small configuration: what it leaves can be run.
-        small = {"pairs": 4, "pixels": 96} if config == "small" else {}
+        small = {"pairs": 2, "pixels": 96} if config == "small" else {}
         found: Recipe = module.FacialRecipe(material, start=start, **small)
         return found
 
@@ -124,7 +130,7 @@ class Facial(Course):
         return config == "full"
 
     def judged(self, recipe: Any, network: nn.Module) -> Judged:
-        return [track.group for track in recipe.material.held], recipe.judged(network)
+        return [take.group for take in recipe.material.held], recipe.judged(network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,7 @@ class LipSync(Course):
 
 
 class Audio(Course):
-    name, wants = "audio", "speech"
+    name, wants, takes_speech = "audio", "speech", True
     full, small = Effort(1600, 150, 0.6), Effort(40, 20, 0.1)
 
     def kinds(self) -> tuple[type, ...]:
@@ -212,8 +218,11 @@ class Audio(Course):
         return bank.AudioMaterial, bank.Piece, bank.Forged, audio.SpeechBank
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
-        heard = sounds(sources, tell)
-        return _training("audio").material_from_sounds((source.group, sound) for source, sound in heard)
+        recorded, spoken = (
+            ((source.group, sound) for source, sound in sounds([s for s in sources if s.fake == fake], tell))
+            for fake in (False, True)
+        )
+        return _training("audio").material_from_sounds(recorded, spoken)
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
         """The vocoders, trained on what is learned from, and what they make of both sides."""

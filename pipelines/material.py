@@ -30,7 +30,7 @@ from ..transforms.records import Clip, MediaFile, MediaProbe
 from .labels import read_lines, some_of, word_of
 
 Kind = Literal["media", "still"]
-REAL = "real"
+REAL, FAKE, SPEECH = "real", "fake", "speech"
 STILLS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 LARGEST_STILL = 64_000_000
 """Pixels; a picture that claims more is passed over."""
@@ -40,13 +40,14 @@ LONGEST_SOUND_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file that is known to be real."""
+    """One file that is known to be real, or, where those are asked for, to be synthetic."""
 
     path: str
     group: str
     """Files of one source, person or voice share it: they are learned from or judged by together."""
     kind: Kind
     licence: str = ""
+    fake: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class Film:
     tracks: tuple[TrackItem, ...]
 
 
-def sources_of(paths: Sequence[str | Path], labels: str | Path | None = None) -> list[Source]:
-    """The files under `paths`, in the order of their names; with `labels`, those of them that it calls real.
+def sources_of(paths: Sequence[str | Path], labels: str | Path | None = None, speech: bool = False) -> list[Source]:
+    """The files under `paths`, in the order of their names; with `labels`, those of them that it calls real, and with
+    `speech` those that it calls fake, of the family `speech`.
 
     `labels` is a CSV as `listed` reads it; a file that it does not name is left out. A source without a group is its
     own: its file name.
@@ -76,11 +78,11 @@ def sources_of(paths: Sequence[str | Path], labels: str | Path | None = None) ->
     sources = []
     for file in dict.fromkeys(file.resolve() for file in files):
         row = Listed(file, REAL) if known is None else known.get(file)
-        if row is None or row.label != REAL:
+        if row is None or not (row.label == REAL or (speech and row.synthetic_speech)):
             continue
         kind: Kind = "still" if file.suffix.lower() in STILLS else "media"
-        sources.append(Source(str(file), row.group or file.name, kind, row.licence))
-    if not sources:
+        sources.append(Source(str(file), row.group or file.name, kind, row.licence, row.label == FAKE))
+    if all(source.fake for source in sources):
         raise UsageError(f"expected real media: none of {len(files)} files{' is labelled real' if known else ''}")
     return sources
 
@@ -96,11 +98,18 @@ class Listed:
     the column is empty: that is not known to be real."""
     group: str = ""
     licence: str = ""
+    family: str = ""
+    """Of a forgery, in lower case."""
+
+    @property
+    def synthetic_speech(self) -> bool:
+        """A forged film says nothing of its sound, so the family has to."""
+        return self.label == FAKE and self.family == SPEECH
 
 
 def listed(path: str | Path) -> list[Listed]:
     """The lines of a CSV (see `labels.read_lines`) with a column `uri` or `path`: absolute, or relative to the CSV's
-    folder; and perhaps `label`, `group`, `licence`.
+    folder; and perhaps `label`, `group`, `licence`, `family`.
 
     Raises:
         UsageError: it cannot be read, has no such column, or a line is none.
@@ -121,7 +130,8 @@ def listed(path: str | Path) -> list[Listed]:
             wrong.append(f"line {line}: {printable(fields[column], 80)} is no path ({error})")
             continue
         label = word_of(fields.get("label", "")) if "label" in lines.names else REAL
-        rows.append(Listed(file, label, fields.get("group", ""), fields.get("licence", "")))
+        more = fields.get("group", ""), fields.get("licence", ""), fields.get("family", "").lower()
+        rows.append(Listed(file, label, *more))
     if wrong:
         raise UsageError(f"{name}: {some_of(wrong)}; mend the file and give the command again")
     return rows

@@ -93,7 +93,7 @@ def run_training(config: TrainConfig) -> None:
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        data = _data(config)
+        data = _data(config, course.takes_speech)
         steps = config.steps or course.effort(config.config).steps
         _tell_data(config, course, data, steps)
         if not config.dry_run:
@@ -132,27 +132,30 @@ def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: 
     print(f"use it: deephotlink audit … --weights {config.name}={weights} --allow-unpinned {config.name}")
 
 
-def _data(config: TrainConfig) -> Data:
-    """The real sources, without the stills of people whose films are kept to judge by."""
+def _data(config: TrainConfig, speech: bool) -> Data:
+    """The real sources, without the stills of people whose films are kept to judge by; with `speech` synthetic speech
+    too."""
     lists = [path for path in config.media if path.lower().endswith(".csv")]
     plain = [path for path in config.media if path not in lists]
     if config.labels is not None:
-        _tell_fakes(config.labels, listed(config.labels))
-    found = list(sources_of(plain, config.labels)) if plain else []
+        _tell_fakes(config.labels, listed(config.labels), speech)
+    found = list(sources_of(plain, config.labels, speech)) if plain else []
     for listing in lists:
         rows = listed(listing)
         real = [row.path for row in rows if row.label == REAL]
-        _tell_fakes(listing, rows)
+        _tell_fakes(listing, rows, speech)
         if not real:
             raise UsageError(f"expected rows labelled real in {printable(listing)}, found none: {FAKES_ARE_MADE}")
-        found += sources_of(real, listing)
+        spoken = [row.path for row in rows if speech and row.synthetic_speech]
+        found += sources_of([*real, *spoken], listing, speech)
     found = list({source.path: source for source in found}.values())
     groups = {source.group for source in found if source.kind == "media"}
     held = {group for group in groups if part(group) == "held"}
     kept = [source for source in found if source.kind == "media" or source.group not in held]
     fit = {source.group for source in kept} - held
-    if not held or not fit:
-        which = "to judge by" if fit else "to learn from"
+    recorded = {source.group for source in found if not source.fake}
+    if not held & recorded or not fit & recorded:
+        which = "to judge by" if fit & recorded else "to learn from"
         raise UsageError(
             f"expected videos or sound of groups on both sides, none of {len(groups)} is there {which}: a group's name "
             f"decides, and about {HELD_SHARE:.0%} are held; add media of more people or sources, or name groups with "
@@ -161,8 +164,8 @@ def _data(config: TrainConfig) -> Data:
     return Data(tuple(kept), tuple(sorted(fit)), tuple(sorted(held)))
 
 
-def _tell_fakes(listing: str, rows: Sequence[Listed]) -> None:
-    refused = sum(row.label != REAL for row in rows)
+def _tell_fakes(listing: str, rows: Sequence[Listed], speech: bool) -> None:
+    refused = sum(not (row.label == REAL or (speech and row.synthetic_speech)) for row in rows)
     if refused:
         print(f"{printable(listing)}: {refused} rows are not labelled real and are refused; {FAKES_ARE_MADE}")
 
@@ -207,7 +210,8 @@ def _digest(sources: Sequence[Source]) -> str:
     lines = []
     for source in sources:
         stat = os.stat(source.path)
-        lines.append(f"{source.path}\0{source.group}\0{source.kind}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
+        what = f"{source.kind} fake" if source.fake else source.kind
+        lines.append(f"{source.path}\0{source.group}\0{what}\0{stat.st_size}\0{stat.st_mtime_ns}\n")
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The network of `facial`: EfficientNet-Lite0 over a face, with a head for one logit."""
+"""The network of `facial`: EfficientNet-Lite0 over a face, with a head for one logit, and another for its motion."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class FacialNetwork(nn.Module):
         self.body = body
         self.drop = nn.Dropout(0.2)
         self.answer = nn.Linear(2 * features, 1)
+        self.trembling = nn.Linear(2, 1)
+        """(B, 2) `Trembling.against` and `.ratio` → (B, 1), which is added to the mean over a track's frames."""
 
     def forward(self, faces: Tensor) -> Tensor:
         found = self.body(faces)

@@ -2,12 +2,13 @@
 
 Method: self-blending and its relatives (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR
 2022; Li et al., "Face X-ray", CVPR 2020), written from the papers: models/training/faces.py makes the forgeries,
-facial.py the training, models/embedded/facial.md says on what and how well. EfficientNet-Lite0 at 160 pixels, begun
+facial.py the training, models/embedded/facial.md says on what and how well. EfficientNet-Lite0 at 224 pixels, begun
 with weights of ImageNet.
 
 Up to eight sure frames of a track are judged, each a square around the face, 3.1 times as wide as eyes and mouth are
 apart, mirrored past the frame's edge and scaled as Pillow does: the same bits as in training. The track's logit is
-the mean over its frames.
+the mean over its frames, and what `models/trembling.py` finds along it, on a line of its own: whether the inner face
+moves with the head from frame to frame.
 
 Blind spots: faces made whole (no seam, no second source), forgeries that re-render the frame around the face, faces
 whose eyes and mouth are fewer than 14 pixels apart, and what was compressed until neither edge nor noise is left.
@@ -16,6 +17,7 @@ whose eyes and mouth are fewer than 14 pixels apart, and what was compressed unt
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +25,15 @@ from torch import Tensor, nn
 
 from ..architectures.facial import facial_network, normalised
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import BatchedDetector, spread_faces
+from ..batches import SURE, BatchedDetector, spread_faces
 from ..checkpoints import load_exactly, read_safetensors
 from ..embedded.files import embedded_weights
 from ..face_geometry import cut_square, face_square
 from ..preprocess import resize
+from ..trembling import Trembling, trembling
 from ..weights import NO_WEIGHTS, Weights
 
-PIXELS = 160
+PIXELS = 224
 FRAMES = 8
 LEAST_SIDE = 44
 """Pixels of the square: a face of fourteen pixels from the eyes to the mouth, the smallest that training saw."""
@@ -40,12 +43,12 @@ DETECTOR = DetectorSpec(
     family="facial",
     unit="face_track",
     needs=frozenset({"frames", "faces"}),
-    summary="seams, second sources and rebuilt skin of a forged face, learned from real faces and forgeries of them",
+    summary="seams, second sources, rebuilt skin and trembling of a forged face, learned from forgeries of real ones",
     blind_to="faces made whole; frames re-rendered around a face; faces under 44 pixels; heavy compression",
     method="self-blended images and relatives (CVPR 2022, arXiv 2204.08376), clean-room; models/embedded/facial.md",
-    architecture="EfficientNet-Lite0, batch norms folded (3,352,561 parameters)",
+    architecture="EfficientNet-Lite0, batch norms folded (3,352,564 parameters)",
     input=f"{FRAMES} sure frames of a track, square around the face {PIXELS}x{PIXELS}, RGB, (level - 127) / 128",
-    output="logit of being forged, mean over the frames",
+    output="logit of being forged: mean over the frames, plus that of how the inner face moves within the head",
     origin="embedded",
     weights=embedded_weights("facial"),
     clip=ClipGeometry(short_side=540),
@@ -81,11 +84,38 @@ class FacialDetector(BatchedDetector):
 
     def conclude(self, item: TrackItem, logits: Tensor) -> Judgement:
         frames = [round(float(logit), 3) for logit in logits]
-        told = {
+        told: dict[str, Any] = {
             "summary": f"{sum(f > 0 for f in frames)} of {len(frames)} frames of the face lean to forged",
             "frame_logits": frames,
         }
-        return Judgement(logit=float(logits.mean()), detail=json.dumps(told))
+        logit = float(logits.mean())
+        moving = _moving(item)
+        if moving is not None:
+            shaken = self._shaken(moving)
+            told["summary"] += "; its inner part " + ("trembles" if shaken > 0 else "moves with the head")
+            told["trembling"] = {
+                "against_head": round(moving.against, 3),
+                "ratio": round(moving.ratio, 3),
+                "logit": round(shaken, 3),
+            }
+            logit += shaken
+        return Judgement(logit=logit, detail=json.dumps(told))
+
+    def _shaken(self, moving: Trembling) -> float:
+        # Two numbers: in double, on the CPU, so that no device and no precision changes them.
+        line = self.network.trembling
+        assert isinstance(line, nn.Linear)
+        weights, (bias,) = line.weight.detach().double().cpu()[0], line.bias.detach().double().cpu()
+        return float(weights[0] * moving.against + weights[1] * moving.ratio + bias)
+
+
+def _moving(item: TrackItem) -> Trembling | None:
+    """Of the longest run of frames that follow one another and show the face well."""
+    sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
+    runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)
+    rows = max(runs, key=len)
+    places = item.frame_positions[rows]
+    return trembling([item.clip.frames[at] for at in places], item.landmarks[rows], item.clip.pts_seconds[places])
 
 
 def _sides(landmarks: np.ndarray) -> np.ndarray:

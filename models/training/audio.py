@@ -2,13 +2,15 @@
 
 Every batch holds pairs: a window of a recording and the same moment of a forgery of it, after one and the same chain of
 rooms, codecs and loudness (sound_augment.py). Words, voice, microphone and codec are alike in both; what is left to
-learn is the synthesis. Judged on voices of the held side, by kind of vocoder.
+learn is the synthesis. Where speech is given that was synthetic from the first word, it stands in some of the pairs for
+the forgery, with the recording's noise under it: nothing else is alike there. Judged on voices of the held side, by
+kind of vocoder, and on synthesisers of the held side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,13 +21,14 @@ from ..accuracy import weighted_auc
 from ..architectures.speech_traces import SpeechTraces
 from ..base import SOUND_RATE
 from .house import Recipe, TrainingError
-from .sound_augment import drawn_chain
+from .sound_augment import drawn_chain, floor_of, with_floor
 from .speech_bank import (
     FULL_PLANS,
     NEURAL_KINDS,
     SMALL_PLANS,
     AudioMaterial,
     Forged,
+    Piece,
     forged,
     material_from_sounds,
     vocoders,
@@ -36,6 +39,10 @@ __all__ = ["AudioMaterial", "AudioRecipe", "SpeechBank", "material_from_sounds",
 JUDGED_SAMPLES = 4 * SOUND_RATE
 """A window as the detector gets it."""
 SMALL_KINDS = ("griffin_lim", "lpc")
+SPOKEN_SHARE = 0.3
+"""Of the pairs, where there is synthetic speech to learn from."""
+FLOOR_SHARE = 0.8
+"""Of those, with the noise of the recording under the synthetic speech."""
 
 
 class AudioRecipe(Recipe):
@@ -49,13 +56,17 @@ class AudioRecipe(Recipe):
         fit: Sequence[Forged],
         held: Sequence[Forged],
         kinds: Sequence[str] | None = None,
+        spoken: Sequence[Piece] = (),
+        spoken_held: Sequence[Piece] = (),
         pairs: int = 8,
         window_samples: int = 3 * SOUND_RATE // 2,
         make_network: Callable[[], nn.Module] = SpeechTraces,
     ) -> None:
-        """`kinds`: those learned from, all that the bank has unless they are named; all are judged."""
+        """`kinds`: those learned from, all that the bank has unless they are named; all are judged. `spoken`: speech
+        that was synthetic when it came, to learn from; `spoken_held`: to judge by, as `spoken`."""
         self.fit, self.held = list(fit), list(held)
         self.kinds = tuple(kinds or fit[0].fakes)
+        self.spoken = list(spoken)
         self.pairs, self.window_samples, self.make_network = pairs, window_samples, make_network
         seconds: dict[str, float] = {}
         for one in self.fit:
@@ -66,6 +77,8 @@ class AudioRecipe(Recipe):
         by_kind = np.array([2.0 if kind in NEURAL_KINDS else 1.0 for kind in self.kinds])
         self.kind_chances = by_kind / by_kind.sum()
         self.judged = judged_windows(self.held)
+        if spoken_held:
+            self.judged["spoken"] = judged_speech(spoken_held, self.held)
 
     def network(self) -> nn.Module:
         return self.make_network()
@@ -75,6 +88,12 @@ class AudioRecipe(Recipe):
         real, fake = [], []
         for _ in range(self.pairs):
             one = self.fit[int(rng.choice(len(self.fit), p=self.chances))]
+            if self.spoken and rng.random() < SPOKEN_SHARE:
+                recorded, synthetic = self._apart(one.piece.sound, rng)
+                chain = drawn_chain(rng)
+                real.append(chain(recorded))
+                fake.append(chain(synthetic))
+                continue
             versions = one.fakes[self.kinds[int(rng.choice(len(self.kinds), p=self.kind_chances))]]
             made = versions[int(rng.integers(len(versions)))]
             first = int(rng.integers(max(1, len(made) - self.window_samples)))
@@ -83,6 +102,17 @@ class AudioRecipe(Recipe):
             fake.append(chain(window(made, first, self.window_samples)))
         label = torch.arange(2 * self.pairs) >= self.pairs
         return {"sound": torch.from_numpy(np.stack(real + fake)), "label": label.float()}
+
+    def _apart(self, recorded: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A window of a recording, and one of synthetic speech."""
+        spoken = self.spoken[int(rng.integers(len(self.spoken)))].sound
+        parts = [
+            window(sound, int(rng.integers(max(1, len(sound) - self.window_samples))), self.window_samples)
+            for sound in (recorded, spoken)
+        ]
+        if rng.random() < FLOOR_SHARE:
+            parts[1] = with_floor(parts[1], floor_of(recorded), rng)
+        return parts[0], parts[1]
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Cross entropy of each, and of each pair: which of the two is the forgery."""
@@ -96,7 +126,7 @@ class AudioRecipe(Recipe):
         logits = {kind: logits_of(network, sounds) for kind, sounds in self.judged.items()}
         real = logits.pop("real")
         alike = np.ones(len(real))
-        figures = {f"auc_{kind}": weighted_auc(real, fake, alike) for kind, fake in logits.items()}
+        figures = {f"auc_{kind}": weighted_auc(real, fake, alike, np.ones(len(fake))) for kind, fake in logits.items()}
         return {
             "score": float(np.mean(list(figures.values()))),
             **figures,
@@ -124,6 +154,20 @@ def judged_windows(held: Sequence[Forged]) -> dict[str, np.ndarray]:
     return {name: np.stack(sounds) for name, sounds in found.items()}
 
 
+def judged_speech(spoken: Sequence[Piece], held: Sequence[Forged]) -> np.ndarray:
+    """float32 [N, S], a window of each; every second one with the noise of a held recording and after a chain."""
+    found = []
+    for number, one in enumerate(spoken):
+        rng = np.random.default_rng([18, number])
+        first = int(rng.integers(max(1, len(one.sound) - JUDGED_SAMPLES)))
+        plain = window(one.sound, first, JUDGED_SAMPLES)
+        if number % 2:
+            floor = floor_of(held[int(rng.integers(len(held)))].piece.sound)
+            plain = drawn_chain(rng)(with_floor(plain, floor, rng))
+        found.append(plain)
+    return np.stack(found)
+
+
 def logits_of(network: nn.Module, sounds: np.ndarray, rows: int = 16) -> np.ndarray:
     """float32 [N, S] → float32 [N]; the network's own mode and device."""
     device = next(network.parameters()).device
@@ -140,6 +184,8 @@ class SpeechBank:
 
     fit: list[Forged]
     held: list[Forged]
+    spoken: list[Piece] = field(default_factory=list)
+    spoken_held: list[Piece] = field(default_factory=list)
 
 
 def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
@@ -159,12 +205,14 @@ def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
         fit, held = (
             forged(side, networks, seed, kinds=SMALL_KINDS) for side in (material.fit[:24], material.held[:12])
         )
-        return SpeechBank(fit, held)
+        return SpeechBank(fit, held, material.spoken_fit, material.spoken_held)
     networks = vocoders(material, FULL_PLANS, seed)
-    return SpeechBank(forged(material.fit, networks[:1], seed, ages=2), forged(material.held, networks, seed))
+    fit, held = forged(material.fit, networks[:1], seed, ages=2), forged(material.held, networks, seed)
+    return SpeechBank(fit, held, material.spoken_fit, material.spoken_held)
 
 
 def recipe(bank: SpeechBank, small: bool = False) -> AudioRecipe:
+    made = AudioRecipe(bank.fit, bank.held, spoken=bank.spoken, spoken_held=bank.spoken_held)
     if small:
-        return AudioRecipe(bank.fit, bank.held, pairs=4, window_samples=SOUND_RATE)
-    return AudioRecipe(bank.fit, bank.held)
+        made.pairs, made.window_samples = 4, SOUND_RATE
+    return made

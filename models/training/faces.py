@@ -2,8 +2,8 @@
 
 Written from the idea of Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images" (CVPR 2022), and of Li et
 al., "Face X-ray" (CVPR 2020), not from their code: what every swap leaves is a face region whose colour, sharpness,
-noise and resolution differ from what surrounds it, behind a soft edge. A real and a forged picture come in pairs of the
-same face and go through the same chain afterwards, draw for draw, so that neither size nor blur nor compression tells.
+noise and resolution differ from what surrounds it, behind a soft edge. What happens to a picture afterwards stands in
+takes.py.
 
 BGR or RGB makes no difference here. cv2 is used: the extra `train`.
 """
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ..face_geometry import FaceAxes, face_axes
-from .pictures import Chain, coded, coloured, sharpened, through, warped
+from .pictures import coded, coloured, sharpened, through, warped
 
 KINDS = ("blended", "swapped", "coarse", "rebuilt")
 HULL = np.array(
@@ -59,8 +59,6 @@ class Face:
     landmarks: np.ndarray
     """float32 [5, 2], pixels of `image`."""
     group: str
-    clip: str = ""
-    """Frames of one track share it; a still is its own."""
     rebuilt: tuple[np.ndarray, ...] = ()
     """uint8 [128, 128, 3] each: the aligned face as networks of our own rebuild it."""
 
@@ -112,8 +110,32 @@ def aligned(image: np.ndarray, landmarks: np.ndarray, pixels: int = ALIGNED_PIXE
     return cv2.warpAffine(image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def forged(face: Face, bank: FaceBank, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [H, W, 3]: the face's picture with its face region forged. A kind that cannot be had becomes `blended`."""
+@dataclass(frozen=True, slots=True)
+class Shake:
+    """How far a forged region is off in a frame: each frame is forged anew, and not quite at the same place."""
+
+    much: float
+    """0: a still hand; 1: a standard deviation of 0.8 % of the face's size, 0.3 degrees, one grey level."""
+    seed: int
+
+    def __call__(self, region: np.ndarray, mask: np.ndarray, axes: FaceAxes) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [H, W, 3] and its mask, float32 [H, W] → the same, off by a little."""
+        if not self.much:
+            return region, mask
+        rng = np.random.default_rng(self.seed)
+        x, y = (float(v) for v in axes.centre)
+        matrix = cv2.getRotationMatrix2D((x, y), rng.normal(0, 0.3 * self.much), 1 + rng.normal(0, 0.004 * self.much))
+        matrix[:, 2] = matrix[:, 2] + rng.normal(0, 0.008 * self.much, 2) * axes.size
+        lit = warped(region, matrix, region.shape) + rng.normal(0, 0.8 * self.much, 3)
+        height, width = mask.shape
+        return np.clip(lit, 0, 255).astype(np.uint8), cv2.warpAffine(mask, matrix, (width, height))
+
+
+def forged(face: Face, bank: FaceBank, kind: str, rng: np.random.Generator, shake: Shake | None = None) -> np.ndarray:
+    """uint8 [H, W, 3]: the face's picture with its face region forged. A kind that cannot be had becomes `blended`.
+
+    Frames of a take are forged alike by the same draws of `rng`, each with a shake of its own.
+    """
     axes = face_axes(face.landmarks)
     region = None
     if kind == "swapped":
@@ -133,6 +155,8 @@ def forged(face: Face, bank: FaceBank, kind: str, rng: np.random.Generator) -> n
         region = moved(region, axes, rng, 1.5, 0.05, 0.07)
     elif kind != "swapped" and rng.random() < 0.5:
         region = moved(region, axes, rng, 1.0, 0.03, 0.04)
+    if shake is not None:
+        region, mask = shake(region, mask, axes)
     mixed = region * mask[..., None] + ground * (1 - mask[..., None])
     return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 
@@ -217,6 +241,8 @@ def _rebuilt(face: Face, rng: np.random.Generator) -> np.ndarray:
     region = warped(image, back, face.image.shape)
     if rng.random() < 0.35:
         region = sharpened(region, rng)
+    if rng.random() < 0.35:  # the pattern of small decoders shall not be all that is learned
+        region = through(region, rng.uniform(0.5, 0.95), rng)
     if rng.random() < 0.6:
         region = coloured(region, rng, 0.5)
     return region
@@ -249,10 +275,3 @@ def _in_colours_of(image: np.ndarray, model: np.ndarray, inside: np.ndarray) -> 
     own, wanted = image[inside].astype(np.float32), model[inside].astype(np.float32)
     stretch = np.clip(wanted.std(axis=0) / (own.std(axis=0) + 1), 0.5, 1.8)
     return np.clip((image - own.mean(axis=0)) * stretch + wanted.mean(axis=0), 0, 255).astype(np.uint8)
-
-
-def pair(face: Face, bank: FaceBank, kind: str, pixels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The real and a forged picture of one face, uint8 [pixels, pixels, 3] each."""
-    fake = forged(face, bank, kind, rng)
-    chain = Chain.draw(rng)
-    return chain(face.image, face.landmarks, pixels), chain(fake, face.landmarks, pixels)

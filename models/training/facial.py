@@ -1,7 +1,7 @@
 """How the detector `facial` learns: from real faces and forgeries made of them on the fly, judged on clips.
 
-Every batch holds pairs, a real face and a forgery of it after the same chain (faces.py). Judged on tracks of held
-sources, where each frame of a forged track is forged alike: stills alone make a threshold lie.
+Every batch holds pairs, a real take and a forgery of it after the same chain (takes.py). Judged on takes of held
+sources: stills alone make a threshold lie.
 """
 
 from __future__ import annotations
@@ -25,41 +25,36 @@ from ..bounds import group_weights
 from ..checkpoints import load_exactly
 from ..face_geometry import face_axes
 from ..faces import FaceDetector
+from ..trembling import trembling
 from . import faces as forging
 from .faces import KINDS, Face, FaceBank
 from .house import Recipe, TrainingError
-from .pictures import Chain
 from .split import part
+from .takes import TAKE_FRAMES, Chain, Frames, Take, pair
 
 BODY_SHARE = 0.08
 """Of the learning rate, for layers that come with weights of ImageNet."""
 SURE = 0.9
 LEAST_SIZE = 14.0
 """FaceAxes.size in pixels; below, a face of the square's 160 pixels is made up by enlarging."""
-LARGEST_SIZE = 110.0
-"""Larger faces are kept reduced to this: the square has 341 pixels then."""
-AROUND = 4.8
+LARGEST_SIZE = 90.0
+"""Larger faces are kept reduced to this: the square has 279 pixels then."""
+AROUND = 5.0
 """Side of what is kept of a picture, in FaceAxes.size."""
-FILM_SHARE = 0.4
-"""Of the faces in a batch: frames of films are fewer than stills, but they are what is judged."""
-FRAMES_KEPT = 3
-"""Of a clip's track, for training."""
-FRAMES_JUDGED = 4
-"""Of a clip's track, for validation."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldTrack:
-    """Some frames of one face in one clip of a held source."""
-
-    faces: tuple[Face, ...]
-    group: str
+FILM_SHARE = 0.45
+"""Of the takes in a batch: those of films are fewer than stills, but they are what is judged, and they alone move."""
+FRAMES_JUDGED = 2
+"""Of a take, for validation."""
+FRAME_SECONDS = 1 / 30
+"""From frame to frame of a take: what is kept follows at the film's own rate, and no finer than this is looked at."""
 
 
 @dataclass(slots=True)
 class FaceMaterial:
-    fit: list[Face] = field(default_factory=list)
-    held: list[HeldTrack] = field(default_factory=list)
+    """Takes of films and stills to learn from, takes of films to judge by."""
+
+    fit: list[Take] = field(default_factory=list)
+    held: list[Take] = field(default_factory=list)
 
 
 def material_from_films(
@@ -67,22 +62,19 @@ def material_from_films(
     stills: Iterable[tuple[str, np.ndarray]],
     detector: FaceDetector | None = None,
 ) -> FaceMaterial:
-    """Faces of clips, each with its source's group, and of pictures (uint8 [H, W, 3]), which are learned from only."""
+    """Takes of clips, each with its source's group, and pictures (uint8 [H, W, 3]), which are learned from only."""
     material = FaceMaterial()
-    for number, (group, item) in enumerate(films):
-        kept = part(group) == "fit"
-        found = _of_track(item, group, f"{group}#{number}", FRAMES_KEPT if kept else FRAMES_JUDGED)
-        if kept:
-            material.fit += found
-        elif found:
-            material.held.append(HeldTrack(tuple(found), group))
+    for group, item in films:
+        take = _of_track(item, group)
+        if take is not None:
+            (material.fit if part(group) == "fit" else material.held).append(take)
     detector = detector or FaceDetector("cpu")
     for group, image in stills:
         seen = detector.detect(_at_least(image)[None])[0]
         if len(seen) and seen.confidences[0] >= SURE:
             scale = image.shape[0] / _at_least(image).shape[0]
-            face = _kept(image, seen.landmarks[0] * np.float32(scale), group, "")
-            material.fit += [face] if face is not None else []
+            take = _kept([image], seen.landmarks[:1] * np.float32(scale), group)
+            material.fit += [take] if take is not None else []
     return material
 
 
@@ -92,53 +84,51 @@ def _at_least(image: np.ndarray, side: int = 96) -> np.ndarray:
     return image if scale <= 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
 
 
-def _of_track(item: TrackItem, group: str, clip: str, most: int) -> list[Face]:
-    sure = np.flatnonzero(item.confidences >= SURE)
-    found = []
-    for row in sure[spread(len(sure), most)]:
-        image = item.clip.frames[item.frame_positions[row]]
-        face = _kept(image, item.landmarks[row], group, clip)
-        if face is not None:
-            found.append(face)
-    return found
-
-
-def _kept(image: np.ndarray, landmarks: np.ndarray, group: str, clip: str) -> Face | None:
-    """The face and what surrounds it; None where it is too small or its landmarks lie outside the picture."""
-    axes = face_axes(landmarks)
-    height, width = image.shape[:2]
-    if axes.size < LEAST_SIZE or not np.isfinite(landmarks).all():
+def _of_track(item: TrackItem, group: str) -> Take | None:
+    """Of its first frames that follow one another and show the face well, up to eight."""
+    sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
+    if not len(sure):
         return None
-    half = AROUND / 2 * axes.size
-    x, y = (float(v) for v in axes.centre)
+    runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)
+    rows = max(runs, key=lambda run: min(len(run), TAKE_FRAMES))[:TAKE_FRAMES]
+    return _kept([item.clip.frames[item.frame_positions[row]] for row in rows], item.landmarks[rows], group)
+
+
+def _kept(images: Sequence[np.ndarray], landmarks: np.ndarray, group: str) -> Take | None:
+    """The face and what surrounds it, the same cut in all frames; None where it is too small or its landmarks lie
+    outside the picture."""
+    axes = [face_axes(points) for points in landmarks]
+    size, centre = float(np.median([a.size for a in axes])), np.median([a.centre for a in axes], axis=0)
+    height, width = images[0].shape[:2]
+    if min(a.size for a in axes) < LEAST_SIZE or not np.isfinite(landmarks).all():
+        return None
+    half, (x, y) = AROUND / 2 * size, (float(v) for v in centre)
     if not (0 <= x < width and 0 <= y < height):
         return None
     left, top = max(0, int(x - half)), max(0, int(y - half))
-    cut = image[top : int(y + half) + 1, left : int(x + half) + 1]
-    points = (landmarks - np.array([left, top], np.float32)).astype(np.float32)
-    if axes.size > LARGEST_SIZE:
-        scale = LARGEST_SIZE / axes.size
-        cut = cv2.resize(cut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        points = points * np.float32(scale)
-    return Face(np.ascontiguousarray(cut), points, group, clip)
+    scale = min(1.0, LARGEST_SIZE / size)
+    faces = []
+    for image, points in zip(images, landmarks, strict=True):
+        cut = image[top : int(y + half) + 1, left : int(x + half) + 1]
+        places = (points - np.array([left, top], np.float32)).astype(np.float32)
+        if scale < 1:
+            cut = cv2.resize(cut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            places = places * np.float32(scale)
+        faces.append(Face(np.ascontiguousarray(cut), places, group))
+    return Take(tuple(faces), group)
 
 
 def with_rebuilt(
     material: FaceMaterial, rebuilders: Sequence[Callable[[Sequence[np.ndarray]], list[np.ndarray]]]
 ) -> FaceMaterial:
-    """The material with each face as each of `rebuilders` gives it back; those of held faces for validation."""
-
-    def all_of(faces: Sequence[Face]) -> list[Face]:
-        inputs = [forging.aligned(face.image, face.landmarks) for face in faces]
-        by_network = [network(inputs) for network in rebuilders]
-        return [replace(face, rebuilt=tuple(b[i] for b in by_network)) for i, face in enumerate(faces)]
-
-    flat = all_of([face for track in material.held for face in track.faces])
-    held, at = [], 0
-    for track in material.held:
-        held.append(HeldTrack(tuple(flat[at : at + len(track.faces)]), track.group))
-        at += len(track.faces)
-    return FaceMaterial(all_of(material.fit), held)
+    """The material with each face as each of `rebuilders` gives it back."""
+    takes = [*material.fit, *material.held]
+    faces = [face for take in takes for face in take.faces]
+    inputs = [forging.aligned(face.image, face.landmarks) for face in faces]
+    by_network = [network(inputs) for network in rebuilders]
+    made = iter([replace(face, rebuilt=tuple(b[i] for b in by_network)) for i, face in enumerate(faces)])
+    given = [replace(take, faces=tuple(next(made) for _ in take.faces)) for take in takes]
+    return FaceMaterial(given[: len(material.fit)], given[len(material.fit) :])
 
 
 class FacialRecipe(Recipe):
@@ -150,30 +140,32 @@ class FacialRecipe(Recipe):
     def __init__(
         self,
         material: FaceMaterial,
-        pairs: int = 8,
-        pixels: int = 160,
+        pairs: int = 4,
+        frames: int = 2,
+        pixels: int = 224,
         shares: Mapping[str, float] | None = None,
         start: Mapping[str, Tensor] | None = None,
         begin: Mapping[str, Tensor] | None = None,
         network: Callable[[], FacialNetwork] = facial_network,
     ) -> None:
         """`start`: weights of EfficientNet-Lite0 as published. `begin`: those of a network of ours, trained before.
-        `shares`: of each kind of forgery."""
+        `shares`: of each kind of forgery. `frames`: of each take that the network sees in a batch."""
         if len(material.fit) < 2:
             raise TrainingError(f"expected two faces or more to learn from, got {len(material.fit)}")
         if not material.held:
             raise TrainingError(
                 "expected faces in clips of held sources to judge by, got none: add videos of more people or sources"
             )
-        self.material, self.pairs, self.pixels = material, pairs, pixels
-        self.shares = dict(shares or {"blended": 0.3, "swapped": 0.25, "coarse": 0.2, "rebuilt": 0.25})
+        self.material, self.pairs, self.frames, self.pixels = material, pairs, frames, pixels
+        self.shares = dict(shares or {"blended": 0.22, "swapped": 0.18, "coarse": 0.35, "rebuilt": 0.25})
         self.start, self.begin, self._network = start, begin, network
         if start is not None or begin is not None:
             # With a third of the rate in all layers the loss stayed at chance for 800 steps: folded norms leave weights
             # of all sizes, and a step of one size throws the small ones away. With this share it falls at once.
             self.slower = {"body.": BODY_SHARE}
-        self.bank = FaceBank(material.fit)
-        self._pools = _by_source(material.fit)
+        self.bank = FaceBank([take.faces[0] for take in material.fit])
+        stills = [take for take in material.fit if len(take.faces) == 1]
+        self._pools = [pool for pool in (stills, [t for t in material.fit if len(t.faces) > 1]) if pool]
         self._judged = self._validation()
 
     def network(self) -> nn.Module:
@@ -185,29 +177,47 @@ class FacialRecipe(Recipe):
         return network
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`images` (2P, 3, S, S), P real and then their P forgeries, and `fake` (2P,)."""
+        """`images` (2PF, 3, S, S), F frames of each of P real takes and then of their forgeries, and `fake` (2PF,);
+        `motion` (2P, 2), what is not a number where the frames say nothing of it, and `shaken` (2P,)."""
         kinds, shares = list(self.shares), np.array(list(self.shares.values()))
-        real, fake = [], []
+        sides: tuple[list[Frames], list[Frames]] = ([], [])
+        films = []
+        images: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         for _ in range(self.pairs):
             pool = self._pools[int(rng.random() < FILM_SHARE) % len(self._pools)]
-            faces = pool[int(rng.integers(len(pool)))]
-            face = faces[int(rng.integers(len(faces)))]
+            take = pool[int(rng.integers(len(pool)))]
             kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
-            one, other = forging.pair(face, self.bank, kind, self.pixels, rng)
-            real.append(one)
-            fake.append(other)
-        labels = torch.cat([torch.zeros(self.pairs), torch.ones(self.pairs)])
-        return {"images": _images([*real, *fake]), "fake": labels}
+            made, chain = pair(take, self.bank, kind, rng), Chain.draw(rng)
+            films.append(len(take.faces) > 1)
+            count = len(made[0].images)
+            seen = sorted(rng.choice(count, self.frames, replace=count < self.frames))
+            for frames, side, pictures in zip(made, sides, images, strict=True):
+                side.append(chain(frames))
+                pictures += [chain.cut(side[-1], int(at), self.pixels) for at in seen]
+        of_each = torch.arange(2).repeat_interleave(self.pairs).float()
+        # A still that was made to move moves as one piece: no living head does.
+        motion = _motion([*sides[0], *sides[1]]).masked_fill(~torch.tensor(films).repeat(2)[:, None], torch.nan)
+        return {
+            "images": _images([*images[0], *images[1]]),
+            "fake": of_each.repeat_interleave(self.frames),
+            "motion": motion,
+            "shaken": of_each,
+        }
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         logits = network(normalised(batch["images"])).float()
         real, fake = logits.chunk(2)
         # Of a pair all but the forgery is the same: their difference says more than either of them.
-        ordered = F.softplus(real - fake).mean()
-        return 0.5 * F.binary_cross_entropy_with_logits(logits, batch["fake"]) + 0.5 * ordered
+        loss = 0.5 * F.softplus(real - fake).mean() + 0.5 * F.binary_cross_entropy_with_logits(logits, batch["fake"])
+        told = batch["motion"].isfinite().all(dim=1)
+        if told.any():
+            # By itself, not with the pictures: the two are added, and neither shall make up for the other.
+            said = _shaking(network, batch["motion"][told])
+            loss = loss + F.binary_cross_entropy_with_logits(said, batch["shaken"][told])
+        return loss
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """AUC of tracks by kind of forgery against real ones, their mean as `score`, and the share of real tracks
+        """AUC of takes by kind of forgery against real ones, their mean as `score`, and the share of real takes
         above a logit of 0. Groups weigh alike."""
         logits, weights = self.judged(network), self._weights
         figures = {kind: weighted_auc(logits["real"], logits[kind], weights) for kind in self._judged if kind != "real"}
@@ -215,46 +225,57 @@ class FacialRecipe(Recipe):
         return {"score": float(np.mean(list(figures.values()))), **figures, "real_above_0": above}
 
     def judged(self, network: nn.Module) -> dict[str, np.ndarray]:
-        """By kind, the logit of every track of `material.held`."""
+        """By kind, the logit of every take of `material.held`."""
         device = next(network.parameters()).device
         logits: dict[str, np.ndarray] = {}
-        for kind, images in self._judged.items():
+        for kind, (images, motion) in self._judged.items():
             flat = torch.cat([network(normalised(part.to(device))).float().cpu() for part in images.split(32)])
-            logits[kind] = flat.reshape(-1, FRAMES_JUDGED).mean(dim=1).double().numpy()
+            shaking = _shaking(network, motion.to(device)).cpu().nan_to_num(0.0)
+            logits[kind] = (flat.reshape(-1, FRAMES_JUDGED).mean(dim=1) + shaking).double().numpy()
         return logits
 
-    def _validation(self) -> dict[str, Tensor]:
-        """By kind, the frames of every held track, each track's own chain the same for all: made once, seeded."""
-        bank = FaceBank([face for track in self.material.held for face in track.faces])
-        made: dict[str, list[np.ndarray]] = {}
-        for number, track in enumerate(self.material.held):
-            faces = [track.faces[i % len(track.faces)] for i in range(FRAMES_JUDGED)]
-            seed = int.from_bytes(hashlib.sha256(f"{track.group} {number}".encode()).digest()[:4], "big")
-            chain = replace(Chain.draw(np.random.default_rng(seed)), degrees=0.0, widen=1.0, aside=(0.0, 0.0))
-            for kind in ("real", *(k for k in KINDS if k in self.shares)):
-                for face in faces:  # the same draws for every frame: a forger's settings do not change in a clip
-                    rng = np.random.default_rng(seed + 1)
-                    image = face.image if kind == "real" else forging.forged(face, bank, kind, rng)
-                    made.setdefault(kind, []).append(chain(image, face.landmarks, self.pixels))
-        self._weights = group_weights(np.array([track.group for track in self.material.held]))
-        return {kind: _images(images) for kind, images in made.items()}
+    def _validation(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By kind, frames of every held take and how it trembles, each take's own chain the same for all: seeded."""
+        bank = FaceBank([take.faces[0] for take in self.material.held])
+        made: dict[str, tuple[list[np.ndarray], list[Frames]]] = {}
+        for number, take in enumerate(self.material.held):
+            seed = int.from_bytes(hashlib.sha256(f"{take.group} {number}".encode()).digest()[:4], "big")
+            chain = Chain.draw(np.random.default_rng(seed)).straight()
+            for kind in (k for k in KINDS if k in self.shares):
+                real, fake = pair(take, bank, kind, np.random.default_rng(seed + 1))
+                for name, frames in (("real", real), (kind, fake)):
+                    images, takes = made.setdefault(name, ([], []))
+                    if len(takes) > number:  # the same recording, whatever kind comes next
+                        continue
+                    takes.append(chain(frames))
+                    seen = np.resize(spread(len(frames.images), FRAMES_JUDGED), FRAMES_JUDGED)
+                    images += [chain.cut(takes[-1], int(at), self.pixels) for at in seen]
+        self._weights = group_weights(np.unique([take.group for take in self.material.held], return_inverse=True)[1])
+        return {kind: (_images(images), _motion(takes)) for kind, (images, takes) in made.items()}
 
 
 def recipe(material: FaceMaterial, small: bool, seed: int, start: Mapping[str, Tensor] | None = None) -> FacialRecipe:
     """The recipe of the embedded weights, or a small one that learns in a minute what a test can ask for."""
     if small:
-        return FacialRecipe(material, pairs=4, pixels=96, network=small_network)
+        return FacialRecipe(material, pairs=2, pixels=96, network=small_network)
     return FacialRecipe(material, start=start)
 
 
-def _by_source(faces: Sequence[Face]) -> list[list[list[Face]]]:
-    """Stills, each alone, and then films, the faces of one clip together; what there is none of is left out."""
-    stills = [[face] for face in faces if not face.clip]
-    clips: dict[str, list[Face]] = {}
-    for face in faces:
-        if face.clip:
-            clips.setdefault(face.clip, []).append(face)
-    return [pool for pool in (stills, list(clips.values())) if pool]
+def _shaking(network: nn.Module, motion: Tensor) -> Tensor:
+    """(N, 2) → (N,)"""
+    line = network.trembling
+    assert isinstance(line, nn.Linear)
+    found: Tensor = line(motion)[:, 0].float()
+    return found
+
+
+def _motion(takes: Sequence[Frames]) -> Tensor:
+    """float32 (N, 2): `Trembling` of each; what is not a number where it cannot be told."""
+    found = []
+    for take in takes:
+        told = trembling(take.images, np.stack(take.landmarks), np.arange(len(take.images)) * FRAME_SECONDS)
+        found.append((np.nan, np.nan) if told is None else (told.against, told.ratio))
+    return torch.tensor(found, dtype=torch.float32)
 
 
 def _images(images: Sequence[np.ndarray]) -> Tensor:

@@ -1,17 +1,15 @@
-"""What may happen to any picture, and the chain of it that a real and a forged picture of one face share.
+"""What may happen to any picture.
 
 uint8 [H, W, 3] in and out, BGR or RGB alike. cv2 is used: the extra `train`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from PIL import Image
 
-from ..face_geometry import cut_square, face_axes, face_square
+from ..face_geometry import cut_square, face_square
 
 cv2.setNumThreads(1)
 
@@ -61,50 +59,7 @@ def warped(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """What happens to a picture after it was made, real or forged: the same draws for both of a pair."""
-
-    scale: float
-    mirrored: bool
-    degrees: float
-    widen: float
-    aside: tuple[float, float]
-    seed: int
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Chain:
-        return cls(
-            scale=rng.uniform(0.35, 1) if rng.random() < 0.5 else 1.0,
-            mirrored=bool(rng.random() < 0.5),
-            degrees=float(rng.normal(0, 5)) if rng.random() < 0.3 else 0.0,
-            widen=float(rng.uniform(0.85, 1.18)),
-            aside=(float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.12, 0.12))),
-            seed=int(rng.integers(1 << 31)),
-        )
-
-    def __call__(self, image: np.ndarray, landmarks: np.ndarray, pixels: int) -> np.ndarray:
-        """uint8 [H, W, 3] and its landmarks → uint8 [pixels, pixels, 3], cut out as the detector does it."""
-        rng = np.random.default_rng(self.seed)
-        if self.degrees:
-            x, y = (float(v) for v in face_axes(landmarks).centre)
-            matrix = cv2.getRotationMatrix2D((x, y), self.degrees, 1.0)
-            image = warped(image, matrix, image.shape)
-            landmarks = landmarks @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
-        if self.scale < 1:
-            height, width = image.shape[:2]
-            size = (max(24, round(width * self.scale)), max(24, round(height * self.scale)))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            landmarks = landmarks * np.array([size[0] / width, size[1] / height], np.float32)
-        if rng.random() < 0.4:
-            image = coloured(image, rng, 0.8)
-        image = _worn(image, rng)
-        landmarks = landmarks + np.array(self.aside, np.float32) * face_axes(landmarks).size
-        cut = cut_face(image, landmarks, pixels, self.widen)
-        return np.ascontiguousarray(cut[:, ::-1]) if self.mirrored else cut
-
-
-def _worn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def worn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Blur, noise and up to two lossy codecs."""
     drawn = rng.random()
     if drawn < 0.12:

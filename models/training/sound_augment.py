@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import butter, fftconvolve, sosfilt
+from scipy.signal import butter, fftconvolve, istft, sosfilt, stft
 
 from ..base import SOUND_RATE
 from .vocoders import at_rate
@@ -24,6 +24,9 @@ CODECS: tuple[tuple[str, str, tuple[int, ...], tuple[int, ...]], ...] = (
     ("mp2", "mp2", (32, 48, 64, 96), (16_000, 24_000, 44_100)),
 )
 """Container, encoder, kbit/s, Hz."""
+
+
+FLOOR_SAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ def drawn_chain(rng: np.random.Generator, codecs: bool = True) -> Chain:
     steps: list[Step] = []
     if rng.random() > 0.12:
         for chance, make in (
+            (0.22, _cleaned),
             (0.35, _speed),
             (0.25, _room),
             (0.40, _noise),
@@ -59,6 +63,35 @@ def drawn_chain(rng: np.random.Generator, codecs: bool = True) -> Chain:
                 steps.append(make(rng))
     steps.append(_loudness(rng))
     return Chain(tuple(steps))
+
+
+def floor_of(sound: np.ndarray) -> np.ndarray:
+    """float32 [S] → float64 [257], by frequency: the level that it never falls below for long, of its own loudness."""
+    levels = np.abs(stft(sound, SOUND_RATE, nperseg=FLOOR_SAMPLES)[2])
+    return np.quantile(levels, 0.1, axis=1) / (np.sqrt(np.mean(np.square(sound))) + 1e-9)
+
+
+def with_floor(sound: np.ndarray, floor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """float32 [S] with the noise of another recording under it: noise alone must not tell what was recorded."""
+    white = stft(rng.normal(0, 1, len(sound)), SOUND_RATE, nperseg=FLOOR_SAMPLES)[2]
+    # Of noise the tenth part lies below 0.32 of its root mean square.
+    shaped = white / np.sqrt(np.mean(np.abs(white) ** 2)) * floor[:, None] / 0.32
+    noise = np.resize(istft(shaped, SOUND_RATE, nperseg=FLOOR_SAMPLES)[1], len(sound))
+    return (sound + noise * np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
+
+
+def _cleaned(rng: np.random.Generator) -> Step:
+    """As a denoiser leaves it: what stands little above the floor is turned down."""
+    much = rng.uniform(0.5, 2.5)
+
+    def run(sound: np.ndarray) -> np.ndarray:
+        spectrum = stft(sound, SOUND_RATE, nperseg=FLOOR_SAMPLES)[2]
+        levels = np.abs(spectrum)
+        floor = np.quantile(levels, 0.15, axis=1, keepdims=True) * much
+        kept = istft(spectrum * np.maximum(0.05, 1 - floor / (levels + 1e-9)), SOUND_RATE, nperseg=FLOOR_SAMPLES)[1]
+        return _fixed(kept, len(sound))
+
+    return run
 
 
 def _fixed(out: np.ndarray, length: int) -> np.ndarray:

@@ -45,8 +45,12 @@ class Piece:
 
 @dataclass(slots=True)
 class AudioMaterial:
+    """Recordings to learn from and to judge by, and speech that was synthetic when it came, likewise."""
+
     fit: list[Piece] = field(default_factory=list)
     held: list[Piece] = field(default_factory=list)
+    spoken_fit: list[Piece] = field(default_factory=list)
+    spoken_held: list[Piece] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,21 @@ def speaker(group: str) -> str:
     return f"fsdd:{found[1]}" if found else group
 
 
-def material_from_sounds(sounds: Iterable[tuple[str, np.ndarray]]) -> AudioMaterial:
+def material_from_sounds(
+    sounds: Iterable[tuple[str, np.ndarray]], spoken: Iterable[tuple[str, np.ndarray]] = ()
+) -> AudioMaterial:
     """Takes (group, float32 [S] at 16 kHz mono), yields pieces of 2 to 8 s with speech in them, on their own side.
 
-    Sound without speech, digital silence and what stays shorter than two seconds are passed over.
+    spoken: synthetic speech, the group being the synthesiser or its voice. Sound without speech, digital silence and
+    what stays shorter than two seconds are passed over.
     """
-    material = AudioMaterial()
+    recorded, made = _pieces(sounds), _pieces(spoken)
+    return AudioMaterial(*recorded, *made)
+
+
+def _pieces(sounds: Iterable[tuple[str, np.ndarray]]) -> tuple[list[Piece], list[Piece]]:
+    """To learn from, and to judge by."""
+    sides: tuple[list[Piece], list[Piece]] = ([], [])
     waiting: dict[str, list[np.ndarray]] = {}
     for group, sound in sounds:
         group = speaker(group)
@@ -80,21 +93,20 @@ def material_from_sounds(sounds: Iterable[tuple[str, np.ndarray]]) -> AudioMater
             if sum(map(len, parts)) < MOST_SECONDS * SOUND_RATE / 2:
                 continue
             clean = np.concatenate(waiting.pop(group)[:-1])
-        _add(material, group, clean)
+        _add(sides, group, clean)
     for group, parts in waiting.items():
-        _add(material, group, np.concatenate(parts[:-1]))
-    return material
+        _add(sides, group, np.concatenate(parts[:-1]))
+    return sides
 
 
-def _add(material: AudioMaterial, group: str, sound: np.ndarray) -> None:
+def _add(sides: tuple[list[Piece], list[Piece]], group: str, sound: np.ndarray) -> None:
     count = max(1, round(len(sound) / (MOST_SECONDS * SOUND_RATE)))
     for sounded in np.array_split(sound, count):
         speech = analyse_speech(sounded)
         if speech is None or len(sounded) < LEAST_SECONDS * SOUND_RATE or np.ptp(sounded) <= SILENT_RANGE:
             continue
         if speech.variation >= LEAST_VARIATION and speech.voiced_share >= LEAST_VOICED_SHARE:
-            side = material.fit if part(group) == "fit" else material.held
-            side.append(Piece(group, np.ascontiguousarray(sounded)))
+            sides[part(group) != "fit"].append(Piece(group, np.ascontiguousarray(sounded)))
 
 
 def vocoders(

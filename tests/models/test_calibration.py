@@ -30,12 +30,13 @@ def test_the_default_was_fitted_to_the_weights_that_ship():
         assert (rule.weights_sha256, rule.version) == (known[name].weights[0].sha256, known[name].version)
 
 
-def test_by_default_only_a_declared_source_reaches_a_verdict():
+def test_by_default_a_verdict_needs_a_declared_source_or_a_face_above_all_real_ones():
     """A dubbed film looks like a forged mouth; `audio` knows few vocoders: evidence for a person to look at."""
     default = c.load_calibration()
     assert default.detectors["lip_sync"].weight == default.detectors["audio"].weight == 0
-    # Nothing that is fitted goes as far: one real person's face lay above every forged one.
-    assert c.verdict(c.authenticity(default.fusion.highest), default) == "inconclusive"
+    # A face has to say more than it did of any real film, and how little that proves is told.
+    assert c.verdict(c.authenticity(3.4), default) == "inconclusive"
+    assert "the threshold lies above all of them, which proves 12.2%" in default.note
     assert c.verdict(c.authenticity(c.item_log_odds(4.0, default.detectors["metadata"])), default) == "manipulated"
     assert c.verdict(1.0, default) == "inconclusive"  # never `authentic`
     assert c.verdict(None, default) == "not_assessed"

@@ -48,13 +48,29 @@ def track(seed: int, frames: int = 12, confidence: float = 1.0, scale: float = 1
     return TrackItem(clip, np.arange(frames), boxes, points, np.full(frames, confidence, np.float32))
 
 
-def test_a_tracks_logit_is_the_mean_of_its_frames(detector: FacialDetector) -> None:
+def test_a_tracks_logit_is_the_mean_of_its_frames_and_what_its_motion_says(detector: FacialDetector) -> None:
     (judged,) = detector.score([track(1)])
     told = json.loads(judged.detail or "")
-    assert judged.logit == pytest.approx(np.mean(told["frame_logits"]), abs=1e-3)
+    moving = told["trembling"]
+    assert judged.logit == pytest.approx(np.mean(told["frame_logits"]) + moving["logit"], abs=1e-3)
     assert len(told["frame_logits"]) == FRAMES and len(set(told["frame_logits"])) > 1
+    line = detector.network.trembling
+    (first, second), bias = line.weight.detach()[0].tolist(), line.bias.item()
+    assert moving["logit"] == pytest.approx(first * moving["against_head"] + second * moving["ratio"] + bias, abs=2e-3)
     forged = sum(logit > 0 for logit in told["frame_logits"])
-    assert told["summary"] == f"{forged} of {FRAMES} frames of the face lean to forged"
+    assert told["summary"].startswith(f"{forged} of {FRAMES} frames of the face lean to forged; its inner part ")
+
+
+def test_frames_too_few_or_too_far_apart_are_judged_by_their_pictures_alone(detector: FacialDetector) -> None:
+    slow = track(1)
+    slow = replace(slow, clip=replace(slow.clip, pts_seconds=np.arange(12) / 5))
+    broken = track(1)
+    unsure = broken.confidences.copy()
+    unsure[::5] = 0.1
+    for item in (track(1, frames=4), slow, replace(broken, confidences=unsure)):
+        (judged,) = detector.score([item])
+        told = json.loads(judged.detail or "")
+        assert "trembling" not in told and judged.logit == pytest.approx(np.mean(told["frame_logits"]), abs=1e-3)
 
 
 def test_rows_are_the_squares_around_the_face(detector: FacialDetector) -> None:

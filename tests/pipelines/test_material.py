@@ -99,3 +99,16 @@ def test_a_source_that_is_gone_is_passed_over(tmp_path: Path) -> None:
     gone = Source(str(tmp_path / "gone.mp4"), "gone", "media")
     assert probed(gone, None, tmp_path, told.append) is None  # type: ignore[arg-type]
     assert "gone.mp4" in told[0]
+
+
+def test_synthetic_speech_is_taken_only_where_it_is_asked_for_and_called_so(tmp_path: Path) -> None:
+    for name in ("said.wav", "spoken.wav", "swapped.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    rows = "uri,label,group,family\nsaid.wav,real,a,\nspoken.wav,fake,tts,Speech\nswapped.mp4,fake,b,face_swap\n"
+    (tmp_path / "list.csv").write_text(rows)
+    (only,) = sources_of([tmp_path], tmp_path / "list.csv")
+    assert (only.group, only.fake) == ("a", False)
+    said, spoken = sources_of([tmp_path], tmp_path / "list.csv", speech=True)
+    assert (said.fake, spoken.fake, spoken.group) == (False, True, "tts")
+    with pytest.raises(UsageError, match="expected real media"):
+        sources_of([tmp_path / "spoken.wav"], tmp_path / "list.csv", speech=True)

@@ -406,17 +406,18 @@ def test_faces_are_kept_as_networks_of_our_own_rebuild_them(tmp_path, monkeypatc
     material_of, track_of, face_of = facial.kinds()
     points = np.array([[60, 60], [100, 60], [80, 80], [65, 100], [95, 100]], np.float32)
     faces = [face_of(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8), points, f"g{n}") for n in range(3)]
-    material = material_of(faces, [track_of((faces[0], faces[1]), "g9")])
+    material = material_of([track_of((face,), face.group) for face in faces], [track_of((faces[0], faces[1]), "g9")])
     assert facial.prepare(material, "small", tmp_path, 0, print) is material
     made = facial.prepare(material, "full", tmp_path / "networks", 0, print)
     save_material(tmp_path / "m", made, {})
     kept = load_material(tmp_path / "m", facial.kinds(), {})
-    for face in (*kept.fit, *kept.held[0].faces):
+    for face in (take.faces[0] for take in (*kept.fit, kept.held[0])):
         assert len(face.rebuilt) == 3 and {(one.shape, one.dtype.name) for one in face.rebuilt} == {
             ((128, 128, 3), "uint8")
         }
-    assert not np.array_equal(kept.fit[0].rebuilt[0], kept.fit[0].rebuilt[1])
-    assert np.array_equal(kept.held[0].faces[1].rebuilt[2], kept.fit[1].rebuilt[2])
+    first, second = (take.faces[0] for take in kept.fit[:2])
+    assert not np.array_equal(first.rebuilt[0], first.rebuilt[1])
+    assert np.array_equal(kept.held[0].faces[1].rebuilt[2], second.rebuilt[2])
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -22,7 +22,7 @@ from deephotlink.models.training.audio import (
 )
 from deephotlink.models.training.gan_vocoder import VocoderPlan, log_mel, neurally_vocoded, train_vocoder, vocoder
 from deephotlink.models.training.house import Plan, TrainingError, export, train
-from deephotlink.models.training.sound_augment import CODECS, coded, drawn_chain
+from deephotlink.models.training.sound_augment import CODECS, coded, drawn_chain, floor_of, with_floor
 from deephotlink.models.training.speech_bank import AudioMaterial, Forged, Piece, speaker
 from deephotlink.models.training.split import part
 from deephotlink.models.training.vocoders import KINDS, at_rate, fitted, softened, vocoded
@@ -205,5 +205,48 @@ def test_the_small_recipe_learns_what_a_vocoder_left(tmp_path: Path) -> None:
         Forged(p, {"phase": (vocoded("phase", p.sound, np.random.default_rng(n * 3)),)}) for n, p in enumerate(pieces)
     ]
     learning = AudioRecipe(bank[:5], bank[5:], pairs=2, window_samples=RATE)
-    trained = train(learning, tmp_path, Plan(steps=30, validate_every=30, ema=0.9), lambda _: None)
+    trained = train(learning, tmp_path, Plan(steps=60, validate_every=30, ema=0.9), lambda _: None)
     assert trained.history[-1]["loss"] < 0.85  # cross entropy .69 and .3 of a pair's .69 say nothing: .90
+
+
+def test_synthetic_speech_stands_for_the_forgery_with_the_recordings_noise_under_it() -> None:
+    groups = [f"voice {n}" for n in range(60)]
+    fit, held = ([g for g in groups if part(g) == side] for side in ("fit", "held"))
+    recorded = [(group, voice(4.0, n)) for n, group in enumerate([fit[0], held[0]])]
+    material = material_from_sounds(
+        recorded, [(fit[1], voice(3.0, 5)), (held[1], voice(3.0, 6)), (held[1], np.zeros(9))]
+    )
+    assert [piece.group for piece in material.spoken_fit] == [fit[1]]
+    assert [piece.group for piece in material.spoken_held] == [held[1]]
+    bank = [Forged(material.fit[0], {"lpc": (material.fit[0].sound,)})]
+    made = AudioRecipe(
+        bank,
+        [Forged(material.held[0], {"lpc": (material.held[0].sound,)})],
+        spoken=material.spoken_fit,
+        spoken_held=material.spoken_held,
+        pairs=40,
+        window_samples=RATE,
+    )
+    assert made.judged["spoken"].shape == (1, 4 * RATE)
+    sound = made.batch(np.random.default_rng(0))["sound"].numpy()
+    # The bank's forgery is the recording itself: whatever differs after one chain is synthetic speech.
+    apart = [not np.array_equal(real, fake) for real, fake in zip(sound[:40], sound[40:], strict=True)]
+    assert 4 <= sum(apart) <= 20
+
+
+def test_a_recordings_noise_can_be_laid_under_another_sound() -> None:
+    rng = np.random.default_rng(3)
+    quiet = voice(4.0, 1)
+    noisy = quiet + 0.01 * np.convolve(rng.standard_normal(len(quiet)), np.ones(8) / 8, "same").astype(np.float32)
+    laid = with_floor(voice(4.0, 2), floor_of(noisy), np.random.default_rng(0))
+    assert laid.dtype == np.float32 and laid.shape == quiet.shape
+    inner = slice(8, 60)  # below 2 kHz, where that noise is
+    wanted, got, before = (np.log(floor_of(sound)[inner] + 1e-9).mean() for sound in (noisy, laid, voice(4.0, 2)))
+    assert abs(got - wanted) < 0.5 * abs(before - wanted)
+
+
+def test_a_denoiser_turns_the_floor_down_and_keeps_the_voice() -> None:
+    noisy = voice(3.0, 1) + 0.004 * np.random.default_rng(0).standard_normal(3 * RATE).astype(np.float32)
+    cleaned = sound_augment._cleaned(np.random.default_rng(1))(noisy.astype(np.float64))
+    assert len(cleaned) == len(noisy) and np.corrcoef(cleaned, noisy)[0, 1] > 0.9
+    assert floor_of(cleaned).mean() < 0.7 * floor_of(noisy).mean()

@@ -13,7 +13,7 @@ from deephotlink.models.face_geometry import SQUARE, cut_square, face_axes, face
 from deephotlink.models.training import faces as forging
 from deephotlink.models.training.faces import ALIGNED_PIXELS, KINDS, Face, FaceBank
 from deephotlink.models.training.house import Plan, train
-from deephotlink.models.training.pictures import Chain, cut_face
+from deephotlink.models.training.pictures import cut_face
 from deephotlink.models.training.rebuild import ENLARGEMENTS, Enlarge, Rebuilder, RebuildRecipe, rebuild
 
 LANDMARKS = np.array([[80, 90], [130, 88], [104, 120], [86, 142], [128, 140]], np.float32)
@@ -117,15 +117,6 @@ def test_aligned_and_back() -> None:
     chin = matrix @ np.append(axes.centre + axes.down, 1)
     assert np.allclose(middle, ALIGNED_PIXELS / 2, atol=1e-3)
     assert chin[0] == pytest.approx(ALIGNED_PIXELS / 2, abs=1e-3) and chin[1] > middle[1]
-
-
-def test_a_pair_goes_through_one_chain() -> None:
-    """Given the same picture twice, a chain gives the same picture twice: no draw hangs on the label."""
-    for seed in range(12):
-        chain = Chain.draw(np.random.default_rng(seed))
-        first, second = (chain(picture(1), LANDMARKS, 96) for _ in range(2))
-        assert first.shape == (96, 96, 3) and (first == second).all()
-    assert len({Chain.draw(np.random.default_rng(seed)).mirrored for seed in range(12)}) == 2
 
 
 def test_the_cut_is_the_detectors_own(bank: FaceBank) -> None:
