@@ -2,8 +2,8 @@
 
 Exit codes: 0 done (whatever the files were); 1 the invariant does not hold (`check`), or a detector failed on more than
 1 % of its items (`audit`); 2 the command cannot be carried out as given; 3 nothing to audit, or no label that is about
-any media (`evaluate`); 75 storage or disk failed: the same command again goes on where it stopped; 130 interrupted,
-likewise.
+any media (`evaluate`); 4 done and published, but more media failed than --max-failure-rate allows (`audit`); 75 storage
+or disk failed: the same command again goes on where it stopped; 130 interrupted, likewise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .. import __version__
 from ..transforms.failures import NothingFound, UsageError, WorldError, printable
 from ..transforms.uris import redact
 
-DONE, BROKEN, USAGE, NOTHING, AGAIN, INTERRUPTED = 0, 1, 2, 3, 75, 130
+DONE, BROKEN, USAGE, NOTHING, MANY_FAILED, AGAIN, INTERRUPTED = 0, 1, 2, 3, 4, 75, 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -114,10 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
     for action in (pull, verify):
         action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: DEEPHOTLINK_WEIGHTS)")
     from .forge_options import add_forge_arguments
+    from .quarantine import add_quarantine_arguments
     from .train_options import add_train_arguments
 
     add_train_arguments(commands)
     add_forge_arguments(commands)
+    add_quarantine_arguments(commands)
     detectors = commands.add_parser("detectors", help="what is installed, its licence and limits")
     detectors.add_argument("names", nargs="*", metavar="NAME", help="all that is on record of these (hf:DIR too)")
     detectors.add_argument("--weights-cache", metavar="DIR", help="folder or URL where weights lie")
@@ -200,6 +202,12 @@ def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
         shown.add_row(*("" if v is None else escape(printable(str(v), 2000)) for v in row.values()))
     Console(width=None if sys.stdout.isatty() else 200).print(shown)
     return DONE
+
+
+def _quarantine(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .quarantine import quarantine_command
+
+    return quarantine_command(args)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -306,6 +314,7 @@ _COMMANDS = {
     "check": _check,
     "evaluate": _evaluate,
     "query": _query,
+    "quarantine": _quarantine,
     "weights": _weights,
     "train": _train,
     "forge": _forge,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import apache_beam as beam
 import duckdb
+import pyarrow as pa
 import torch
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -28,6 +30,7 @@ from ..transforms import uris
 from ..transforms.commit import CommitUnits, unit_key
 from ..transforms.detect import preload
 from ..transforms.failures import UsageError, WorldError
+from ..transforms.intact import intact
 from ..transforms.listing import ListingOptions, fetch_address, list_sources, secret_addresses
 from ..transforms.plan import Plan, SortedIds, UnitLimits, plan_media
 from ..transforms.publish import publish
@@ -37,6 +40,7 @@ from ..transforms.runs import (
     Run,
     committed_ids,
     create_run,
+    last_run,
     next_slot,
     pending_units,
     plan_of,
@@ -46,6 +50,7 @@ from ..transforms.runs import (
 )
 from ..transforms.sources import Planned
 from ..transforms.store import PAGE, OutputStore, open_store
+from ..transforms.unsettled import unsettled
 from ..transforms.weights import stage_weights
 from .audit import ScoreMedia, build_detector, pool_of
 from .interrupts import heed_signals
@@ -56,6 +61,8 @@ from .report import print_summary, summarise, summary_html, write_page
 from .spool import spool_folder
 
 MAX_ERROR_SHARE = 0.01
+DONE, BROKEN, MANY_FAILED = 0, 1, 4
+"""Exit codes: cli.py says what they mean."""
 
 
 def audit_archive(config: AuditConfig) -> int:
@@ -88,7 +95,7 @@ def audit_archive(config: AuditConfig) -> int:
             finish_run(placed(), store, run, spool)
             runs.append(run)
         slot = next_slot(store, key)
-        plan = make_plan(config, store)
+        plan = make_plan(config, store, [run.run_id for run in runs])
         if plan.duplicates:
             errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
         if plan.entries:
@@ -100,15 +107,34 @@ def audit_archive(config: AuditConfig) -> int:
         summary = summarise(tables)
         wrong = detector_errors(tables, [run.run_id for run in runs])
     write_page(store, PAGE, summary_html(summary))
+    failing = failure_rate(store, runs or [run for run in [last_run(store, key)] if run is not None])
     if config.as_json:
-        print(json.dumps({**summary.as_json(), "runs": [run.run_id for run in runs], "detector_errors": wrong}))
+        ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}
+        print(json.dumps({**summary.as_json(), **ran}))
     elif not runs:
         console.print(f"Nothing is left to do: {plan.already_done} files are in the tables already.\n", highlight=False)
     print_summary(summary, console, config.output)
     too_many = {name: share for name, share in wrong.items() if share > MAX_ERROR_SHARE}
     for name, share in too_many.items():
         print(f"deephotlink: {name} failed on {share:.1%} of its items: see evidence, detector_error", file=sys.stderr)
-    return 1 if too_many else 0
+    most = config.max_failure_rate
+    if most is not None and failing > most:
+        print(f"deephotlink: {failing:.1%} of the media failed, more than --max-failure-rate={most:g}", file=sys.stderr)
+    return BROKEN if too_many else MANY_FAILED if most is not None and failing > most else DONE
+
+
+def failure_rate(store: OutputStore, runs: Sequence[Run]) -> float:
+    """Share of the media of these finished runs that ended in `failures`; what was skipped is no media.
+
+    Raises:
+        UsageError: a summary is damaged.
+    """
+    rows: Counter[str] = Counter()
+    for run in runs:
+        with intact(store, run.name("summary.json")):
+            rows.update(json.loads(store.read(run.name("summary.json")))["rows"])
+    media = rows["scores"] + rows["failures"]
+    return rows["failures"] / media if media else 0.0
 
 
 def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, Weights]:
@@ -142,8 +168,11 @@ def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, We
 def run_key(config: AuditConfig) -> str:
     """What makes a command the same command: its sources and whatever may change a plan or a logit."""
     sources = [canonical(source) for source in config.sources]
-    kind = "retry" if config.retry_failures else "audit"
-    return resume_key(sources, config.fingerprint, identity=config.identity, limit=config.limit, kind=kind)
+    kind = "audit" if config.retry_failures is None else f"retry {','.join(config.retry_failures)}".strip()
+    limits = config.limits.as_json()
+    return resume_key(
+        sources, config.fingerprint, identity=config.identity, limit=config.limit, limits=limits, kind=kind
+    )
 
 
 def canonical(source: str) -> str:
@@ -153,15 +182,24 @@ def canonical(source: str) -> str:
     return uris.canonical_local(uris.local_path(source))
 
 
-def make_plan(config: AuditConfig, store: OutputStore) -> Plan:
-    """The listing, less what is done.
+def make_plan(config: AuditConfig, store: OutputStore, just_tried: Collection[str] = ()) -> Plan:
+    """The listing, less what is done. A retry asks again what was not settled, unless one of the runs `just_tried` did.
 
     Raises:
         UsageError: a source is missing or holds nothing.
     """
-    done = SortedIds.from_batches(committed_ids(store, config.fingerprint, not config.retry_failures))
-    listed = list_sources(config.sources, ListingOptions((config.output,), config.identity))
-    return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit)
+    again: dict[str, int] = {}
+    if (classes := config.retry_failures) is not None:
+        again = {
+            media_id: one.attempts
+            for media_id, one in unsettled(store, config.fingerprint).items()
+            if (not classes or one.error_class in classes) and one.run_id not in just_tried
+        }
+    asked = SortedIds.from_batches([list(again)])
+    committed = committed_ids(store, config.fingerprint)
+    done = SortedIds.from_batches(ids.filter(pa.array(~asked.contains(ids))) for ids in committed)
+    listed = list_sources(config.sources, ListingOptions((config.output,), config.identity, config.archives))
+    return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit, again)
 
 
 def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slot: int) -> Run:
@@ -171,11 +209,12 @@ def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slo
         resume_key=key,
         fingerprint=config.fingerprint,
         calibration_id=config.calibration.calibration_id,
-        kind="retry" if config.retry_failures else "audit",
+        kind="audit" if config.retry_failures is None else "retry",
         settings={
             **config.provenance(),
             "calibration": calibration_to_json(config.calibration),
             "sandbox": pool_of(config.reading).sandbox_in_force,
+            "retry_failures": None if config.retry_failures is None else list(config.retry_failures),
         },
         slot=slot,
     )

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -21,10 +22,13 @@ from ..models.mtcnn_weights import WEIGHTS_SHA256
 from ..models.weights import NO_WEIGHTS, Weights
 from ..transforms.clips import SAMPLING_VERSION, Sampling
 from ..transforms.faces import FACES_VERSION
-from ..transforms.failures import UsageError
+from ..transforms.failures import ERROR_CLASSES, UsageError
 from ..transforms.media.protocol import Limits
+from ..transforms.shards import ShardLimits
+from ..transforms.sources import MAX_FILE_BYTES
 from ..transforms.uris import redact
 from .choosing import choose, split_names
+from .limits import FileLimits, add_limit_arguments, budgets_of, limits_of
 
 Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
@@ -48,7 +52,7 @@ class Reading:
     ahead_bytes: int = 256 * MiB
     """Decoded clips that may wait for the detectors."""
     device: str = "auto"
-    max_bytes: int = 64 << 30
+    max_bytes: int = MAX_FILE_BYTES
     """Bytes of one file; larger ones end as `too_large`."""
 
 
@@ -59,6 +63,7 @@ class AuditConfig:
     detectors: tuple[DetectorSpec, ...]
     reading: Reading
     calibration: Calibration
+    archives: ShardLimits = field(default_factory=ShardLimits)
     weights: Mapping[str, Weights] = field(default_factory=dict)
     """The files of the detectors that need some, by the detector's name."""
     licences_accepted: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +76,10 @@ class AuditConfig:
     """Units of work (a minute or so each here) between two commits."""
     unit_size: int = 16
     """Media in a unit at most."""
-    retry_failures: bool = False
+    retry_failures: tuple[str, ...] | None = None
+    """Classes of failures that are put back into the plan, ascending; empty: all of them; None: none."""
+    max_failure_rate: float | None = None
+    """In [0, 1): with a larger share of failed media the exit code says so."""
     quiet: bool = False
     as_json: bool = False
     beam_args: tuple[str, ...] = ()
@@ -98,8 +106,12 @@ class AuditConfig:
             "decoders": {"av": version("av"), "decord2": version("decord2")},
             "faces": {"version": FACES_VERSION, "weights": dict(WEIGHTS_SHA256)} if "faces" in needs else None,
             "credentials": version("c2pa-python") if "credentials" in needs else None,
-            "limits": asdict(self.reading.limits),
+            "limits": budgets_of(self.reading.limits),
         }
+
+    @property
+    def limits(self) -> FileLimits:
+        return FileLimits(self.reading.limits, self.archives)
 
     @property
     def fingerprint(self) -> str:
@@ -114,6 +126,7 @@ class AuditConfig:
             "packages": {name: version(name) for name in packages},
             "fingerprint_of": self.fingerprint_of(),
             "sandbox_asked": self.reading.sandbox,
+            "limits": self.limits.as_json(),
             "device": self.reading.device,
             "detectors": [
                 {
@@ -150,7 +163,7 @@ class AuditConfig:
         return found
 
 
-def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+def add_audit_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("sources", nargs="+", metavar="SOURCE", help="file, folder, glob, fsspec URI, tar or zip shard, or a listing")
     add("--output", required=True, metavar="OUT", help="folder or fsspec URI for the tables")
@@ -168,7 +181,14 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="print what would be done and needed, and do nothing")
     add("--identity", choices=("version", "content"), default="version", help="what makes a file the same file")
     add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder children")
-    add("--retry-failures", action="store_true", help="put what failed before back into the plan")
+    add(
+        "--retry-failures",
+        type=error_classes,
+        metavar="CLASS,…",
+        help="ask again what failed before, or that of these classes: --retry-failures or --retry-failures=CLASS,…",
+    )
+    parser.bare_options["--retry-failures"] = ""
+    add("--max-failure-rate", type=share, metavar="SHARE", help="exit with 4 where more of the media failed")
     add("--wave-size", type=positive, metavar="UNITS", help="units of work between two commits (2; with --runner 128)")
     add("--unit-size", type=positive, default=16, metavar="N", help="files in a unit of work at most (default 16)")
     add("--decoders", type=positive, metavar="N", help="decoder children (default: cores less one, 1-8)")
@@ -176,10 +196,23 @@ def add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu or cuda:N for the models (default auto)")
     add("--quiet", action="store_true", help="print nothing but errors")
     add("--json", action="store_true", dest="as_json", help="print one JSON object at the end, nothing else")
+    add_limit_arguments(parser)
 
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, instead of its whole usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.bare_options: dict[str, str] = {}
+        """Options that take a value by `=` alone, and the value where there is none: argparse's own `nargs="?"` would
+        take a source that follows for the value."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = list(sys.argv[1:] if args is None else args)
+        end = args.index("--") if "--" in args else len(args)
+        args[:end] = [f"{arg}={self.bare_options[arg]}" if arg in self.bare_options else arg for arg in args[:end]]
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         where = f"; see `{self.prog} -h`" if self.prog.startswith("deephotlink") else ""
@@ -201,6 +234,20 @@ def share(text: str) -> float:
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"expected a share such as 0.05, got {text}")
     return number
+
+
+def error_classes(text: str) -> tuple[str, ...]:
+    """Names of failure classes, ascending; none, where `text` is empty.
+
+    Raises:
+        argparse.ArgumentTypeError: one is none of ours; names all that are.
+    """
+    names = sorted({name.strip() for name in text.split(",")} - {""})
+    if unknown := [name for name in names if name not in ERROR_CLASSES]:
+        raise argparse.ArgumentTypeError(
+            f"no class {unknown[0]!r}: expected some of {', '.join(sorted(ERROR_CLASSES))}"
+        )
+    return tuple(names)
 
 
 def positive_seconds(text: str) -> float:
@@ -229,6 +276,7 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot read the calibration file {args.calibration!r}: {error.strerror}") from error
+    limits = limits_of(args)
     chosen = choose(names, args.weights, args.weights_cache, args.accept_licence, args.allow_unpinned)
     return AuditConfig(
         sources=tuple(args.sources),
@@ -239,17 +287,21 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
         warnings=chosen.warnings,
         reading=Reading(
             sampling=Sampling(args.every, args.clips, args.frames, args.short_side),
+            limits=limits.reading,
+            max_bytes=limits.archives.max_bytes,
             sandbox=args.sandbox,
             decoders=args.decoders,
             ahead_bytes=args.ahead_mib * MiB,
             device=args.device,
         ),
         calibration=calibration,
+        archives=limits.archives,
         identity=args.identity,
         limit=args.limit,
         wave_size=args.wave_size or (CLUSTER_WAVE if runner_named(beam_args) else LOCAL_WAVE),
         unit_size=args.unit_size,
         retry_failures=args.retry_failures,
+        max_failure_rate=args.max_failure_rate,
         quiet=args.quiet or args.as_json,
         as_json=args.as_json,
         beam_args=tuple(beam_args),

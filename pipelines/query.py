@@ -43,11 +43,28 @@ order by e.uri, e.media_id, e.start_seconds nulls first, e.end_seconds, e.family
 """
 _TO_RETRY = """
 create view to_retry as
+with raised as (
+    select media_id, run_id, min_by(detector || ': ' || coalesce(detail, ''), detector) as message
+    from evidence where abstained = 'detector_error' group by media_id, run_id
+), tries as (
+    select media_id, count(*) as n from (select distinct media_id, run_id from raised union
+                                         select media_id, run_id from failures) group by media_id
+), newest_score as (
+    select media_id, max(run_id) as run_id from scores group by media_id
+)
 select f.* from failures f
 join (select media_id, max(run_id) as run_id from failures group by media_id) newest using (media_id, run_id)
 where not exists (select 1 from scores s where s.media_id = f.media_id and s.run_id >= f.run_id)
   and not exists (select 1 from scores s where s.uri = f.uri and s.run_id > f.run_id)
-order by f.uri
+union all by name
+select s.run_id, s.run_date, s.media_id, s.uri, 'detect' as stage, 'detector_error' as error_class, r.message,
+       t.n::int as attempts, s.size_bytes, s.scored_at as failed_at
+from scores s
+join newest_score using (media_id, run_id)
+join raised r on r.media_id = s.media_id and r.run_id = coalesce(s.evidence_run_id, s.run_id)
+join tries t on t.media_id = s.media_id
+where not exists (select 1 from failures f where f.media_id = s.media_id and f.run_id > s.run_id)
+order by uri
 """
 
 
@@ -55,7 +72,8 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with their columns,
     even where no file is there yet), `latest` (one row a media: its newest run's score, or its failure where that run
     failed on it; `outcome` tells), `timeline` (the evidence that each media's newest score was made from, in time) and
-    `to_retry` (failures of media that no later run has scored, and whose file none has scored in another version).
+    `to_retry` (failures of media that no later run has scored, and whose file none has scored in another version; and,
+    as `detector_error`, media on which a detector raised: what `--retry-failures` asks again).
 
     A score's evidence stands under `coalesce(evidence_run_id, run_id)`: a rescored row has none of its own.
 

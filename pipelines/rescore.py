@@ -31,6 +31,7 @@ from ..models.calibration import (
 from ..models.registry import installed
 from ..transforms.failures import UsageError
 from ..transforms.intact import intact
+from ..transforms.plan_table import PLAN
 from ..transforms.publish import BLOCK_UNITS, public_name, publish
 from ..transforms.records import AuthenticityScore
 from ..transforms.rescoring import evidence_by_media, rescored, rescored_unit
@@ -46,7 +47,7 @@ from ..transforms.runs import (
     unfinished_run,
 )
 from ..transforms.store import PAGE, OutputStore, holds_runs, open_store
-from ..transforms.tables import PLAN, to_parquet
+from ..transforms.tables import to_parquet
 from .query import connect, readable
 from .report import print_summary, summarise, summary_html, write_page
 

@@ -10,6 +10,37 @@ from __future__ import annotations
 import unicodedata
 
 MAX_MESSAGE = 500
+ERROR_CLASSES = {
+    "changed": "it was replaced after it had been listed",
+    "damaged_archive": "a tar or zip, or a member of one, is not as its headers say",
+    "deadline": "decoding took too long, and was stopped",
+    "decode_failed": "its container can be read, no frame of it could be decoded",
+    "decoder_error": "a decoder raised on it",
+    "detector_error": "scored, and a detector raised on one of its items: a row in `scores`, not in `failures`",
+    "encrypted": "it needs a key or a password",
+    "missing": "it was listed, and was not there when it was to be read",
+    "no_audio": "its sound cannot be decoded",
+    "no_frames": "no frame came out of the decoder",
+    "no_ranges": "the server cannot give a part of it",
+    "no_samples": "no sound came out of the decoder",
+    "no_streams": "neither video nor sound is in it",
+    "no_video": "its video cannot be decoded",
+    "out_of_memory": "decoding it takes more memory than a decoder process may have",
+    "protocol_error": "the decoder process talked nonsense: it was taken over or is broken",
+    "read_short": "fewer bytes came than the store said it has",
+    "sound_failed": "its sound could not be read",
+    "too_large": "it is over one of the limits (`deephotlink audit -h`)",
+    "truncated": "its archive ends before it does",
+    "unknown": "no reason was recorded",
+    "unknown_size": "the server does not say how long it is",
+    "unreadable": "no container that can be read, or it may not be read",
+    "unsupported_archive": "an archive whose members cannot be read one by one",
+    "unsupported_codec": "no stream has a codec that can be decoded",
+    "unsupported_format": "media in a container that is not read",
+    "worker_exited": "the decoder process ended on it",
+    "worker_killed": "the decoder process was killed on it, or killed itself",
+}
+"""What `failures.error_class` may say, and what `--retry-failures=CLASS` takes."""
 
 
 class MediaError(Exception):

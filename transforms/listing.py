@@ -9,9 +9,9 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, groupby
 from typing import Literal
 
 import apache_beam as beam
@@ -22,10 +22,10 @@ from .media.sniff import HEAD_BYTES, sniff
 from .metrics import inc_counter
 from .records import MediaFile
 from .retries import LISTING_ATTEMPTS, BadAddress
-from .shards import Member, ShardLimits, list_members, shard_kind
+from .shards import ShardLimits, list_members, member_file, shard_kind
 from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, look_local, look_remote, open_blob, skipped
 from .staging import content
-from .uris import SCHEME, escape, is_remote, local_path, media_id_of, name_bytes, split_remote, unescape
+from .uris import SCHEME, escape, is_member, is_remote, local_path, name_bytes, split_remote, unescape
 from .walk import MAGIC, excluding, glob_local, in_order, leads_up, shown_source, walk_local, walk_remote
 
 Identity = Literal["version", "content"]
@@ -44,6 +44,7 @@ class ListingOptions:
     identity: Identity = "version"
     """What media_id is a hash of: URI and version, or every byte of the file."""
     limits: ShardLimits = field(default_factory=ShardLimits)
+    """Its `max_bytes` holds for plain files too, before they are read."""
 
 
 def list_sources(sources: Sequence[str], options: ListingOptions | None = None) -> Iterator[Planned]:
@@ -120,22 +121,15 @@ def _addresses(source: str) -> Iterator[str]:
 
 
 def _list_source(source: str, options: ListingOptions) -> Iterator[Planned]:
-    member = re.match(r"^(tar|zip)://", source)
-    if member and "::" in source and not os.path.lexists(source):
-        yield from _one_member(source, options)
+    if is_member(source):
+        entries = [e for e in _list_source(source.rpartition("::")[2], options) if e.file.uri == source]
+        if not entries:
+            raise UsageError(f"{shown_source(source)}: no such member")
+        yield from entries
     elif is_remote(source):
         yield from _list_remote(source, options)
     else:
         yield from _list_local(source, options)
-
-
-def _one_member(source: str, options: ListingOptions) -> Iterator[Planned]:
-    """A URI out of our own tables: that member alone."""
-    shard = source.rpartition("::")[2]
-    entries = [entry for entry in _list_source(shard, options) if entry.file.uri == source]
-    if not entries:
-        raise UsageError(f"{shown_source(source)}: no such member")
-    yield from entries
 
 
 def _list_local(source: str, options: ListingOptions) -> Iterator[Planned]:
@@ -184,20 +178,42 @@ def _list_remote(source: str, options: ListingOptions) -> Iterator[Planned]:
 
 
 def _list_rows(uris: Iterable[str], options: ListingOptions) -> Iterator[Planned]:
-    """The files that a listing names; one that is not there is a failure of its own."""
+    """The files that a listing names, also as our tables spell them; one that is not there is a failure of its own."""
     excluded = excluding(options.exclude)
 
     def look(uri: str) -> Found:
-        shown = split_remote(uri)[0] if is_remote(uri) else uri
-        try:
-            return look_remote(uri) if is_remote(uri) else look_local(local_path(uri))
-        except (ValueError, BadAddress):  # a NUL, half a surrogate pair, a URL without a host
-            return Found(escape(shown), name_bytes(shown), trouble="missing")
+        found = _look(uri)
+        name = unescape(uri) if found.trouble == "missing" else uri
+        return found if name == uri or (other := _look(name)).trouble == "missing" else other
 
-    for found in in_order(look, uris):
-        if not excluded(found.uri):
-            folder = found.trouble in ("folder", "linked_folder")
-            yield from _expand([replace(found, trouble="not_a_file") if folder else found], options)
+    # Neighbours of one shard together: it is walked once for all of them.
+    for shard, rows in groupby(uris, lambda uri: uri.rpartition("::")[2] if is_member(uri) else None):
+        if shard is not None:
+            yield from _named_members(set(rows), _expand([look(shard)], options))
+            continue
+        for found in in_order(look, rows):
+            if not excluded(found.uri):
+                folder = found.trouble in ("folder", "linked_folder")
+                yield from _expand([replace(found, trouble="not_a_file") if folder else found], options)
+
+
+def _named_members(uris: Set[str], entries: Iterable[Planned]) -> Iterator[Planned]:
+    seen = set()
+    for entry in entries:
+        if entry.file.uri in uris:  # two members may be called the same
+            seen.add(entry.file.uri)
+            yield entry
+    for uri in sorted(uris - seen):
+        missing = Found(uri, name_bytes(uri), trouble="missing").to_file()
+        yield failed(missing, MediaError("missing", "no such member", stage="listing"))
+
+
+def _look(uri: str) -> Found:
+    try:
+        return look_remote(uri) if is_remote(uri) else look_local(local_path(uri))
+    except (ValueError, BadAddress):  # a NUL, half a surrogate pair, a URL without a host
+        shown = split_remote(uri)[0] if is_remote(uri) else uri
+        return Found(escape(shown), name_bytes(shown), trouble="missing")
 
 
 def _expand(entries: Iterable[Found], options: ListingOptions, named: bool = False) -> Iterator[Planned]:
@@ -259,7 +275,7 @@ def _list_shard(
         with open_blob(shard, LISTING_ATTEMPTS) as blob:
             for member in list_members(kind, blob, shard.size_bytes, options.limits):
                 count += 1
-                file = _member_file(shard, kind, member)
+                file = member_file(shard, kind, member)
                 if member.failure:
                     yield failed(file, member.failure)
                 elif member.skip:
@@ -278,30 +294,11 @@ def _list_shard(
         yield skipped(shard, "shard" if count else "empty_archive")
 
 
-def _member_file(shard: MediaFile, kind: str, member: Member) -> MediaFile:
-    name = escape(member.name)
-    return MediaFile(
-        # the offset tells members of the same name apart
-        media_id=media_id_of(
-            shard.path_bytes or name_bytes(shard.uri),
-            shard.version.encode(),
-            name_bytes(member.name),
-            str(member.offset).encode(),
-        ),
-        uri=f"{kind}://{name}::{shard.uri}",
-        size_bytes=member.size_bytes,
-        version=shard.version,
-        shard=shard.uri,
-        member=name,
-        member_offset=member.offset,
-        member_compressed_bytes=member.compressed_bytes,
-        path_bytes=shard.path_bytes,
-        fetch_uri=shard.fetch_uri,
-    )
-
-
 def _identified(file: MediaFile, options: ListingOptions, blob: LocalBlob | RemoteBlob | None = None) -> Planned:
     """The file as a candidate; named by its bytes, if that is wanted."""
+    if file.size_bytes > (most := options.limits.max_bytes):
+        message = f"{file.size_bytes} bytes: at most {most} are read"
+        return failed(file, MediaError("too_large", message, stage="listing"))
     if options.identity == "version":
         return Planned(file)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 from itertools import islice
@@ -105,12 +105,17 @@ def ids_to_hashes(ids: Any) -> np.ndarray:
 
 
 def plan_media(
-    listed: Iterable[Planned], done: SortedIds, limits: UnitLimits | None = None, limit: int | None = None
+    listed: Iterable[Planned],
+    done: SortedIds,
+    limits: UnitLimits | None = None,
+    limit: int | None = None,
+    attempts: Mapping[str, int] | None = None,
 ) -> Plan:
     """The plan of everything listed that is not done. Depends on what was listed, not on the order.
 
     `limit` takes a sample of as many of the media listed, done or not: those with the smallest media_id, which is as
-    good as by lot, and the same ones each time, so that the same command again finds nothing left to do.
+    good as by lot, and the same ones each time, so that the same command again finds nothing left to do. `attempts`: by
+    media_id, how often those were tried that are asked again.
     """
     limits = limits or UnitLimits()
     if limit is not None:
@@ -128,7 +133,7 @@ def plan_media(
     entries = _once(entries, np.concatenate(hashes) if hashes else np.empty(0, _HASH))
     duplicates = total - len(entries)
     entries.sort(key=_order)
-    entries, units = _cut(entries, limits)
+    entries, units = _cut(entries, limits, attempts or {})
     return Plan(entries, units, duplicates, already_done)
 
 
@@ -167,7 +172,7 @@ def _order(entry: Planned) -> tuple[str, int, str, str, bool]:
     return file.shard or file.uri, file.member_offset or 0, file.uri, file.media_id, entry.outcome is not None
 
 
-def _cut(entries: Sequence[Planned], limits: UnitLimits) -> tuple[list[Planned], int]:
+def _cut(entries: Sequence[Planned], limits: UnitLimits, attempts: Mapping[str, int]) -> tuple[list[Planned], int]:
     cut: list[Planned] = []
     unit = media = size = rows = 0
     for file, outcome in entries:
@@ -179,6 +184,6 @@ def _cut(entries: Sequence[Planned], limits: UnitLimits) -> tuple[list[Planned],
         if full:
             unit, media, size, rows = unit + 1, 0, 0, 0
         media, size, rows = media + reads, size + cost, rows + 1
-        numbered = replace(file, unit=unit)
+        numbered = replace(file, unit=unit, earlier_attempts=attempts.get(file.media_id, 0))
         cut.append(Planned(numbered, replace(outcome, file=numbered) if outcome else None))
     return cut, unit + 1 if cut else 0

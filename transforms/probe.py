@@ -21,6 +21,7 @@ from .media.protocol import Limits, ProbeRequest
 from .media.sniff import sniff
 from .metrics import inc_counter
 from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, VideoStream
+from .sources import MAX_FILE_BYTES
 from .staging import Staged, read_head, stage
 
 Planned = tuple[MediaFile, MediaOutcome | None]
@@ -194,7 +195,7 @@ class ProbeMedia(beam.PTransform):
     """Local folder for what has to be staged."""
     credentials: bool
     """Whether Content Credentials are read."""
-    max_bytes: int = 64 << 30
+    max_bytes: int = MAX_FILE_BYTES
     max_seconds: float = Limits().max_duration_seconds
     ahead: int = 4
     """Files probed ahead of the decoders."""

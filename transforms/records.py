@@ -36,6 +36,8 @@ class MediaFile:
     """Bytes that the member takes in the shard, where it is deflated; None where it is stored."""
     path_bytes: bytes | None = None
     """The local path where it is no valid UTF-8."""
+    earlier_attempts: int = 0
+    """Runs that could not settle it before the one that plans it (`unsettled.py`)."""
     fetch_uri: str | None = field(default=None, repr=False)
     """Where to read it, when that has a secret in it. Travels with the work, and is in no outcome, table or log."""
 

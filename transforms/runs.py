@@ -34,9 +34,10 @@ import pyarrow.parquet as pq
 
 from .._version import __version__
 from .intact import intact
+from .plan_table import PLAN, plan_from_table, plan_to_table
 from .records import MediaFile, MediaOutcome
 from .store import OutputStore
-from .tables import plan_from_table, plan_to_table, to_parquet
+from .tables import to_parquet
 
 PLAN_ROW_GROUP = 1 << 14
 """Rows: a unit's part of a long plan is read without the rest."""
@@ -159,7 +160,7 @@ def freeze_run(
     settings: Mapping[str, Any] | None = None,
     slot: int | None = None,
 ) -> Run:
-    """As `create_run`, of a table by `tables.PLAN`, ordered by unit and media_id.
+    """As `create_run`, of a table by `plan_table.PLAN`, ordered by unit and media_id.
 
     Raises:
         ValueError
@@ -200,10 +201,12 @@ def is_finished(store: OutputStore, run: Run) -> bool:
 
 
 def read_plan(store: OutputStore, run: Run, units: Collection[int] | None = None) -> pa.Table:
-    """The run's plan by `tables.PLAN`, or that of some of its units; `tables.plan_from_table` makes records of it."""
+    """The run's plan by `plan_table.PLAN`, or that of some of its units; `plan_from_table` makes records of it."""
     chosen = None if units is None else [("unit", "in", sorted(units))]
     with _opened(store, run.name("plan.parquet")) as f:
-        return pq.read_table(f, filters=chosen).replace_schema_metadata(None)
+        table = pq.read_table(f, filters=chosen).replace_schema_metadata(None)
+    # What an earlier version froze lacks the columns that were added since.
+    return pa.concat_tables([PLAN.empty_table(), table], promote_options="default")
 
 
 def plan_of(
@@ -233,15 +236,20 @@ def pending_units(store: OutputStore, run: Run) -> list[int]:
     return sorted(set(range(run.units)) - set(committed_units(store, run)))
 
 
-def committed_ids(store: OutputStore, fingerprint: str, include_failures: bool = True) -> Iterator[pa.Array]:
-    """The media_id (string arrays) that committed units of all runs with this fingerprint hold. An id may come twice.
+def last_run(store: OutputStore, resume_key: str) -> Run | None:
+    """The newest run under this key, finished or not; None where there is none yet."""
+    found = (_run_of_plan(store, _claimed(store, claim)) for claim in reversed(_claims(store, resume_key)))
+    return next((run for run in found if run is not None), None)
 
-    Without `include_failures`, those are left out whose every outcome so far was a failure.
+
+def committed_ids(store: OutputStore, fingerprint: str) -> Iterator[pa.Array]:
+    """The media_id (string arrays) that committed units of all runs with this fingerprint hold. An id may come twice.
+    Those that a retry asks again are among them (`unsettled.py`).
     """
     for run in list_runs(store):
         if run.fingerprint != fingerprint:
             continue
-        if include_failures and is_finished(store, run):
+        if is_finished(store, run):
             # Everything planned is committed: one file instead of all its units.
             with _opened(store, run.name("plan.parquet")) as f:
                 ids = pq.read_table(f, columns=["media_id"])["media_id"].combine_chunks()
@@ -249,9 +257,7 @@ def committed_ids(store: OutputStore, fingerprint: str, include_failures: bool =
             continue
         for unit in committed_units(store, run):
             with _opened(store, run.unit_name(unit)) as f:
-                rows = pq.read_table(f, columns=["media_id", "table"], use_threads=False)
-            if not include_failures:
-                rows = rows.filter(pc.not_equal(rows["table"], "failures"))
+                rows = pq.read_table(f, columns=["media_id"], use_threads=False)
             yield rows["media_id"].combine_chunks()
 
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .failures import MediaError, UsageError, WorldError
-from .sources import Blob
+from .records import MediaFile
+from .sources import MAX_FILE_BYTES, Blob
+from .uris import escape, media_id_of, name_bytes
 
 _FIRST_READ = 64 << 10
 _MOST_READ = 8 << 20
@@ -26,12 +28,14 @@ _DOCUMENTS = ("[content_types].xml", "meta-inf/manifest.mf", "meta-inf/container
 
 @dataclass(frozen=True, slots=True)
 class ShardLimits:
-    """What a shard may ask of us."""
+    """What an archive may ask of us. One inside another is never opened (`nested_archive`), so there is no depth."""
 
     max_members: int = 1_000_000
-    max_member_bytes: int = 1 << 40
+    max_bytes: int = MAX_FILE_BYTES
+    """Of one member, inflated."""
     max_ratio: int = 1000
-    """Inflated to deflated bytes; deflate itself ends at 1032."""
+    """Inflated to deflated bytes of a member. Digital silence reaches nearly this; deflate itself ends at 1032. Members
+    may not overlap, so it holds for the archive as a whole too."""
     max_directory_bytes: int = 128 << 20
     """Of a zip's directory, which is held in memory as a whole."""
     max_tar_header_bytes: int = 1 << 20
@@ -121,6 +125,29 @@ def list_members(kind: Literal["tar", "zip"], blob: Blob, size_bytes: int, limit
         ) from error
 
 
+def member_file(shard: MediaFile, kind: str, member: Member) -> MediaFile:
+    """The record of a member of a shard."""
+    name = escape(member.name)
+    return MediaFile(
+        # the offset tells members of the same name apart
+        media_id=media_id_of(
+            shard.path_bytes or name_bytes(shard.uri),
+            shard.version.encode(),
+            name_bytes(member.name),
+            str(member.offset).encode(),
+        ),
+        uri=f"{kind}://{name}::{shard.uri}",
+        size_bytes=member.size_bytes,
+        version=shard.version,
+        shard=shard.uri,
+        member=name,
+        member_offset=member.offset,
+        member_compressed_bytes=member.compressed_bytes,
+        path_bytes=shard.path_bytes,
+        fetch_uri=shard.fetch_uri,
+    )
+
+
 def _judged(member: Member, size_bytes: int, limits: ShardLimits) -> Member:
     if member.skip or member.failure:
         return member
@@ -128,10 +155,12 @@ def _judged(member: Member, size_bytes: int, limits: ShardLimits) -> Member:
     message = None
     if member.offset + stored > size_bytes:
         return _failing(member, "truncated", "the shard ends before the member does")
-    if member.size_bytes > limits.max_member_bytes:
-        message = f"{member.size_bytes} bytes, more than {limits.max_member_bytes}"
+    if member.size_bytes > limits.max_bytes:
+        message = f"{member.size_bytes} bytes: at most {limits.max_bytes} are read"
     elif member.size_bytes > limits.max_ratio * max(stored, 1):
-        message = f"{stored} bytes that say they inflate to {member.size_bytes}"
+        message = (
+            f"{stored} bytes that say they inflate to {member.size_bytes}: at most {limits.max_ratio} times as many"
+        )
     if message:
         return _failing(member, "too_large", message)
     if member.size_bytes == 0:
@@ -181,6 +210,7 @@ def _walk_zip(reader: _Reader, size_bytes: int, limits: ShardLimits) -> Iterator
     names = {info.filename.lower() for info in entries}
     if names & set(_DOCUMENTS) or (entries and entries[0].filename == "mimetype"):
         raise MediaError("not_media", "a document or a program in zip form", stage="listing")
+    end = 0
     for info in entries:
         if info.is_dir():
             continue
@@ -191,6 +221,12 @@ def _walk_zip(reader: _Reader, size_bytes: int, limits: ShardLimits) -> Iterator
             continue
         fields = _LOCAL_HEADER.unpack(header)
         start = info.header_offset + _LOCAL_HEADER.size + fields[-2] + fields[-1]
+        if info.header_offset < end:
+            # How 42 kB become petabytes within any ratio: every member shares the bytes of the others (Fifield 2019).
+            shared = Member(info.filename, start, info.file_size, info.compress_size)
+            yield _failing(shared, "damaged_archive", "its bytes are those of the member before it too")
+            continue
+        end = start + info.compress_size
         is_link = info.create_system == 3 and info.external_attr >> 28 == 0xA
         yield _zip_member(
             info.filename, start, info.file_size, info.compress_size, info.compress_type, info.flag_bits, is_link

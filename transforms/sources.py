@@ -26,6 +26,8 @@ from .uris import canonical_local, escape, media_id_of, name_bytes, redact, sche
 
 CHUNK_BYTES = 8 << 20
 """One range request of a whole file."""
+MAX_FILE_BYTES = 64 << 30
+"""Of one file or member, inflated, unless told otherwise."""
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR})
 

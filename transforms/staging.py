@@ -18,9 +18,17 @@ from .failures import MediaError, WorldError
 from .media.sniff import HEAD_BYTES, sniff
 from .records import MediaFile
 from .retries import ShortRead, retried, tell
-from .sources import CHUNK_BYTES, LocalBlob, NoRanges, RemoteBlob, is_local, local_version, open_blob, path_of
-
-MAX_STAGED_BYTES = 1 << 40
+from .sources import (
+    CHUNK_BYTES,
+    MAX_FILE_BYTES,
+    LocalBlob,
+    NoRanges,
+    RemoteBlob,
+    is_local,
+    local_version,
+    open_blob,
+    path_of,
+)
 
 
 @dataclass(slots=True)
@@ -65,21 +73,22 @@ def read_head(file: MediaFile, length: int = HEAD_BYTES) -> bytes:
             raise
 
 
-def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_STAGED_BYTES) -> Staged:
-    """The file on a local path. Callers check with `sniff` first that it is worth it.
+def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Staged:
+    """The file on a local path. Callers check with `sniff` first that it is worth it. What is larger than `max_bytes`
+    is refused, also where it lies.
 
     Raises:
         MediaError: stage `read`: `missing`, `unreadable`, `changed`, `read_short`, `too_large`, `damaged_archive`.
         WorldError: storage failed, or the spool is full.
     """
+    if file.size_bytes > max_bytes:
+        raise MediaError("too_large", f"{file.size_bytes} bytes: at most {max_bytes} are read", stage="read")
     in_place = is_local(file) and file.member is None and _is_plain(path_of(file))
     with open_blob(file) as blob:
         _refuse_replaced(file, blob)
         if in_place:
             head = blob.read(0, min(HEAD_BYTES, file.size_bytes))
             return Staged(os.fsdecode(path_of(file)), head, sniff(head).suffix, owned=False)
-        if file.size_bytes > max_bytes:
-            raise MediaError("too_large", f"{file.size_bytes} bytes, more than {max_bytes}", stage="read")
         try:
             staged = _spooled(file, blob, spool)
         except MediaError:

@@ -22,7 +22,7 @@ from .._version import __version__
 from ..models.base import FAMILIES
 from .details import MAX_DETAIL, cut_detail
 from .failures import printable
-from .records import Evidence, Failure, MediaFile, MediaOutcome, MediaResult
+from .records import Evidence, Failure, MediaOutcome, MediaResult
 from .uris import escaped
 
 if TYPE_CHECKING:
@@ -114,34 +114,15 @@ FAILURES = pa.schema(
         _field("stage", pa.string(), "the step at which nothing of the media could be read"),
         _field("error_class", pa.string(), "short word to group by"),
         _field("message", pa.string(), "what was wrong, control characters escaped"),
-        _field("attempts", pa.int32(), "how often this run tried", "attempts"),
+        _field("attempts", pa.int32(), "runs that tried and failed so far, this one included", "attempts"),
+        _field("size_bytes", pa.int64(), "size of the media as listed; 0 where it was missing", "bytes"),
+        _field("failed_at", pa.timestamp("us", tz="UTC"), "when the row was made", "UTC"),
     ]
 )
 SKIPPED = pa.schema([_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it is no media: not_media, …")])
 
 TABLES: dict[str, pa.Schema] = {"evidence": EVIDENCE, "failures": FAILURES, "skipped": SKIPPED, "scores": SCORES}
 """The public tables, in the order in which a block of them becomes visible: no score is seen without its evidence."""
-
-PLAN = pa.schema(
-    [
-        ("media_id", pa.string()),
-        ("unit", pa.int32()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("version", pa.string()),
-        ("shard", pa.string()),
-        ("member", pa.string()),
-        ("member_offset", pa.int64()),
-        ("member_compressed_bytes", pa.int64()),
-        ("path_bytes", pa.binary()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("stage", pa.string()),
-        ("error_class", pa.string()),
-        ("message", pa.string()),
-    ]
-)
-"""The frozen plan. `status` and what follows: how a media ends that the listing already knew to be unreadable."""
 
 
 def _nested(schema: pa.Schema, *shared: str) -> pa.StructType:
@@ -179,39 +160,6 @@ UNIT = pa.schema(
 _TABLE_OF = {"read": "scores", "failed": "failures", "skipped": "skipped"}
 
 
-def plan_to_table(plan: Iterable[tuple[MediaFile, MediaOutcome | None]]) -> pa.Table:
-    """The plan as a table by `PLAN`, ordered by unit and media_id. `fetch_uri` may hold a secret and is left out."""
-    rows = []
-    for file, outcome in sorted(plan, key=lambda row: (row[0].unit, row[0].media_id)):
-        failure = outcome.failure if outcome else None
-        rows.append(
-            {
-                **{name: getattr(file, name) for name in _FILE_FIELDS},
-                "status": outcome.status if outcome else None,
-                "reason": outcome.skipped_reason if outcome else None,
-                "stage": failure.stage if failure else None,
-                "error_class": failure.error_class if failure else None,
-                "message": failure.message if failure else None,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=PLAN)
-
-
-def plan_from_table(table: pa.Table) -> list[tuple[MediaFile, MediaOutcome | None]]:
-    """The inverse of `plan_to_table`."""
-    plan: list[tuple[MediaFile, MediaOutcome | None]] = []
-    for row in table.to_pylist():
-        file = MediaFile(**{name: row[name] for name in _FILE_FIELDS})
-        failure = None if row["stage"] is None else Failure(row["stage"], row["error_class"], row["message"])
-        known = row["status"] is not None
-        outcome = MediaOutcome(file, row["status"], row["reason"], failure) if known else None
-        plan.append((file, outcome))
-    return plan
-
-
-_FILE_FIELDS = [f.name for f in dataclasses.fields(MediaFile) if f.name != "fetch_uri"]
-
-
 def unit_table(results: Iterable[MediaResult], run: Run, scored_at: datetime | None = None) -> pa.Table:
     """One unit's results as a table by `UNIT`, ordered by media_id, their evidence by detector, clip, track and start.
 
@@ -225,7 +173,8 @@ def unit_table(results: Iterable[MediaResult], run: Run, scored_at: datetime | N
 
 def explode_unit_tables(tables: Sequence[pa.Table], run: Run) -> dict[str, pa.Table]:
     """The public tables, in the order of `TABLES`, with the rows of these units in the units' order."""
-    units = pa.concat_tables(tables) if tables else UNIT.empty_table()
+    # Permissive: units that an earlier version committed lack the columns that were added since.
+    units = pa.concat_tables([UNIT.empty_table(), *tables], promote_options="permissive")
     public = {}
     for name, schema in TABLES.items():
         rows = units.filter(pc.equal(units["table"], "scores" if name == "evidence" else name)).combine_chunks()
@@ -289,7 +238,7 @@ def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, A
         },
         "scores": _cleaned(_score_row(result, run, scored_at)) if table == "scores" else None,
         "evidence": [_cleaned(_evidence_row(e)) for e in sorted(result.evidence, key=evidence_order)],
-        "failures": _cleaned(_failure_row(outcome)) if table == "failures" else None,
+        "failures": _cleaned(_failure_row(outcome, scored_at)) if table == "failures" else None,
         "skipped": _cleaned({"reason": outcome.skipped_reason or "unknown"}) if table == "skipped" else None,
     }
 
@@ -324,9 +273,14 @@ def _evidence_row(evidence: Evidence) -> dict[str, Any]:
     return {**row, "box": dataclasses.asdict(evidence.box) if evidence.box else None}
 
 
-def _failure_row(outcome: MediaOutcome) -> dict[str, Any]:
+def _failure_row(outcome: MediaOutcome, failed_at: datetime) -> dict[str, Any]:
     failure = outcome.failure or Failure("unknown", "unknown", "no reason was recorded")
-    return {**dataclasses.asdict(failure), "attempts": 1}
+    return {
+        **dataclasses.asdict(failure),
+        "attempts": outcome.file.earlier_attempts + 1,
+        "size_bytes": outcome.file.size_bytes,
+        "failed_at": failed_at,
+    }
 
 
 def _cleaned(row: dict[str, Any]) -> dict[str, Any]:

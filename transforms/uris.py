@@ -83,6 +83,11 @@ def is_remote(source: str) -> bool:
     return bool(found) and scheme_of(source) != "file"
 
 
+def is_member(source: str) -> bool:
+    """Whether `source` is a URI out of our own tables, of a member of a shard."""
+    return source.startswith(("tar://", "zip://")) and "::" in source and not os.path.lexists(source)
+
+
 def scheme_of(uri: str) -> str:
     found = SCHEME.match(uri)
     scheme = found.group(1).lower() if found else "file"

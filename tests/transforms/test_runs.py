@@ -110,8 +110,8 @@ def test_runs_ascend_though_the_clock_goes_back(store, monkeypatch):
 
 
 def test_committed_ids_are_those_of_all_runs_with_the_fingerprint(store):
-    def ids(fingerprint, include_failures=True):
-        return {i for array in committed_ids(store, fingerprint, include_failures) for i in array.to_pylist()}
+    def ids(fingerprint):
+        return {i for array in committed_ids(store, fingerprint) for i in array.to_pylist()}
 
     run = make_run(store)
     commit_all(store, run, [0])
@@ -120,8 +120,6 @@ def test_committed_ids_are_those_of_all_runs_with_the_fingerprint(store):
     other = make_run(store, 5, resume_key="other")
     commit_all(store, other, [4])
     assert ids("print") == {make_file(n).media_id for n in [*range(12), *range(16, 20)]}
-    failed = {make_file(n).media_id for n in range(20) if make_file(n).size_bytes % 6 == 4}
-    assert failed and ids("print", include_failures=False) == ids("print") - failed
 
 
 def test_a_plan_with_gaps_or_twins_is_refused(store):

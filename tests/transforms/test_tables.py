@@ -10,6 +10,7 @@ import pytest
 
 from deephotlink.models.base import FAMILIES
 from deephotlink.transforms.details import MAX_DETAIL, cut_detail
+from deephotlink.transforms.plan_table import plan_from_table, plan_to_table
 from deephotlink.transforms.records import ClipFailure, Failure, MediaFile, MediaOutcome, MediaResult
 from deephotlink.transforms.runs import Run
 from deephotlink.transforms.store import OutputStore
@@ -17,8 +18,6 @@ from deephotlink.transforms.tables import (
     PARTITIONING,
     TABLES,
     explode_unit_tables,
-    plan_from_table,
-    plan_to_table,
     to_parquet,
     unit_table,
 )
@@ -39,7 +38,7 @@ def test_every_column_of_the_contract_is_there():
             *("detector", "family", "weights_sha256", "clip_index", "track_id", "start_seconds", "end_seconds"),
             *("logit", "abstained", "box", "detail"),
         ],
-        "failures": ["stage", "error_class", "message", "attempts"],
+        "failures": ["stage", "error_class", "message", "attempts", "size_bytes", "failed_at"],
         "skipped": ["reason"],
     }
     assert set(TABLES) == set(contract)
@@ -55,7 +54,7 @@ def test_every_column_of_the_contract_is_there():
 
 def test_the_plan_comes_back_as_it_was_without_the_secret():
     member = MediaFile(
-        "b", "tar://x::/s.tar", 5, "e", 1, "/s.tar", "x", 512, 3, b"/\xff", "https://u:CANARY@h/x?sig=CANARY"
+        "b", "tar://x::/s.tar", 5, "e", 1, "/s.tar", "x", 512, 3, b"/\xff", 2, "https://u:CANARY@h/x?sig=CANARY"
     )
     skipped = MediaOutcome(make_file(3, 1), "skipped", skipped_reason="not_media")
     failed = MediaOutcome(member, "failed", failure=Failure("listing", "too_large", "a\nb"))

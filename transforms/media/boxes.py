@@ -37,6 +37,8 @@ class Track:
     width: int = 0
     """Pixels, as the first sample description of a video track declares them."""
     height: int = 0
+    samples: int = 0
+    """Entries of its sample table, as declared; 0 for plain PCM, of which a reader makes no entry a sample."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,12 @@ class IsoBoxes:
     """A top-level box says that it goes on past the end of the file."""
     still_brands: bool = False
     """`avif`, `heic` or `mif1` file without a movie: a picture."""
+    fragment_samples: int = 0
+    """Samples that the fragments declare, of those that MAX_BOXES reaches."""
+
+    @property
+    def samples(self) -> int:
+        return self.fragment_samples + sum(track.samples for track in self.tracks)
 
 
 def begins_as_iso(head: bytes) -> bool:
@@ -60,7 +68,8 @@ def read_boxes(path: str) -> IsoBoxes:
     found = IsoBoxes()
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        budget = [MAX_BOXES]
+        # Fragments have a budget of their own: walking into them must not end the walk over the file any sooner.
+        budget, fragments = [MAX_BOXES], [MAX_BOXES]
         brands = b""
         for kind, start, end in _boxes(file, 0, size, budget):
             if len(found.top_level) < MAX_TOP_BOXES:
@@ -71,6 +80,7 @@ def read_boxes(path: str) -> IsoBoxes:
                 brands = _payload(file, start, min(end, size), 256)
             elif kind == b"moof":
                 found.fragmented = True
+                found.fragment_samples += _fragment_samples(file, start, min(end, size), fragments)
             elif kind == b"moov" and not found.tracks:
                 _read_movie(file, start, min(end, size), found, budget)
     found.still_brands = not found.tracks and any(b in brands for b in (b"avif", b"heic", b"mif1", b"heix"))
@@ -117,11 +127,24 @@ def _read_movie(file: BinaryIO, start: int, end: int, found: IsoBoxes, budget: l
             found.tracks.append(_read_track(file, first, min(last, end), movie_timescale, budget))
 
 
+def _fragment_samples(file: BinaryIO, start: int, end: int, budget: list[int]) -> int:
+    """Samples that the `trun` boxes of a `moof` declare; they need not take a byte each."""
+    return sum(
+        _u32(_payload(file, at, min(after, last), 8), 4)
+        for traf, first, last in _boxes(file, start, end, budget)
+        if traf == b"traf"
+        for kind, at, after in _boxes(file, first, min(last, end), budget)
+        if kind == b"trun"
+    )
+
+
 def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budget: list[int]) -> Track:
     track = Track()
     edits: list[tuple[int, int, float]] = []
+    samples, unit_durations = 0, False
 
     def walk(first: int, last: int) -> None:
+        nonlocal samples, unit_durations
         for kind, at, after in _boxes(file, first, last, budget):
             after = min(after, last)
             if kind in (b"edts", b"mdia", b"minf", b"stbl"):
@@ -145,8 +168,15 @@ def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budg
                 track.encrypted = body[12:16] in (b"encv", b"enca")
                 if track.handler == "vide" and len(body) >= 44:
                     track.width, track.height = struct.unpack_from(">HH", body, 40)
+            elif kind in (b"stsz", b"stz2"):
+                samples = max(samples, _u32(_payload(file, at, after, 12), 8))
+            elif kind == b"stts":
+                body = _payload(file, at, after, 16)
+                unit_durations = _u32(body, 4) == 1 and _u32(body, 12) == 1
 
     walk(start, end)
+    # FFmpeg's own rule (mov_build_index): sound of which each sample lasts one tick is read by chunks.
+    track.samples = 0 if track.handler == "soun" and unit_durations else samples
     for duration, media_time, rate in edits:
         seconds = duration / movie_timescale if movie_timescale else 0.0
         offset = -1.0 if media_time == -1 else media_time / track.timescale if track.timescale else 0.0

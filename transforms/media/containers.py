@@ -37,12 +37,16 @@ def open_container(path: str, limits: Limits) -> Any:
     """Opens with the whitelist, whatever the name looks like. Raises MediaError.
 
     `file:` keeps names such as `concat:x` or `-x` from meaning anything; `max_pixels` is FFmpeg's own guard for streams
-    whose pictures are larger than declared.
+    whose pictures are larger than declared, `max_streams` that for containers that find ever more of them.
     """
     try:
         return av.open(
             "file:" + os.path.abspath(path),
-            options={"format_whitelist": FORMAT_WHITELIST, "max_pixels": str(limits.max_pixels)},
+            options={
+                "format_whitelist": FORMAT_WHITELIST,
+                "max_pixels": str(limits.max_pixels),
+                "max_streams": str(limits.max_streams + 1),
+            },
             metadata_errors="replace",
             timeout=(OPEN_TIMEOUT_SECONDS, OPEN_TIMEOUT_SECONDS),
         )
@@ -51,6 +55,11 @@ def open_container(path: str, limits: Limits) -> Any:
     except av.error.ArgumentError as error:
         # What FFmpeg answers where the format that it recognises is not on the whitelist.
         raise MediaError("unsupported_format", "no container on the list of those that are read") from error
+    except av.error.MemoryError as error:
+        # What FFmpeg answers past `max_streams` too.
+        raise MediaError(
+            "too_large", f"more than {limits.max_streams} streams, or headers of more than {limits.memory_bytes} bytes"
+        ) from error
     except (av.error.FFmpegError, ValueError, IndexError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise MediaError("unreadable", f"no container that can be read: {reason}") from error
@@ -84,11 +93,14 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
         raise MediaError("unreadable", f"cannot be opened: {error.strerror}") from error
     # FFmpeg opens decoders of its own to fill in what is missing, so what can be known before is judged before.
     iso = read_boxes(path) if begins_as_iso(head) else None
-    for track in iso.tracks if iso is not None else ():
-        _check_pixels(track.width, track.height, limits)
+    if iso is not None:
+        _check_streams(len(iso.tracks), limits)
+        if iso.samples > limits.max_samples:
+            raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are read")
+        for track in iso.tracks:
+            _check_pixels(track.width, track.height, limits)
     with open_container(path, limits) as container:
-        if len(container.streams) > limits.max_streams:
-            raise MediaError("too_large", f"{len(container.streams)} streams: at most {limits.max_streams} are read")
+        _check_streams(len(container.streams), limits)
         for stream in container.streams:
             context = stream.codec_context if stream.type == "video" else None
             if context is not None:
@@ -146,6 +158,11 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
             "decoder_reason": reason,
         }
         return dict(facts)
+
+
+def _check_streams(count: int, limits: Limits) -> None:
+    if count > limits.max_streams:
+        raise MediaError("too_large", f"{count} streams: at most {limits.max_streams} are read")
 
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:

@@ -19,12 +19,20 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a file may ask of us. Exceeding one is `too_large` (or a kill), never an out-of-memory."""
+    """What a file may ask of us. Exceeding one is `too_large` (or a kill), never an out-of-memory.
+
+    The first four are held against what the file declares, before a decoder is opened; `max_samples`, and all of them
+    for ISO media (mp4, mov), before FFmpeg sees the file.
+    """
 
     max_pixels: int = 36_000_000
     """Pixels a frame (8K is 33 M)."""
     max_duration_seconds: float = 48 * 3600.0
     max_streams: int = 64
+    """Streams of a container, tracks of a movie: all of them, whatever is in them."""
+    max_samples: int = 25_000_000
+    """Entries in the sample tables and fragments of ISO media: FFmpeg takes 24 bytes and more for each when it opens
+    the file. 48 hours of video at 100 Hz and their AAC sound have this many."""
     probe_deadline_seconds: float = 20.0
     """Wall clock from the request to the probe's answer."""
     item_deadline_seconds: float = 60.0

@@ -1,0 +1,161 @@
+"""What a file may ask of an audit: the flags, and how numbers are written in them. What asks more is `too_large`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..transforms.media.protocol import Limits
+from ..transforms.shards import ShardLimits
+
+_SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_BUDGETS = ("probe_deadline_seconds", "item_deadline_seconds", "memory_bytes", "cpu_seconds", "item_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """The limits of one audit, as the flags gave them."""
+
+    reading: Limits
+    archives: ShardLimits
+
+    def as_json(self) -> dict[str, Any]:
+        """By the flags' names, as a run's record has them."""
+        return {
+            "max_bytes": self.archives.max_bytes,
+            "max_pixels": self.reading.max_pixels,
+            "max_duration_seconds": self.reading.max_duration_seconds,
+            "max_streams": self.reading.max_streams,
+            "max_samples": self.reading.max_samples,
+            "max_members": self.archives.max_members,
+            "max_ratio": self.archives.max_ratio,
+        }
+
+
+def budgets_of(limits: Limits) -> dict[str, Any]:
+    """What decides how much of a file is decoded, and so what its logits are: the part of the limits that belongs into
+    a fingerprint. The others decide only whether a file is looked at; whoever raises one wants to see the files that it
+    kept out, and not to read all the others again."""
+    return {name: value for name, value in asdict(limits).items() if name in _BUDGETS}
+
+
+def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
+    limits, archives = Limits(), ShardLimits()
+    group = parser.add_argument_group(
+        "limits",
+        "A file over one of these ends in `failures` as too_large, before it is decoded, and does not stop the others. "
+        "Once raised: --retry-failures=too_large. SIZE is in bytes, or ends in K, M, G or T (1024).",
+    )
+    add = group.add_argument
+    add("--max-bytes", type=size, default=archives.max_bytes, metavar="SIZE", help="of a file or member (default 64G)")
+    add(
+        "--max-pixels",
+        type=count,
+        default=limits.max_pixels,
+        metavar="N",
+        help=f"of a frame (default {limits.max_pixels}; 8K has 33 million)",
+    )
+    add(
+        "--max-duration",
+        type=seconds,
+        default=limits.max_duration_seconds,
+        metavar="SECONDS",
+        help=f"of a film or recording (default {limits.max_duration_seconds:.0f}, two days)",
+    )
+    add(
+        "--max-streams",
+        type=streams,
+        default=limits.max_streams,
+        metavar="N",
+        help=f"or tracks, of a container (default {limits.max_streams})",
+    )
+    add(
+        "--max-samples",
+        type=count,
+        default=limits.max_samples,
+        metavar="N",
+        help=f"that mp4 and mov declare in all (default {limits.max_samples})",
+    )
+    add(
+        "--max-members",
+        type=count,
+        default=archives.max_members,
+        metavar="N",
+        help=f"of a tar or zip that are listed (default {archives.max_members})",
+    )
+    add(
+        "--max-ratio",
+        type=count,
+        default=archives.max_ratio,
+        metavar="N",
+        help=f"of inflated to deflated bytes of a zip's member (default {archives.max_ratio})",
+    )
+
+
+def limits_of(args: argparse.Namespace) -> FileLimits:
+    return FileLimits(
+        Limits(
+            max_pixels=args.max_pixels,
+            max_duration_seconds=args.max_duration,
+            max_streams=args.max_streams,
+            max_samples=args.max_samples,
+        ),
+        ShardLimits(max_members=args.max_members, max_bytes=args.max_bytes, max_ratio=args.max_ratio),
+    )
+
+
+def size(text: str) -> int:
+    """Bytes.
+
+    >>> size("64G") == 64 << 30, size("1000")
+    (True, 1000)
+
+    Raises:
+        argparse.ArgumentTypeError: it is no size.
+    """
+    found = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
+    number = int(found[1]) * _SUFFIXES[found[2].lower()] if found else 0
+    if not 0 < number < 1 << 62:
+        raise argparse.ArgumentTypeError(f"expected a size such as 500M or 64G, got {text}")
+    return number
+
+
+def count(text: str) -> int:
+    """A number of 1 to 2 billion: what FFmpeg's own limits can hold.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such number.
+    """
+    number = int(text) if re.fullmatch(r"\d{1,10}", text.strip()) else 0
+    if not 1 <= number <= 2_000_000_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 2000000000, got {text}")
+    return number
+
+
+def streams(text: str) -> int:
+    """A number of 1 to 1000, which is FFmpeg's own limit, and what the facts about fit into one message of a child.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such number.
+    """
+    number = count(text)
+    if number > 1000:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 1000, got {text}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Seconds.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number, or none between 1 and ten years.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 1 <= number <= 3e8:
+        raise argparse.ArgumentTypeError(f"expected seconds of 1 or more, got {text}")
+    return number

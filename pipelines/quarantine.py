@@ -1,0 +1,113 @@
+"""The quarantine: what could not be settled, as a listing to hand to someone, which an audit takes as a SOURCE too.
+
+Names and messages come out of hostile files: no cell is a formula to a spreadsheet, nothing in one steers a terminal, and
+no address has a secret in it. A canonical URI needs no quoting for that; `audit` reads it back as the tables spell it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ..transforms.failures import UsageError, printable
+from ..transforms.uris import escaped, redact
+from .options import error_classes
+from .query import connect, readable
+
+COLUMNS = ("uri", "error_class", "message", "stage", "attempts", "size_bytes", "failed_at", "media_id", "run_id")
+_FORMULA = ("=", "+", "-", "@")
+"""What a cell begins with that Excel, LibreOffice and Google Sheets compute (OWASP, CSV injection)."""
+
+
+def add_quarantine_arguments(commands: Any) -> None:
+    parser = commands.add_parser(
+        "quarantine",
+        help="list what could not be read, to hand to someone or to audit again",
+        description="Writes the files that no run has settled as CSV: `uri`, why, how often they were tried, size, when. "
+        "The listing is a SOURCE for `audit`. Nothing in it is a formula, a control character or a secret.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("output", metavar="OUT")
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        type=error_classes,
+        default=(),
+        metavar="CLASS,…",
+        help="of these failures only (default: all)",
+    )
+    parser.add_argument("--output", dest="file", metavar="FILE", help="a name that ends in .csv (default: print it)")
+
+
+def quarantine_command(args: argparse.Namespace) -> int:
+    """Writes or prints the listing; returns the exit code.
+
+    Raises:
+        UsageError: there is no output, it is damaged, or the file cannot be written.
+    """
+    if args.file is not None and not args.file.lower().endswith(".csv"):
+        raise UsageError(f"expected --output with a name that ends in .csv, for `audit` to know it: got {args.file}")
+    rows = quarantined(args.output, args.classes)
+    text = to_csv(rows)
+    if args.file is None:
+        sys.stdout.write(text)
+        return 0
+    _write(Path(args.file), text)
+    classes = Counter(row["error_class"] for row in rows)
+    told = ", ".join(f"{number} {printable(name)}" for name, number in sorted(classes.items()))
+    print(f"{printable(args.file)}: {len(rows)} files in quarantine{': ' if told else ''}{told}")
+    return 0
+
+
+def quarantined(out: str, classes: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The rows of the view `to_retry`, of these classes or of all, members next to their neighbours in a shard.
+
+    Raises:
+        UsageError: there is no output there, or it is damaged.
+    """
+    wanted = "" if not classes else "where list_contains(?, error_class)"
+    with readable(out), connect(out) as tables:
+        # DuckDB's Python hands over a time with its zone only through pytz.
+        chosen = ", ".join("strftime(failed_at, '%Y-%m-%dT%H:%M:%SZ')" if c == "failed_at" else c for c in COLUMNS)
+        sql = f"select {chosen} from to_retry {wanted} order by regexp_extract(uri, '::(.*)$', 1), uri, media_id"
+        found = tables.execute(sql, [list(classes)] if classes else []).fetchall()
+    return [dict(zip(COLUMNS, row, strict=True)) for row in found]
+
+
+def to_csv(rows: Collection[dict[str, Any]]) -> str:
+    """`rows` as CSV (RFC 4180 but for its line ends), with a head."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_uri(row["uri"]), *(_cell(row[name]) for name in COLUMNS[1:])])
+    return sink.getvalue()
+
+
+def _uri(uri: str) -> str:
+    """As it stands in the tables, already without secrets and control characters; begins with `/` or a scheme."""
+    return escaped(uri)
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else printable(redact(str(value)), 1000)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: someone may be handed it while it is written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"{printable(str(path))} cannot be written: {error.strerror}") from error
