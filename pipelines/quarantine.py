@@ -1,7 +1,7 @@
 """The quarantine: what could not be settled, as a listing to hand to someone, which an audit takes as a SOURCE too.
 
-Names and messages come out of hostile files: no cell is a formula to a spreadsheet, nothing in one steers a terminal, and
-no address has a secret in it. A canonical URI needs no quoting for that; `audit` reads it back as the tables spell it.
+Names and messages come out of hostile files: no cell is a formula to a spreadsheet, nothing in one steers a terminal,
+and no address has a secret in it. A canonical URI needs nothing for that: `audit` reads it as the tables spell it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def add_quarantine_arguments(commands: Any) -> None:
     parser = commands.add_parser(
         "quarantine",
         help="list what could not be read, to hand to someone or to audit again",
-        description="Writes the files that no run has settled as CSV: `uri`, why, how often they were tried, size, when. "
-        "The listing is a SOURCE for `audit`. Nothing in it is a formula, a control character or a secret.",
+        description="Writes the files that no run has settled as CSV: `uri`, why, how often they were tried, size and "
+        "when. The listing is a SOURCE for `audit`. Nothing in it is a formula, a control character or a secret.",
         allow_abbrev=False,
     )
     parser.add_argument("output", metavar="OUT")
