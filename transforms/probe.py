@@ -27,6 +27,8 @@ from .staging import Staged, read_head, stage
 Planned = tuple[MediaFile, MediaOutcome | None]
 ENDED = "ended"
 MAX_KEY_FRAMES = 100_000
+MAX_FRAME_RATE = 1e6
+"""Hz; the probe itself believes 1000 at most."""
 
 
 def probe_media(
@@ -79,10 +81,10 @@ def probe_from_facts(
         MediaError: `unreadable`, where the facts are not of the documented shape.
     """
 
-    def seconds(value: Any) -> float:
+    def seconds(value: Any, most: float = max_seconds) -> float:
         number = float(value)
-        if not abs(number) <= max_seconds:  # a NaN is not either
-            raise ValueError(f"no sane number of seconds: {number!r}")
+        if not abs(number) <= most:  # a NaN is not either
+            raise ValueError(f"no sane number: {number!r}")
         return number
 
     try:
@@ -102,7 +104,7 @@ def probe_from_facts(
                 codec=str(video["codec"])[:50],
                 width=_count(video["width"]),
                 height=_count(video["height"]),
-                frame_rate=seconds(video.get("frame_rate") or 0.0),
+                frame_rate=seconds(video.get("frame_rate") or 0.0, MAX_FRAME_RATE),
                 rotation=_count(video.get("rotation") or 0) % 360,
                 start_seconds=seconds(video.get("start_seconds") or 0.0),
                 duration_seconds=seconds(video.get("duration_seconds") or 0.0),
