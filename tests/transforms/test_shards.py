@@ -194,7 +194,7 @@ def test_limits() -> None:
     data = make_tar(*((f"{i}", b"x") for i in range(5)))
     members, fault = walk(data, limits=ShardLimits(max_members=3))
     assert (len(members), fault) == (3, "too_large")
-    members, _ = walk(data, limits=ShardLimits(max_member_bytes=0))
+    members, _ = walk(data, limits=ShardLimits(max_bytes=0))
     assert all(m.failure and m.failure.error_class == "too_large" for m in members)
 
 
