@@ -1,0 +1,1 @@
+"""The fault matrix, row by row: see README.md beside this file."""

@@ -1,0 +1,11 @@
+"""How much of everything: the one place that tells the short form (`make test`) from the long one (`make chaos`)."""
+
+from __future__ import annotations
+
+import os
+
+LONG = os.environ.get("CHAOS", "short") == "long"
+
+
+def sized(short: int, long: int) -> int:
+    return long if LONG else short

@@ -1,0 +1,100 @@
+"""Damaged media by the thousand: a row each, nobody dies of them, nobody waits for them, no neighbour notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from deephotlink.pipelines.query import run_query
+from tests.chaos.launching import Server, exact, watched
+from tests.chaos.mutants import make_seeds, mutate
+from tests.chaos.sizes import sized
+
+SEED = 20261124
+MUTANTS = sized(1_000, 10_000)
+EVERY = 50
+"""A healthy neighbour after so many mutants."""
+GRACE_SECONDS = 2.0
+OPTIONS = ("--detectors", "metadata,chaos_look,chaos_listen", "--unit-size", "50", "--wave-size", "5", "--quiet")
+KEPT = Path(os.environ.get("CHAOS_KEPT", os.path.join(tempfile.gettempdir(), "deephotlink-chaos-kept")))
+"""Where a mutant that failed a test stays for reproduction."""
+
+
+def audit(server: Server, source: Path, out: Path, deadline: float = 10.0) -> dict[str, float]:
+    """One watched command to its end; what it noted of its children's answers."""
+    notes = out.with_suffix(".notes")
+    environment = {"CHAOS_NOTES": str(notes), "CHAOS_DEADLINE_SECONDS": str(deadline)}
+    with watched(out, 2.0):
+        job = server.start("audit", source, "--output", out, *OPTIONS, **environment)
+        code = job.wait(5_000)
+    assert code == 0, job.told()  # neither a crash of the parent nor a detector that raised
+    return json.loads(notes.read_text())
+
+
+def evidence(out: Path, prefix: str) -> list[tuple]:
+    """All that was found in the files of this name, without where they lay."""
+    rows = run_query(
+        str(out),
+        "select regexp_extract(uri, '[^/]*$') as name, detector, clip_index, start_seconds, logit, abstained, detail "
+        "from evidence",
+    ).to_pylist()
+    return sorted((tuple(row.values()) for row in rows if row["name"].startswith(prefix)), key=repr)
+
+
+def suspects(out: Path) -> list[str]:
+    """The files whose worker was lost."""
+    rows = run_query(
+        str(out),
+        "select uri, error_class as said from failures where error_class in ('deadline', 'worker_killed', "
+        "'worker_exited', 'protocol_error', 'out_of_memory') union all select distinct uri, abstained from evidence "
+        "where detail like '%killed%' or detail like '%deadline%'",
+    ).to_pylist()
+    return sorted({row["uri"] for row in rows})
+
+
+def test_mutants(server: Server, tmp_path: Path) -> None:
+    seeds = make_seeds(tmp_path / "seeds")
+    alone, among = tmp_path / "alone", tmp_path / "among"
+    alone.mkdir()
+    among.mkdir()
+    for number in range(MUTANTS):
+        name, data = mutate(seeds, number, SEED)
+        (among / name).write_bytes(data)
+        if number % EVERY == 0:
+            healthy = sorted(seeds)[number // EVERY % len(seeds)]
+            for folder in (alone, among):
+                # Named to stand between the mutants of the plan's order as well as of the listing's.
+                shutil.copy(tmp_path / "seeds" / healthy, folder / f"healthy-{number:05d}-{healthy}")
+    audit(server, alone, tmp_path / "clean")
+    expected = evidence(tmp_path / "clean", "healthy-")
+    assert len(expected) > MUTANTS // EVERY
+    notes = audit(server, among, tmp_path / "out")
+    places = exact(tmp_path / "out", {str(path) for path in among.iterdir()})
+    lost = suspects(tmp_path / "out")
+    keep(lost)
+    print(f"{len(places)} rows: {[list(places.values()).count(t) for t in ('scores', 'failures', 'skipped')]}; {notes}")
+    print(f"workers lost to {len(lost)}: {lost[:20]}")
+    assert notes["slowest_over_seconds"] <= GRACE_SECONDS, f"see {KEPT}"
+    assert evidence(tmp_path / "out", "healthy-") == expected
+
+
+def keep(paths: list[str]) -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        shutil.copy(path, KEPT)
+
+
+@pytest.mark.real
+def test_every_bad_file(server: Server, shared: Path, tmp_path: Path) -> None:
+    source = shared / "bad"
+    if not source.is_dir():
+        pytest.skip("there is no shared/bad beside the repository")
+    notes = audit(server, source, tmp_path / "out")
+    places = exact(tmp_path / "out", {str(path) for path in source.iterdir()})
+    print(f"{len(places)} rows: {[list(places.values()).count(t) for t in ('scores', 'failures', 'skipped')]}; {notes}")
+    assert notes["slowest_over_seconds"] <= GRACE_SECONDS
