@@ -1,4 +1,4 @@
-"""The command `deephotlink`, with two detectors that cost nothing, one-digit deadlines and a note of who overstayed them.
+"""The command `deephotlink`, with two detectors that cost nothing, other deadlines and a note of who overstayed them.
 
 `python -m tests.chaos.job audit …` is one command. `python -m tests.chaos.job` alone is a server: it loads everything
 once, then forks a command for each line of JSON `{"arguments": […], "environment": {…}, "said": PATH}` and answers with

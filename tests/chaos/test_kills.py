@@ -1,0 +1,164 @@
+"""SIGKILL at random moments: of two racing copies of the whole command, of single decoder children, of the parent."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from deephotlink.pipelines.query import run_query
+from tests.builders import make_video
+from tests.chaos.launching import Server, children_of, exact, gone, watched
+from tests.chaos.sizes import LONG, sized
+
+SEED = 20261124
+JOB_KILLS = sized(10, 200)
+CHILD_KILLS = sized(10, 100)
+WALL_RATIO = 1.3
+OPTIONS = ("--unit-size", "2", "--wave-size", "1", "--quiet")
+CHEAP = ("--detectors", "metadata,chaos_look,chaos_listen")
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video(tmp_path_factory.mktemp("film") / "one.mp4", seconds=2, fps=8, size=(64, 48), audio="tone")
+
+
+def copies(film: Path, folder: Path, count: int, first: int = 0) -> set[str]:
+    """So many different files of the same film; their paths."""
+    folder.mkdir(exist_ok=True)
+    made = set()
+    for number in range(first, first + count):
+        path = folder / f"{number:04d}.mp4"
+        path.write_bytes(film.read_bytes() + b"\0\0\0\x0cfree" + number.to_bytes(4, "big"))
+        made.add(str(path))
+    return made
+
+
+def test_two_racing_copies_killed_again_and_again(server: Server, film: Path, tmp_path: Path) -> None:
+    """What a kill leaves is taken up by the next pair; new files keep coming, so that there is always work to kill."""
+    rng = random.Random(SEED)
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    planned = copies(film, archive, 20)
+    before, kills, rounds = set(children_of(server.process.pid)), 0, 0
+    with watched(out, 0.2):
+        while kills < JOB_KILLS:
+            jobs = [server.start("audit", archive, "--output", out, *CHEAP, *OPTIONS) for _ in range(2)]
+            # Longer from round to round: on a slow machine, too, some work must get done.
+            time.sleep(rng.uniform(0.3, 3.0 + 0.1 * min(rounds, 50)))
+            for job in jobs:
+                if job.poll() is None:
+                    job.kill()
+                    kills += 1
+            for job in jobs:
+                assert job.wait(60) in (0, -signal.SIGKILL), job.told()
+            rounds += 1
+            if all(job.code == 0 for job in jobs):
+                planned |= copies(film, archive, 10, len(planned))
+        for job in [server.start("audit", archive, "--output", out, *CHEAP, *OPTIONS) for _ in range(2)]:
+            assert job.wait(600) == 0, job.told()
+    places = exact(out, planned)
+    assert set(places.values()) == {"scores"}
+    assert gone(set(children_of(server.process.pid)) - before)
+    runs = len(list(out.glob("_runs/*/summary.json")))
+    print(f"{kills} kills in {rounds} rounds; {len(planned)} files in {runs} runs, each once")
+
+
+def packed(film: Path, path: Path, count: int) -> list[str]:
+    """A shard, so that there is something to spool; the names of its members."""
+    names = [f"{number:04d}.mp4" for number in range(count)]
+    with tarfile.open(path, "w") as shard:
+        for name in names:
+            shard.add(film, name)
+    return names
+
+
+def test_decoder_children_killed_one_by_one(server: Server, film: Path, tmp_path: Path) -> None:
+    """A child every so often: the job goes on with another, every file is scored, nothing of it is left behind."""
+    rng = random.Random(SEED)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    names = packed(film, archive / "shard.tar", sized(60, 1_500))
+    options = ("--detectors", "metadata,chaos_look,chaos_listen", "--unit-size", "30", "--wave-size", "5", "--quiet")
+
+    def audit(out: Path, interval: float | None) -> tuple[float, int, set[int]]:
+        begun, kills, seen = time.monotonic(), 0, set()
+        with watched(out, 2.0):
+            job = server.start("audit", archive, "--output", out, *options, TMPDIR=str(spool))
+            while job.poll() is None:
+                below = children_of(job.pid)
+                seen |= set(below)
+                zygotes = {pid for pid, children in below.items() if children}
+                workers = sorted(set().union(*(below[pid] for pid in zygotes)) if zygotes else [])
+                if interval is not None and workers and kills < CHILD_KILLS:
+                    try:
+                        os.kill(rng.choice(workers), signal.SIGKILL)
+                        kills += 1
+                    except ProcessLookupError:
+                        continue  # it was done already
+                time.sleep(0.05 if interval is None else rng.uniform(0.5, 1.5) * interval)
+            assert job.wait() == 0, job.told()
+        return time.monotonic() - begun, kills, seen
+
+    clean, _, seen = audit(tmp_path / "clean", None)
+    assert gone(seen) and list(spool.iterdir()) == []
+    wall, kills, seen = audit(tmp_path / "out", clean / CHILD_KILLS / 2)
+    assert gone(seen) and list(spool.iterdir()) == []
+    rows = run_query(str(tmp_path / "out"), "select member from scores").to_pylist()
+    assert sorted(row["member"] for row in rows) == names
+    print(f"{kills} kills; {wall:.1f} s against {clean:.1f} s clean = {wall / clean:.2f}")
+    assert kills >= CHILD_KILLS // 2
+    if LONG:  # the short form is mostly start and end
+        assert wall <= WALL_RATIO * clean
+
+
+def test_a_killed_parent_leaves_no_orphan_and_the_next_command_no_spool(
+    server: Server, film: Path, tmp_path: Path
+) -> None:
+    """The parent alone is killed, not its group: its children have to notice by themselves."""
+    spool, archive, out = tmp_path / "spool", tmp_path / "archive", tmp_path / "out"
+    spool.mkdir()
+    archive.mkdir()
+    packed(film, archive / "shard.tar", 40)
+    for _ in range(sized(1, 10)):
+        job = server.start("audit", archive, "--output", out, *CHEAP, *OPTIONS, TMPDIR=str(spool))
+        until = time.monotonic() + 120
+        below: dict[int, list[int]] = {}
+        while len(below) < 3 and job.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+            below = children_of(job.pid)
+        assert below, job.told()
+        os.kill(job.pid, signal.SIGKILL)
+        assert gone(set(below)), "a decoder child outlives its parent"
+    assert list(spool.glob("deephotlink-spool-*"))
+    job = server.start("audit", archive, "--output", out, *CHEAP, *OPTIONS, TMPDIR=str(spool))
+    assert job.wait() == 0, job.told()
+    assert list(spool.iterdir()) == []
+    assert run_query(str(out), "select count(*) as n from scores").to_pylist() == [{"n": 40}]
+
+
+CODE = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())"
+FAKETIME = shutil.which("faketime")
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed (apt-get install faketime)")
+def test_a_clock_that_jumps(film: Path, tmp_path: Path) -> None:
+    """One copy lives in 2001, the next in 2041, both on one output: nothing but `scored_at` and `run_date` tells."""
+    planned = copies(film, tmp_path / "archive", 4)
+    for number, when in enumerate(["2001-02-03 04:05:06", "2041-02-03 04:05:06"]):
+        planned |= copies(film, tmp_path / "archive", 4, 4 * (number + 1))
+        command = [str(FAKETIME), "-m", when, sys.executable, "-c", CODE, "audit", str(tmp_path / "archive")]
+        options = ["--output", str(tmp_path / "out"), "--detectors", "metadata", "--quiet"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert len(exact(tmp_path / "out", planned)) == 12
