@@ -4,6 +4,7 @@
 #   make audit ARCHIVE=~/films OUTPUT=~/scores    the same on your own
 #   make audit ARCHIVE=~/films OPTIONS='--limit 100 --detectors metadata'
 #   make test TESTS='tests/test_layers.py -x'
+#   make chaos                                    the long form of tests/chaos; `make test` runs the short one
 
 PYTHON ?= python3.11
 OUTPUT ?= scores
@@ -19,7 +20,7 @@ TEST_READY := .venv/ready-test-$(HERE)
 PIP := .venv/bin/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 HOME_OF = case "$$$(1)" in "~/"*) $(1)="$$HOME/$${$(1)\#"~/"}";; esac
 
-.PHONY: audit test bench clean
+.PHONY: audit test chaos bench clean
 .DELETE_ON_ERROR:
 
 audit: $(AUDIT_READY)
@@ -35,6 +36,9 @@ test: $(TEST_READY)
 	cd .venv/mypy && ../bin/mypy --config-file ../../pyproject.toml --explicit-package-bases \
 	  -p deephotlink.models -p deephotlink.transforms -p deephotlink.pipelines
 	.venv/bin/python -m pytest --timeout 600 $(TESTS)
+
+chaos: $(TEST_READY)
+	CHAOS=long .venv/bin/python -m pytest -s --timeout 7200 $(or $(TESTS),tests/chaos)
 
 bench: $(TEST_READY)
 	.venv/bin/python -m tests.bench.run $(OPTIONS)
