@@ -19,6 +19,8 @@ LISTING_ATTEMPTS = 5
 READ_SECONDS = 600.0
 LISTING_SECONDS = 30.0
 """No further attempt begins after so long, the time that the calls themselves took included."""
+SLOW_ATTEMPTS = 2
+"""Each takes a minute or more: a host that drips bytes shall not hold up the others for longer."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
 
@@ -58,22 +60,27 @@ class ShortRead(OSError):
     """The store called it a success and gave fewer bytes than there are."""
 
 
+class SlowRead(OSError):
+    """Bytes kept coming, but so few that an attempt ran out of time. No TimeoutError: of those fsspec makes its own."""
+
+
 def retried(
     what: str, call: Callable[[], T], attempts: int = READ_ATTEMPTS, answers: Callable[[], object] | None = None
 ) -> T:
     """`call()`, again and again with growing random pauses while the store is at fault.
 
     `answers` asks the store for something small about the same object, or raises. Where it answers while the connection
-    was cut in the middle of the body even at last, that one object is to blame and not the store.
+    was cut in the middle of the body, or the body dripped, even at last, that one object is to blame and not the store.
 
     Nothing is raised with its cause: a traceback would print the address, and with it what signs it.
 
     Raises:
         FileNotFoundError: it is not there.
-        MediaError: `read_short`, where it kept coming shorter than it should.
+        MediaError: `read_short`, where it kept coming shorter or slower than it should.
         BadAddress: nobody can ask for that.
         WorldError: everything else that the store did wrong. Mistakes of this code pass through as they are.
     """
+    slow = 0
     deadline = time.monotonic() + (READ_SECONDS if attempts > LISTING_ATTEMPTS else LISTING_SECONDS)
     for attempt in range(attempts):
         try:
@@ -96,11 +103,15 @@ def retried(
                 or "Credential" in repr(type(error))
                 or kind == "error_perm"  # ftplib's: a wrong password stays wrong
             )
+            slow += isinstance(error, SlowRead)
+            hopeless = hopeless or slow >= SLOW_ATTEMPTS
             if not hopeless and attempt + 1 < attempts and time.monotonic() < deadline:
                 time.sleep(random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2**attempt)))  # noqa: S311
                 continue
             if isinstance(error, ShortRead):
                 raise MediaError("read_short", f"{error}, {attempt + 1} times over", stage="read") from None
+            if isinstance(error, SlowRead) and answers is not None and _succeeds(answers):
+                raise MediaError("read_short", f"{error}, {slow} times over", stage="read") from None
             if kind in _CUT and answers is not None and _succeeds(answers):
                 message = f"the connection was cut in the middle of it, {attempt + 1} times over"
                 raise MediaError("read_short", message, stage="read") from None

@@ -6,11 +6,13 @@ No file system object is kept in a record: pickling one carries its secret.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ftplib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,14 +20,18 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem, sync
 
 from .failures import MediaError, UsageError, WorldError, printable
 from .records import Failure, MediaFile, MediaOutcome
-from .retries import LISTING_ATTEMPTS, READ_ATTEMPTS, BadAddress, ShortRead, retried, tell
+from .retries import LISTING_ATTEMPTS, READ_ATTEMPTS, BadAddress, ShortRead, SlowRead, retried, tell
 from .uris import canonical_local, escape, media_id_of, name_bytes, redact, scheme_of, split_remote, unescape
 
 CHUNK_BYTES = 8 << 20
 """One range request of a whole file."""
+ATTEMPT_SECONDS = 60.0
+LEAST_BYTES_PER_SECOND = 32 << 10
+"""An attempt to read so many bytes may take `ATTEMPT_SECONDS` and what this rate takes: some hosts drip."""
 MAX_FILE_BYTES = 64 << 30
 """Of one file or member, inflated, unless told otherwise."""
 
@@ -137,10 +143,11 @@ class RemoteBlob:
                 # Not cat_file, which reads all of a server's answer whatever was asked for. The size only has to be
                 # past the range, or fsspec asks for it.
                 with self._fs.open(self._path, "rb", cache_type="none", size=start + length) as f:
-                    f.seek(start)
-                    data = f.read(length)
+                    data = _in_time(self._fs, f.async_fetch_range, length, start, start + length)
             except ValueError:
                 raise NoRanges(self.uri) from None
+        elif isinstance(self._fs, AsyncFileSystem):
+            data = _in_time(self._fs, self._fs._cat_file, length, self._path, start=start, end=start + length)
         else:
             data = self._fs.cat_file(self._path, start=start, end=start + length)
         if len(data) != length:
@@ -149,8 +156,12 @@ class RemoteBlob:
 
     def stream(self) -> Iterator[bytes]:
         """The whole file in one request, for servers without ranges. Not retried: the caller starts again."""
+        begun, got = time.monotonic(), 0
         with self._fs.open(self._path, "rb", block_size=0) as f:
             while part := f.read(1 << 20):
+                got += len(part)
+                if time.monotonic() - begun > _seconds_for(got):
+                    raise _too_slow()
                 yield part
 
     def answers(self) -> None:
@@ -159,6 +170,30 @@ class RemoteBlob:
 
     def version(self) -> str:
         return version_of(retried(f"look up {self.uri}", lambda: self._fs.info(self._path), self._attempts))
+
+
+def _seconds_for(length: int) -> float:
+    return ATTEMPT_SECONDS + length / LEAST_BYTES_PER_SECOND
+
+
+def _too_slow() -> SlowRead:
+    return SlowRead(f"it came at less than {LEAST_BYTES_PER_SECOND >> 10} KiB a second")
+
+
+def _in_time(fs: AsyncFileSystem, read: Callable[..., Awaitable[bytes]], length: int, *args: Any, **more: Any) -> bytes:
+    """What `read` gives on the file system's own loop. Raises SlowRead where it takes too long for so many bytes; the
+    connection is closed then."""
+
+    async def bounded() -> bytes:
+        try:
+            async with asyncio.timeout(_seconds_for(length)) as clock:
+                return await read(*args, **more)
+        except TimeoutError:
+            if clock.expired():
+                raise _too_slow() from None
+            raise
+
+    return sync(fs.loop, bounded)
 
 
 def open_store(address: str, attempts: int = LISTING_ATTEMPTS) -> tuple[Any, str]:

@@ -1,8 +1,10 @@
 """Staging: the right bytes on a local path, whatever the store does meanwhile."""
 
+import contextlib
 import errno
 import os
 import threading
+import time
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import pytest
 
-from deephotlink.transforms import staging
+from deephotlink.transforms import sources, staging
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.records import MediaFile
@@ -38,7 +40,7 @@ def web():
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        mode, gets, body = "good", 0, FILM
+        mode, gets, body, ranges = "good", 0, FILM, True
 
         def do_HEAD(self) -> None:
             self.answer(200, b"", len(self.body))
@@ -53,7 +55,7 @@ def web():
             if self.mode == "403":
                 return self.answer(403, b"")
             wanted = self.headers.get("Range", "")
-            if not wanted or self.mode == "no ranges":
+            if not wanted or self.mode == "no ranges" or not self.ranges:
                 return self.answer(200, self.body)
             first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
             part = self.body[first : last + 1]
@@ -63,10 +65,17 @@ def web():
             self.send_response(status)
             self.send_header("ETag", f'"{len(self.body)}"')
             self.send_header("Content-Length", str(len(body) if length is None else length))
-            if self.mode == "no ranges":
+            if self.mode == "no ranges" or not self.ranges:
                 self.send_header("Accept-Ranges", "none")
             self.end_headers()
-            self.wfile.write(body)
+            if self.mode != "drip":
+                self.wfile.write(body)
+                return
+            with contextlib.suppress(OSError):  # it hangs up on us
+                for at in range(len(body)):
+                    self.wfile.write(body[at : at + 1])
+                    self.wfile.flush()
+                    time.sleep(0.05)
 
         def log_message(self, *args) -> None:
             pass
@@ -213,6 +222,22 @@ def test_servers_that_do_not(web, spool, no_naps, mode, fault, error_class) -> N
         assert raised.value.error_class == error_class
     assert "CANARY" not in str(raised.value)
     assert not list(spool.iterdir())
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_drips_is_given_up(web, spool, monkeypatch, ranges) -> None:
+    """One object that comes byte by byte is at fault, not the store, and holds nobody up for hours."""
+    monkeypatch.setattr(sources, "ATTEMPT_SECONDS", 0.3)
+    file = listed(web.url)
+    web.mode, web.ranges = "drip", ranges
+    begun = time.monotonic()
+    with pytest.raises(MediaError, match="less than 32 KiB a second, 2 times over") as raised:
+        stage(file, spool)
+    assert raised.value.error_class == "read_short" and "CANARY" not in str(raised.value)
+    assert time.monotonic() - begun < 20  # at 20 bytes a second the film would take longer
+    assert not list(spool.iterdir())
+    web.mode = "good"
+    stage(file, spool).release()
 
 
 def test_a_full_spool_is_the_worlds_fault(monkeypatch, spool) -> None:
