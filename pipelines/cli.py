@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _say(USAGE, error)
     except WorldError as error:
-        return _say(AGAIN, error)
+        return _say(AGAIN, f"{error}; the same command again goes on where it stopped")
     except KeyboardInterrupt:
         return _say(INTERRUPTED, "interrupted; the same command again goes on where it stopped")
     except BrokenPipeError:

@@ -21,6 +21,7 @@ _ESCAPED = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 """Honest names are spelt with them, in Persian as in emoji."""
+_SECRET_VARIABLE = re.compile(r"(?i)(KEY|KEY_ID|SECRET|TOKEN|PASS|PASSW(OR)?D|CREDENTIALS?|CONNECTION_STRING|SAS)$")
 _SECRET = re.compile(
     r"\b([\w\-]*(?:signature|secret|token|password|credential|(?:access|api|account)_?key\w*|sig))"
     r"(['\"]?\s*[=:]\s*['\"]?)[^\s&'\",)]+",
@@ -141,10 +142,20 @@ def split_remote(uri: str) -> tuple[str, str]:
 
 
 def redact(text: str) -> str:
-    """`text` without the users, passwords and queries of the URIs in it, nor anything that is called a secret."""
+    """`text` without the users, passwords and queries of the URIs in it, and without secrets: what is called one in it,
+    and what is one in the environment."""
     text = re.sub(r"(?i)([a-z][a-z0-9+.\-]*://)[^/\s'\"]*@", r"\1", text)
     text = re.sub(r"(?i)([a-z][a-z0-9+.\-]*://[^\s?'\"]*)\?[^\s'\")]*", r"\1", text)
-    return _SECRET.sub(r"\1\2…", text)
+    text = _SECRET.sub(r"\1\2…", text)
+    for value in _own_secrets():
+        text = text.replace(value, "…")
+    return text
+
+
+def _own_secrets() -> list[str]:
+    """The secrets of this process's environment, longest first: some stores repeat what they were asked with."""
+    named = (value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name))
+    return sorted((value for value in named if len(value) >= 8 and not value.startswith("/")), key=len, reverse=True)
 
 
 def media_id_of(*parts: bytes) -> str:

@@ -58,7 +58,8 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_line_and_no_loss(archive, tmp
         fail_after(1, patch, WorldError("cannot write: no space left"))
         assert audit(archive, out) == cli.AGAIN
     said = capfd.readouterr()
-    assert said.err == "deephotlink: cannot write: no space left\n" and said.out == ""
+    told = "deephotlink: cannot write: no space left; the same command again goes on where it stopped\n"
+    assert said.err == told and said.out == ""
     assert len(list(out.glob("_runs/*/units/*.parquet"))) == 1 and check_output(str(out)) == []
     assert audit(archive, out) == cli.DONE
     assert run_query(str(out), "select count(*) as n from scores").to_pylist() == [{"n": 6}]

@@ -55,6 +55,13 @@ def test_redacting() -> None:
     assert "http://h/x" in redact(text)
 
 
+def test_secrets_of_the_environment_are_redacted_wherever_a_store_repeats_them(monkeypatch) -> None:
+    monkeypatch.setenv("SOME_STORE_KEY", "CANARY/plus+more=")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/etc/key.json")
+    monkeypatch.setenv("SHORT_TOKEN", "of")
+    assert redact("no such key of CANARY/plus+more= in /etc/key.json") == "no such key of … in /etc/key.json"
+
+
 def test_parts_of_an_id_cannot_be_mistaken_for_others() -> None:
     ids = {media_id_of(b"ab", b"c"), media_id_of(b"a", b"bc"), media_id_of(b"abc"), media_id_of(b"ab", b"c", b"")}
     assert len(ids) == 4
