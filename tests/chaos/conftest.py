@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.launching import Server
+from tests.chaos.web import Web
 
 HERE = Path(__file__).parent
 
@@ -26,3 +27,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
     server.close()
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    web = Web()
+    yield web
+    web.close()

@@ -19,15 +19,23 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+import apache_beam as beam
+from apache_beam.transforms.display import DisplayData
+
 from deephotlink.models import registry
 from deephotlink.models.base import AudioGeometry, ClipGeometry, Detector, DetectorSpec, Judgement
 from deephotlink.pipelines import cli, options
+from deephotlink.transforms import retries, sources
 from deephotlink.transforms.media import zygote
 from deephotlink.transforms.media.protocol import Limits
 
 NOTES = "CHAOS_NOTES"
 """Names the file that the command writes at its end: `{"answers": …, "slowest_over_seconds": …}`."""
 DEADLINE = "CHAOS_DEADLINE_SECONDS"
+ATTEMPT = "CHAOS_ATTEMPT_SECONDS"
+"""What an attempt to read a range may take, besides what its bytes do."""
+NAPS = "CHAOS_NAP_SECONDS"
+"""The longest pause between two attempts."""
 
 LOOK = DetectorSpec(
     name="chaos_look",
@@ -50,6 +58,8 @@ LISTEN = DetectorSpec(
     batch_size=4,
 )
 DETECTORS = (LOOK, LISTEN)
+DISPLAY = "CHAOS_DISPLAY_DATA"
+"""Names the file to which the display data of every pipeline is written, as a runner would show it."""
 
 
 class _Mean(Detector):
@@ -100,9 +110,31 @@ def _time_answers(notes: dict[str, float]) -> None:
     zygote.Worker.answer = answer  # type: ignore[method-assign]
 
 
+def _note_display_data(path: str) -> None:
+    real = beam.Pipeline.run
+
+    def noting(self: beam.Pipeline, *args: Any, **more: Any) -> Any:
+        proto = self.to_runner_api()
+        with open(path, "ab") as file:
+            for transform in proto.components.transforms.values():
+                file.write(transform.unique_name.encode() + b"\n")
+                file.writelines(item.payload + b"\n" for item in transform.display_data)
+            options = DisplayData.create_from_options(self._options)
+            file.writelines(f"{item.key} {item.value}\n".encode() for item in options.items)
+        return real(self, *args, **more)
+
+    beam.Pipeline.run = noting
+
+
 def run(arguments: list[str]) -> int:
     if seconds := os.environ.get(DEADLINE):
         _shorten(float(seconds))
+    if seconds := os.environ.get(ATTEMPT):
+        sources.ATTEMPT_SECONDS = float(seconds)
+    if seconds := os.environ.get(NAPS):
+        retries.BACKOFF_CAP_SECONDS = float(seconds)
+    if display := os.environ.get(DISPLAY):
+        _note_display_data(display)
     notes = {"answers": 0, "slowest_over_seconds": float("-inf")}
     path = os.environ.get(NOTES)
     if path:

@@ -146,6 +146,25 @@ def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
     return {row["uri"]: row["place"] for row in rows}
 
 
+def evidence(out: Path | str, prefix: str = "") -> list[tuple]:
+    """All that was found in the files whose names begin so, without where they lay."""
+    from deephotlink.pipelines.query import run_query
+
+    rows = run_query(
+        str(out),
+        "select regexp_extract(uri, '[^/]*$') as name, detector, clip_index, start_seconds, logit, abstained, detail "
+        "from evidence",
+    ).to_pylist()
+    return sorted((tuple(row.values()) for row in rows if row["name"].startswith(prefix)), key=repr)
+
+
+def failures(out: Path | str) -> dict[str, str]:
+    """URI → error class of what could not be read."""
+    from deephotlink.pipelines.query import run_query
+
+    return {row["uri"]: row["error_class"] for row in run_query(str(out), "from failures").to_pylist()}
+
+
 def children_of(pid: int) -> dict[int, list[int]]:
     """All living processes below `pid`, each with its own children: leaves are the workers, the others the zygotes."""
     parents: dict[int, int] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deephotlink.pipelines.query import run_query
-from tests.chaos.launching import Server, exact, watched
+from tests.chaos.launching import Server, evidence, exact, watched
 from tests.chaos.mutants import make_seeds, mutate
 from tests.chaos.sizes import sized
 
@@ -34,16 +34,6 @@ def audit(server: Server, source: Path, out: Path, deadline: float = 10.0) -> di
         code = job.wait(5_000)
     assert code == 0, job.told()  # neither a crash of the parent nor a detector that raised
     return json.loads(notes.read_text())
-
-
-def evidence(out: Path, prefix: str) -> list[tuple]:
-    """All that was found in the files of this name, without where they lay."""
-    rows = run_query(
-        str(out),
-        "select regexp_extract(uri, '[^/]*$') as name, detector, clip_index, start_seconds, logit, abstained, detail "
-        "from evidence",
-    ).to_pylist()
-    return sorted((tuple(row.values()) for row in rows if row["name"].startswith(prefix)), key=repr)
 
 
 def suspects(out: Path) -> list[str]:
