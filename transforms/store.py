@@ -285,8 +285,7 @@ class OutputStore:
                 number = getattr(e, "errno", None)
                 if number in _FULL:
                     raise WorldError(
-                        f"cannot {what}: no space left in {self._shown}. What is committed stays: free some and run "
-                        "the same command again"
+                        f"cannot {what}: no space left in {self._shown}: free some; what is committed stays"
                     ) from None
                 if isinstance(e, PermissionError) or (self.is_local and number in _DENIED):
                     reason = getattr(e, "strerror", None) or str(e)
