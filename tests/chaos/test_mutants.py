@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deephotlink.pipelines.query import run_query
+from tests.builders import make_video
 from tests.chaos.launching import Server, evidence, exact, watched
 from tests.chaos.mutants import make_seeds, mutate
 from tests.chaos.sizes import sized
@@ -25,10 +26,10 @@ KEPT = Path(os.environ.get("CHAOS_KEPT", os.path.join(tempfile.gettempdir(), "de
 """Where a mutant that failed a test stays for reproduction."""
 
 
-def audit(server: Server, source: Path, out: Path, deadline: float = 10.0) -> dict[str, float]:
+def audit(server: Server, source: Path, out: Path, deadline: float = 10.0, **more: str) -> dict[str, float]:
     """One watched command to its end; what it noted of its children's answers."""
     notes = out.with_suffix(".notes")
-    environment = {"CHAOS_NOTES": str(notes), "CHAOS_DEADLINE_SECONDS": str(deadline)}
+    environment = {"CHAOS_NOTES": str(notes), "CHAOS_DEADLINE_SECONDS": str(deadline), **more}
     with watched(out, 2.0):
         job = server.start("audit", source, "--output", out, *OPTIONS, **environment)
         code = job.wait(5_000)
@@ -38,13 +39,13 @@ def audit(server: Server, source: Path, out: Path, deadline: float = 10.0) -> di
 
 def suspects(out: Path) -> list[str]:
     """The files whose worker was lost."""
+    lost = "('deadline', 'worker_killed', 'worker_exited', 'protocol_error', 'out_of_memory')"
     rows = run_query(
         str(out),
-        "select uri, error_class as said from failures where error_class in ('deadline', 'worker_killed', "
-        "'worker_exited', 'protocol_error', 'out_of_memory') union all select distinct uri, abstained from evidence "
-        "where detail like '%killed%' or detail like '%deadline%'",
+        f"select uri from failures where error_class in {lost} union "
+        f"select uri from evidence where abstained = 'decode_failed' and split_part(detail, ':', 1) in {lost}",
     ).to_pylist()
-    return sorted({row["uri"] for row in rows})
+    return sorted(row["uri"] for row in rows)
 
 
 def test_mutants(server: Server, tmp_path: Path) -> None:
@@ -71,6 +72,22 @@ def test_mutants(server: Server, tmp_path: Path) -> None:
     print(f"workers lost to {len(lost)}: {lost[:20]}")
     assert notes["slowest_over_seconds"] <= GRACE_SECONDS, f"see {KEPT}"
     assert evidence(tmp_path / "out", "healthy-") == expected
+
+
+@pytest.mark.parametrize("stage", ["probe-", ""])
+def test_workers_that_are_lost_are_counted(server: Server, tmp_path: Path, stage: str) -> None:
+    """What the tests above count could be seen: five ways to lose a worker, in the probe and while decoding."""
+    film = make_video(tmp_path / "film.mp4", seconds=25, fps=8, size=(64, 48), audio="tone")
+    source = tmp_path / "source"
+    source.mkdir()
+    deadly = [f"fault-{stage}{kind}.mp4" for kind in ("segv", "abort", "hang", "exit", "sigkill")]
+    for name in (*deadly, "healthy-0.mp4", "healthy-1.mp4"):
+        shutil.copy(film, source / name)
+    notes = audit(server, source, tmp_path / "out", 2.0, DEEPHOTLINK_FAULTS_FOR_TESTS="1")
+    places = exact(tmp_path / "out", {str(path) for path in source.iterdir()})
+    assert suspects(tmp_path / "out") == sorted(str(source / name) for name in deadly)
+    assert {places[str(source / f"healthy-{n}.mp4")] for n in (0, 1)} == {"scores"}
+    assert 0 < notes["slowest_over_seconds"] <= GRACE_SECONDS, "the one that hung was waited for, and not for longer"
 
 
 def keep(paths: list[str]) -> None:
