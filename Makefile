@@ -17,6 +17,7 @@ export ARCHIVE OUTPUT
 HERE := $(shell pwd -P | cksum | cut -d' ' -f1)
 AUDIT_READY := .venv/ready-audit-$(HERE)
 TEST_READY := .venv/ready-test-$(HERE)
+CHAOS_READY := .venv/ready-chaos-$(HERE)
 PIP := .venv/bin/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 HOME_OF = case "$$$(1)" in "~/"*) $(1)="$$HOME/$${$(1)\#"~/"}";; esac
 
@@ -37,7 +38,7 @@ test: $(TEST_READY)
 	  -p deephotlink.models -p deephotlink.transforms -p deephotlink.pipelines
 	.venv/bin/python -m pytest --timeout 600 $(TESTS)
 
-chaos: $(TEST_READY)
+chaos: $(CHAOS_READY)
 	CHAOS=long .venv/bin/python -m pytest -s --timeout 7200 $(or $(TESTS),tests/chaos)
 
 bench: $(TEST_READY)
@@ -56,6 +57,11 @@ $(TEST_READY): .venv/made-$(HERE) setup.py pyproject.toml constraints.txt _versi
 	@echo "Installing into .venv, with what the tests need (some minutes, once) ..."
 	@$(PIP) --editable '.[dev,s3,train]'
 	@touch $@ $(AUDIT_READY)
+
+$(CHAOS_READY): $(TEST_READY)
+	@echo "Installing the stores of the chaos suite into .venv ..."
+	@$(PIP) --editable '.[dev,s3,train,azure,chaos]'
+	@touch $@
 
 .venv/made-$(HERE):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

