@@ -48,7 +48,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def workers() -> list[str]:
-    """Command lines of decoder children on this machine."""
+    """Command lines of decoder children on this machine that run on this interpreter: others may audit meanwhile."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
@@ -57,7 +57,7 @@ def workers() -> list[str]:
                 state = (process / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if "deephotlink" in line and "worker" in line and state != "Z":
+            if line.startswith(sys.executable) and "deephotlink" in line and "worker" in line and state != "Z":
                 found.append(f"{process.name} {line}")
     return found
 
