@@ -61,9 +61,7 @@ def rclone(folder: Path) -> Iterator[Bucket]:
     (folder / "root").mkdir()
     port = radosgw.free_port()
     command = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "rclone-key,rclone-secret"]
-    # Without a cache that is on disk it takes no file that is not written in one go.
-    more = ["--vfs-cache-mode", "full", "--dir-cache-time", "0s", "--cache-dir", str(folder / "cache")]
-    with _running([*command, *more, str(folder / "root")], f"http://127.0.0.1:{port}", folder):
+    with _running([*command, str(folder / "root")], f"http://127.0.0.1:{port}", folder):
         yield _s3(f"http://127.0.0.1:{port}", "rclone-key", "rclone-secret")
 
 
