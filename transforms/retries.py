@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -69,6 +70,9 @@ def retried(
 ) -> T:
     """`call()`, again and again with growing random pauses while the store is at fault.
 
+    What speaks against the one object (a body that came short, was cut in the middle or dripped) and what speaks against
+    the store (everything else) is counted apart, `attempts` of each: an outage uses up none of an object's chances.
+
     `answers` asks the store for something small about the same object, or raises. Where it answers while the connection
     was cut in the middle of the body, or the body dripped, even at last, that one object is to blame and not the store.
 
@@ -76,13 +80,14 @@ def retried(
 
     Raises:
         FileNotFoundError: it is not there.
-        MediaError: `read_short`, where it kept coming shorter or slower than it should.
+        MediaError: `read_short`, where it came shorter or slower than it should more often than the store failed.
         BadAddress: nobody can ask for that.
         WorldError: everything else that the store did wrong. Mistakes of this code pass through as they are.
     """
-    slow = 0
+    slow = attempt = 0
+    faults: Counter[bool] = Counter()  # of this object, and of the store
     deadline = time.monotonic() + (READ_SECONDS if attempts > LISTING_ATTEMPTS else LISTING_SECONDS)
-    for attempt in range(attempts):
+    while True:
         try:
             return call()
         except (MediaError, WorldError, UsageError):
@@ -103,20 +108,21 @@ def retried(
                 or "Credential" in repr(type(error))
                 or kind == "error_perm"  # ftplib's: a wrong password stays wrong
             )
+            cut = kind in _CUT
+            of_object = cut or isinstance(error, (ShortRead, SlowRead))
+            faults[of_object] += 1
             slow += isinstance(error, SlowRead)
-            hopeless = hopeless or slow >= SLOW_ATTEMPTS
-            if not hopeless and attempt + 1 < attempts and time.monotonic() < deadline:
+            hopeless = hopeless or slow >= SLOW_ATTEMPTS or faults[of_object] >= attempts
+            if not hopeless and time.monotonic() < deadline:
+                # The pause grows with every attempt, whoever was to blame: a store is not asked the more often for it.
                 time.sleep(random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2**attempt)))  # noqa: S311
+                attempt += 1
                 continue
-            if isinstance(error, ShortRead):
-                raise MediaError("read_short", f"{error}, {attempt + 1} times over", stage="read") from None
-            if isinstance(error, SlowRead) and answers is not None and _succeeds(answers):
-                raise MediaError("read_short", f"{error}, {slow} times over", stage="read") from None
-            if kind in _CUT and answers is not None and _succeeds(answers):
-                message = f"the connection was cut in the middle of it, {attempt + 1} times over"
-                raise MediaError("read_short", message, stage="read") from None
+            if of_object and faults[True] > faults[False]:
+                message = "the connection was cut in the middle of it" if cut else str(error)
+                if isinstance(error, ShortRead) or (answers is not None and _succeeds(answers)):
+                    raise MediaError("read_short", f"{message}, {faults[True]} times over", stage="read") from None
             raise WorldError(f"cannot {what}: {tell(error)}") from None
-    raise AssertionError("unreachable: attempts >= 1")
 
 
 def _outage(error: Exception) -> Exception:

@@ -192,6 +192,45 @@ def test_what_is_retried(monkeypatch) -> None:
     assert naps == []
 
 
+def test_an_outage_uses_up_none_of_an_objects_chances(monkeypatch) -> None:
+    """An object that came short twice, amid nine answers of 503, is not one that kept coming short."""
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    down, short = OSError("503"), retries.ShortRead("got 4 bytes of 10")
+
+    def answering(*answers: Exception | str):
+        asked = iter(answers)
+
+        def call() -> str:
+            answer = next(asked)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+    assert retries.retried("read it", answering(short, *[down] * 9, short, "here"), attempts=10) == "here"
+    assert retries.retried("read it", answering(*[down, short] * 9, "here"), attempts=10) == "here"
+    with pytest.raises(WorldError, match="503"):
+        retries.retried("read it", answering(*[short] * 9, *[down] * 10), attempts=10)
+    with pytest.raises(MediaError, match="got 4 bytes of 10, 10 times over") as fault:
+        retries.retried("read it", answering(*[down] * 9, *[short] * 10), attempts=10)
+    assert fault.value.error_class == "read_short"
+
+
+def test_an_object_is_not_blamed_at_the_end_of_an_outage(monkeypatch) -> None:
+    """The last answer before the deadline was short, and the five before it were the store's own faults."""
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retries.time, "monotonic", lambda: float(next(clock)))
+    faults = iter([*[OSError("503")] * 5, *[retries.ShortRead("got 4 bytes of 10")] * 5])
+
+    def call() -> str:
+        raise next(faults)
+
+    with pytest.raises(WorldError, match="got 4 bytes of 10"):
+        retries.retried("read it", call)
+
+
 def test_an_unknown_store_is_said_in_a_line() -> None:
     with pytest.raises(UsageError, match="cannot open nosuch:// sources"):
         sources.look_remote("nosuch://a/b")
