@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ..models.weights import LocalFile, WeightsFile
 from ..transforms.failures import UsageError, printable
 from ..transforms.fetching import NotFound, WrongFile, fetch, local_file, look
-from ..transforms.retries import LISTING_ATTEMPTS, retried
+from ..transforms.retries import LISTING, retried
 from ..transforms.sources import open_store
 from ..transforms.store import CONDITIONAL_PUTS, OutputStore
 from ..transforms.uris import escape, is_remote, local_path, scheme_of, split_remote
@@ -142,7 +142,7 @@ def upload(path: str, address: str) -> None:
             raise OSError("it did not arrive whole")
 
     try:
-        retried(f"write {shown}", put, LISTING_ATTEMPTS)
+        retried(f"write {shown}", put, LISTING)
     except FileNotFoundError:
         raise UsageError(f"cannot write {shown}: there is no such bucket or container") from None
 

@@ -25,7 +25,7 @@ import fsspec
 from ..models.weights import LocalFile
 from .durable import sync_folder
 from .failures import MediaError, UsageError, WorldError
-from .retries import BACKOFF_SECONDS, ShortRead, is_storage_fault, retried, tell
+from .retries import BACKOFF_SECONDS, ONCE, ShortRead, is_storage_fault, retried, tell
 from .sources import CHUNK_BYTES, Found, LocalBlob, NoRanges, RemoteBlob, look_local, look_remote, open_blob
 from .uris import is_remote, local_path, scheme_of
 
@@ -255,7 +255,7 @@ def _piece(blob: LocalBlob | RemoteBlob, start: int, length: int, patient: bool)
     again, and a line that keeps breaking still gets on."""
     if isinstance(blob, LocalBlob):
         return blob.read(start, length)
-    return blob.read(start, length, None if patient else 1)
+    return blob.read(start, length, None if patient else ONCE)
 
 
 def _streamed(found: Found, blob: RemoteBlob) -> Iterator[bytes]:
@@ -271,7 +271,7 @@ def _streamed(found: Found, blob: RemoteBlob) -> Iterator[bytes]:
     yield AGAIN
     stream = _whole(found, blob)
     # The last time `retried` only tells what went wrong as it does everywhere.
-    while part := retried(f"read {found.uri}", lambda: next(stream, b""), 1):
+    while part := retried(f"read {found.uri}", lambda: next(stream, b""), ONCE):
         yield part
 
 

@@ -21,7 +21,7 @@ from .manifests import is_listing, read_listing
 from .media.sniff import HEAD_BYTES, sniff
 from .metrics import inc_counter
 from .records import MediaFile
-from .retries import LISTING_ATTEMPTS, BadAddress
+from .retries import LISTING, BadAddress
 from .shards import ShardLimits, list_members, member_file, shard_kind
 from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, look_local, look_remote, open_blob, skipped
 from .staging import content
@@ -257,7 +257,7 @@ def _with_head(found: Found) -> tuple[Found, bytes | MediaError | None]:
     if is_remote(found.uri) and _NO_SHARD.search(found.uri):
         return found, None
     try:
-        with open_blob(file, LISTING_ATTEMPTS) as blob:
+        with open_blob(file, LISTING) as blob:
             return found, blob.read(0, min(HEAD_BYTES, found.size_bytes))
     except MediaError as error:
         return found, MediaError(error.error_class, error.message, stage="listing")
@@ -272,7 +272,7 @@ def _list_shard(
     count = 0
     error: MediaError | None = None
     try:
-        with open_blob(shard, LISTING_ATTEMPTS) as blob:
+        with open_blob(shard, LISTING) as blob:
             for member in list_members(kind, blob, shard.size_bytes, options.limits):
                 count += 1
                 file = member_file(shard, kind, member)

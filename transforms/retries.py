@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from .failures import MediaError, UsageError, WorldError, printable
@@ -13,13 +15,24 @@ from .uris import redact
 
 T = TypeVar("T")
 
-READ_ATTEMPTS = 10
-"""With full jitter this rides out about two minutes of a store that answers with errors."""
-LISTING_ATTEMPTS = 5
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often and for how long something is asked for."""
+
+    attempts: int
+    """At one object that comes short, cut or slowly."""
+    outage_seconds: float
+    """No further attempt begins after so long, naps and the time that the calls themselves took together."""
+    outage_attempts: float = math.inf
+    """At a store that is at fault."""
+
+
+READING = Patience(10, 600.0)
+"""A store may be down for ten minutes in the night; one object that stays at fault holds up its neighbours for two."""
+LISTING = Patience(5, 30.0, outage_attempts=5)
 """Somebody sits in front of the screen: a wrong endpoint is told within seconds."""
-READ_SECONDS = 600.0
-LISTING_SECONDS = 30.0
-"""No further attempt begins after so long, the time that the calls themselves took included."""
+ONCE = Patience(1, 0.0, outage_attempts=1)
 SLOW_ATTEMPTS = 2
 """Each takes a minute or more: a host that drips bytes shall not hold up the others for longer."""
 BACKOFF_SECONDS = 0.5
@@ -66,12 +79,12 @@ class SlowRead(OSError):
 
 
 def retried(
-    what: str, call: Callable[[], T], attempts: int = READ_ATTEMPTS, answers: Callable[[], object] | None = None
+    what: str, call: Callable[[], T], patience: Patience = READING, answers: Callable[[], object] | None = None
 ) -> T:
     """`call()`, again and again with growing random pauses while the store is at fault.
 
-    What speaks against the one object (a body that came short, was cut in the middle or dripped) and what speaks against
-    the store (everything else) is counted apart, `attempts` of each: an outage uses up none of an object's chances.
+    What speaks against the one object (a body that came short, was cut in the middle or dripped) and what speaks
+    against the store (everything else) is counted apart: an outage uses up none of an object's chances.
 
     `answers` asks the store for something small about the same object, or raises. Where it answers while the connection
     was cut in the middle of the body, or the body dripped, even at last, that one object is to blame and not the store.
@@ -86,8 +99,10 @@ def retried(
     """
     slow = attempt = 0
     faults: Counter[bool] = Counter()  # of this object, and of the store
-    deadline = time.monotonic() + (READ_SECONDS if attempts > LISTING_ATTEMPTS else LISTING_SECONDS)
+    most = {True: patience.attempts, False: patience.outage_attempts}
+    spent = 0.0
     while True:
+        asked = time.monotonic()
         try:
             return call()
         except (MediaError, WorldError, UsageError):
@@ -112,10 +127,13 @@ def retried(
             of_object = cut or isinstance(error, (ShortRead, SlowRead))
             faults[of_object] += 1
             slow += isinstance(error, SlowRead)
-            hopeless = hopeless or slow >= SLOW_ATTEMPTS or faults[of_object] >= attempts
-            if not hopeless and time.monotonic() < deadline:
+            hopeless = hopeless or slow >= SLOW_ATTEMPTS or faults[of_object] >= most[of_object]
+            spent += time.monotonic() - asked
+            if not hopeless and spent < patience.outage_seconds:
                 # The pause grows with every attempt, whoever was to blame: a store is not asked the more often for it.
-                time.sleep(random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2**attempt)))  # noqa: S311
+                nap = random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt, 16)))  # noqa: S311
+                time.sleep(nap)
+                spent += nap
                 attempt += 1
                 continue
             if of_object and faults[True] > faults[False]:

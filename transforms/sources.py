@@ -24,7 +24,7 @@ from fsspec.asyn import AsyncFileSystem, sync
 
 from .failures import MediaError, UsageError, WorldError, printable
 from .records import Failure, MediaFile, MediaOutcome
-from .retries import LISTING_ATTEMPTS, READ_ATTEMPTS, BadAddress, ShortRead, SlowRead, retried, tell
+from .retries import LISTING, READING, BadAddress, Patience, ShortRead, SlowRead, retried, tell
 from .uris import canonical_local, escape, media_id_of, name_bytes, redact, scheme_of, split_remote, unescape
 
 CHUNK_BYTES = 8 << 20
@@ -127,15 +127,15 @@ class LocalBlob:
 
 
 class RemoteBlob:
-    def __init__(self, uri: str, address: str, attempts: int = READ_ATTEMPTS):
-        self.uri, self._attempts = uri, attempts
-        self._fs, self._path = open_store(address, attempts)
+    def __init__(self, uri: str, address: str, patience: Patience = READING):
+        self.uri, self._patience = uri, patience
+        self._fs, self._path = open_store(address, patience)
         self._http = scheme_of(uri) in ("http", "https")
 
-    def read(self, start: int, length: int, attempts: int | None = None) -> bytes:
+    def read(self, start: int, length: int, patience: Patience | None = None) -> bytes:
         if not length:
             return b""
-        return retried(f"read {self.uri}", lambda: self._range(start, length), attempts or self._attempts, self.answers)
+        return retried(f"read {self.uri}", lambda: self._range(start, length), patience or self._patience, self.answers)
 
     def _range(self, start: int, length: int) -> bytes:
         if self._http:
@@ -169,7 +169,7 @@ class RemoteBlob:
         self._fs.info(self._path)
 
     def version(self) -> str:
-        return version_of(retried(f"look up {self.uri}", lambda: self._fs.info(self._path), self._attempts))
+        return version_of(retried(f"look up {self.uri}", lambda: self._fs.info(self._path), self._patience))
 
 
 def _seconds_for(length: int) -> float:
@@ -196,7 +196,7 @@ def _in_time(fs: AsyncFileSystem, read: Callable[..., Awaitable[bytes]], length:
     return sync(fs.loop, bounded)
 
 
-def open_store(address: str, attempts: int = LISTING_ATTEMPTS) -> tuple[Any, str]:
+def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
     """The fsspec file system of a URI, and the path in it.
 
     Not `fsspec.url_to_fs`: a `::` in the name of an object is no chain here.
@@ -219,7 +219,7 @@ def open_store(address: str, attempts: int = LISTING_ATTEMPTS) -> tuple[Any, str
         kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
     try:
         options = {**kind._get_kwargs_from_urls(address), **more}
-        return retried(f"open {shown}", lambda: kind(**options), attempts), kind._strip_protocol(address)
+        return retried(f"open {shown}", lambda: kind(**options), patience), kind._strip_protocol(address)
     except FileNotFoundError:
         raise UsageError(f"cannot open {shown}: a file that its settings name is not there") from None
     except (ImportError, ValueError, TypeError) as error:
@@ -258,7 +258,7 @@ def is_local(file: MediaFile) -> bool:
 
 
 @contextmanager
-def open_blob(file: MediaFile, attempts: int = READ_ATTEMPTS) -> Iterator[LocalBlob | RemoteBlob]:
+def open_blob(file: MediaFile, patience: Patience = READING) -> Iterator[LocalBlob | RemoteBlob]:
     """The bytes of a file, or of the shard that a member lies in.
 
     Raises:
@@ -267,7 +267,7 @@ def open_blob(file: MediaFile, attempts: int = READ_ATTEMPTS) -> Iterator[LocalB
     name = file.shard or file.uri
     if not is_local(file):
         try:
-            yield RemoteBlob(name, address_of(file), attempts)
+            yield RemoteBlob(name, address_of(file), patience)
         except FileNotFoundError:
             raise MediaError("missing", "it is no longer there", stage="read") from None
         return
@@ -342,7 +342,7 @@ def look_remote(address: str) -> Found:
     shown = split_remote(address)[0]
     fs, path = open_store(address)
     try:
-        info = retried(f"look up {escape(shown)}", lambda: fs.info(path), LISTING_ATTEMPTS)
+        info = retried(f"look up {escape(shown)}", lambda: fs.info(path), LISTING)
     except FileNotFoundError:
         return found_remote(address, {}, trouble="missing")
     return found_remote(address, info)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from fsspec.utils import glob_translate
 
 from .failures import UsageError, WorldError, printable
-from .retries import LISTING_ATTEMPTS, retried
+from .retries import LISTING, retried
 from .sources import Found, found_remote, look_local, look_remote, open_store
 from .store import PAGE, holds_runs
 from .tables import TABLES
@@ -93,7 +93,7 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
     while folders:
         folder = folders.pop()
         try:
-            listed = retried(f"list {shown_source(source)}", partial(fs.ls, folder, detail=True), LISTING_ATTEMPTS)
+            listed = retried(f"list {shown_source(source)}", partial(fs.ls, folder, detail=True), LISTING)
         except FileNotFoundError:
             if folder == root and not pattern:
                 raise UsageError(f"{shown_source(source)}: no such file or folder") from None

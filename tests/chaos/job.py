@@ -36,6 +36,8 @@ ATTEMPT = "CHAOS_ATTEMPT_SECONDS"
 """What an attempt to read a range may take, besides what its bytes do."""
 NAPS = "CHAOS_NAP_SECONDS"
 """The longest pause between two attempts."""
+OUTAGE = "CHAOS_OUTAGE_SECONDS"
+"""How long a store may be down."""
 
 LOOK = DetectorSpec(
     name="chaos_look",
@@ -133,6 +135,8 @@ def run(arguments: list[str]) -> int:
         sources.ATTEMPT_SECONDS = float(seconds)
     if seconds := os.environ.get(NAPS):
         retries.BACKOFF_CAP_SECONDS = float(seconds)
+    if seconds := os.environ.get(OUTAGE):  # it is the default of functions: another one would not be seen
+        object.__setattr__(retries.READING, "outage_seconds", float(seconds))
     if display := os.environ.get(DISPLAY):
         _note_display_data(display)
     notes = {"answers": 0, "slowest_over_seconds": float("-inf")}

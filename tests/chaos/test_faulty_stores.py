@@ -43,8 +43,8 @@ def clean(server: Server, web: Web, listing: Path, tmp_path: Path) -> Path:
     return out
 
 
-def audit(server: Server, listing: Path, out: Path) -> Job:
-    return server.start("audit", listing, "--output", out, *OPTIONS, **PACE)
+def audit(server: Server, listing: Path, out: Path, **pace: str) -> Job:
+    return server.start("audit", listing, "--output", out, *OPTIONS, **PACE, **pace)
 
 
 def until_done(server: Server, listing: Path, out: Path, meanwhile: Callable[[Job], None] | None = None) -> int:
@@ -126,6 +126,24 @@ def test_a_store_that_refuses_stops_the_job_which_goes_on_later(
     job = audit(server, listing, out)
     assert job.wait() == TEMPORARY and "403" in job.told() and "sig=" not in job.told()
     web.manners = {}
+    assert until_done(server, listing, out) == 1
+    exact(out, {f"{web.url}{name}" for name in web.files})
+    assert evidence(out) == evidence(clean)
+
+
+def test_a_store_that_stays_down_stops_the_job_which_goes_on_later(
+    server: Server, web: Web, listing: Path, clean: Path, tmp_path: Path
+) -> None:
+    """Nobody waits for ever, and no file is blamed for it."""
+    out = tmp_path / "out"
+    with watched(out):
+        job = audit(server, listing, out, CHAOS_OUTAGE_SECONDS="3")
+        while sum(web.gets.values()) < 2 and job.poll() is None:
+            time.sleep(0.005)
+        web.down_until = time.monotonic() + 3_600
+        assert job.wait() == TEMPORARY and "503" in job.told() and "sig=" not in job.told()
+        assert failures(out) == {}
+    web.down_until = 0.0
     assert until_done(server, listing, out) == 1
     exact(out, {f"{web.url}{name}" for name in web.files})
     assert evidence(out) == evidence(clean)

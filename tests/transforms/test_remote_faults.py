@@ -184,7 +184,7 @@ def test_calls_that_take_long_count(monkeypatch) -> None:
         raise TimeoutError
 
     with pytest.raises(WorldError):
-        retries.retried("look", slow, retries.LISTING_ATTEMPTS)
+        retries.retried("look", slow, retries.LISTING)
     assert len(calls) == 2
 
 

@@ -157,6 +157,9 @@ def test_secrets_stay_out_of_sight() -> None:
     assert pickle.loads(pickle.dumps(file)) == file
 
 
+THREE = retries.Patience(3, 600.0, outage_attempts=3)
+
+
 def test_what_is_retried(monkeypatch) -> None:
     naps: list[float] = []
     monkeypatch.setattr(retries.time, "sleep", naps.append)
@@ -178,10 +181,10 @@ def test_what_is_retried(monkeypatch) -> None:
         return raising
 
     with pytest.raises(WorldError, match=r"cannot read it: OSError: http://h/x$"):
-        retries.retried("read it", always(OSError("http://u:pw@h/x?sig=CANARY")), attempts=3)
+        retries.retried("read it", always(OSError("http://u:pw@h/x?sig=CANARY")), THREE)
     assert len(naps) == 4
     with pytest.raises(MediaError) as fault:
-        retries.retried("read it", always(retries.ShortRead("got 4 bytes of 10")), attempts=3)
+        retries.retried("read it", always(retries.ShortRead("got 4 bytes of 10")), THREE)
     assert fault.value.error_class == "read_short"
     naps.clear()
     for error in (FileNotFoundError("gone"), KeyError("a mistake of ours")):
@@ -208,13 +211,34 @@ def test_an_outage_uses_up_none_of_an_objects_chances(monkeypatch) -> None:
 
         return call
 
-    assert retries.retried("read it", answering(short, *[down] * 9, short, "here"), attempts=10) == "here"
-    assert retries.retried("read it", answering(*[down, short] * 9, "here"), attempts=10) == "here"
+    ten = retries.Patience(10, 6_000.0, outage_attempts=10)
+    assert retries.retried("read it", answering(short, *[down] * 9, short, "here"), ten) == "here"
+    assert retries.retried("read it", answering(*[down, short] * 9, "here"), ten) == "here"
     with pytest.raises(WorldError, match="503"):
-        retries.retried("read it", answering(*[short] * 9, *[down] * 10), attempts=10)
+        retries.retried("read it", answering(*[short] * 9, *[down] * 10), ten)
     with pytest.raises(MediaError, match="got 4 bytes of 10, 10 times over") as fault:
-        retries.retried("read it", answering(*[down] * 9, *[short] * 10), attempts=10)
+        retries.retried("read it", answering(*[down] * 9, *[short] * 10), ten)
     assert fault.value.error_class == "read_short"
+
+
+def test_a_store_may_be_down_for_ten_minutes(monkeypatch) -> None:
+    """However often it is asked meanwhile; then it is the world's fault, and one object is never asked for so long."""
+    slept: list[float] = []
+    monkeypatch.setattr(retries.time, "sleep", slept.append)
+
+    def down() -> None:
+        raise OSError("503")
+
+    def short() -> None:
+        raise retries.ShortRead("got 4 bytes of 10")
+
+    with pytest.raises(WorldError, match="503"):
+        retries.retried("read it", down)
+    assert 600 <= sum(slept) < 600 + retries.BACKOFF_CAP_SECONDS and max(slept) <= retries.BACKOFF_CAP_SECONDS
+    slept.clear()
+    with pytest.raises(MediaError):
+        retries.retried("read it", short)
+    assert len(slept) == retries.READING.attempts - 1 and sum(slept) < 200
 
 
 def test_an_object_is_not_blamed_at_the_end_of_an_outage(monkeypatch) -> None:
