@@ -98,6 +98,7 @@ class ScoreMedia(beam.PTransform):
                 "credentials" in needs,
                 reading.max_bytes,
                 reading.limits.max_duration_seconds,
+                reading.max_spool_bytes,
                 ahead=(reading.decoders or 1) + 2,
             )
         )

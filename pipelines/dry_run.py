@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,7 +48,8 @@ def dry_run(config: AuditConfig) -> int:
                     largest = max(largest, entry.file.size_bytes)
     media = sum(n for kind, n in kinds.items() if not kind.startswith(("skipped", "failed")))
     clips = max(media, round(media_bytes / BYTES_A_SECOND / config.reading.sampling.every_seconds))
-    spool = min(staged, largest * ((config.reading.decoders or 1) + 12))
+    most = config.reading.max_spool_bytes
+    spool = min(staged, largest * ((config.reading.decoders or 1) + 12), max(largest, most or sys.maxsize))
     memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + ((config.reading.decoders or 1) + 1) * CHILD_BYTES
     facts: dict[str, object] = {
         **({"first, the rest of run": run.run_id} if run is not None else {}),

@@ -28,7 +28,7 @@ from ..transforms.shards import ShardLimits
 from ..transforms.sources import MAX_FILE_BYTES
 from ..transforms.uris import redact
 from .choosing import choose, split_names
-from .limits import FileLimits, add_limit_arguments, budgets_of, limits_of
+from .limits import FileLimits, add_limit_arguments, budgets_of, limits_of, size
 
 Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
@@ -54,6 +54,8 @@ class Reading:
     device: str = "auto"
     max_bytes: int = MAX_FILE_BYTES
     """Bytes of one file; larger ones end as `too_large`."""
+    max_spool_bytes: int | None = None
+    """Bytes of staged files at a time, on each worker; None: half of what is free there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,12 @@ def add_audit_arguments(parser: Parser) -> None:
     add("--unit-size", type=positive, default=16, metavar="N", help="files in a unit of work at most (default 16)")
     add("--decoders", type=positive, metavar="N", help="decoder children (default: cores less one, 1-8)")
     add("--ahead-mib", type=positive, default=256, metavar="MIB", help="decoded clips that may wait (default 256)")
+    add(
+        "--max-spool",
+        type=size,
+        metavar="SIZE",
+        help="of staged files at a time (default: half of what TMPDIR has free)",
+    )
     add("--device", default="auto", help="auto, cpu or cuda:N for the models (default auto)")
     add("--quiet", action="store_true", help="print nothing but errors")
     add("--json", action="store_true", dest="as_json", help="print one JSON object at the end, nothing else")
@@ -289,6 +297,7 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
             sampling=Sampling(args.every, args.clips, args.frames, args.short_side),
             limits=limits.reading,
             max_bytes=limits.archives.max_bytes,
+            max_spool_bytes=args.max_spool,
             sandbox=args.sandbox,
             decoders=args.decoders,
             ahead_bytes=args.ahead_mib * MiB,

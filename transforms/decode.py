@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,6 +23,7 @@ from .media.pool import DecodeStream, WorkerPool
 from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, WindowRequest
 from .metrics import inc_counter
 from .records import AudioWindow, Clip, ClipFailure, ClipSpec, DecodePlan, Decoder, Failure, MediaOutcome
+from .staging import refuse_partial, remove
 
 CLIPS, WINDOWS = "clips", "windows"
 MAX_DAMAGE_NOTES = 5
@@ -63,6 +63,8 @@ class DecodeTally:
     damage: list[str] = field(default_factory=list)
     sound_failure: Failure | None = None
     worker_failure: MediaError | None = None
+    source_failure: MediaError | None = None
+    """The remote file was not to be had as it was listed: nothing that was read of it counts."""
     sharpness: list[float] = field(default_factory=list)
     """Of a picture each of a few clips."""
     sound_energy: float = 0.0
@@ -132,7 +134,7 @@ class DecodeTally:
                 if spec.clip_index not in answered:
                     self._clip_failed(spec.clip_index, self.worker_failure.error_class, self.worker_failure.message)
         wanted = bool(self.plan.clips or self.plan.windows)
-        failed = wanted and not (self.decoded or self.windows_decoded)
+        failed = (wanted and not (self.decoded or self.windows_decoded)) or self.source_failure is not None
         return MediaOutcome(
             probe.file,
             "failed" if failed else "read",
@@ -180,6 +182,8 @@ class DecodeTally:
         return sound
 
     def _why(self) -> Failure:
+        if self.source_failure is not None:
+            return Failure("read", self.source_failure.error_class, self.source_failure.message)
         if self.worker_failure is not None:
             return Failure("decode", self.worker_failure.error_class, self.worker_failure.message)
         if self.clip_failures:
@@ -232,6 +236,7 @@ class _Decode(beam.DoFn):
             else:
                 return False
             work.tally.worker_failure = work.stream.worker_failure
+            work.tally.source_failure = _source_failure(work.tally.plan)
         outcome = work.tally.outcome()
         _remove_staged(work.tally.plan)
         inc_counter("frames_decoded", outcome.frames_decoded)
@@ -241,9 +246,18 @@ class _Decode(beam.DoFn):
         return True
 
 
+def _source_failure(plan: DecodePlan) -> MediaError | None:
+    """What was wrong with the remote file while it was read. Raises WorldError."""
+    try:
+        refuse_partial(plan.probe.file, plan.probe.path)
+    except MediaError as error:
+        return error
+    return None
+
+
 def _remove_staged(plan: DecodePlan) -> None:
     if plan.probe.path_is_ours:
-        Path(plan.probe.path).unlink(missing_ok=True)
+        remove(plan.probe.path)
 
 
 @dataclass

@@ -50,7 +50,9 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
     if outcome.status == "skipped":
         return MediaResult(outcome, None)
     if outcome.status == "failed":
-        if not any(row.logit is not None for row in rows):
+        # Of a file that could not be read as it was listed nothing counts, whatever was seen before that showed.
+        unread = outcome.failure is not None and outcome.failure.stage == "read"
+        if unread or not any(row.logit is not None for row in rows):
             return MediaResult(outcome, None)
         # Something could be said after all (credentials of a file whose frames are damaged): not a failure.
         outcome = replace(outcome, status="read", failure=None)

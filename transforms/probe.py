@@ -6,23 +6,25 @@ output `ended`. Runs ahead of its consumers, in order.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
 from .ahead import InOrder
-from .failures import MediaError, printable
+from .failures import MediaError, WorldError, printable
 from .media.pool import WorkerPool
 from .media.protocol import Limits, ProbeRequest
 from .media.sniff import sniff
 from .metrics import inc_counter
 from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, VideoStream
+from .room import ROOM
 from .sources import MAX_FILE_BYTES
-from .staging import Staged, read_head, stage
+from .staging import Staged, read_head, refuse_partial, remove, stage
 
 Planned = tuple[MediaFile, MediaOutcome | None]
 ENDED = "ended"
@@ -32,9 +34,16 @@ MAX_FRAME_RATE = 1e6
 
 
 def probe_media(
-    planned: Planned, pool: WorkerPool, spool: Path, credentials: bool, max_bytes: int, max_seconds: float
+    planned: Planned,
+    pool: WorkerPool,
+    spool: Path,
+    credentials: bool,
+    max_bytes: int,
+    max_seconds: float,
+    ticket: int | None = None,
 ) -> MediaProbe | MediaOutcome:
-    """One file's probe, or how it ended. The staged file of a probe is released by whoever decodes it.
+    """One file's probe, or how it ended. The staged file of a probe is removed by whoever decodes it. `ticket`: its
+    place among those that wait for room in the spool.
 
     Raises:
         WorldError: storage or disk failed.
@@ -51,8 +60,9 @@ def probe_media(
             raise MediaError(
                 "unsupported_format", f"{kind.reason or kind.suffix} is media that no demuxer here may open"
             )
-        staged = stage(file, spool, max_bytes=max_bytes)
+        staged = stage(file, spool, max_bytes=max_bytes, ticket=ticket)
         reply = pool.probe(ProbeRequest(staged.path, kind.suffix, credentials)).result()
+        refuse_partial(file, staged.path)
         facts = reply["facts"]
         if facts.get("still_image"):
             staged.release()
@@ -66,6 +76,12 @@ def probe_media(
         if staged is not None:
             staged.release()
         return MediaOutcome(file, "failed", failure=Failure(error.stage, error.error_class, error.message))
+    except BaseException:
+        if staged is not None:
+            staged.release()
+        raise
+    finally:
+        ROOM.pass_on(ticket)
 
 
 def probe_from_facts(
@@ -141,6 +157,11 @@ def _count(value: Any) -> int:
     return number
 
 
+class _Work(NamedTuple):
+    probe: Future[MediaProbe | MediaOutcome]
+    ticket: int
+
+
 class _Probe(beam.DoFn):
     def __init__(self, step: ProbeMedia):
         self.step = step
@@ -150,16 +171,14 @@ class _Probe(beam.DoFn):
         self.pool = self.step.make_pool()
         # On a cluster the worker is not where the command was given.
         Path(self.step.spool).mkdir(parents=True, exist_ok=True)
+        ROOM.bound(self.step.max_spool_bytes, Path(self.step.spool))
         self.threads = ThreadPoolExecutor(self.step.ahead, "deephotlink-probe")
-        self.in_order: InOrder[Future[MediaProbe | MediaOutcome], Any] = InOrder(self.step.ahead, self._give)
+        self.in_order: InOrder[_Work, Any] = InOrder(self.step.ahead, self._give)
 
     def process(self, planned: Planned):
-        step = self.step
-        yield from self.in_order.begin(
-            self.threads.submit(
-                probe_media, planned, self.pool, Path(step.spool), step.credentials, step.max_bytes, step.max_seconds
-            )
-        )
+        step, ticket = self.step, ROOM.ticket()
+        given = planned, self.pool, Path(step.spool), step.credentials, step.max_bytes, step.max_seconds, ticket
+        yield from self.in_order.begin(_Work(self.threads.submit(probe_media, *given), ticket))
 
     def finish_bundle(self):
         yield from self.in_order.finish_bundle()
@@ -169,15 +188,20 @@ class _Probe(beam.DoFn):
         if (threads := getattr(self, "threads", None)) is None:
             return
         for work in self.in_order.pending:
-            if not work.cancel() and isinstance(probe := work.result(), MediaProbe) and probe.path_is_ours:
-                Path(probe.path).unlink(missing_ok=True)
+            ROOM.pass_on(work.ticket)
+        for work in self.in_order.pending:
+            if work.probe.cancel():
+                continue
+            with contextlib.suppress(WorldError):  # of one that waited for room, or met the fault that ended the bundle
+                if isinstance(probe := work.probe.result(), MediaProbe) and probe.path_is_ours:
+                    remove(probe.path)
         threads.shutdown(cancel_futures=True)
         del self.threads
 
-    def _give(self, work: Future[MediaProbe | MediaOutcome], wait: bool) -> Generator[Any, None, bool]:
-        if not (wait or work.done()):
+    def _give(self, work: _Work, wait: bool) -> Generator[Any, None, bool]:
+        if not (wait or work.probe.done()):
             return False
-        result = work.result()
+        result = work.probe.result()
         if isinstance(result, MediaOutcome):
             inc_counter("media_skipped" if result.status == "skipped" else "media_failed")
             yield beam.pvalue.TaggedOutput(ENDED, result)
@@ -199,6 +223,8 @@ class ProbeMedia(beam.PTransform):
     """Whether Content Credentials are read."""
     max_bytes: int = MAX_FILE_BYTES
     max_seconds: float = Limits().max_duration_seconds
+    max_spool_bytes: int | None = None
+    """Of staged files at a time; None: half of what is free there."""
     ahead: int = 4
     """Files probed ahead of the decoders."""
 

@@ -1,23 +1,25 @@
-"""A path that decoder children can open: a local file where it lies, anything else streamed into a spool file.
+"""A path that decoder children can open: a local file where it lies, anything else a file of our own in the spool.
 
-Context-free: whoever holds a `Staged` last calls `release`.
+A large remote file comes as far as it is read (ranges.py), any other as a whole. Context-free: whoever holds a `Staged`
+last calls `release`, or `remove` with its path.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .failures import MediaError, WorldError
+from .failures import MediaError
+from .media import feeding
 from .media.sniff import HEAD_BYTES, sniff
+from .ranges import RangedFile
 from .records import MediaFile
-from .retries import ShortRead, retried, tell
+from .retries import ShortRead, retried
+from .room import ROOM, private, spool_faults
 from .sources import (
     CHUNK_BYTES,
     MAX_FILE_BYTES,
@@ -29,6 +31,9 @@ from .sources import (
     open_blob,
     path_of,
 )
+
+RANGED_BYTES = 256 << 20
+"""Larger remote files come as they are read. Up to this size, containers.SCAN_BYTES, the probe reads all of a file."""
 
 
 @dataclass(slots=True)
@@ -46,7 +51,14 @@ class Staged:
         """May be called twice."""
         if self.owned:
             self.owned = False
-            Path(self.path).unlink(missing_ok=True)
+            remove(self.path)
+
+
+def remove(path: str) -> None:
+    """A file of our own in the spool goes, and its room is given back. May be said twice."""
+    feeding.withdraw(path)
+    Path(path).unlink(missing_ok=True)
+    ROOM.give_back(path)
 
 
 def read_head(file: MediaFile, length: int = HEAD_BYTES) -> bytes:
@@ -73,9 +85,9 @@ def read_head(file: MediaFile, length: int = HEAD_BYTES) -> bytes:
             raise
 
 
-def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES) -> Staged:
+def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES, ticket: int | None = None) -> Staged:
     """The file on a local path. Callers check with `sniff` first that it is worth it. What is larger than `max_bytes`
-    is refused, also where it lies.
+    is refused, also where it lies. What has to be staged waits for room, in the order of the tickets (room.py).
 
     Raises:
         MediaError: stage `read`: `missing`, `unreadable`, `changed`, `read_short`, `too_large`, `damaged_archive`.
@@ -89,17 +101,63 @@ def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES) -> S
         if in_place:
             head = blob.read(0, min(HEAD_BYTES, file.size_bytes))
             return Staged(os.fsdecode(path_of(file)), head, sniff(head).suffix, owned=False)
+        ROOM.take(ticket, file.size_bytes)
         try:
-            staged = _spooled(file, blob, spool)
-        except MediaError:
-            _refuse_replaced(file, blob, certainly=True)
+            staged = _by_ranges(file, blob, spool) or _spooled(file, blob, spool)
+        except BaseException as error:
+            ROOM.give_back(file.size_bytes)
+            if isinstance(error, MediaError):
+                _refuse_replaced(file, blob, certainly=True)
             raise
+        ROOM.hold(staged.path, file.size_bytes)
         try:
             _refuse_replaced(file, blob, certainly=True)
         except BaseException:
             staged.release()
             raise
         return staged
+
+
+def refuse_partial(file: MediaFile, path: str) -> None:
+    """Of a file at `path` that came as it was read: whether all that was asked for came, and of the file that was
+    listed. To be asked after it was read; of other files there is nothing to ask.
+
+    Raises:
+        MediaError: stage `read`: `changed`, `missing`, `read_short`, …
+        WorldError: storage failed.
+    """
+    source = feeding.source_of(path)
+    if isinstance(source, RangedFile):
+        if source.failure is not None:
+            raise source.failure
+        _refuse_replaced(file, source.blob, certainly=True)
+
+
+def _by_ranges(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> Staged | None:
+    """None where it has to be staged whole: it is small, local, deflated, or its server gives no ranges."""
+    if not isinstance(blob, RemoteBlob) or file.size_bytes <= RANGED_BYTES or file.member_compressed_bytes is not None:
+        return None
+    path = _spool_path(file, spool, "")
+    with spool_faults():
+        source = RangedFile(blob, file.member_offset or 0, file.size_bytes, path)
+    try:
+        # The end first: of a server that knows no ranges the beginning can be had all the same.
+        source.fetch(file.size_bytes - 1, 1)
+        source.fetch(0, HEAD_BYTES)
+        head = path.open("rb").read(HEAD_BYTES)
+    except NoRanges:
+        path.unlink(missing_ok=True)
+        return None
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    feeding.announce(source)
+    return Staged(source.path, head, sniff(head).suffix, owned=True)
+
+
+def _spool_path(file: MediaFile, spool: Path, suffix: str) -> Path:
+    # a random part: the same media may be staged twice at a time
+    return spool / f"{file.media_id}-{secrets.token_hex(4)}{suffix}"
 
 
 def _is_plain(path: bytes) -> bool:
@@ -190,10 +248,9 @@ def _write(file: MediaFile, parts: Iterator[bytes], spool: Path) -> Staged:
             first += more
         head = first[:HEAD_BYTES]
         suffix = sniff(head).suffix
-        # a random part: the same media may be staged twice at a time
-        path = spool / f"{file.media_id}-{secrets.token_hex(4)}{suffix}"
-        with _spool_faults():
-            target = open(path, "xb", buffering=0, opener=_private)  # noqa: SIM115
+        path = _spool_path(file, spool, suffix)
+        with spool_faults():
+            target = open(path, "xb", buffering=0, opener=private)  # noqa: SIM115
         with target:
             part = first
             while part:
@@ -201,7 +258,7 @@ def _write(file: MediaFile, parts: Iterator[bytes], spool: Path) -> Staged:
                 if total > file.size_bytes:
                     raise MediaError("changed", f"more than the {file.size_bytes} bytes listed came", stage="read")
                 view = memoryview(part)
-                with _spool_faults():
+                with spool_faults():
                     while view:
                         view = view[target.write(view) :]
                 part = next(parts, b"")
@@ -212,18 +269,3 @@ def _write(file: MediaFile, parts: Iterator[bytes], spool: Path) -> Staged:
             path.unlink(missing_ok=True)
         raise
     return Staged(str(path.absolute()), head, suffix, owned=True)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-@contextmanager
-def _spool_faults() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = "the spool folder is full" if full else "cannot write to the spool"
-        way_out = ": free some space or set TMPDIR to another folder" if full else ""
-        raise WorldError(f"{what} ({tell(error)}){way_out}") from None

@@ -247,7 +247,7 @@ def test_a_full_spool_is_the_worlds_fault(monkeypatch, spool) -> None:
     def full(path: str, flags: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    monkeypatch.setattr(staging, "_private", full)
+    monkeypatch.setattr(staging, "private", full)
     with pytest.raises(
         WorldError, match=r"spool folder is full.*free some space or set TMPDIR to another folder"
     ) as raised:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..failures import printable
+from .fed import open_file
 
 MAX_TOP_BOXES = 256
 MAX_BOXES = 20_000
@@ -67,7 +68,7 @@ def read_boxes(path: str) -> IsoBoxes:
     """Takes a path, gives what its boxes say; what is malformed is left out, never raised."""
     found = IsoBoxes()
     size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         # Fragments have a budget of their own: walking into them must not end the walk over the file any sooner.
         budget, fragments = [MAX_BOXES], [MAX_BOXES]
         brands = b""

@@ -18,6 +18,7 @@ from ..failures import MediaError, printable
 from .boxes import IsoBoxes, Track, begins_as_iso, read_boxes
 from .choosing import choose_decoder
 from .facts import AudioFacts, ContainerFacts, StreamFacts, VideoFacts
+from .fed import FedFile, is_fed, open_file
 from .packets import PacketScan, index_key_pts, scan_packets
 from .protocol import Limits
 
@@ -29,6 +30,8 @@ FORMAT_WHITELIST = (
 OPEN_TIMEOUT_SECONDS = 10.0
 SCAN_BYTES = 256 << 20
 """Files up to this size are demuxed whole by the probe; of larger ones the index is believed."""
+FED_BUFFER_BYTES = 256 << 10
+"""What FFmpeg reads at a time of a fed file; of others it reads as it likes."""
 MAX_TAGS = 64
 MAX_KEY_FRAMES = 100_000
 
@@ -39,16 +42,20 @@ def open_container(path: str, limits: Limits) -> Any:
     `file:` keeps names such as `concat:x` or `-x` from meaning anything; `max_pixels` is FFmpeg's own guard for streams
     whose pictures are larger than declared, `max_streams` that for containers that find ever more of them.
     """
+    fed = is_fed()
+    # A fed file waits for its store as long as that takes: the parent's clock stands still, FFmpeg's does not.
+    timeout = None if fed else (OPEN_TIMEOUT_SECONDS, OPEN_TIMEOUT_SECONDS)
     try:
         return av.open(
-            "file:" + os.path.abspath(path),
+            FedFile(path) if fed else "file:" + os.path.abspath(path),
             options={
                 "format_whitelist": FORMAT_WHITELIST,
                 "max_pixels": str(limits.max_pixels),
                 "max_streams": str(limits.max_streams + 1),
             },
             metadata_errors="replace",
-            timeout=(OPEN_TIMEOUT_SECONDS, OPEN_TIMEOUT_SECONDS),
+            timeout=timeout,
+            buffer_size=FED_BUFFER_BYTES,
         )
     except (FileNotFoundError, PermissionError) as error:
         raise MediaError("unreadable", f"cannot be opened: {error.strerror}") from error
@@ -326,5 +333,5 @@ def _tags(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _head(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return file.read(16)

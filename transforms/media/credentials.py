@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..failures import printable
+from .fed import open_file
 
 if TYPE_CHECKING:
     import c2pa
@@ -82,7 +83,7 @@ def read_credentials(path: str, suffix: str, trust_anchors: str | None = None) -
     import c2pa
 
     context = _context(os.getpid(), trust_anchors)
-    with open(path, "rb") as stream:
+    with open_file(path) as stream:
         try:
             reader = c2pa.Reader.try_create(mime, stream, None, context)
             if reader is None:

@@ -19,7 +19,7 @@ import socket
 import struct
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,8 @@ class Countdown:
 
     def __init__(self, seconds: float):
         self.remaining = seconds
+        self.held: Callable[[], bool] = lambda: False
+        """Whether the clock stands still: the worker waits for us."""
 
     def wait_readable(self, sock: socket.socket) -> None:
         """Returns when `sock` has bytes or is closed; raises TimeoutError when the time is up."""
@@ -74,7 +76,8 @@ class Countdown:
             step = max(0.0, min(STEP_SECONDS, self.remaining))
             started = time.monotonic()
             ready = poll.poll(math.ceil(step * 1000))
-            self.remaining -= min(time.monotonic() - started, STEP_SECONDS)
+            if not self.held():
+                self.remaining -= min(time.monotonic() - started, STEP_SECONDS)
             if ready:
                 return
             if self.remaining <= 0:

@@ -77,13 +77,18 @@ def demux(container: Any, *streams: Any) -> Iterator[Any]:
         yield packet
 
 
+def pass_over_others(container: Any, *wanted: Any) -> None:
+    """Packets of other streams are not read where the container has an index, and not given out anywhere."""
+    for stream in container.streams:
+        if stream not in wanted:
+            stream.discard = Discard.all
+
+
 def scan_packets(container: Any, video: Any | None, others: tuple[Any, ...] = ()) -> PacketScan:
     """Takes a container at its start, demuxes it to the end or the bounds. No decoder is opened."""
     scan = PacketScan()
     wanted = tuple(s for s in (video, *others) if s is not None)
-    for stream in container.streams:
-        if stream not in wanted:
-            stream.discard = Discard.all
+    pass_over_others(container, *wanted)
     nals = NalReader(video)
     newest_key: int | None = None
     highest: int | None = None

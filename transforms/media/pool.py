@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..failures import MediaError, UsageError, WorldError
+from .feeding import source_of
 from .handover import (
     MAX_ITEM_BYTES,
     MAX_PROBE_BYTES,
@@ -177,7 +178,7 @@ class _Core:
 
     def _probe_once(self, zygote: Zygote, request: ProbeRequest) -> dict[str, Any]:
         patience = self.limits.probe_deadline_seconds
-        worker = zygote.fork({"probe": to_json(request)})
+        worker = zygote.fork({"probe": to_json(request)}, source_of(request.path))
         try:
             if self.ahead.closed:  # while it was forked: `close` has not seen it
                 worker.kill()
@@ -258,7 +259,7 @@ class _Core:
     def _decode_once(self, zygote: Zygote, stream: Stream) -> None:
         """Has one worker decode all that is left, slice by slice."""
         stream.served = 0
-        worker = zygote.fork({"decode": to_json(stream.next_slice())})
+        worker = zygote.fork({"decode": to_json(stream.next_slice())}, source_of(stream.slice.path))
         try:
             stream.served_by(worker)
             while True:

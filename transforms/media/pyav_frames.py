@@ -16,7 +16,7 @@ import numpy as np
 
 from ..failures import MediaError
 from .containers import SCAN_BYTES, clock_zero, open_container, primary_streams
-from .packets import demux, index_key_pts, scan_packets
+from .packets import demux, index_key_pts, pass_over_others, scan_packets
 from .protocol import Limits
 
 TOLERANCE_SECONDS = 0.0005
@@ -156,6 +156,8 @@ class PyavFrames:
         assert video is not None
         video.codec_context.thread_count = 1
         video.codec_context.options = {"max_pixels": str(self._limits.max_pixels)}
+        if os.path.getsize(self._path) > SCAN_BYTES:
+            pass_over_others(self._container, video)
         self._video = video
         self._zero = clock_zero(self._container)
         self._rate = float(video.average_rate or 25)

@@ -7,6 +7,7 @@ skipped, gaps are zeros. 16 kHz mono sources pass unchanged: integers divided by
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -17,8 +18,8 @@ import av.error
 import numpy as np
 
 from ..failures import MediaError
-from .containers import clock_zero, open_container, primary_streams
-from .packets import demux
+from .containers import SCAN_BYTES, clock_zero, open_container, primary_streams
+from .packets import demux, pass_over_others
 from .protocol import Limits, WindowRequest
 
 SOUND_RATE = 16_000
@@ -27,6 +28,9 @@ PREROLL_SAMPLES = SOUND_RATE // 2
 """Decoded before a slice after a seek: AAC needs a frame, MP3 its bit reservoir, Opus 80 ms."""
 SEEK_AHEAD_SAMPLES = 10 * SOUND_RATE
 """A request further ahead than this is sought; decoding to a nearer one costs less than a seek could save."""
+SPARSE_AHEAD_SAMPLES = SOUND_RATE
+"""The same for files that are too large to be read from end to end, wherever they lie: what lies between may have to
+come from far away."""
 SLIP_SAMPLES = SOUND_RATE // 50
 """Time stamps that differ from the count of samples by less than this are rounding; more is a gap."""
 ASF_SLIP_SAMPLES = SOUND_RATE // 10
@@ -53,6 +57,8 @@ class SoundReader:
         self._position = 0
         """The next sample that will come."""
         self._ended = False
+        self._large = os.path.getsize(path) > SCAN_BYTES
+        self._seek_ahead = SPARSE_AHEAD_SAMPLES if self._large else SEEK_AHEAD_SAMPLES
         self._open()
 
     def read(self, start: int, end: int) -> np.ndarray:
@@ -96,6 +102,8 @@ class SoundReader:
             self.close()
             raise MediaError("no_audio", "no sound that can be decoded", "sound")
         stream.codec_context.thread_count = 1
+        if self._large:
+            pass_over_others(self._container, stream)
         self._stream = stream
         self._slip = ASF_SLIP_SAMPLES if self._container.format.name == "asf" else SLIP_SAMPLES
         self._zero = clock_zero(self._container)
@@ -119,7 +127,7 @@ class SoundReader:
         self._ended = False
 
     def _reached(self, start: int) -> bool:
-        return start >= self._low and (start <= self._position + SEEK_AHEAD_SAMPLES or self._ended)
+        return start >= self._low and (start <= self._position + self._seek_ahead or self._ended)
 
     def _go_to(self, start: int) -> None:
         """Stands before `start`, with preroll; at the beginning where the container cannot seek."""

@@ -5,6 +5,7 @@ One *zygote* a slot loads the libraries once and stays clean: it never looks at 
 
 Socket of the zygote:  {ready} →   ← {fork} + job socket + log    {pid} →   {status} →   (reaped at the next message, so
 that the parent can never kill a stranger by a pid that was used again)
+(of a file that is fed, the fork's message brings the socket on which the worker asks for bytes: see feeding.py)
 Socket of the worker:  ← {probe}    {facts} → {credentials} →
 or, for each slice:    ← {decode}    ← {go} + memory, item →, …, {end} →    until the parent hangs up
 """
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from typing import Any
 
 EXIT_NO_SANDBOX = 97
-PARENTS_OWN = {"worker", "zygote", "pool", "streams"}
+PARENTS_OWN = {"worker", "zygote", "pool", "streams", "feeding"}
 """Modules of this package that a worker has no use for."""
 
 
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> None:
     from .sandbox import prepare
 
     prepare(config["walls"])
+    from .fed import feed_from
     from .handover import MAX_ITEM_BYTES, receive_with_fds, send_message
     from .protocol import Limits
 
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> None:
     zygote_pid = os.getpid()
     while True:
         try:
-            _, (job_fd, log_fd) = receive_with_fds(control, MAX_ITEM_BYTES, 2)
+            _, (job_fd, log_fd, *feed_fds) = receive_with_fds(control, MAX_ITEM_BYTES, 3)
         except EOFError:
             return
         pid = os.fork()
@@ -63,6 +65,8 @@ def main(arguments: list[str]) -> None:
                 os.dup2(log_fd, 1)
                 os.dup2(log_fd, 2)
                 os.close(log_fd)
+                for feed_fd in feed_fds:
+                    feed_from(socket.socket(fileno=feed_fd))
                 serve(socket.socket(fileno=job_fd), limits, config["walls"])
             except BaseException:  # whatever it was: a fork must never return into the zygote's loop
                 import traceback
@@ -71,8 +75,8 @@ def main(arguments: list[str]) -> None:
                 sys.stderr.flush()
                 os._exit(1)
             os._exit(0)
-        os.close(job_fd)
-        os.close(log_fd)
+        for descriptor in (job_fd, log_fd, *feed_fds):
+            os.close(descriptor)
         send_message(control, {"pid": pid})
         end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert end is not None

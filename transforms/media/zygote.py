@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..failures import MediaError, WorldError, printable
+from .feeding import Feeder, Source
 from .handover import ERROR_CLASS, MAX_ITEM_BYTES, Countdown, create_buffer, receive_message, send_message
 from .protocol import Limits, ProtocolError
 
@@ -77,26 +78,29 @@ class Zygote:
         self._pid: int | None = None
         self._lock = threading.Lock()
 
-    def fork(self, request: Mapping[str, Any]) -> Worker:
-        """A worker that has been told `request`. Raises WorldError where no child can be had."""
+    def fork(self, request: Mapping[str, Any], source: Source | None = None) -> Worker:
+        """A worker that has been told `request`, and is fed from `source`. Raises WorldError where no child can be
+        had."""
         for attempt in (1, 2):
             try:
-                return self._fork(request)
+                return self._fork(request, source)
             except (OSError, EOFError, TimeoutError, ProtocolError) as error:
                 self.close()  # it was killed from outside, or is beyond help
                 if attempt == 2:
                     raise WorldError(f"no decoder process can be started: {type(error).__name__}: {error}") from error
         raise AssertionError
 
-    def _fork(self, request: Mapping[str, Any]) -> Worker:
+    def _fork(self, request: Mapping[str, Any], source: Source | None) -> Worker:
         if self._control is None:
             self._start()
         assert self._control is not None
         ours, theirs = socket.socketpair()
         log_fd = create_buffer(LOG_BYTES, "deephotlink-log")
+        feeder = Feeder(source) if source is not None else None
         try:
-            with theirs:
-                send_message(self._control, {"fork": True}, [theirs.fileno(), log_fd])
+            with theirs, feeder.theirs if feeder is not None else contextlib.nullcontext() as asking:
+                descriptors = [theirs.fileno(), log_fd, *([asking.fileno()] if asking is not None else [])]
+                send_message(self._control, {"fork": True}, descriptors)
             pid = receive_message(self._control, MAX_ITEM_BYTES, Countdown(FORK_SECONDS))["pid"]
             with self._lock:
                 self._pid = pid
@@ -106,9 +110,11 @@ class Zygote:
         except BaseException:
             ours.close()
             os.close(log_fd)
+            if feeder is not None:
+                feeder.close()
             raise
         self._stats.workers += 1
-        return Worker(self, ours, log_fd, self._stats)
+        return Worker(self, ours, log_fd, self._stats, feeder)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -173,8 +179,10 @@ class Zygote:
 class Worker:
     """One job's process, seen from the parent. Always `close` it."""
 
-    def __init__(self, zygote: Zygote, sock: socket.socket, log_fd: int, stats: PoolStats):
-        self._zygote, self._sock, self._log_fd, self._stats = zygote, sock, log_fd, stats
+    def __init__(
+        self, zygote: Zygote, sock: socket.socket, log_fd: int, stats: PoolStats, feeder: Feeder | None = None
+    ):
+        self._zygote, self._sock, self._log_fd, self._stats, self._feeder = zygote, sock, log_fd, stats, feeder
         self._ended = False
 
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
@@ -188,7 +196,11 @@ class Worker:
 
     def answer(self, max_bytes: int, countdown: Countdown, patience: float, stage: str) -> dict[str, Any]:
         """The worker's next message. Raises MediaError for what it says of the file, WorkerLost where it ended, was too
-        slow or talked nonsense (then it is killed), WorldError where it could not be locked in."""
+        slow or talked nonsense (then it is killed), WorldError where it could not be locked in, and either where the
+        bytes of its file did not come."""
+        if self._feeder is not None:
+            feeder = self._feeder
+            countdown.held = lambda: feeder.fetching
         try:
             message = receive_message(self._sock, max_bytes, countdown)
             match message.get("error"):
@@ -238,6 +250,8 @@ class Worker:
 
     def _post_mortem(self) -> Exception:
         status = self._await_end()
+        if self._feeder is not None and self._feeder.error is not None:
+            return self._feeder.error
         self._stats.crashed += 1
         said = read_log(self._log_fd)
         tail = f"; it said: {said}" if said else ""
@@ -259,6 +273,8 @@ class Worker:
     def close(self) -> None:
         """Hangs up; a worker that is done ends by itself, another is killed."""
         self._sock.close()
+        if self._feeder is not None:
+            self._feeder.close()
         if not self._ended:
             self._await_end()
         os.close(self._log_fd)
