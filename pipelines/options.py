@@ -24,7 +24,7 @@ from ..transforms.clips import SAMPLING_VERSION, Sampling
 from ..transforms.faces import FACES_VERSION
 from ..transforms.failures import ERROR_CLASSES, UsageError
 from ..transforms.media.protocol import Limits
-from ..transforms.shards import ShardLimits
+from ..transforms.members import ShardLimits
 from ..transforms.sources import MAX_FILE_BYTES
 from ..transforms.uris import redact
 from .choosing import choose, split_names

@@ -19,10 +19,11 @@ import apache_beam as beam
 from .failures import MediaError, NothingFound, UsageError
 from .manifests import is_listing, read_listing
 from .media.sniff import HEAD_BYTES, sniff
+from .members import ShardLimits
 from .metrics import inc_counter
 from .records import MediaFile
 from .retries import LISTING, BadAddress
-from .shards import ShardLimits, list_members, member_file, shard_kind
+from .shards import list_members, member_file, shard_kind
 from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, look_local, look_remote, open_blob, skipped
 from .staging import content
 from .uris import SCHEME, escape, is_member, is_remote, local_path, name_bytes, split_remote, unescape

@@ -107,6 +107,9 @@ class LocalBlob:
             raise MediaError("changed", "it is no longer a file", stage="read")
 
     def read(self, start: int, length: int) -> bytes:
+        if start < 0 or length < 0:
+            # The kernel would answer EINVAL, which reads like a fault of the disk and would be tried again for ever.
+            raise MediaError("damaged_archive", f"it is said to have {length} bytes at byte {start}", stage="read")
         parts, left = [], length
         while left:
             try:

@@ -17,7 +17,7 @@ from deephotlink.transforms.media import containers
 from deephotlink.transforms.media.boxes import read_boxes
 from deephotlink.transforms.media.containers import probe
 from deephotlink.transforms.media.protocol import Limits
-from deephotlink.transforms.shards import ShardLimits
+from deephotlink.transforms.members import ShardLimits
 from deephotlink.transforms.staging import stage
 from tests.builders import make_audio, make_media_file, make_video
 from tests.numbered import ffmpeg

@@ -27,8 +27,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from deephotlink.transforms import listing, manifests, walk
 from deephotlink.transforms.failures import NothingFound, UsageError, WorldError
 from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, secret_addresses
+from deephotlink.transforms.members import ShardLimits
 from deephotlink.transforms.plan import SortedIds, plan_media
-from deephotlink.transforms.shards import ShardLimits
 from deephotlink.transforms.sources import Planned
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -8,7 +8,8 @@ import zipfile
 import pytest
 
 from deephotlink.transforms.failures import MediaError
-from deephotlink.transforms.shards import Member, ShardLimits, list_members, shard_kind
+from deephotlink.transforms.members import Member, ShardLimits
+from deephotlink.transforms.shards import list_members, shard_kind
 
 
 class Bytes:
@@ -134,6 +135,8 @@ def test_mutated_tars_and_zips_never_crash(seed: int) -> None:
             data[dice.randrange(len(data))] = dice.randrange(256)
         members, _ = walk(bytes(data[: dice.randrange(len(data) // 2, len(data) + 1)]), kind)
         assert len(members) < 20
+        for member in members:
+            assert min(member.offset, member.size_bytes, member.compressed_bytes or 0) >= 0
 
 
 def test_zip_members_lie_where_they_are_said_to() -> None:

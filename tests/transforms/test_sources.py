@@ -136,6 +136,15 @@ def test_a_file_cut_short_is_changed_not_a_crash(tmp_path) -> None:
     assert fault.value.error_class == "missing"
 
 
+@pytest.mark.parametrize(("start", "length"), [(0, -256), (-1, 4), (-1, -1)])
+def test_a_range_that_no_file_has_is_the_files_fault(tmp_path, start, length) -> None:
+    (tmp_path / "a").write_bytes(b"film")
+    blob = sources.LocalBlob(os.fsencode(tmp_path / "a"), "/a")
+    with pytest.raises(MediaError, match="damaged_archive"):
+        blob.read(start, length)
+    blob.close()
+
+
 def test_a_store_says_what_state_a_file_is_in() -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe("/sources-test/a.mp4", b"abc")
