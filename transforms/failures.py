@@ -74,6 +74,8 @@ def printable(text: str, limit: int = MAX_MESSAGE) -> str:
     >>> printable("a\\x1b]0;b\\u202ec\\nd")
     'a\\\\x1b]0;b\\\\u202ec d'
     """
+    if len(text) <= limit and text.isprintable():
+        return text.strip()  # nearly all are, and some archives have a million
     out = []
     for char in text[: 4 * limit]:
         if char in "\n\r\t":

@@ -155,7 +155,9 @@ def _of_zip64(extra: bytes, numbers: tuple[int, int, int]) -> tuple[int, int, in
 
 
 def _name(name: bytes, flags: int) -> str:
-    return name.decode("utf-8", "surrogateescape") if flags & _IS_UTF8 else name.decode("cp437")
+    if flags & _IS_UTF8 or name.isascii():
+        return name.decode("utf-8", "surrogateescape")
+    return name.decode("cp437")
 
 
 def _walk_entries(reader: Reader, directory: bytes, places: array[int], shift: int) -> Iterator[Member]:

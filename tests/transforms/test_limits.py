@@ -77,6 +77,16 @@ def test_pcm_has_no_entry_a_sample(tmp_path):
     assert probe(str(sound), Limits(max_samples=100))["duration_seconds"] == pytest.approx(2, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", [b"mdia", b"minf", b"edts", b"stbl"])
+def test_boxes_nest_only_so_deep(film, tmp_path, unopened, kind):
+    data = b""
+    for outer in [kind] * 5000 + [b"trak", b"moov"]:
+        data = struct.pack(">I4s", len(data) + 8, outer) + data
+    (tmp_path / "deep.mp4").write_bytes(film.read_bytes()[:32] + data)
+    assert refused(tmp_path / "deep.mp4") == "boxes nested 17 deep or deeper: at most 16 are read"
+    assert 5 <= read_boxes(str(film)).depth <= 7
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
 def test_streams_are_counted_whatever_the_container(film, tmp_path, suffix):
     path = tmp_path / f"a{suffix}"

@@ -18,6 +18,8 @@ from .fed import open_file
 MAX_TOP_BOXES = 256
 MAX_BOXES = 20_000
 """Boxes walked in one file at most: hostile files nest and repeat."""
+MAX_DEPTH = 16
+"""Boxes within boxes. Honest files have 7; FFmpeg gives up at 10, and the walk here calls itself for each."""
 MAX_EDITS = 64
 FIRST_BOXES = frozenset(
     {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"uuid", b"moof", b"sidx"}
@@ -52,6 +54,8 @@ class IsoBoxes:
     """A top-level box says that it goes on past the end of the file."""
     still_brands: bool = False
     """`avif`, `heic` or `mif1` file without a movie: a picture."""
+    depth: int = 0
+    """How deep its boxes nest, MAX_DEPTH + 1 at most: those below are not looked at."""
     fragment_samples: int = 0
     """Samples that the fragments declare, of those that MAX_BOXES reaches."""
 
@@ -125,7 +129,9 @@ def _read_movie(file: BinaryIO, start: int, end: int, found: IsoBoxes, budget: l
         elif kind == b"mvex":
             found.fragmented = True
         elif kind == b"trak" and len(found.tracks) < 256:
-            found.tracks.append(_read_track(file, first, min(last, end), movie_timescale, budget))
+            track, depth = _read_track(file, first, min(last, end), movie_timescale, budget)
+            found.tracks.append(track)
+            found.depth = max(found.depth, depth)
 
 
 def _fragment_samples(file: BinaryIO, start: int, end: int, budget: list[int]) -> int:
@@ -139,17 +145,21 @@ def _fragment_samples(file: BinaryIO, start: int, end: int, budget: list[int]) -
     )
 
 
-def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budget: list[int]) -> Track:
+def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budget: list[int]) -> tuple[Track, int]:
+    """The track, and how deep its boxes nest (`IsoBoxes.depth`)."""
     track = Track()
     edits: list[tuple[int, int, float]] = []
-    samples, unit_durations = 0, False
+    samples, unit_durations, deepest = 0, False, 0
 
-    def walk(first: int, last: int) -> None:
-        nonlocal samples, unit_durations
+    def walk(first: int, last: int, depth: int) -> None:
+        nonlocal samples, unit_durations, deepest
+        deepest = max(deepest, depth)
+        if depth > MAX_DEPTH:
+            return
         for kind, at, after in _boxes(file, first, last, budget):
             after = min(after, last)
             if kind in (b"edts", b"mdia", b"minf", b"stbl"):
-                walk(at, after)
+                walk(at, after, depth + 1)
             elif kind == b"tkhd":
                 body = _payload(file, at, after, 96)
                 wide = body[:1] == b"\x01"
@@ -175,14 +185,14 @@ def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budg
                 body = _payload(file, at, after, 16)
                 unit_durations = _u32(body, 4) == 1 and _u32(body, 12) == 1
 
-    walk(start, end)
+    walk(start, end, 3)  # moov, trak, and what is in it
     # FFmpeg's own rule (mov_build_index): sound of which each sample lasts one tick is read by chunks.
     track.samples = 0 if track.handler == "soun" and unit_durations else samples
     for duration, media_time, rate in edits:
         seconds = duration / movie_timescale if movie_timescale else 0.0
         offset = -1.0 if media_time == -1 else media_time / track.timescale if track.timescale else 0.0
         track.edits.append((seconds, offset, rate))
-    return track
+    return track, deepest
 
 
 def _edits(body: bytes) -> list[tuple[int, int, float]]:

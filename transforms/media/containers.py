@@ -15,7 +15,7 @@ import av
 import av.error
 
 from ..failures import MediaError, printable
-from .boxes import IsoBoxes, Track, begins_as_iso, read_boxes
+from .boxes import MAX_DEPTH, IsoBoxes, Track, begins_as_iso, read_boxes
 from .choosing import choose_decoder
 from .facts import AudioFacts, ContainerFacts, StreamFacts, VideoFacts
 from .fed import FedFile, is_fed, open_file
@@ -102,6 +102,8 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
     iso = read_boxes(path) if begins_as_iso(head) else None
     if iso is not None:
         _check_streams(len(iso.tracks), limits)
+        if iso.depth > MAX_DEPTH:
+            raise MediaError("too_large", f"boxes nested {iso.depth} deep or deeper: at most {MAX_DEPTH} are read")
         if iso.samples > limits.max_samples:
             raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are read")
         for track in iso.tracks:
