@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from deephotlink.transforms.media.sandbox import available, landlock_abi, system_paths
+from tests.builders import make_gif, make_video
+from tests.numbered import ffmpeg
 
 INTRUDER = r"""
 import json, os, socket, sys, threading
@@ -71,6 +74,49 @@ for name, attempt in tries.items():
         result[name] = type(error).__name__
 print(json.dumps(result))
 """
+
+
+WORKER = r"""
+import json, os, sys
+from deephotlink.transforms.media import worker
+from deephotlink.transforms.media.sandbox import available, confine, prepare
+worker.preload()
+prepare(available())
+for path in sys.argv[1:]:
+    if os.fork() == 0:
+        confine(path, available())
+        before = set(sys.modules)
+        from deephotlink.transforms.media.containers import probe
+        from deephotlink.transforms.media.credentials import read_credentials
+        from deephotlink.transforms.media.decoders import ItemDecoder
+        from deephotlink.transforms.media.protocol import ClipRequest, DecodeRequest, Limits, WindowRequest
+        facts, items = probe(path, Limits()), 0
+        read_credentials(path, os.path.splitext(path)[1])
+        clips, windows = (ClipRequest(0, 0.0, 1.0, (0.0, 0.5)),), (WindowRequest(0, 0, 8000, "a"),)
+        for decoder in {facts["decoder"], "pyav"}:
+            request = DecodeRequest(path, decoder, 96, 64, 0, clips, True, windows if facts["primary_audio"] else ())
+            with ItemDecoder(request, Limits()) as decoding:
+                given = decoding.items(request.clips, request.windows)
+                items += sum(not hasattr(item, "error_class") for item in given)
+        told = {"name": os.path.basename(path), "items": items, "late": sorted(set(sys.modules) - before)}
+        print(json.dumps(told), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+def test_nothing_is_imported_behind_the_lock(tmp_path: Path) -> None:
+    film = make_video(tmp_path / "a.mp4", seconds=1, fps=10, audio=True)
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nwords\n")
+    ffmpeg("-i", film, "-i", tmp_path / "a.srt", "-c", "copy", "-c:s", "srt", tmp_path / "b.mkv")
+    make_gif(tmp_path / "c.gif")
+    ffmpeg("-i", film, "-c", "copy", "-attach", tmp_path / "a.srt", "-metadata:s:t", "mimetype=a/b", tmp_path / "d.mkv")
+    paths = [str(film), *(str(tmp_path / name) for name in ("b.mkv", "c.gif", "d.mkv"))]
+    done = subprocess.run([sys.executable, "-c", WORKER, *paths], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["name"]: one["late"] for one in told} == {os.path.basename(path): [] for path in paths}
+    assert all(one["items"] for one in told)
 
 
 def intrude(tmp_path: Path, walls: str) -> Mapping[str, str]:

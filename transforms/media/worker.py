@@ -94,7 +94,8 @@ def _await_message(sock: socket.socket) -> None:
 def preload() -> None:
     """Loads all that a worker needs, as it cannot open most files later. Nothing is set up here that refuses to live on
     after a fork, as a c2pa context does ("Context is not valid")."""
-    for name in ("numpy", "av", "decord", "c2pa"):
+    # PyAV by itself loads what it makes of subtitles only when it opens a container that may have some.
+    for name in ("numpy", "av", "av.subtitles.stream", "av.subtitles.codeccontext", "decord", "c2pa"):
         importlib.import_module(name)
     folder = os.path.dirname(os.path.abspath(__file__))
     for module in pkgutil.iter_modules([folder]):
