@@ -19,7 +19,7 @@ from deephotlink.transforms.media.containers import probe
 from deephotlink.transforms.media.protocol import Limits
 from deephotlink.transforms.members import ShardLimits
 from deephotlink.transforms.staging import stage
-from tests.builders import make_audio, make_media_file, make_video
+from tests.builders import make_audio, make_gif, make_media_file, make_video
 from tests.numbered import ffmpeg
 
 LIMITS = Limits()
@@ -97,6 +97,77 @@ def test_streams_are_counted_whatever_the_container(film, tmp_path, suffix):
 
 def test_tracks_are_counted_before_ffmpeg_is_asked(film, unopened):
     assert refused(film, Limits(max_streams=1)) == "2 streams: at most 1 are read"
+
+
+CODECS = {
+    "gif": ["-c:v", "gif"],
+    "avi": ["-c:v", "mpeg4"],
+    "raw.avi": ["-c:v", "rawvideo", "-pix_fmt", "bgr24"],
+    "h264.mkv": ["-c:v", "libx264"],
+    "ffv1.mkv": ["-c:v", "ffv1"],
+    "mjpeg.mkv": ["-c:v", "mjpeg"],
+    "webm": ["-c:v", "libvpx"],
+    "vp9.webm": ["-c:v", "libvpx-vp9"],
+    "flv": ["-c:v", "flv1"],
+    "ogv": ["-c:v", "libtheora"],
+    "mpg": ["-c:v", "mpeg2video"],
+    "ts": ["-c:v", "libx264"],
+    "wmv": ["-c:v", "wmv2"],
+    "mxf": ["-c:v", "mpeg2video"],
+}
+
+
+SILENT = ("gif", "mxf", "ogv")
+"""No sound in them, or none that this FFmpeg writes without more ado."""
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"), [(name, sound) for name in CODECS for sound in (False, True) if not (sound and name in SILENT)]
+)
+def test_pixels_are_counted_whatever_the_container(tmp_path, name, sound):
+    path = tmp_path / f"a.{name}"
+    inputs = ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25:duration=0.4"]
+    inputs += ["-f", "lavfi", "-i", "sine=440:sample_rate=44100:duration=0.4"] if sound else []
+    ffmpeg(*inputs, *CODECS[name], path)
+    # twice: FFmpeg's log leaves out what it has just said
+    assert refused(path, Limits(max_pixels=70_000)) == "320×240: at most 70000 pixels"
+    assert refused(path, Limits(max_pixels=70_000)) == "320×240: at most 70000 pixels"
+    assert probe(str(path), Limits(max_pixels=320 * 240))["primary_video"]["width"] == 320
+
+
+def element(key: bytes, body: bytes) -> bytes:
+    return key + struct.pack(">Q", len(body) | 1 << 56) + body
+
+
+def matroska(codec: bytes, width: int, height: int, kind: bytes) -> bytes:
+    """A Matroska or WebM file of one track of that size, with frames of noise."""
+    size = element(b"\xb0", struct.pack(">I", width)) + element(b"\xba", struct.pack(">I", height))
+    track = element(b"\xd7", b"\1") + element(b"\x73\xc5", b"\1") + element(b"\x83", b"\1") + element(b"\x86", codec)
+    blocks = b"".join(element(b"\xa3", b"\x81" + struct.pack(">hB", n, 0x80) + bytes(range(250))) for n in range(5))
+    return element(b"\x1a\x45\xdf\xa3", element(b"\x42\x82", kind)) + element(
+        b"\x18\x53\x80\x67",
+        element(b"\x16\x54\xae\x6b", element(b"\xae", track + element(b"\xe0", size)))
+        + element(b"\x1f\x43\xb6\x75", element(b"\xe7", b"\0") + blocks),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("gif", 65535), ("avi", 60000), ("V_VP8", 65535), ("V_FFV1", 65535), ("V_VP9", 16000), ("V_MJPEG", 8000)],
+)
+def test_frames_that_no_decoder_may_make_are_too_large(tmp_path, name, size):
+    path = tmp_path / "a"
+    if name == "gif":
+        data = bytearray(make_gif(tmp_path / "a.gif").read_bytes())
+        struct.pack_into("<HH", data, 6, size, size)
+    elif name == "avi":
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=duration=0.2", *CODECS["raw.avi"], tmp_path / "a.avi")
+        data = bytearray((tmp_path / "a.avi").read_bytes())
+        struct.pack_into("<ii", data, data.index(b"strf") + 12, size, size)
+    else:
+        data = bytearray(matroska(name.encode(), size, size, b"webm" if "VP" in name else b"matroska"))
+    path.write_bytes(data)
+    assert refused(path) == f"{size}×{size}: at most {LIMITS.max_pixels} pixels"
 
 
 def test_a_file_over_the_bytes_is_refused_where_it_lies_and_unread(film, tmp_path, monkeypatch):

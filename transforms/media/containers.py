@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from fractions import Fraction
 from typing import Any
 
 import av
 import av.error
+import av.logging
 
 from ..failures import MediaError, printable
 from .boxes import MAX_DEPTH, IsoBoxes, Track, begins_as_iso, read_boxes
@@ -72,6 +74,44 @@ def open_container(path: str, limits: Limits) -> Any:
         raise MediaError("unreadable", f"no container that can be read: {reason}") from error
 
 
+class _Refusals:
+    """The sizes of pictures that FFmpeg refused while it opened a container.
+
+    A stream of them comes out of that with no size at all, in every container but mp4 and mov, and FFmpeg tells the
+    size only in its log. Nothing else is read there, and only while the container is being opened, by one thread.
+    """
+
+    def __init__(self) -> None:
+        self._capture = av.logging.Capture(local=False)
+        self._logs: list[tuple[int, str, str]] = []
+
+    def __enter__(self) -> _Refusals:
+        av.logging.set_skip_repeated(False)  # else the line of one file is left out where the file before had the same
+        av.logging.set_level(av.logging.ERROR)
+        self._logs = self._capture.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._capture.__exit__(*error)
+        av.logging.set_level(None)
+        av.logging.set_skip_repeated(True)
+
+    def check(self, container: Any, limits: Limits) -> None:
+        """Raises MediaError where a stream of pictures lost its size because that is over the limit."""
+        emptied = [s for s in container.streams if s.type == "video" and not _attached(s) and not _has_size(s)]
+        if emptied:
+            for _, _, line in self._logs:
+                if found := _REFUSED_SIZE.search(line):
+                    _check_pixels(int(found[1]), int(found[2]), limits)
+
+
+_REFUSED_SIZE = re.compile(r"Picture size (\d{1,10})x(\d{1,10}) (?:is invalid|exceeds)")
+
+
+def _has_size(stream: Any) -> bool:
+    return stream.codec_context is not None and stream.codec_context.width > 0 and stream.codec_context.height > 0
+
+
 def clock_zero(container: Any) -> Fraction:
     """Seconds, as written in the file, at which the media's clock starts."""
     return Fraction(container.start_time or 0, 1_000_000)
@@ -84,7 +124,7 @@ def primary_streams(container: Any) -> tuple[Any | None, Any | None]:
         best = container.streams.best(kind)
         usable = best is not None and best.codec_context is not None
         if usable and kind == "video":
-            usable = not _attached(best) and best.codec_context.width > 0 and best.codec_context.height > 0
+            usable = not _attached(best) and _has_size(best)
         elif usable:
             usable = best.codec_context.sample_rate > 0
         chosen.append(best if usable else None)
@@ -108,8 +148,11 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
             raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are read")
         for track in iso.tracks:
             _check_pixels(track.width, track.height, limits)
-    with open_container(path, limits) as container:
+    with _Refusals() as refusals:
+        container = open_container(path, limits)
+    with container:
         _check_streams(len(container.streams), limits)
+        refusals.check(container, limits)
         for stream in container.streams:
             context = stream.codec_context if stream.type == "video" else None
             if context is not None:
