@@ -146,16 +146,17 @@ def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
     return {row["uri"]: row["place"] for row in rows}
 
 
-def evidence(out: Path | str, prefix: str = "") -> list[tuple]:
-    """All that was found in the files whose names begin so, without where they lay."""
+def evidence(out: Path | str, part: str = "") -> list[tuple[str, str]]:
+    """(name, row) of all that `scores` and `evidence` say of the files that have `part` in their names: every column
+    but which run made the row, when, and where the file lay."""
     from deephotlink.pipelines.query import run_query
 
-    rows = run_query(
-        str(out),
-        "select regexp_extract(uri, '[^/]*$') as name, detector, clip_index, start_seconds, logit, abstained, detail "
-        "from evidence",
-    ).to_pylist()
-    return sorted((tuple(row.values()) for row in rows if row["name"].startswith(prefix)), key=repr)
+    found = []
+    for table, own in (("scores", ", scored_at"), ("evidence", "")):
+        columns = f"regexp_extract(uri, '[^/]*$') as name, * exclude (run_id, run_date, media_id, uri{own})"
+        rows = run_query(str(out), f"select {columns} from {table}").to_pylist()
+        found += [(name, f"{table}: {row}") for row in rows if part in (name := row.pop("name"))]
+    return sorted(found)
 
 
 def failures(out: Path | str) -> dict[str, str]:

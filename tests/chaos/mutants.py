@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from deephotlink.pipelines.making import make_audio, make_video, remux
+from deephotlink.pipelines.making import make_audio, make_gif, make_video, remux
 
 SIZE = (64, 48)
 _ISO = (".mp4", ".mov", ".m4a")
@@ -15,12 +15,28 @@ _EBML = (".mkv", ".webm")
 _BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf", b"mvex", b"udta", b"meta")
 _ODD = (0, 1, 7, 8, 0xFFFF, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 """Lengths and counts at which readers trip."""
+_FIELDS: Mapping[str, tuple[tuple[bytes, int], ...]] = {
+    ".avi": tuple((mark, 4) for mark in (b"RIFF", b"LIST", b"avih", b"strh", b"strf", b"idx1", b"00dc", b"01wb")),
+    ".wav": tuple((mark, 4) for mark in (b"RIFF", b"fmt ", b"data")),
+    ".aiff": tuple((mark, 4) for mark in (b"FORM", b"COMM", b"SSND")),
+    ".ogv": ((b"\x80theora", 7), (b"\x01vorbis", 7), (b"OggS", 4), (b"OggS", 26)),
+    ".wmv": tuple(
+        (bytes.fromhex(mark), 16)  # header, file properties, stream properties, header extension, data
+        for mark in ("3026b2758e66cf11", "a1dcab8c47a9cf11", "9107dcb7b7a9cf11", "b503bf5f2ea9cf11", "3626b2758e66cf11")
+    ),
+    ".gif": ((b"GIF89a", 6), (b"NETSCAPE2.0", 11), (b"\x21\xf9\x04", 3), (b"\x2c\0\0\0\0", 5)),
+    ".mxf": ((bytes.fromhex("060e2b34"), 16), (bytes.fromhex("060e2b34"), 20)),
+    ".mp3": ((b"ID3", 3), (b"\xff\xf3", 2), (b"\xff\xfb", 2), (b"Xing", 4), (b"Info", 4)),
+    ".flv": ((b"FLV", 3), (b"onMetaData", 10), (b"\x09\0", 1), (b"\x08\0", 1)),
+    ".mpg": tuple((b"\0\0\x01" + bytes([mark]), 4) for mark in (0xBA, 0xBB, 0xB3, 0xC0, 0xE0)),
+}
+"""What stands before lengths and counts in the other containers, and how many bytes before."""
 _EBML_IDS = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\x16\x54\xae\x6b", b"\x1f\x43\xb6\x75")
 """EBML header, Segment, Info, Tracks, Cluster."""
 
 
 def make_seeds(folder: Path) -> Mapping[str, bytes]:
-    """The films to be damaged, by name: eight containers, then what else is odd enough."""
+    """What is to be damaged, by name: each container and codec that there is most of, then what else is odd enough."""
     common = {"seconds": 1, "fps": 8, "size": SIZE, "audio": "tone"}
     make_video(folder / "plain.mp4", codec="libx264", gop=4, **common)
     make_video(folder / "fragments.mp4", gop=4, options={"movflags": "frag_keyframe+empty_moov"}, **common)
@@ -37,7 +53,14 @@ def make_seeds(folder: Path) -> Mapping[str, bytes]:
     make_video(folder / "rotated.mp4", codec="libx264", rotate=90, **common)
     uneven = {"vf": "setpts='PTS+0.05*mod(N,3)/TB'", "fps_mode": "vfr"}
     make_video(folder / "uneven.mkv", codec="libx264", options=uneven, **common)
-    make_audio(folder / "sound.m4a", seconds=1)
+    make_video(folder / "theora.ogv", **common)
+    make_video(folder / "windows.wmv", **common)
+    make_video(folder / "program.mpg", options={"r": 25}, **common)
+    broadcast = {"c:a": "pcm_s16le", "ar": 48000, "r": 25}
+    make_video(folder / "material.mxf", codec="mpeg2video", options=broadcast, **common)
+    make_gif(folder / "moving.gif", seconds=1, size=SIZE)
+    for name in ("sound.m4a", "sound.wav", "sound.mp3", "sound.aiff"):
+        make_audio(folder / name, seconds=1)
     remux(folder / "uneven.mkv", folder / "no-key-frame.mkv", {"bsf:v": r"noise=drop=key"})
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -46,18 +69,21 @@ def mutate(seeds: Mapping[str, bytes], number: int, seed: int) -> tuple[str, byt
     """Mutant `number` of the series `seed`: its file name, which says how it came about, and its bytes."""
     rng = random.Random((seed << 32) + number)
     names = sorted(seeds)
-    name = names[number % len(names)]
-    suffix, data = Path(name).suffix, bytearray(seeds[name])
-    kinds = [_flip, _flip, _cut, _blank, _repeat, _head]
-    if suffix in _ISO:
-        kinds += [_box, _box]
-    if suffix in _EBML:
-        kinds += [_element, _element]
-    if suffix == ".ts":
-        kinds += [_tables, _tables]
-    kind = rng.choice(kinds)
-    kind(data, rng)
-    return f"{seed}-{number:05d}-{Path(name).stem}{kind.__name__.replace('_', '-')}{suffix}", bytes(data)
+    name, turn = names[number % len(names)], number // len(names)
+    path, data, kinds = Path(name), bytearray(seeds[name]), kinds_of(name)
+    kind = kinds[turn % len(kinds)]
+    if kind is _field:
+        _field(data, rng, _FIELDS[path.suffix])
+    else:
+        kind(data, rng)
+    return f"{seed}-{number:05d}-{path.stem}{kind.__name__.replace('_', '-')}{path.suffix}", bytes(data)
+
+
+def kinds_of(name: str) -> list[Callable[..., None]]:
+    """The ways in which a file of this name is damaged; what stands here twice is taken twice as often."""
+    own = {**dict.fromkeys(_FIELDS, _field), **dict.fromkeys(_ISO, _box), **dict.fromkeys(_EBML, _element)}
+    own[".ts"] = _tables
+    return [_flip, _flip, _cut, _blank, _repeat, _head, *[own[Path(name).suffix]] * 2]
 
 
 def _flip(data: bytearray, rng: random.Random) -> None:
@@ -108,6 +134,25 @@ def _boxes(data: bytes, start: int = 0, end: int | None = None, depth: int = 0) 
             found += _boxes(data, start + 8, start + size, depth + 1)
         start += size
     return found
+
+
+def _field(data: bytearray, rng: random.Random, fields: Sequence[tuple[bytes, int]]) -> None:
+    """Lengths and counts of the other containers, in either order of bytes, or those that stand next to them."""
+    places = [at + behind for mark, behind in fields for at in _found(bytes(data), mark) if at + behind < len(data)]
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.choice(places) + (0 if rng.random() < 0.5 else rng.randrange(32))
+        order, wide = rng.choice("<>"), rng.choice("HIQ")
+        value = rng.choice([*_ODD, rng.getrandbits(32), len(data) + 1, (1 << 64) - 1])
+        number = struct.pack(order + wide, value % (1 << 8 * struct.calcsize(wide)))
+        data[at : at + len(number)] = number[: len(data) - at]
+
+
+def _found(data: bytes, mark: bytes, most: int = 8) -> list[int]:
+    """Where a mark stands, the first few times."""
+    found = [data.find(mark)]
+    while found[-1] >= 0 and len(found) < most:
+        found.append(data.find(mark, found[-1] + 1))
+    return [at for at in found if at >= 0]
 
 
 def _element(data: bytearray, rng: random.Random) -> None:

@@ -13,7 +13,7 @@ import pytest
 from deephotlink.pipelines.query import run_query
 from tests.builders import make_video
 from tests.chaos.launching import Server, evidence, exact, watched
-from tests.chaos.mutants import make_seeds, mutate
+from tests.chaos.mutants import kinds_of, make_seeds, mutate
 from tests.chaos.sizes import sized
 
 SEED = 20261124
@@ -21,6 +21,8 @@ MUTANTS = sized(1_000, 10_000)
 EVERY = 50
 """A healthy neighbour after so many mutants."""
 GRACE_SECONDS = 2.0
+CONTAINERS = (".mp4", ".mov", ".m4a", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".flv", ".ogv", ".wmv", ".gif", ".mxf")
+CONTAINERS += (".wav", ".mp3", ".aiff")
 OPTIONS = ("--detectors", "metadata,chaos_look,chaos_listen", "--unit-size", "50", "--wave-size", "5", "--quiet")
 KEPT = Path(os.environ.get("CHAOS_KEPT", os.path.join(tempfile.gettempdir(), "deephotlink-chaos-kept")))
 """Where a mutant that failed a test stays for reproduction."""
@@ -33,7 +35,7 @@ def audit(server: Server, source: Path, out: Path, deadline: float = 10.0, **mor
     with watched(out, 2.0):
         job = server.start("audit", source, "--output", out, *OPTIONS, **environment)
         code = job.wait(5_000)
-    assert code == 0, job.told()  # neither a crash of the parent nor a detector that raised
+    assert code == 0, job.evidence()  # neither a crash of the parent nor a detector that raised
     return json.loads(notes.read_text())
 
 
@@ -59,11 +61,11 @@ def test_mutants(server: Server, tmp_path: Path) -> None:
         if number % EVERY == 0:
             healthy = sorted(seeds)[number // EVERY % len(seeds)]
             for folder in (alone, among):
-                # Named to stand between the mutants of the plan's order as well as of the listing's.
-                shutil.copy(tmp_path / "seeds" / healthy, folder / f"healthy-{number:05d}-{healthy}")
+                # Units are cut in the order of names: each of these stands right after the mutant of its number.
+                shutil.copy(tmp_path / "seeds" / healthy, folder / f"{SEED}-{number:05d}-~healthy-{healthy}")
     audit(server, alone, tmp_path / "clean")
-    expected = evidence(tmp_path / "clean", "healthy-")
-    assert len(expected) > MUTANTS // EVERY
+    expected = evidence(tmp_path / "clean")
+    assert len({name for name, _ in expected}) == len(list(alone.iterdir())), "a film that is not damaged is scored"
     notes = audit(server, among, tmp_path / "out")
     places = exact(tmp_path / "out", {str(path) for path in among.iterdir()})
     lost = suspects(tmp_path / "out")
@@ -71,7 +73,20 @@ def test_mutants(server: Server, tmp_path: Path) -> None:
     print(f"{len(places)} rows: {[list(places.values()).count(t) for t in ('scores', 'failures', 'skipped')]}; {notes}")
     print(f"workers lost to {len(lost)}: {lost[:20]}")
     assert notes["slowest_over_seconds"] <= GRACE_SECONDS, f"see {KEPT}"
-    assert evidence(tmp_path / "out", "healthy-") == expected
+    assert evidence(tmp_path / "out", "~healthy-") == expected
+
+
+def test_every_film_is_damaged_in_every_way(tmp_path: Path) -> None:
+    """The first thousand are the short form: they leave no container and no way of damaging it out."""
+    seeds = make_seeds(tmp_path / "seeds")
+    missing = {f"{Path(name).stem}{kind.__name__}{Path(name).suffix}" for name in seeds for kind in kinds_of(name)}
+    missing = {name.replace("_", "-") for name in missing}
+    assert {Path(name).suffix for name in seeds} == set(CONTAINERS) and len(missing) == 6 * len(seeds)
+    for number in range(1_000):
+        name, data = mutate(seeds, number, SEED)
+        assert data == mutate(seeds, number, SEED)[1]
+        missing.discard(name.partition("-")[2].partition("-")[2])
+    assert missing == set()
 
 
 @pytest.mark.parametrize("stage", ["probe-", ""])
@@ -98,10 +113,23 @@ def keep(paths: list[str]) -> None:
 
 @pytest.mark.real
 def test_every_bad_file(server: Server, shared: Path, tmp_path: Path) -> None:
-    source = shared / "bad"
-    if not source.is_dir():
+    if not (shared / "bad").is_dir():
         pytest.skip("there is no shared/bad beside the repository")
-    notes = audit(server, source, tmp_path / "out")
-    places = exact(tmp_path / "out", {str(path) for path in source.iterdir()})
+    film = make_video(tmp_path / "film.mp4", seconds=1, fps=8, size=(64, 48), audio="tone")
+    alone, among = tmp_path / "alone", tmp_path / "among"
+    alone.mkdir()
+    among.mkdir()
+    for number, path in enumerate(sorted((shared / "bad").iterdir())):
+        shutil.copy(path, among / f"{number:05d}-{path.name}")
+        if number % 10 == 0:
+            for folder in (alone, among):
+                shutil.copy(film, folder / f"{number:05d}-~healthy.mp4")
+    audit(server, alone, tmp_path / "clean")
+    expected = evidence(tmp_path / "clean")
+    assert len({name for name, _ in expected}) == len(list(alone.iterdir())) > 20
+    notes = audit(server, among, tmp_path / "out")
+    places = exact(tmp_path / "out", {str(path) for path in among.iterdir()})
+    keep(suspects(tmp_path / "out"))
     print(f"{len(places)} rows: {[list(places.values()).count(t) for t in ('scores', 'failures', 'skipped')]}; {notes}")
     assert notes["slowest_over_seconds"] <= GRACE_SECONDS
+    assert evidence(tmp_path / "out", "~healthy") == expected
