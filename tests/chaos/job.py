@@ -30,12 +30,14 @@ from deephotlink.transforms.media import zygote
 from deephotlink.transforms.media.protocol import Limits
 
 NOTES = "CHAOS_NOTES"
-"""Names the file that the command writes at its end: `{"answers": …, "slowest_over_seconds": …}`."""
+"""Names the file that the command writes at its end: `{"answers": …, "slowest_over_seconds": …, …}`."""
 DEADLINE = "CHAOS_DEADLINE_SECONDS"
 ATTEMPT = "CHAOS_ATTEMPT_SECONDS"
 """What an attempt to read a range may take, besides what its bytes do."""
 NAPS = "CHAOS_NAP_SECONDS"
 """The longest pause between two attempts."""
+WEIGHTS = "CHAOS_WEIGHTS"
+"""Names the file in which weighed.py notes how much memory each decoder child had."""
 OUTAGE = "CHAOS_OUTAGE_SECONDS"
 """How long a store may be down."""
 
@@ -97,8 +99,8 @@ def _shorten(seconds: float) -> None:
     assert options.Reading().limits.item_deadline_seconds == seconds
 
 
-def _time_answers(notes: dict[str, float]) -> None:
-    real = zygote.Worker.answer
+def _note_workers(notes: dict[str, float]) -> None:
+    real, losing = zygote.Worker.answer, zygote.WorkerLost.__init__
 
     def answer(self, max_bytes, countdown, patience, stage):
         begun = time.monotonic()
@@ -109,7 +111,12 @@ def _time_answers(notes: dict[str, float]) -> None:
             notes["answers"] += 1
             notes["slowest_over_seconds"] = max(notes["slowest_over_seconds"], took - patience)
 
+    def lose(self, *args, **more):
+        losing(self, *args, **more)
+        notes["killed_from_outside"] += self.from_outside
+
     zygote.Worker.answer = answer  # type: ignore[method-assign]
+    zygote.WorkerLost.__init__ = lose  # type: ignore[method-assign]
 
 
 def _note_display_data(path: str) -> None:
@@ -139,10 +146,12 @@ def run(arguments: list[str]) -> int:
         object.__setattr__(retries.READING, "outage_seconds", float(seconds))
     if display := os.environ.get(DISPLAY):
         _note_display_data(display)
-    notes = {"answers": 0, "slowest_over_seconds": float("-inf")}
+    if weights := os.environ.get(WEIGHTS):
+        zygote.PROGRAM = (sys.executable, "-P", os.path.join(os.path.dirname(__file__), "weighed.py"), weights)
+    notes = {"answers": 0, "slowest_over_seconds": float("-inf"), "killed_from_outside": 0}
     path = os.environ.get(NOTES)
     if path:
-        _time_answers(notes)
+        _note_workers(notes)
     code = cli.main(arguments)
     if path:
         with open(path, "w") as file:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import shutil
@@ -82,7 +84,11 @@ def packed(film: Path, path: Path, count: int) -> list[str]:
 
 
 def test_decoder_children_killed_one_by_one(server: Server, film: Path, tmp_path: Path) -> None:
-    """A child every so often: the job goes on with another, every file is scored, nothing of it is left behind."""
+    """A child every so often: the job goes on with another, every file is scored, nothing of it is left behind.
+
+    A child that is seen may be done before the signal comes. So what is counted is what the job itself has noticed, and
+    it is given the archive again and again until that is enough.
+    """
     rng = random.Random(SEED)
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -91,35 +97,43 @@ def test_decoder_children_killed_one_by_one(server: Server, film: Path, tmp_path
     names = packed(film, archive / "shard.tar", sized(60, 1_500))
     options = ("--detectors", "metadata,chaos_look,chaos_listen", "--unit-size", "30", "--wave-size", "5", "--quiet")
 
-    def audit(out: Path, interval: float | None) -> tuple[float, int, set[int]]:
-        begun, kills, seen = time.monotonic(), 0, set()
+    def audit(out: Path, interval: float | None) -> tuple[float, int]:
+        """Wall time, and how many of its children the job has lost to others."""
+        notes = out.with_suffix(".notes")
+        begun, seen, next_kill = time.monotonic(), set(), 0.0
         with watched(out, 2.0):
-            job = server.start("audit", archive, "--output", out, *options, TMPDIR=str(spool))
+            job = server.start(
+                *("audit", archive, "--output", out, *options), TMPDIR=str(spool), CHAOS_NOTES=str(notes)
+            )
             while job.poll() is None:
                 below = children_of(job.pid)
                 seen |= set(below)
-                zygotes = {pid for pid, children in below.items() if children}
-                workers = sorted(set().union(*(below[pid] for pid in zygotes)) if zygotes else [])
-                if interval is not None and workers and kills < CHILD_KILLS:
-                    try:
+                workers = sorted({pid for children in below.values() for pid in children})
+                if interval is not None and workers and time.monotonic() >= next_kill:
+                    with contextlib.suppress(ProcessLookupError):
                         os.kill(rng.choice(workers), signal.SIGKILL)
-                        kills += 1
-                    except ProcessLookupError:
-                        continue  # it was done already
-                time.sleep(0.05 if interval is None else rng.uniform(0.5, 1.5) * interval)
+                        next_kill = time.monotonic() + rng.uniform(0.5, 1.5) * interval
+                time.sleep(0.02)
             assert job.wait() == 0, job.told()
-        return time.monotonic() - begun, kills, seen
+        wall = time.monotonic() - begun
+        assert gone(seen), "a decoder child outlives its job"
+        assert list(spool.iterdir()) == []
+        rows = run_query(str(out), "select member from scores").to_pylist()
+        assert sorted(row["member"] for row in rows) == names
+        return wall, json.loads(notes.read_text())["killed_from_outside"]
 
-    clean, _, seen = audit(tmp_path / "clean", None)
-    assert gone(seen) and list(spool.iterdir()) == []
-    wall, kills, seen = audit(tmp_path / "out", clean / CHILD_KILLS / 2)
-    assert gone(seen) and list(spool.iterdir()) == []
-    rows = run_query(str(tmp_path / "out"), "select member from scores").to_pylist()
-    assert sorted(row["member"] for row in rows) == names
-    print(f"{kills} kills; {wall:.1f} s against {clean:.1f} s clean = {wall / clean:.2f}")
-    assert kills >= CHILD_KILLS // 2
+    clean, lost = audit(tmp_path / "clean", None)
+    assert lost == 0
+    walls, kills = [], 0
+    while kills < CHILD_KILLS:
+        wall, lost = audit(tmp_path / f"out-{len(walls)}", clean / CHILD_KILLS / 2)
+        walls.append(wall)
+        kills += lost
+        assert lost > 0 and len(walls) <= 10, f"{kills} kills were noticed in {len(walls)} rounds"
+    ratio = sum(walls) / len(walls) / clean
+    print(f"{kills} kills in {len(walls)} rounds of {len(names)} files; {walls} s against {clean:.1f} s = {ratio:.2f}")
     if LONG:  # the short form is mostly start and end
-        assert wall <= WALL_RATIO * clean
+        assert ratio <= WALL_RATIO
 
 
 def test_a_killed_parent_leaves_no_orphan_and_the_next_command_no_spool(

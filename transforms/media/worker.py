@@ -1,4 +1,4 @@
-"""The child processes that parse hostile bytes. Run as `python -m deephotlink.transforms.media.worker`; never imported.
+"""The child processes that parse hostile bytes. Run as `python -m deephotlink.transforms.media.worker`, not imported.
 
 One *zygote* a slot loads the libraries once and stays clean: it never looks at a file. For each job it forks a *worker*
 (about 5 ms), which locks itself in, serves one file and is gone; whatever a file does to its process ends there.

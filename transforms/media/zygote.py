@@ -29,6 +29,8 @@ LOG_BYTES = 4096
 START_LOG_BYTES = 64 << 10
 """Room for a traceback, of which the end matters."""
 EXIT_NO_SANDBOX = 97
+PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "deephotlink.transforms.media.worker")
+"""What runs as the child; tests and benchmarks put a measuring one in its place."""
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH"),
     "DEEPHOTLINK_FAULTS_FOR_TESTS",
@@ -123,11 +125,10 @@ class Zygote:
         # One thread in the zygote, so that forking it is sound; few arenas, as each takes address space.
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
         config = json.dumps({"limits": asdict(self._limits), "walls": self._walls})
-        command = [sys.executable, "-P", "-m", "deephotlink.transforms.media.worker"]
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [*command, str(theirs.fileno()), str(os.getpid()), config],
+                    [*PROGRAM, str(theirs.fileno()), str(os.getpid()), config],
                     stdin=subprocess.DEVNULL,
                     stdout=log_fd,
                     stderr=log_fd,
