@@ -81,8 +81,10 @@ def audit_archive(config: AuditConfig) -> int:
     runs: list[Run] = []
     with spool_folder() as spool:
         # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
-        pool_of(config.reading)
+        pool = pool_of(config.reading)
         make_pipeline(config.beam_args)
+        if pool.warning:
+            print(f"deephotlink: warning: {pool.warning}", file=sys.stderr)  # however quiet it is to be
 
         @cache
         def placed() -> AuditConfig:
@@ -213,7 +215,8 @@ def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slo
         settings={
             **config.provenance(),
             "calibration": calibration_to_json(config.calibration),
-            "sandbox": pool_of(config.reading).sandbox_in_force,
+            # Of this command on this machine. What each media was read under stands in its row.
+            "sandbox_at_start": pool_of(config.reading).sandbox_in_force,
             "retry_failures": None if config.retry_failures is None else list(config.retry_failures),
         },
         slot=slot,

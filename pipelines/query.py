@@ -25,8 +25,8 @@ with every_row as (
     select media_id, max(run_id) as run_id, arg_max(outcome, run_id) as outcome from every_row group by media_id
 )
 select newest.outcome, newest.media_id, newest.run_id, coalesce(s.run_date, f.run_date) as run_date,
-       coalesce(s.uri, f.uri) as uri, s.* exclude (media_id, run_id, run_date, uri),
-       f.stage, f.error_class, f.message
+       coalesce(s.uri, f.uri) as uri, s.* exclude (media_id, run_id, run_date, uri, sandbox),
+       coalesce(s.sandbox, f.sandbox) as sandbox, f.stage, f.error_class, f.message
 from newest
 left join scores s on newest.outcome = 'scored' and s.media_id = newest.media_id and s.run_id = newest.run_id
 left join failures f on newest.outcome = 'failed' and f.media_id = newest.media_id and f.run_id = newest.run_id
@@ -58,7 +58,7 @@ where not exists (select 1 from scores s where s.media_id = f.media_id and s.run
   and not exists (select 1 from scores s where s.uri = f.uri and s.run_id > f.run_id)
 union all by name
 select s.run_id, s.run_date, s.media_id, s.uri, 'detect' as stage, 'detector_error' as error_class, r.message,
-       t.n::int as attempts, s.size_bytes, s.scored_at as failed_at
+       t.n::int as attempts, s.size_bytes, s.scored_at as failed_at, s.sandbox
 from scores s
 join newest_score using (media_id, run_id)
 join raised r on r.media_id = s.media_id and r.run_id = coalesce(s.evidence_run_id, s.run_id)

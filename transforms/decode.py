@@ -160,6 +160,7 @@ class DecodeTally:
             frame_rate=(probe.video.frame_rate or None) if probe.video else None,
             sharpness=median(self.sharpness) if self.sharpness else None,
             loudness_db=loudness_db(self.sound_energy, self.samples_heard),
+            sandbox=probe.sandbox,
         )
 
     def _decoder(self) -> Decoder | None:

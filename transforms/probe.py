@@ -71,11 +71,12 @@ def probe_media(
         if "credentials_error" in reply:
             told = {"state": "Unreadable", "failures": [printable(str(reply["credentials_error"]), 200)]}
         probe = probe_from_facts(file, staged.path, facts, told, max_seconds)
-        return replace(probe, path_is_ours=staged.owned)
+        return replace(probe, path_is_ours=staged.owned, sandbox=pool.sandbox_in_force)
     except MediaError as error:
         if staged is not None:
             staged.release()
-        return MediaOutcome(file, "failed", failure=Failure(error.stage, error.error_class, error.message))
+        failure = Failure(error.stage, error.error_class, error.message)
+        return MediaOutcome(file, "failed", failure=failure, sandbox=pool.sandbox_in_force if staged else None)
     except BaseException:
         if staged is not None:
             staged.release()

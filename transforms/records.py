@@ -92,6 +92,8 @@ class MediaProbe:
     credentials: Mapping[str, Any] | None = field(default=None, repr=False)
     path_is_ours: bool = False
     """Whether `path` is a spool file, to be removed when the media has ended."""
+    sandbox: str | None = None
+    """Around the children that parse it, where it is read: `landlock+seccomp`, `landlock`, `seccomp` or `off`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,8 @@ class MediaOutcome:
     """Median over pictures of `measures.sharpness_of`; None where no frame was decoded."""
     loudness_db: float | None = None
     """dBFS of all sound that was decoded; None where no detector needed any."""
+    sandbox: str | None = None
+    """As in MediaProbe; None where nothing of it was parsed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,11 @@ _MEDIA_ID = _field(
     "media_id", pa.string(), "sha256 of canonical URI, version and member; (run_id, media_id) is the key"
 )
 _URI = _field("uri", pa.string(), "canonical URI, control characters escaped; a plain absolute path locally")
+_SANDBOX = _field(
+    "sandbox",
+    pa.string(),
+    "around the processes that parsed it: landlock+seccomp, landlock, seccomp or off; null where none did",
+)
 _BOX = pa.struct([pa.field(side, pa.float32()) for side in ("x1", "y1", "x2", "y2")])
 
 SCORES = pa.schema(
@@ -86,6 +91,7 @@ SCORES = pa.schema(
         ),
         _field("loudness_db", pa.float64(), "RMS of the sound that was decoded; null where none was needed", "dBFS"),
         _field("evidence_run_id", pa.string(), "run whose evidence the score was made from; null: the row's own"),
+        _SANDBOX,
     ]
 )
 EVIDENCE = pa.schema(
@@ -117,6 +123,7 @@ FAILURES = pa.schema(
         _field("attempts", pa.int32(), "runs that tried and failed so far, this one included", "attempts"),
         _field("size_bytes", pa.int64(), "size of the media as listed; 0 where it was missing", "bytes"),
         _field("failed_at", pa.timestamp("us", tz="UTC"), "when the row was made", "UTC"),
+        _SANDBOX,
     ]
 )
 SKIPPED = pa.schema([_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it is no media: not_media, …")])
@@ -248,7 +255,7 @@ def _score_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, 
     assert score is not None
     same = ["media_type", "duration_seconds", "clips_planned", "assessed_seconds", "decoder", "container"]
     same += ["decoder_reason", "has_video", "has_audio", "frames_kept", "frames_decoded"]
-    same += ["width", "height", "frame_rate", "sharpness", "loudness_db"]
+    same += ["width", "height", "frame_rate", "sharpness", "loudness_db", "sandbox"]
     return {
         **{name: getattr(outcome, name) for name in same},
         "size_bytes": outcome.file.size_bytes,
@@ -280,6 +287,7 @@ def _failure_row(outcome: MediaOutcome, failed_at: datetime) -> dict[str, Any]:
         "attempts": outcome.file.earlier_attempts + 1,
         "size_bytes": outcome.file.size_bytes,
         "failed_at": failed_at,
+        "sandbox": outcome.sandbox,
     }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from deephotlink.pipelines.query import run_query
+from deephotlink.transforms.media.sandbox import available
 from tests.builders import make_video
 from tests.chaos.launching import Server, children_of, exact, gone, watched
 from tests.chaos.sizes import LONG, sized
@@ -159,6 +160,25 @@ def test_a_killed_parent_leaves_no_orphan_and_the_next_command_no_spool(
     assert job.wait() == 0, job.told()
     assert list(spool.iterdir()) == []
     assert run_query(str(out), "select count(*) as n from scores").to_pylist() == [{"n": 40}]
+
+
+def test_a_run_killed_in_one_sandbox_and_resumed_in_none_says_both(server: Server, film: Path, tmp_path: Path) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "out"
+    planned = copies(film, archive, 40)
+    job = server.start("audit", archive, "--output", out, *CHEAP, *OPTIONS)
+    until = time.monotonic() + 120
+    while len(list(out.glob("_runs/*/units/unit-*.parquet"))) < 2 and job.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    job.kill()
+    assert job.wait() == -signal.SIGKILL, job.told()
+    job = server.start("audit", archive, "--output", out, *CHEAP, *OPTIONS, "--sandbox=off")
+    assert job.wait() == 0, job.told()
+    assert set(exact(out, planned).values()) == {"scores"}
+    both = "select sandbox, count(*) as n from scores group by 1"
+    rows = {row["sandbox"]: row["n"] for row in run_query(str(out), both).to_pylist()}
+    walls = "+".join(available()) or "off"
+    assert set(rows) == {walls, "off"} and sum(rows.values()) == 40 and rows[walls] >= 4
+    assert run_query(str(out), "select count(distinct run_id) as n from scores").to_pylist() == [{"n": 1}]
 
 
 CODE = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())"

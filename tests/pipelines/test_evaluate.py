@@ -195,7 +195,7 @@ def test_tables_of_an_earlier_version_have_no_such_columns(tmp_path):
     make_output(tmp_path / "out", media)
     for file in (tmp_path / "out" / "scores").rglob("*.parquet"):
         table = pq.ParquetFile(file).read()
-        later = ["width", "height", "frame_rate", "sharpness", "loudness_db", "evidence_run_id"]
+        later = ["width", "height", "frame_rate", "sharpness", "loudness_db", "evidence_run_id", "sandbox"]
         file.unlink()
         pq.write_table(table.drop_columns(later), file)
     told = figures(tmp_path, media)

@@ -19,6 +19,7 @@ from deephotlink.pipelines.check import check_output
 from deephotlink.pipelines.query import run_query
 from deephotlink.transforms import commit
 from deephotlink.transforms.failures import WorldError
+from deephotlink.transforms.media import pool
 from tests.builders import make_video
 
 CODE = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())"
@@ -64,6 +65,39 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_line_and_no_loss(archive, tmp
     assert audit(archive, out) == cli.DONE
     assert run_query(str(out), "select count(*) as n from scores").to_pylist() == [{"n": 6}]
     assert check_output(str(out)) == []
+
+
+def test_each_row_says_what_sandbox_its_media_was_read_in(archive, tmp_path, monkeypatch, capfd):
+    """A run that is begun with walls and finished without them tells both; what was not parsed had none around it."""
+    out = tmp_path / "out"
+    shutil.copy(archive / "5.mp4", archive / "4.mp4")
+    (archive / "0.mp4").write_bytes((archive / "0.mp4").read_bytes()[:500])
+    with monkeypatch.context() as patch:
+        fail_after(2, patch, WorldError("cannot write: no space left"))
+        patch.setattr(pool, "available", lambda: ("seccomp",))
+        assert audit(archive, out) == cli.AGAIN
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if "warning" in line] == [
+        "deephotlink: warning: this host has no landlock: decoder processes are confined by seccomp alone "
+        "(--sandbox=require refuses)"
+    ]
+    (archive / "5.mp4").unlink()
+    assert audit(archive, out, "--sandbox=off") == cli.DONE
+    assert "warning" not in capfd.readouterr().err
+    rows = run_query(
+        str(out), "select right(uri, 5) as name, outcome, sandbox, run_id from latest order by 1"
+    ).to_pylist()
+    assert len({row.pop("run_id") for row in rows}) == 1
+    assert [tuple(row.values()) for row in rows] == [
+        ("0.mp4", "failed", "seccomp"),
+        ("1.mp4", "scored", "seccomp"),
+        ("2.mp4", "scored", "seccomp"),
+        ("3.mp4", "scored", "seccomp"),
+        ("4.mp4", "scored", "off"),
+        ("5.mp4", "failed", None),
+    ]
+    record = json.loads(next(out.glob("_runs/*/run.json")).read_text())
+    assert record["settings"]["sandbox_at_start"] == "seccomp" and "sandbox" not in record["settings"]
 
 
 def test_a_run_is_finished_by_the_calibration_that_began_it(archive, tmp_path, monkeypatch):

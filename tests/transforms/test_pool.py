@@ -471,7 +471,16 @@ def test_require_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         WorkerPool(1, 1 << 20, Limits(), "require")
     pool = WorkerPool(1, 1 << 20, Limits(), "auto")
     assert pool.sandbox_in_force == "seccomp"
+    assert pool.warning is not None and "no landlock" in pool.warning and "seccomp alone" in pool.warning
+    pool.close()
+    monkeypatch.setattr(pool_module, "available", lambda: ())
+    pool = WorkerPool(1, 1 << 20, Limits(), "auto")
+    assert pool.sandbox_in_force == "off" and "not confined at all" in str(pool.warning)
+    pool.close()
+    monkeypatch.setattr(pool_module, "available", lambda: ("landlock", "seccomp"))
+    pool = WorkerPool(1, 1 << 20, Limits(), "auto")
+    assert pool.sandbox_in_force == "landlock+seccomp" and pool.warning is None
     pool.close()
     pool = WorkerPool(1, 1 << 20, Limits(), "off")
-    assert pool.sandbox_in_force == "off"
+    assert pool.sandbox_in_force == "off" and pool.warning is None
     pool.close()

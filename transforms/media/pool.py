@@ -46,11 +46,16 @@ class WorkerPool:
         if not sys.platform.startswith("linux"):
             raise UsageError(f"decoder processes need Linux (memfd, PDEATHSIG): this is {sys.platform}")
         walls = () if sandbox == "off" else available()
-        if sandbox == "require" and len(walls) < 2:
-            missing = " and ".join(wall for wall in ("landlock", "seccomp") if wall not in walls)
+        missing = " and ".join(wall for wall in ("landlock", "seccomp") if wall not in walls)
+        if sandbox == "require" and missing:
             raise UsageError(f"--sandbox=require: this host has no {missing}; use --sandbox=auto to go on with less")
         self.sandbox_in_force = "+".join(walls) or "off"
         """`landlock+seccomp`, `landlock`, `seccomp` or `off`."""
+        self.warning: str | None = None
+        """Where less is in force than was asked for."""
+        if sandbox == "auto" and missing:
+            confined = f"confined by {walls[0]} alone" if walls else "not confined at all"
+            self.warning = f"this host has no {missing}: decoder processes are {confined} (--sandbox=require refuses)"
         self._core = _Core(ahead_bytes, limits, walls)
         for number in range(decoders):
             self._core.start(self._core.run_decodes, f"deephotlink-decode-{number}")
