@@ -33,7 +33,7 @@ from .sources import (
 )
 
 RANGED_BYTES = 256 << 20
-"""Larger remote files come as they are read. Up to this size, containers.SCAN_BYTES, the probe reads all of a file."""
+"""Larger remote files come as they are read. Up to this size, opening.SCAN_BYTES, the probe reads all of a file."""
 
 
 @dataclass(slots=True)

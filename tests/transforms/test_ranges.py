@@ -25,7 +25,7 @@ from deephotlink.transforms.decode import DecodeTally, decode_request
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.media import containers, fed, feeding
+from deephotlink.transforms.media import fed, feeding, opening
 from deephotlink.transforms.media.pool import WorkerPool
 from deephotlink.transforms.media.protocol import DecodedClip, Limits
 from deephotlink.transforms.probe import probe_media
@@ -193,7 +193,7 @@ def test_a_large_remote_film_gives_the_same_frames_for_few_bytes(film, web, pool
 
 def test_what_is_scanned_whole_is_staged_whole() -> None:
     """Else a remote film might be decoded by another decoder than the same film at home."""
-    assert staging.RANGED_BYTES == containers.SCAN_BYTES
+    assert staging.RANGED_BYTES == opening.SCAN_BYTES
 
 
 def test_a_slow_store_is_not_held_against_the_decoder(web, spool) -> None:

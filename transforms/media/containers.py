@@ -8,127 +8,20 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from fractions import Fraction
 from typing import Any
-
-import av
-import av.error
-import av.logging
 
 from ..failures import MediaError, printable
 from .boxes import MAX_DEPTH, IsoBoxes, Track, begins_as_iso, read_boxes
 from .choosing import choose_decoder
 from .facts import AudioFacts, ContainerFacts, StreamFacts, VideoFacts
-from .fed import FedFile, is_fed, open_file
+from .fed import open_file
+from .opening import SCAN_BYTES, Refusals, check_pixels, clock_zero, is_attached, open_container, primary_streams
 from .packets import PacketScan, index_key_pts, scan_packets
 from .protocol import Limits
 
-FORMAT_WHITELIST = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,ogg,asf,gif,mxf,dv,rm,aiff,amr,caf,ac3,eac3,wav,mp3,"
-    "flac,aac"
-)
-"""Demuxers that may open a file. What is not here (HLS, concat, SDP, image sequences) can name other files or hosts."""
-OPEN_TIMEOUT_SECONDS = 10.0
-SCAN_BYTES = 256 << 20
-"""Files up to this size are demuxed whole by the probe; of larger ones the index is believed."""
-FED_BUFFER_BYTES = 256 << 10
-"""What FFmpeg reads at a time of a fed file; of others it reads as it likes."""
 MAX_TAGS = 64
 MAX_KEY_FRAMES = 100_000
-
-
-def open_container(path: str, limits: Limits) -> Any:
-    """Opens with the whitelist, whatever the name looks like. Raises MediaError.
-
-    `file:` keeps names such as `concat:x` or `-x` from meaning anything; `max_pixels` is FFmpeg's own guard for streams
-    whose pictures are larger than declared, `max_streams` that for containers that find ever more of them.
-    """
-    fed = is_fed()
-    # A fed file waits for its store as long as that takes: the parent's clock stands still, FFmpeg's does not.
-    timeout = None if fed else (OPEN_TIMEOUT_SECONDS, OPEN_TIMEOUT_SECONDS)
-    try:
-        return av.open(
-            FedFile(path) if fed else "file:" + os.path.abspath(path),
-            options={
-                "format_whitelist": FORMAT_WHITELIST,
-                "max_pixels": str(limits.max_pixels),
-                "max_streams": str(limits.max_streams + 1),
-            },
-            metadata_errors="replace",
-            timeout=timeout,
-            buffer_size=FED_BUFFER_BYTES,
-        )
-    except (FileNotFoundError, PermissionError) as error:
-        raise MediaError("unreadable", f"cannot be opened: {error.strerror}") from error
-    except av.error.ArgumentError as error:
-        # What FFmpeg answers where the format that it recognises is not on the whitelist.
-        raise MediaError("unsupported_format", "no container on the list of those that are read") from error
-    except av.error.MemoryError as error:
-        # What FFmpeg answers past `max_streams` too.
-        raise MediaError(
-            "too_large", f"more than {limits.max_streams} streams, or headers of more than {limits.memory_bytes} bytes"
-        ) from error
-    except (av.error.FFmpegError, ValueError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise MediaError("unreadable", f"no container that can be read: {reason}") from error
-
-
-class _Refusals:
-    """The sizes of pictures that FFmpeg refused while it opened a container.
-
-    A stream of them comes out of that with no size at all, in every container but mp4 and mov, and FFmpeg tells the
-    size only in its log. Nothing else is read there, and only while the container is being opened, by one thread.
-    """
-
-    def __init__(self) -> None:
-        self._capture = av.logging.Capture(local=False)
-        self._logs: list[tuple[int, str, str]] = []
-
-    def __enter__(self) -> _Refusals:
-        av.logging.set_skip_repeated(False)  # else the line of one file is left out where the file before had the same
-        av.logging.set_level(av.logging.ERROR)
-        self._logs = self._capture.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._capture.__exit__(*error)
-        av.logging.set_level(None)
-        av.logging.set_skip_repeated(True)
-
-    def check(self, container: Any, limits: Limits) -> None:
-        """Raises MediaError where a stream of pictures lost its size because that is over the limit."""
-        emptied = [s for s in container.streams if s.type == "video" and not _attached(s) and not _has_size(s)]
-        if emptied:
-            for _, _, line in self._logs:
-                if found := _REFUSED_SIZE.search(line):
-                    _check_pixels(int(found[1]), int(found[2]), limits)
-
-
-_REFUSED_SIZE = re.compile(r"Picture size (\d{1,10})x(\d{1,10}) (?:is invalid|exceeds)")
-
-
-def _has_size(stream: Any) -> bool:
-    return stream.codec_context is not None and stream.codec_context.width > 0 and stream.codec_context.height > 0
-
-
-def clock_zero(container: Any) -> Fraction:
-    """Seconds, as written in the file, at which the media's clock starts."""
-    return Fraction(container.start_time or 0, 1_000_000)
-
-
-def primary_streams(container: Any) -> tuple[Any | None, Any | None]:
-    """The video and the sound that FFmpeg itself would choose; cover art is no video."""
-    chosen = []
-    for kind in ("video", "audio"):
-        best = container.streams.best(kind)
-        usable = best is not None and best.codec_context is not None
-        if usable and kind == "video":
-            usable = not _attached(best) and _has_size(best)
-        elif usable:
-            usable = best.codec_context.sample_rate > 0
-        chosen.append(best if usable else None)
-    return chosen[0], chosen[1]
 
 
 def probe(path: str, limits: Limits) -> dict[str, Any]:
@@ -147,8 +40,8 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
         if iso.samples > limits.max_samples:
             raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are read")
         for track in iso.tracks:
-            _check_pixels(track.width, track.height, limits)
-    with _Refusals() as refusals:
+            check_pixels(track.width, track.height, limits)
+    with Refusals() as refusals:
         container = open_container(path, limits)
     with container:
         _check_streams(len(container.streams), limits)
@@ -156,7 +49,7 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
         for stream in container.streams:
             context = stream.codec_context if stream.type == "video" else None
             if context is not None:
-                _check_pixels(context.width, context.height, limits)
+                check_pixels(context.width, context.height, limits)
         if not container.format.name.startswith("mov,"):
             iso = None
         streams = [_stream_facts(s, _track_of(s, iso), clock_zero(container)) for s in container.streams]
@@ -215,11 +108,6 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
 def _check_streams(count: int, limits: Limits) -> None:
     if count > limits.max_streams:
         raise MediaError("too_large", f"{count} streams: at most {limits.max_streams} are read")
-
-
-def _check_pixels(width: int, height: int, limits: Limits) -> None:
-    if width * height > limits.max_pixels:
-        raise MediaError("too_large", f"{width}×{height}: at most {limits.max_pixels} pixels")
 
 
 def _scan(container: Any, video: Any | None, others: tuple[Any, ...], size: int) -> tuple[PacketScan, str]:
@@ -334,7 +222,7 @@ def _stream_facts(stream: Any, track: Track | None, zero: Fraction) -> StreamFac
         "sample_rate": context.sample_rate if audible else None,
         "channels": context.channels if audible else None,
         "language": printable(stream.language, 16) if stream.language else None,
-        "attached_picture": _attached(stream),
+        "attached_picture": is_attached(stream),
         "encrypted": track is not None and track.encrypted,
         "tags": _tags(stream.metadata),
     }
@@ -364,10 +252,6 @@ def _key_seconds(video: Any | None, scan: PacketScan, zero: Fraction, longest: f
 
 def _cut_short(video: Any | None, scan: PacketScan) -> bool:
     return video is not None and (scan.broken or (scan.complete and scan.packets < (video.frames or 0)))
-
-
-def _attached(stream: Any) -> bool:
-    return bool(stream.disposition & type(stream.disposition).attached_pic)
 
 
 def _tags(metadata: dict[str, str]) -> dict[str, str]:

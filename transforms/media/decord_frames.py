@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..failures import MediaError
-from .containers import clock_zero, open_container, primary_streams
+from .opening import clock_zero, open_container, primary_streams
 from .packets import scan_packets
 from .protocol import Limits
 from .pyav_frames import TOLERANCE_SECONDS, Picked

@@ -15,7 +15,7 @@ from ..failures import printable
 MAX_PACKETS = 600_000
 """About five hours of video at 30 Hz: keeps the lists of a scan below 50 MB."""
 MAX_BYTES = 320 << 20
-"""Of packets, or of the file from the first packet on: a little more than containers.SCAN_BYTES, so that a file up to
+"""Of packets, or of the file from the first packet on: a little more than opening.SCAN_BYTES, so that a file up to
 that size is always scanned whole. No bound by the clock: what a scan finds shall not depend on the machine's load."""
 SAMPLED_KEYS = 200
 """Key packets whose NAL units are looked at."""

@@ -15,7 +15,7 @@ import av.filter
 import numpy as np
 
 from ..failures import MediaError
-from .containers import SCAN_BYTES, clock_zero, open_container, primary_streams
+from .opening import SCAN_BYTES, clock_zero, open_container, primary_streams
 from .packets import demux, index_key_pts, pass_over_others, scan_packets
 from .protocol import Limits
 

@@ -18,7 +18,7 @@ import av.error
 import numpy as np
 
 from ..failures import MediaError
-from .containers import SCAN_BYTES, clock_zero, open_container, primary_streams
+from .opening import SCAN_BYTES, clock_zero, open_container, primary_streams
 from .packets import demux, pass_over_others
 from .protocol import Limits, WindowRequest
 
