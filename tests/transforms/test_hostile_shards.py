@@ -34,6 +34,8 @@ def folder(tmp_path) -> Path:
 class NoDecoder:
     """A pool that finds nothing in any file: what comes before it is what is looked at here."""
 
+    sandbox_in_force = "off"
+
     def probe(self, request):
         return self
 
