@@ -1,6 +1,6 @@
 """A path that decoder children can open: a local file where it lies, anything else a file of our own in the spool.
 
-A large remote file comes as far as it is read (ranges.py), any other as a whole. Context-free: whoever holds a `Staged`
+A large remote file comes as far as it is read (sparse.py), any other as a whole. Context-free: whoever holds a `Staged`
 last calls `release`, or `remove` with its path.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from .failures import MediaError
 from .media import feeding
 from .media.sniff import HEAD_BYTES, sniff
-from .ranges import RangedFile
 from .records import MediaFile
 from .retries import ShortRead, retried
 from .room import ROOM, private, spool_faults
@@ -31,6 +30,7 @@ from .sources import (
     open_blob,
     path_of,
 )
+from .sparse import SparseFile
 
 RANGED_BYTES = 256 << 20
 """Larger remote files come as they are read. Up to this size, opening.SCAN_BYTES, the probe reads all of a file."""
@@ -127,7 +127,7 @@ def refuse_partial(file: MediaFile, path: str) -> None:
         WorldError: storage failed.
     """
     source = feeding.source_of(path)
-    if isinstance(source, RangedFile):
+    if isinstance(source, SparseFile):
         if source.failure is not None:
             raise source.failure
         _refuse_replaced(file, source.blob, certainly=True)
@@ -139,7 +139,7 @@ def _by_ranges(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> St
         return None
     path = _spool_path(file, spool, "")
     with spool_faults():
-        source = RangedFile(blob, file.member_offset or 0, file.size_bytes, path)
+        source = SparseFile(blob, file.member_offset or 0, file.size_bytes, path)
     try:
         # The end first: of a server that knows no ranges the beginning can be had all the same.
         source.fetch(file.size_bytes - 1, 1)

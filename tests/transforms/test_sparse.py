@@ -29,9 +29,9 @@ from deephotlink.transforms.media import fed, feeding, opening
 from deephotlink.transforms.media.pool import WorkerPool
 from deephotlink.transforms.media.protocol import DecodedClip, Limits
 from deephotlink.transforms.probe import probe_media
-from deephotlink.transforms.ranges import RangedFile
 from deephotlink.transforms.records import Evidence, MediaFile, MediaOutcome, MediaProbe
 from deephotlink.transforms.room import SpoolRoom
+from deephotlink.transforms.sparse import SparseFile
 
 MiB = 1 << 20
 
@@ -276,7 +276,7 @@ class Counted:
 def test_blocks_come_once_and_in_larger_pieces_where_reading_goes_on(tmp_path) -> None:
     data = np.random.default_rng(1).integers(0, 256, 21 * MiB + 5, np.uint8).tobytes()
     blob = Counted(b"tar" + data)
-    source = RangedFile(blob, 3, len(data), tmp_path / "film")  # type: ignore[arg-type]
+    source = SparseFile(blob, 3, len(data), tmp_path / "film")  # type: ignore[arg-type]
     source.fetch(5 * MiB, 10)
     source.fetch(5 * MiB + 3, 100)
     source.fetch(len(data) - 1, 50)
@@ -287,7 +287,7 @@ def test_blocks_come_once_and_in_larger_pieces_where_reading_goes_on(tmp_path) -
     assert max(length for _, length in blob.asked) <= 8 * MiB and len(blob.asked) < 8
 
     straight = Counted(data)
-    source = RangedFile(straight, 0, len(data), tmp_path / "straight")  # type: ignore[arg-type]
+    source = SparseFile(straight, 0, len(data), tmp_path / "straight")  # type: ignore[arg-type]
     for at in range(0, len(data), 256 << 10):
         source.fetch(at, 256 << 10)
     assert [length // MiB for _, length in straight.asked][:4] == [1, 2, 4, 8] and len(straight.asked) < 8

@@ -15,7 +15,7 @@ MOST_AHEAD_BYTES = 8 << 20
 """One request, where reading goes straight on; it grows to that from a block."""
 
 
-class RangedFile:
+class SparseFile:
     """Bytes [offset, offset + size_bytes) of a remote file, at `path`. Safe to use from several threads."""
 
     def __init__(self, blob: RemoteBlob, offset: int, size_bytes: int, path: Path):
