@@ -16,6 +16,7 @@ import pytest
 from deephotlink.models.calibration import DEFAULT
 from deephotlink.pipelines import cli, jobs, spool
 from deephotlink.pipelines.check import check_output
+from deephotlink.pipelines.options import Reading
 from deephotlink.pipelines.query import run_query
 from deephotlink.transforms import commit
 from deephotlink.transforms.failures import WorldError
@@ -74,6 +75,7 @@ def test_each_row_says_what_sandbox_its_media_was_read_in(archive, tmp_path, mon
     (archive / "0.mp4").write_bytes((archive / "0.mp4").read_bytes()[:500])
     with monkeypatch.context() as patch:
         fail_after(2, patch, WorldError("cannot write: no space left"))
+        jobs.pool_of(Reading(sandbox="off"))  # children that are there from an earlier test are not taken over
         patch.setattr(pool, "available", lambda: ("seccomp",))
         assert audit(archive, out) == cli.AGAIN
     said = capfd.readouterr().err.splitlines()
