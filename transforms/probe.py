@@ -49,10 +49,10 @@ def probe_media(
         WorldError: storage or disk failed.
     """
     file, known = planned
-    if known is not None:
-        return known
     staged: Staged | None = None
     try:
+        if known is not None:
+            return known
         kind = sniff(read_head(file))
         if kind.media_type is None:
             return MediaOutcome(file, "skipped", skipped_reason=kind.reason or "not_media")

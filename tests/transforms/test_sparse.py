@@ -398,3 +398,18 @@ def test_a_file_that_fails_gives_its_room_back(web, spool, no_naps, monkeypatch,
         staging.stage(file, spool)
     assert fault.value.error_class == "read_short"
     assert list(spool.iterdir()) == [] and room.ROOM._used_bytes == 0
+
+
+@pytest.mark.parametrize("end", ["known", "missing", "not media", "staged", "too large"])
+def test_every_file_lets_those_after_it_have_room(tmp_path, spool, pool, end) -> None:
+    """A ticket that is not used up would hold up all later files for ever."""
+    path = tmp_path / "\udcff.mp4"  # a name that is no text is staged
+    path.write_bytes(b"no film at all" if end == "not media" else b"\0\0\0\x18ftypmp42" + bytes(200))
+    file, known = listed(path), None
+    if end == "missing":
+        path.unlink()
+    if end == "known":
+        known = MediaOutcome(file, "skipped", skipped_reason="link")
+    ticket = room.ROOM.ticket()
+    probe_media((file, known), pool, spool, False, 10 if end == "too large" else 1 << 30, 1e6, ticket)
+    assert ticket not in room.ROOM._outstanding and room.ROOM._used_bytes == 0
