@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ..transforms.asking import allow_waits, end_waits
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.02
 _CAME: list[int] = []
@@ -35,11 +37,13 @@ def interruptible() -> Iterator[None]:
         return
     came = _CAME
     came.clear()
+    allow_waits()
     main = threading.main_thread().ident
     reported = sys.unraisablehook
 
     def heed(number: int, frame: FrameType | None) -> None:
         came.append(number)
+        end_waits()  # threads that wait for a store or nap: the process would wait for them
         raise KeyboardInterrupt
 
     def unraisable(lost: Any) -> None:

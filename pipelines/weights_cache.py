@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ..models.weights import LocalFile, WeightsFile
+from ..transforms.asking import ask
 from ..transforms.failures import UsageError, printable
 from ..transforms.fetching import NotFound, WrongFile, fetch, local_file, look
 from ..transforms.retries import LISTING, retried
@@ -135,10 +136,10 @@ def upload(path: str, address: str) -> None:
     def put() -> None:
         fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         aside = target if whole else f"{target}.part"
-        fs.put_file(path, aside)
+        ask(fs, "put_file", path, aside, length=os.path.getsize(path))
         if not whole:
             fs.mv(aside, target)
-        if fs.info(target)["size"] != os.path.getsize(path):
+        if ask(fs, "info", target)["size"] != os.path.getsize(path):
             raise OSError("it did not arrive whole")
 
     try:

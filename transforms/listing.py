@@ -211,7 +211,7 @@ def _named_members(uris: Set[str], entries: Iterable[Planned]) -> Iterator[Plann
 
 def _look(uri: str) -> Found:
     try:
-        return look_remote(uri) if is_remote(uri) else look_local(local_path(uri))
+        return look_remote(uri, one_of_many=True) if is_remote(uri) else look_local(local_path(uri))
     except (ValueError, BadAddress):  # a NUL, half a surrogate pair, a URL without a host
         shown = split_remote(uri)[0] if is_remote(uri) else uri
         return Found(escape(shown), name_bytes(shown), trouble="missing")
@@ -221,8 +221,9 @@ def _expand(entries: Iterable[Found], options: ListingOptions, named: bool = Fal
     """What was found as entries of the plan: shards as their members, the rest as they are."""
     for found, head in in_order(_with_head, entries):
         file = found.to_file()
-        if found.trouble in ("missing", "unreadable", "unknown_size"):
-            yield failed(file, MediaError(found.trouble, _TROUBLES[found.trouble], stage="listing"))
+        if found.trouble in _TROUBLES:
+            error_class = "read_short" if found.trouble == "no_answer" else found.trouble
+            yield failed(file, MediaError(error_class, _TROUBLES[found.trouble], stage="listing"))
         elif found.trouble:
             yield skipped(file, found.trouble)
         elif isinstance(head, MediaError):
@@ -247,6 +248,7 @@ _TROUBLES = {
     "missing": "no such file",
     "unreadable": "it may not be read (permission denied)",
     "unknown_size": "the server does not say how long it is; download it first",
+    "no_answer": "what the store says of it is no answer, or comes byte by byte",
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .asking import SlowRead, nap
 from .failures import MediaError, UsageError, WorldError, printable
 from .uris import redact
 
@@ -70,12 +71,12 @@ class BadAddress(UsageError):
     """No such thing can be asked for."""
 
 
-class ShortRead(OSError):
-    """The store called it a success and gave fewer bytes than there are."""
+class OddRead(OSError):
+    """The store called it a success and gave other bytes than those that it was asked for."""
 
 
-class SlowRead(OSError):
-    """Bytes kept coming, but so few that an attempt ran out of time. No TimeoutError: of those fsspec makes its own."""
+class ShortRead(OddRead):
+    """It gave fewer bytes than there are."""
 
 
 def retried(
@@ -124,36 +125,44 @@ def retried(
                 or kind == "error_perm"  # ftplib's: a wrong password stays wrong
             )
             cut = kind in _CUT
-            of_object = cut or isinstance(error, (ShortRead, SlowRead))
+            of_object = cut or isinstance(error, (OddRead, SlowRead))
             faults[of_object] += 1
             slow += isinstance(error, SlowRead)
             hopeless = hopeless or slow >= SLOW_ATTEMPTS or faults[of_object] >= most[of_object]
             spent += time.monotonic() - asked
             if not hopeless and spent < patience.outage_seconds:
                 # The pause grows with every attempt, whoever was to blame: a store is not asked the more often for it.
-                nap = random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt, 16)))  # noqa: S311
-                time.sleep(nap)
-                spent += nap
+                pause = random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt, 16)))  # noqa: S311
+                nap(pause)
+                spent += pause
                 attempt += 1
                 continue
             if of_object and faults[True] > faults[False]:
                 message = "the connection was cut in the middle of it" if cut else str(error)
-                if isinstance(error, ShortRead) or (answers is not None and _succeeds(answers)):
+                if isinstance(error, OddRead) or (answers is not None and _answers(answers)):
                     raise MediaError("read_short", f"{message}, {faults[True]} times over", stage="read") from None
             raise WorldError(f"cannot {what}: {tell(error)}") from None
 
 
 def _outage(error: Exception) -> Exception:
-    """What really happened: to fsspec's HTTP client a server that is down or refuses us is a file that is not there."""
+    """What really happened: to fsspec's HTTP client a server that is down or refuses us is a file that is not there,
+    and to aiohttp what we say of an answer is a fault of the connection."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (OddRead, SlowRead)):
+            return cause
+        cause = cause.__cause__
     cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
     if isinstance(cause, (TimeoutError, ConnectionError)):
         return cause
     return cause if isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp") else error
 
 
-def _succeeds(call: Callable[[], object]) -> bool:
+def _answers(call: Callable[[], object]) -> bool:
     try:
         call()
+    except SlowRead:
+        return True  # it is there, and drips that too
     except Exception:
         return False
     return True

@@ -12,7 +12,7 @@ import ftplib
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,18 +20,15 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import fsspec
-from fsspec.asyn import AsyncFileSystem, sync
 
+from .asking import ask, in_time, seconds_for, too_slow
 from .failures import MediaError, UsageError, WorldError, printable
 from .records import Failure, MediaFile, MediaOutcome
-from .retries import LISTING, READING, BadAddress, Patience, ShortRead, SlowRead, retried, tell
+from .retries import LISTING, READING, BadAddress, Patience, ShortRead, retried, tell
 from .uris import canonical_local, escape, media_id_of, name_bytes, redact, scheme_of, split_remote, unescape
 
 CHUNK_BYTES = 8 << 20
 """One range request of a whole file."""
-ATTEMPT_SECONDS = 60.0
-LEAST_BYTES_PER_SECOND = 32 << 10
-"""An attempt to read so many bytes may take `ATTEMPT_SECONDS` and what this rate takes: some hosts drip."""
 MAX_FILE_BYTES = 64 << 30
 """Of one file or member, inflated, unless told otherwise."""
 
@@ -59,7 +56,7 @@ class Found:
     """The local path, where `uri` is not that path to the letter."""
     fetch_uri: str | None = field(default=None, repr=False)
     trouble: str | None = None
-    """`folder`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`."""
+    """`folder`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`, `no_answer`."""
 
     def to_file(self) -> MediaFile:
         return MediaFile(
@@ -142,61 +139,48 @@ class RemoteBlob:
 
     def _range(self, start: int, length: int) -> bytes:
         if self._http:
-            try:
-                # Not cat_file, which reads all of a server's answer whatever was asked for. The size only has to be
-                # past the range, or fsspec asks for it.
-                with self._fs.open(self._path, "rb", cache_type="none", size=start + length) as f:
-                    data = _in_time(self._fs, f.async_fetch_range, length, start, start + length)
-            except ValueError:
-                raise NoRanges(self.uri) from None
-        elif isinstance(self._fs, AsyncFileSystem):
-            data = _in_time(self._fs, self._fs._cat_file, length, self._path, start=start, end=start + length)
+            from . import web
+
+            read = web.range_of, self._fs, self._path, start, length
+            data = in_time(self._fs, seconds_for(length), *read)
+            if data is None:
+                raise NoRanges(self.uri)
         else:
-            data = self._fs.cat_file(self._path, start=start, end=start + length)
+            data = ask(self._fs, "cat_file", self._path, start=start, end=start + length, length=length)
         if len(data) != length:
             raise ShortRead(f"got {len(data)} bytes of {length} from byte {start} on")
         return data
 
     def stream(self) -> Iterator[bytes]:
         """The whole file in one request, for servers without ranges. Not retried: the caller starts again."""
-        begun, got = time.monotonic(), 0
-        with self._fs.open(self._path, "rb", block_size=0) as f:
-            while part := f.read(1 << 20):
+        if not self._http:
+            with self._fs.open(self._path, "rb") as f:
+                yield from iter(lambda: f.read(CHUNK_BYTES), b"")
+            return
+        from . import web
+
+        got, spent, body = 0, 0.0, web.Stream(self._fs, self._path)
+        try:
+            while spent < seconds_for(got):
+                begun = time.monotonic()
+                part = in_time(self._fs, seconds_for(got) - spent, body.read)
+                spent += time.monotonic() - begun
+                if not part:
+                    return
                 got += len(part)
-                if time.monotonic() - begun > _seconds_for(got):
-                    raise _too_slow()
                 yield part
+            raise too_slow()
+        finally:
+            asyncio.run_coroutine_threadsafe(body.close(), self._fs.loop)
 
     def answers(self) -> None:
         """Raises where the store does not tell what it has there."""
-        self._fs.info(self._path)
+        ask(self._fs, "info", self._path)
 
     def version(self) -> str:
-        return version_of(retried(f"look up {self.uri}", lambda: self._fs.info(self._path), self._patience))
-
-
-def _seconds_for(length: int) -> float:
-    return ATTEMPT_SECONDS + length / LEAST_BYTES_PER_SECOND
-
-
-def _too_slow() -> SlowRead:
-    return SlowRead(f"it came at less than {LEAST_BYTES_PER_SECOND >> 10} KiB a second")
-
-
-def _in_time(fs: AsyncFileSystem, read: Callable[..., Awaitable[bytes]], length: int, *args: Any, **more: Any) -> bytes:
-    """What `read` gives on the file system's own loop. Raises SlowRead where it takes too long for so many bytes; the
-    connection is closed then."""
-
-    async def bounded() -> bytes:
-        try:
-            async with asyncio.timeout(_seconds_for(length)) as clock:
-                return await read(*args, **more)
-        except TimeoutError:
-            if clock.expired():
-                raise _too_slow() from None
-            raise
-
-    return sync(fs.loop, bounded)
+        """What the store calls the state that the file is in now."""
+        look = lambda: ask(self._fs, "info", self._path)  # noqa: E731
+        return version_of(retried(f"look up {self.uri}", look, self._patience, self.answers))
 
 
 def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
@@ -217,7 +201,9 @@ def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
     if scheme in ("http", "https"):
         if not _has_host(address):
             raise BadAddress(f"{shown} is no address: it names no host that one could ask")
-        more = _http_options()
+        from . import web  # only where it is needed: aiohttp is an extra
+
+        more = web.options()
     if scheme == "ftp" and not hasattr(kind, "ftp"):
         kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
     try:
@@ -235,15 +221,6 @@ def _has_host(address: str) -> bool:
         return bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:  # half an IPv6 address, or a port that is no number
         return False
-
-
-def _http_options() -> dict[str, Any]:
-    import aiohttp
-
-    # aiohttp's own limit is five minutes for a whole answer, however steadily it comes
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
-    # A server that packs what it sends counts the bytes of a range, and of the whole, in packed ones.
-    return {"client_kwargs": {"timeout": timeout, "headers": {"Accept-Encoding": "identity"}}}
 
 
 def address_of(file: MediaFile) -> str:
@@ -336,18 +313,24 @@ def look_local(path: bytes) -> Found:
     return of(size_bytes=status.st_size, version=local_version(status))
 
 
-def look_remote(address: str) -> Found:
-    """What is at a URI.
+def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = False) -> Found:
+    """What is at a URI; `no_answer` where it is `one_of_many` and what the store says of it is nonsense, or drips.
 
     Raises:
         WorldError: the store does not answer, or not to us.
     """
     shown = split_remote(address)[0]
-    fs, path = open_store(address)
+    fs, path = open_store(address, patience)
+
+    def look() -> Mapping[str, Any]:
+        return ask(fs, "info", path)
+
     try:
-        info = retried(f"look up {escape(shown)}", lambda: fs.info(path), LISTING)
+        info = retried(f"look up {escape(shown)}", look, patience, look if one_of_many else None)
     except FileNotFoundError:
         return found_remote(address, {}, trouble="missing")
+    except MediaError:
+        return found_remote(address, {}, trouble="no_answer")
     return found_remote(address, info)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from fsspec.utils import glob_translate
 
+from .asking import ask
 from .failures import UsageError, WorldError, printable
 from .retries import LISTING, retried
 from .sources import Found, found_remote, look_local, look_remote, open_store
@@ -93,7 +94,7 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
     while folders:
         folder = folders.pop()
         try:
-            listed = retried(f"list {shown_source(source)}", partial(fs.ls, folder, detail=True), LISTING)
+            listed = retried(f"list {shown_source(source)}", partial(ask, fs, "ls", folder, detail=True), LISTING)
         except FileNotFoundError:
             if folder == root and not pattern:
                 raise UsageError(f"{shown_source(source)}: no such file or folder") from None
@@ -117,7 +118,9 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
             elif (info.get("size") or not name.endswith("/")) and (matches is None or matches(name)):
                 none = False
                 # http lists names only
-                yield found_remote(below, info) if info.get("size") is not None else look_remote(below)
+                yield (
+                    found_remote(below, info) if info.get("size") is not None else look_remote(below, one_of_many=True)
+                )
         folders += reversed(inner)
     if none and pattern:
         raise UsageError(f"{shown_source(source)}: {_NO_MATCH}")

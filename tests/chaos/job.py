@@ -25,7 +25,7 @@ from apache_beam.transforms.display import DisplayData
 from deephotlink.models import registry
 from deephotlink.models.base import AudioGeometry, ClipGeometry, Detector, DetectorSpec, Judgement
 from deephotlink.pipelines import cli, options
-from deephotlink.transforms import retries, sources
+from deephotlink.transforms import asking, retries
 from deephotlink.transforms.media import zygote
 from deephotlink.transforms.media.protocol import Limits
 
@@ -139,7 +139,7 @@ def run(arguments: list[str]) -> int:
     if seconds := os.environ.get(DEADLINE):
         _shorten(float(seconds))
     if seconds := os.environ.get(ATTEMPT):
-        sources.ATTEMPT_SECONDS = float(seconds)
+        asking.ATTEMPT_SECONDS = float(seconds)
     if seconds := os.environ.get(NAPS):
         retries.BACKOFF_CAP_SECONDS = float(seconds)
     if seconds := os.environ.get(OUTAGE):  # it is the default of functions: another one would not be seen

@@ -9,10 +9,18 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from deephotlink.pipelines.interrupts import SIGNALS, heed_signals, interruptible
+from deephotlink.transforms.asking import allow_waits, nap
+
+
+@pytest.fixture(autouse=True)
+def _waits_are_allowed_again() -> Iterator[None]:
+    yield
+    allow_waits()
 
 
 def wait() -> None:
@@ -88,3 +96,27 @@ def test_a_signal_that_a_library_swallows_is_heeded_between_two_waves():
         heed_signals()
         pytest.fail("the work went on")
     heed_signals()  # and it is forgotten afterwards
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_naps_in_other_threads(number):
+    """Whoever ends with a pool of threads waits for them."""
+    begun, ended = threading.Event(), []
+
+    def sleep() -> None:
+        begun.set()
+        try:
+            nap(60)
+        except KeyboardInterrupt:
+            ended.append(True)
+
+    threads = [threading.Thread(target=sleep) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        strike(number)
+        wait()
+    for thread in threads:
+        thread.join(5)
+    assert ended == [True, True]

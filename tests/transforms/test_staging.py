@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import pytest
 
-from deephotlink.transforms import sources, staging
+from deephotlink.transforms import asking, staging
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.records import MediaFile
@@ -227,7 +227,7 @@ def test_servers_that_do_not(web, spool, no_naps, mode, fault, error_class) -> N
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_server_that_drips_is_given_up(web, spool, monkeypatch, ranges) -> None:
     """One object that comes byte by byte is at fault, not the store, and holds nobody up for hours."""
-    monkeypatch.setattr(sources, "ATTEMPT_SECONDS", 0.3)
+    monkeypatch.setattr(asking, "ATTEMPT_SECONDS", 0.3)
     file = listed(web.url)
     web.mode, web.ranges = "drip", ranges
     begun = time.monotonic()

@@ -1,0 +1,230 @@
+"""Web servers that drip their headers, send more than was asked for, or pack it: nobody waits, and no memory goes."""
+
+import contextlib
+import gzip
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from deephotlink.pipelines import cli
+from deephotlink.transforms import asking, web
+from deephotlink.transforms.failures import MediaError, UsageError, WorldError
+from deephotlink.transforms.listing import list_sources
+from deephotlink.transforms.sources import RemoteBlob, look_remote
+from deephotlink.transforms.staging import read_head, stage
+
+FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 100
+MIB = 1 << 20
+SLEEP = time.sleep
+"""Which `no_naps` takes away."""
+ENDLESS = 1 << 30
+"""Bytes of a body of which nobody should want the end."""
+
+
+@pytest.fixture
+def server():
+    """A server of FILM at every path; `modes` says what is wrong with one, `sent` how many bytes of bodies
+    it got rid of in all."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        modes: dict[str, str] = {}  # noqa: RUF012
+        sent = asked = 0
+
+        def do_HEAD(self) -> None:
+            self.answer(head=True)
+
+        def do_GET(self) -> None:
+            self.answer(head=False)
+
+        def answer(self, head: bool) -> None:
+            type(self).asked += 1
+            mode = self.modes.get(self.path.partition("?")[0], "")
+            with contextlib.suppress(OSError):  # it hangs up on us
+                if mode == "drip" or (mode == "drip GET" and not head):
+                    for byte in b"HTTP/1.1 200 OK\r\nX-a: " + b"a" * 10_000:
+                        self.wfile.write(bytes([byte]))
+                        self.wfile.flush()
+                        SLEEP(0.02)
+                elif mode == "no HTTP" or (mode == "no HTTP at GET" and not head):
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nX-a: " + b"a" * 10_000 + b"\r\n\r\n")
+                elif mode == "silent":
+                    SLEEP(5)
+                elif mode == "page":
+                    self.head(200, "Content-Type: text/html", "Transfer-Encoding: chunked")
+                    if not head:
+                        self.endless(b"<p>x</p>" * (MIB // 8))
+                elif mode == "endless" and not head:
+                    self.head(206, "Content-Range: bytes 0-9/10", "Transfer-Encoding: chunked")
+                    self.endless(bytes(MIB))
+                elif mode == "packed" and not head:
+                    self.head(206, "Content-Encoding: gzip", f"Content-Length: {len(BOMB)}")
+                    self.send(BOMB)
+                elif mode == "packed whole" and not head:
+                    self.head(200, "Content-Encoding: gzip", "Accept-Ranges: none", f"Content-Length: {len(BOMB)}")
+                    self.send(BOMB)
+                elif mode == "elsewhere" and not head:
+                    self.head(206, "Content-Range: bytes 7-16/25612", "Content-Length: 10")
+                    self.send(FILM[7:17])
+                else:
+                    self.film(head)
+
+        def film(self, head: bool) -> None:
+            wanted = self.headers.get("Range", "")
+            if head or not wanted:
+                self.head(200, 'ETag: "e"', f"Content-Length: {len(FILM)}")
+                self.send(b"" if head else FILM)
+                return
+            first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
+            part = FILM[first : last + 1]
+            self.head(206, f"Content-Range: bytes {first}-{last}/{len(FILM)}", f"Content-Length: {len(part)}")
+            self.send(part)
+
+        def head(self, status: int, *lines: str) -> None:
+            self.wfile.write("\r\n".join([f"HTTP/1.1 {status} OK", *lines, "", ""]).encode())
+
+        def endless(self, piece: bytes) -> None:
+            for _ in range(ENDLESS // len(piece)):
+                self.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+
+        def send(self, body: bytes) -> None:
+            for at in range(0, len(body), 1 << 16):
+                self.wfile.write(body[at : at + (1 << 16)])
+                type(self).sent += len(body[at : at + (1 << 16)])
+
+        def log_message(self, *args) -> None:
+            pass
+
+    Handler.modes, Handler.sent, Handler.asked = {}, 0, 0
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+    Handler.url = f"http://127.0.0.1:{httpd.server_port}"  # type: ignore[attr-defined]
+    yield Handler
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def _bomb() -> bytes:
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb") as file:
+        for _ in range(512):
+            file.write(bytes(MIB))
+    return packed.getvalue()
+
+
+BOMB = _bomb()
+
+
+def listed(server, path: str = "/film.mp4"):
+    (entry,) = list_sources([f"{server.url}{path}?sig=CANARY"])
+    assert entry.outcome is None
+    return entry.file
+
+
+@pytest.fixture
+def hurried(monkeypatch) -> None:
+    monkeypatch.setattr(asking, "ATTEMPT_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("hurried", "no_naps")
+@pytest.mark.parametrize("mode", ["drip", "drip GET"])
+def test_an_object_that_drips_its_headers_is_given_up(server, tmp_path, mode) -> None:
+    file = listed(server)
+    server.modes["/film.mp4"] = mode
+    begun = time.monotonic()
+    for read in (read_head, lambda file: stage(file, tmp_path)):
+        with pytest.raises(MediaError, match="less than 32 KiB a second, 2 times over") as fault:
+            read(file)
+        assert fault.value.error_class == "read_short" and "CANARY" not in str(fault.value)
+    assert time.monotonic() - begun < 20  # the headers alone would take 200 seconds
+    if mode == "drip":
+        with pytest.raises(MediaError, match="2 times over"):
+            RemoteBlob(file.uri, f"{server.url}/film.mp4").version()
+
+
+@pytest.mark.usefixtures("hurried", "no_naps")
+def test_what_drips_its_headers_while_it_is_listed(server, tmp_path) -> None:
+    """What was named is told at once; one of the rows of a listing is a failure of its own."""
+    server.modes.update({"/film.mp4": "drip", "/l.csv": "drip", "/dir/": "drip", "/odd.mp4": "no HTTP"})
+    begun = time.monotonic()
+    for name in ("film.mp4", "l.csv", "dir/"):
+        with pytest.raises(WorldError, match="SlowRead: it came at less than 32 KiB a second"):
+            list(list_sources([f"{server.url}/{name}"]))
+    path = tmp_path / "l.csv"
+    path.write_text(f"uri\n{server.url}/good.mp4\n{server.url}/film.mp4\n{server.url}/odd.mp4\n")
+    ends = [entry.outcome.failure if entry.outcome else None for entry in list_sources([str(path)])]
+    assert ends[0] is None and {(end.error_class, end.stage) for end in ends[1:]} == {("read_short", "listing")}
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.usefixtures("hurried", "no_naps")
+def test_a_server_that_says_nothing_is_no_object_that_drips(server) -> None:
+    server.modes["/film.mp4"] = "silent"
+    with pytest.raises(WorldError, match="Timeout"):
+        look_remote(f"{server.url}/film.mp4", one_of_many=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_for_a_server_that_drips(server, tmp_path, number) -> None:
+    server.modes["/film.mp4"] = "drip"
+    path = tmp_path / "l.csv"
+    path.write_text(f"uri\n{server.url}/film.mp4\n{server.url}/film.mp4?2\n")
+    code = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "audit", str(path), "--output", str(tmp_path / "out"), "--quiet"]
+    with open(tmp_path / "said", "w") as said:
+        job = subprocess.Popen([*command, "--detectors", "metadata"], stderr=said, stdout=said, start_new_session=True)
+        until = time.monotonic() + 120
+        while not server.asked and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(1)
+        struck = time.monotonic()
+        os.killpg(job.pid, number)
+        try:
+            assert job.wait(15) == cli.INTERRUPTED, (tmp_path / "said").read_text()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+    assert time.monotonic() - struck < 10
+    assert (tmp_path / "said").read_text().startswith("deephotlink: interrupted")
+
+
+@pytest.mark.usefixtures("no_naps")
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("endless", "more came than the 4096 bytes from 0 on that were asked for, 10 times over"),
+        ("packed", "it came packed as gzip, though it was asked for as it is, 10 times over"),
+        ("packed whole", "it came packed as gzip, though it was asked for as it is, 10 times over"),
+        ("no HTTP at GET", "it was no valid HTTP: Got more than 8190 bytes .*, 10 times over"),
+        ("elsewhere", "asked for bytes from 0 on, got those from 7 on, 10 times over"),
+    ],
+)
+def test_other_bytes_than_were_asked_for(server, tmp_path, mode, message) -> None:
+    file = listed(server)
+    server.modes["/film.mp4"] = mode
+    with pytest.raises(MediaError, match=message) as fault:
+        RemoteBlob(file.uri, f"{server.url}/film.mp4").read(0, 4096)
+    assert fault.value.error_class == "read_short"
+    # Kernel and client hold some of each answer that was begun; of no body more than that was taken.
+    assert server.sent < 10 * 12 * MIB, f"{server.sent / MIB:.0f} MiB in ten attempts"
+    with pytest.raises(MediaError) as fault:
+        stage(file, tmp_path)
+    assert fault.value.error_class == "read_short" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_naps")
+def test_a_page_without_end_is_refused(server, monkeypatch) -> None:
+    monkeypatch.setattr(web, "MAX_PAGE_BYTES", 8 * MIB)
+    server.modes["/dir/"] = "page"
+    with pytest.raises(UsageError, match="/dir/ is longer than the 8 MiB that are read"):
+        list(list_sources([f"{server.url}/dir/"]))
+    assert server.sent < 24 * MIB
