@@ -24,7 +24,7 @@ from .metrics import inc_counter
 from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, VideoStream
 from .room import ROOM
 from .sources import MAX_FILE_BYTES
-from .staging import Staged, read_head, refuse_partial, remove, stage
+from .staging import Staged, read_head, refuse_partial, refuse_replaced, remove, stage
 
 Planned = tuple[MediaFile, MediaOutcome | None]
 ENDED = "ended"
@@ -54,6 +54,8 @@ def probe_media(
         if known is not None:
             return known
         kind = sniff(read_head(file))
+        if kind.media_type is None or kind.unsupported:
+            refuse_replaced(file)
         if kind.media_type is None:
             return MediaOutcome(file, "skipped", skipped_reason=kind.reason or "not_media")
         if kind.unsupported:

@@ -34,8 +34,9 @@ READING = Patience(10, 600.0)
 LISTING = Patience(5, 30.0, outage_attempts=5)
 """Somebody sits in front of the screen: a wrong endpoint is told within seconds."""
 ONCE = Patience(1, 0.0, outage_attempts=1)
-SLOW_ATTEMPTS = 2
-"""Each takes a minute or more: a host that drips bytes shall not hold up the others for longer."""
+STUBBORN_ATTEMPTS = 2
+"""At an object that drips, each of which takes a minute or more, and at one that comes packed or is not what was asked
+for, which is seldom a mishap: neither shall hold up the others for longer."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
 
@@ -98,7 +99,7 @@ def retried(
         BadAddress: nobody can ask for that.
         WorldError: everything else that the store did wrong. Mistakes of this code pass through as they are.
     """
-    slow = attempt = 0
+    stubborn = attempt = 0
     faults: Counter[bool] = Counter()  # of this object, and of the store
     most = {True: patience.attempts, False: patience.outage_attempts}
     spent = 0.0
@@ -127,8 +128,8 @@ def retried(
             cut = kind in _CUT
             of_object = cut or isinstance(error, (OddRead, SlowRead))
             faults[of_object] += 1
-            slow += isinstance(error, SlowRead)
-            hopeless = hopeless or slow >= SLOW_ATTEMPTS or faults[of_object] >= most[of_object]
+            stubborn += isinstance(error, (SlowRead, OddRead)) and not isinstance(error, ShortRead)
+            hopeless = hopeless or stubborn >= STUBBORN_ATTEMPTS or faults[of_object] >= most[of_object]
             spent += time.monotonic() - asked
             if not hopeless and spent < patience.outage_seconds:
                 # The pause grows with every attempt, whoever was to blame: a store is not asked the more often for it.

@@ -85,6 +85,17 @@ def read_head(file: MediaFile, length: int = HEAD_BYTES) -> bytes:
             raise
 
 
+def refuse_replaced(file: MediaFile) -> None:
+    """To be asked before what the first bytes say of a file is its end: they may be those of another.
+
+    Raises:
+        MediaError: `changed`, `missing`, …
+        WorldError: storage failed.
+    """
+    with open_blob(file) as blob:
+        _refuse_replaced(file, blob, certainly=True)
+
+
 def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES, ticket: int | None = None) -> Staged:
     """The file on a local path. Callers check with `sniff` first that it is worth it. What is larger than `max_bytes`
     is refused, also where it lies. What has to be staged waits for room, in the order of the tickets (room.py).
