@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.failures import UsageError, printable
 from ..transforms.store import OutputStore
 from ..transforms.tables import TABLES
 from .query import open_duckdb, parquet_of, published_files
@@ -192,7 +192,7 @@ class _Seen:
         try:
             with self.store.open(name) as f:
                 pq.read_metadata(f)
-        except (OSError, WorldError, pa.ArrowException) as e:
+        except (OSError, pa.ArrowException) as e:
             self._add("unreadable", printable(str(e), 200), 1, [name])
             return False
         return True

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..transforms.failures import UsageError, printable
+from ..transforms.failures import UsageError, WorldError, printable
 from ..transforms.intact import damaged
 from ..transforms.store import OutputStore
 from ..transforms.tables import TABLES
@@ -112,6 +112,7 @@ def readable(out: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as e:
+        _refuse_outage(e)
         store = OutputStore(out, patience_seconds=15.0)
         raise damaged(store, _culprit(store, str(e)) or "a published file", _first_line(e)) from e
 
@@ -120,17 +121,28 @@ def run_query(out: str, sql: str) -> pa.Table:
     """The rows of the last statement of `sql`; none of a statement such as `copy`.
 
     Raises:
-        UsageError: DuckDB will not run it, or a file is damaged; one line.
+        UsageError: DuckDB will not run it, or a file is damaged; one line. WorldError: the store does not give it.
     """
     with connect(out) as connection:
         try:
             relation = connection.sql(sql)
             return pa.table({}) if relation is None else relation.to_arrow_table()
         except (duckdb.Error, pa.ArrowException, OSError) as e:
+            _refuse_outage(e)
             store = OutputStore(out, patience_seconds=15.0)
             if (type(e) is duckdb.Error or isinstance(e, _OF_FILES)) and (name := _culprit(store, str(e))):
                 raise damaged(store, name, _first_line(e)) from e
             raise UsageError(f"the query failed: {printable(_first_line(e))}") from e
+
+
+def _refuse_outage(error: Exception) -> None:
+    """Raises the WorldError or UsageError that reading from a store ended with, in what DuckDB makes of it: text."""
+    lines = str(error).splitlines()
+    for line in lines[::-1] if lines[:1] == ["Traceback (most recent call last):"] else []:
+        name, _, said = line.partition(": ")
+        for kind in (WorldError, UsageError):
+            if said and name.rpartition(".")[2] == kind.__name__:
+                raise kind(said) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -161,7 +173,7 @@ def open_duckdb(store: OutputStore) -> duckdb.DuckDBPyConnection:
         config={"autoinstall_known_extensions": "false", "allow_community_extensions": "false", "TimeZone": "UTC"}
     )
     if not store.is_local:
-        connection.register_filesystem(store.filesystem())
+        connection.register_filesystem(store.patient_filesystem())
     return connection
 
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from fsspec.asyn import AsyncFileSystem
 
+from .uris import scheme_of
+
 T = TypeVar("T")
 
 ATTEMPT_SECONDS = 60.0
@@ -75,6 +77,28 @@ def ask(fs: Any, method: str, *args: Any, length: int = 0, **more: Any) -> Any:
     # Of `info` there may be two: a HEAD and a GET, or the object and the folder of that name.
     seconds = PAGES_SECONDS if method in ("ls", "find") else seconds_for(length) * (2 if method == "info" else 1)
     return in_time(fs, seconds, inner, *args, **more)
+
+
+def client_options(address: str) -> dict[str, Any]:
+    """Of the fsspec file system that opens a URI."""
+    if scheme_of(address) not in ("http", "https"):
+        return {}
+    from . import web  # only where it is needed: aiohttp is an extra
+
+    return web.options()
+
+
+def range_of(fs: Any, path: str, start: int, length: int) -> bytes | None:
+    """Bytes from `start` on, as many as `length` where the store gives them; None where it gives whole files only.
+
+    Raises:
+        SlowRead, retries.OddRead
+    """
+    if "http" in fs.protocol:
+        from . import web
+
+        return in_time(fs, seconds_for(length), web.range_of, fs, path, start, length)
+    return bytes(ask(fs, "cat_file", path, start=start, end=start + length, length=length))
 
 
 def in_time(fs: AsyncFileSystem, seconds: float, call: Callable[..., Awaitable[T]], *args: Any, **more: Any) -> T:

@@ -81,7 +81,11 @@ class ShortRead(OddRead):
 
 
 def retried(
-    what: str, call: Callable[[], T], patience: Patience = READING, answers: Callable[[], object] | None = None
+    what: str,
+    call: Callable[[], T],
+    patience: Patience = READING,
+    answers: Callable[[], object] | None = None,
+    say: Callable[[BaseException], str] | None = None,
 ) -> T:
     """`call()`, again and again with growing random pauses while the store is at fault.
 
@@ -90,6 +94,8 @@ def retried(
 
     `answers` asks the store for something small about the same object, or raises. Where it answers while the connection
     was cut in the middle of the body, or the body dripped, even at last, that one object is to blame and not the store.
+
+    `say` words what the store said, instead of `tell`.
 
     Nothing is raised with its cause: a traceback would print the address, and with it what signs it.
 
@@ -110,7 +116,7 @@ def retried(
         except (MediaError, WorldError, UsageError):
             raise
         except Exception as raised:
-            error = _outage(raised)
+            error = really(raised)
             kind = type(error).__name__
             status = getattr(error, "status", None)
             if isinstance(error, FileNotFoundError) or status in (404, 410) or kind in _LEADS_NOWHERE:
@@ -142,10 +148,10 @@ def retried(
                 message = "the connection was cut in the middle of it" if cut else str(error)
                 if isinstance(error, OddRead) or (answers is not None and _answers(answers)):
                     raise MediaError("read_short", f"{message}, {faults[True]} times over", stage="read") from None
-            raise WorldError(f"cannot {what}: {tell(error)}") from None
+            raise WorldError(f"cannot {what}: {(say or tell)(error)}") from None
 
 
-def _outage(error: Exception) -> Exception:
+def really(error: Exception) -> Exception:
     """What really happened: to fsspec's HTTP client a server that is down or refuses us is a file that is not there,
     and to aiohttp what we say of an answer is a fault of the connection."""
     cause: BaseException | None = error

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from .asking import ask, in_time, seconds_for, too_slow
+from .asking import ask, client_options, in_time, range_of, seconds_for, too_slow
 from .failures import MediaError, UsageError, WorldError, printable
 from .records import Failure, MediaFile, MediaOutcome
 from .retries import LISTING, READING, BadAddress, Patience, ShortRead, retried, tell
@@ -138,15 +138,9 @@ class RemoteBlob:
         return retried(f"read {self.uri}", lambda: self._range(start, length), patience or self._patience, self.answers)
 
     def _range(self, start: int, length: int) -> bytes:
-        if self._http:
-            from . import web
-
-            read = web.range_of, self._fs, self._path, start, length
-            data = in_time(self._fs, seconds_for(length), *read)
-            if data is None:
-                raise NoRanges(self.uri)
-        else:
-            data = ask(self._fs, "cat_file", self._path, start=start, end=start + length, length=length)
+        data = range_of(self._fs, self._path, start, length)
+        if data is None:
+            raise NoRanges(self.uri)
         if len(data) != length:
             raise ShortRead(f"got {len(data)} bytes of {length} from byte {start} on")
         return data
@@ -197,17 +191,13 @@ def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
         kind = fsspec.get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:
         raise UsageError(f"cannot open {scheme}:// sources: {printable(redact(str(error)))}") from None
-    shown, more = printable(redact(address), limit=1000), {}
-    if scheme in ("http", "https"):
-        if not _has_host(address):
-            raise BadAddress(f"{shown} is no address: it names no host that one could ask")
-        from . import web  # only where it is needed: aiohttp is an extra
-
-        more = web.options()
+    shown = printable(redact(address), limit=1000)
+    if scheme in ("http", "https") and not _has_host(address):
+        raise BadAddress(f"{shown} is no address: it names no host that one could ask")
     if scheme == "ftp" and not hasattr(kind, "ftp"):
         kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
     try:
-        options = {**kind._get_kwargs_from_urls(address), **more}
+        options = {**kind._get_kwargs_from_urls(address), **client_options(address)}
         return retried(f"open {shown}", lambda: kind(**options), patience), kind._strip_protocol(address)
     except FileNotFoundError:
         raise UsageError(f"cannot open {shown}: a file that its settings name is not there") from None

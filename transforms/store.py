@@ -12,7 +12,6 @@ import fcntl
 import os
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,8 +19,11 @@ from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 
+from .asking import ask, client_options, range_of
 from .durable import TEMPORARY, CannotLink, link, make_folders, rename_alone, sync_folder, written
-from .failures import UsageError, WorldError, printable
+from .failures import MediaError, UsageError, WorldError, printable
+from .ranges import Retried, seekable
+from .retries import Patience, is_storage_fault, really, retried
 from .tables import TABLES
 from .uris import redact
 
@@ -39,6 +41,10 @@ READ_ONLY = {"http", "https"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
 _OUR_TEMPORARY = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{32}")
+ATTEMPTS = 10
+"""At an object that comes short or cut."""
+LOCAL_SECONDS = 5.0
+"""How long a local folder that answers with errors is tried again."""
 _MEMORY_LOCK = threading.Lock()
 
 
@@ -85,23 +91,27 @@ class OutputStore:
         """Raises FileNotFoundError where there is none."""
 
         def read() -> bytes:
-            with self.open(name) as f:
-                data = f.read()
-            if not self.is_local:
-                # Some clients hand over a short body as success.
-                fs, path = self._remote(name)
-                if len(data) != fs.size(path):
-                    raise OSError(errno.EIO, f"got {len(data)} bytes of {fs.size(path)}")
-            return data
+            if self.is_local:
+                with open(self.path(name), "rb") as f:
+                    return f.read()
+            fs, path = self._remote(name)
+            return self._range(name, 0, ask(fs, "info", path)["size"])
 
         return self._retried(f"read {name}", read)
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable file, for reading parts of it."""
+        """A seekable file, for reading parts of it; of a remote one each part is asked for again and again."""
         if self.is_local:
             return open(self.path(name), "rb")
         fs, path = self._remote(name)
-        return fs.open(path, "rb")
+        size = self._retried(f"read {name}", lambda: ask(fs, "info", path)["size"])
+        return seekable(size, lambda at, length: self._retried(f"read {name}", lambda: self._range(name, at, length)))
+
+    def _range(self, name: str, start: int, length: int) -> bytes:
+        data = range_of(*self._remote(name), start, length) if length else b""
+        if data is None or len(data) != length:  # some clients hand over a short body as success
+            raise OSError(errno.EIO, f"got {len(data or b'')} bytes of {length} from byte {start} on")
+        return data
 
     def exists(self, name: str) -> bool:
         if self.is_local:
@@ -122,7 +132,7 @@ class OutputStore:
         def find() -> Names:
             fs, path = self._remote(prefix)
             try:
-                found = fs.find(path)
+                found = ask(fs, "find", path)
             except FileNotFoundError:
                 return []
             return [f"{prefix}{p[len(path) :]}" for p in found if p.startswith(path + "/")]
@@ -139,7 +149,7 @@ class OutputStore:
                 return []
             fs, path = self._remote(prefix)
             try:
-                found = fs.ls(path, detail=True)
+                found = ask(fs, "ls", path, detail=True)
             except FileNotFoundError:
                 return []
             return [entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory"]
@@ -169,7 +179,7 @@ class OutputStore:
             if not self.is_local:
                 self._refuse_read_only()
                 fs, path = self._remote(name)
-                fs.pipe_file(path, data)
+                ask(fs, "pipe_file", path, data, length=len(data))
                 return
             folder = os.path.dirname(self.path(name))
             make_folders(folder)
@@ -195,6 +205,17 @@ class OutputStore:
         """The fsspec file system of a remote root. Do not keep it in anything that is pickled: it holds secrets."""
         return self._remote("")[0]
 
+    def patient_filesystem(self) -> Any:
+        """The same for DuckDB: what is read through it is asked for again and again."""
+        inner = self.filesystem()
+
+        def open_file(path: str) -> BinaryIO:
+            bare = inner._strip_protocol(path)
+            name = bare.removeprefix(self._remote("")[1]).lstrip("/")
+            return self.open(name) if self._remote(name)[1] == bare else inner.open(path, "rb")
+
+        return Retried(inner, lambda call: self._retried("read what is there", call), open_file)
+
     def _put(self, name: str, data: bytes) -> bool:
         return self._put_local(name, data) if self.is_local else self._put_remote(name, data)
 
@@ -213,20 +234,20 @@ class OutputStore:
         self._refuse_read_only()
         fs, path = self._remote(name)
         if self.single_committer:
-            if fs.exists(path):
+            if ask(fs, "exists", path):
                 return False
             if self._protocol() in CONDITIONAL_PUTS:
-                fs.pipe_file(path, data)
+                ask(fs, "pipe_file", path, data, length=len(data))
                 return True
             temporary = f"{path.rpartition('/')[0]}/{TEMPORARY}{uuid.uuid4().hex}"
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            fs.pipe_file(temporary, data)
+            ask(fs, "pipe_file", temporary, data, length=len(data))
             fs.mv(temporary, path)
             return True
         try:
             # The memory file system looks first and writes then: safe among threads under our own lock only.
             with _MEMORY_LOCK if self._protocol() == "memory" else contextlib.nullcontext():
-                fs.pipe_file(path, data, mode="create")
+                ask(fs, "pipe_file", path, data, mode="create", length=len(data))
             return True
         except Exception:
             # Refusals come as FileExistsError, ResourceExistsError or a bare OSError 22 (radosgw). Whatever it was: an
@@ -237,14 +258,14 @@ class OutputStore:
 
     def _remote_exists(self, name: str) -> bool:
         fs, path = self._remote(name)
-        return bool(fs.exists(path))
+        return bool(ask(fs, "exists", path))
 
     def _delete(self, name: str) -> None:
         if self.is_local:
             os.unlink(self.path(name))
         else:
             fs, path = self._remote(name)
-            fs.rm_file(path)
+            ask(fs, "rm_file", path)
 
     def _protocol(self) -> str:
         return self.root.partition("://")[0].lower()
@@ -260,43 +281,53 @@ class OutputStore:
     def _remote(self, name: str) -> tuple[Any, str]:
         try:
             # A cached listing would hide what others have put meanwhile.
-            fs, path = fsspec.core.url_to_fs(self.path(name), use_listings_cache=False)
+            fs, path = fsspec.core.url_to_fs(self.path(name), use_listings_cache=False, **client_options(self.root))
         except (ImportError, ValueError) as e:
             raise UsageError(f"cannot open the output {self._shown}: {printable(redact(str(e)))}") from None
         return fs, path.rstrip("/")
 
     def _retried(self, what: str, operation: Callable[[], T]) -> T:
-        patience = min(self.patience_seconds, 5.0) if self.is_local else self.patience_seconds
-        deadline, pause = time.monotonic() + patience, 0.25
-        while True:
+        """By the policy of all stores (`retries.retried`), with what an output's faults are to who named it."""
+
+        def attempt() -> T:
             try:
                 return operation()
-            except (UsageError, WorldError, CannotLink):
+            except (UsageError, WorldError, CannotLink, NotImplementedError):
                 raise
-            except FileNotFoundError as e:
-                if what.startswith("read"):
-                    raise
-                problem: Exception = e
-                if not self.is_local:
-                    message = f"cannot {what} in {self._shown}: there is no such bucket or container"
-                    raise UsageError(message) from None
-            except Exception as e:
-                problem = e
-                number = getattr(e, "errno", None)
-                if number in _FULL:
-                    raise WorldError(
-                        f"cannot {what}: no space left in {self._shown}: free some; what is committed stays"
-                    ) from None
-                if isinstance(e, PermissionError) or (self.is_local and number in _DENIED):
-                    reason = getattr(e, "strerror", None) or str(e)
-                    said = printable(redact(str(reason)), 200)
-                    raise UsageError(f"cannot {what} in {self._shown}: {said}") from None
-            if time.monotonic() + pause > deadline:
-                # The message of a store may hold a signed URL: its first words are all we repeat.
-                text = printable(redact(str(problem)).partition("?")[0], 200)
-                raise WorldError(f"cannot {what} in {self._shown}: {type(problem).__name__}: {text}") from None
-            time.sleep(pause)
-            pause = min(2 * pause, 30.0)
+            except Exception as error:
+                raise self._fault(what, really(error)) from None
+
+        seconds = min(self.patience_seconds, LOCAL_SECONDS) if self.is_local else self.patience_seconds
+        try:
+            return retried(f"{what} in {self._shown}", attempt, Patience(ATTEMPTS, seconds), say=_first_words)
+        except FileNotFoundError:
+            if what.startswith("read"):
+                raise
+            raise UsageError(f"cannot {what} in {self._shown}: there is no such bucket or container") from None
+        except MediaError as error:
+            raise WorldError(f"cannot {what} in {self._shown}: {error.message}") from None
+
+    def _fault(self, what: str, error: Exception) -> Exception:
+        number = getattr(error, "errno", None)
+        if number in _FULL:
+            return WorldError(f"cannot {what}: no space left in {self._shown}: free some; what is committed stays")
+        if isinstance(error, PermissionError) or (self.is_local and number in _DENIED):
+            said = printable(redact(str(getattr(error, "strerror", None) or error)), 200)
+            return UsageError(f"cannot {what} in {self._shown}: {said}")
+        if isinstance(error, FileNotFoundError) and self.is_local and not what.startswith("read"):
+            return _Fault(_first_words(error))  # a folder that another removed under us
+        # What a client cannot make head or tail of is the store's doing as well.
+        return error if is_storage_fault(error) else _Fault(_first_words(error))
+
+
+class _Fault(OSError):
+    pass
+
+
+def _first_words(error: BaseException) -> str:
+    """All that is repeated of what a store says: it may hold a signed URL."""
+    kind = "" if isinstance(error, _Fault) else f"{type(error).__name__}: "
+    return kind + printable(redact(str(error)).partition("?")[0], 200)
 
 
 def holds_runs(root: str) -> bool:

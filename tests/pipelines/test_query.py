@@ -2,10 +2,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from deephotlink.pipelines import cli
 from deephotlink.pipelines.query import connect, readable, run_query
+from deephotlink.transforms import retries
 from deephotlink.transforms.commit import commit_unit
-from deephotlink.transforms.failures import UsageError
+from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.publish import public_name, publish
 from deephotlink.transforms.records import Failure, MediaOutcome, MediaResult
 from deephotlink.transforms.runs import plan_of
@@ -146,3 +149,28 @@ def test_a_damaged_file_of_the_users_own_is_not_blamed_on_the_output(tmp_path):
     (tmp_path / "labels.parquet").write_bytes(b"no parquet")
     with pytest.raises(UsageError, match=r"the query failed: .*labels\.parquet"):
         run_query(store.root, f"select * from '{tmp_path}/labels.parquet'")
+
+
+def test_an_outage_while_a_query_reads_is_waited_for_or_told(tmp_path, monkeypatch):
+    """It is neither a damaged file nor a fault of the query; the command says 75."""
+    store, cat_file, asked = OutputStore(f"memory://{tmp_path.name}"), MemoryFileSystem.cat_file, []
+    finish(store, make_run(store, 1, 6))
+    monkeypatch.setattr(retries, "nap", lambda seconds: None)
+    times = 3
+
+    def flaky(self, path, start=None, end=None, **kwargs):
+        asked.append(path)
+        if len(asked) <= times:
+            raise OSError(5, "503 http://h/x?sig=CANARY")
+        return cat_file(self, path, start, end, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", flaky)
+    assert rows(store, "select count(*) as n from scores") != [] and len(asked) > times
+    asked.clear()
+    times = 1_000_000
+    with pytest.raises(WorldError, match=r"cannot read scores/.*parquet in memory://.*: OSError: .*503") as fault:
+        run_query(store.root, "select * from scores")
+    assert "CANARY" not in str(fault.value)
+    assert cli.main(["query", store.root, "select * from scores"]) == cli.AGAIN
+    times = 0
+    assert rows(store, f"copy (select 1 as x) to 'memory://{tmp_path.name}-else/x.csv'") is not None

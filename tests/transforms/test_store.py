@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import fcntl
 import multiprocessing
@@ -9,9 +10,11 @@ import threading
 import uuid
 
 import pytest
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
+from deephotlink.transforms import asking, retries
 from deephotlink.transforms import store as store_module
 from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.store import TEMPORARY, OutputStore, open_store
@@ -126,7 +129,7 @@ def test_an_unreliable_store_is_tried_again(monkeypatch):
             raise TimeoutError
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", flaky)
-    monkeypatch.setattr(store_module.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(retries, "nap", lambda _seconds: None)
     assert not store.put_new("x", b"1") and len(puts) == 3 and store.exists("x")
     puts.clear()
     monkeypatch.setattr(
@@ -211,3 +214,83 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"cannot write summary\.html"):
         OutputStore(str(tmp_path / "out")).replace("summary.html", b"x")
     assert os.listdir(tmp_path / "out" / "_runs") == []
+
+
+def _failing(monkeypatch, times, error):
+    """The first so many reads of the memory file system fail; how often it is asked."""
+    asked, cat_file = [], MemoryFileSystem.cat_file
+
+    def flaky(self, path, start=None, end=None, **kwargs):
+        asked.append(path)
+        if len(asked) <= times:
+            raise error
+        return cat_file(self, path, start, end, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", flaky)
+    monkeypatch.setattr(retries, "nap", lambda _seconds: None)
+    return asked
+
+
+def test_parts_of_an_open_file_are_asked_for_again(monkeypatch):
+    store, body = OutputStore(f"memory://{uuid.uuid4().hex}"), os.urandom(3 << 20)
+    store.put_new("x", body)
+    asked = _failing(monkeypatch, 5, OSError(5, "503"))
+    with store.open("x") as f:
+        f.seek(-7, os.SEEK_END)
+        assert f.read() == body[-7:] and len(asked) == 6
+        f.seek(10)
+        assert f.read(2_000_000) == body[10:2_000_010] and f.tell() == 2_000_010
+        f.seek(0)
+        assert f.read() == body and f.read(1) == b""
+    with pytest.raises(FileNotFoundError):
+        store.open("y")
+    _failing(monkeypatch, 1_000, OSError(5, "503?sig=CANARY"))
+    with pytest.raises(WorldError, match=r"cannot read x in memory:.*503") as fault, store.open("x") as f:
+        f.read(1)
+    assert "CANARY" not in str(fault.value)
+
+
+def test_a_store_that_refuses_for_good_is_asked_once(monkeypatch):
+    class Refusal(Exception):
+        status = 402
+
+    Refusal.__module__ = "aiohttp.made_up"
+    store = OutputStore(f"memory://{uuid.uuid4().hex}")
+    store.put_new("x", b"1")
+    asked = _failing(monkeypatch, 1_000, Refusal("pay first"))
+    with pytest.raises(WorldError, match="pay first"):
+        store.read("x")
+    assert len(asked) == 1
+
+
+def test_naps_of_an_output_are_random_and_grow(monkeypatch):
+    naps, store = [], OutputStore(f"memory://{uuid.uuid4().hex}")
+    store.put_new("x", b"1")
+    _failing(monkeypatch, 12, OSError(5, "503"))
+    monkeypatch.setattr(retries, "nap", naps.append)
+    assert store.read("x") == b"1"
+    assert len(set(naps)) == 12 and all(nap <= retries.BACKOFF_SECONDS * 2**n for n, nap in enumerate(naps))
+
+
+class DripFileSystem(AsyncFileSystem):
+    """Does what it is asked for, in its own time."""
+
+    protocol = "drip"
+    cachable = False
+
+    async def _cat_file(self, path, start=None, end=None, **kwargs):
+        await asyncio.sleep(30)
+
+    _pipe_file = _exists = _cat_file
+
+    async def _info(self, path, **kwargs):
+        return {"name": path, "size": 1, "type": "file"}
+
+
+def test_an_output_that_drips_is_given_up(monkeypatch):
+    monkeypatch.setitem(_registry, "drip", DripFileSystem)
+    monkeypatch.setattr(asking, "ATTEMPT_SECONDS", 0.1)
+    store = OutputStore("drip://out")
+    for call in (lambda: store.read("x"), lambda: store.put_new("x", b"1"), lambda: store.exists("x")):
+        with pytest.raises(WorldError, match=r"cannot .* x in drip://out: SlowRead: it came at less than 32 KiB"):
+            call()

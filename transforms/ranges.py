@@ -1,0 +1,73 @@
+"""Files of a store read by range, each range asked for again while the store is at fault."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO, cast
+
+from fsspec import AbstractFileSystem
+
+BUFFER_BYTES = 1 << 20
+
+
+class _Ranges(io.RawIOBase):
+    def __init__(self, size_bytes: int, read: Callable[[int, int], bytes]):
+        self._size, self._read, self._at = size_bytes, read, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise ValueError(f"no such place: {at}")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), max(0, self._size - self._at))
+        if length:
+            buffer[:length] = self._read(self._at, length)
+        self._at += length
+        return length
+
+
+def seekable(size_bytes: int, read: Callable[[int, int], bytes]) -> BinaryIO:
+    """A file of that size over `read(start, length)`, which gives exactly `length` bytes or raises."""
+    return cast(BinaryIO, io.BufferedReader(_Ranges(size_bytes, read), BUFFER_BYTES))
+
+
+class Retried(AbstractFileSystem):
+    """Another file system as DuckDB reads it: what it asks of a store is asked again as `retry` does."""
+
+    cachable = False
+
+    def __init__(self, inner: Any, retry: Callable[[Callable[[], Any]], Any], open_file: Callable[[str], BinaryIO]):
+        super().__init__()
+        self.protocol = inner.protocol
+        self._inner, self._retry, self._open_file = inner, retry, open_file
+        for name in dir(AbstractFileSystem):  # what a user's own statement writes (`copy … to`) goes straight through
+            if not name.startswith("_") and name not in vars(Retried) and callable(getattr(AbstractFileSystem, name)):
+                setattr(self, name, getattr(inner, name))
+
+    def open(self, path: str, mode: str = "rb", *_: Any, **more: Any) -> Any:
+        return self._open_file(path) if mode == "rb" else self._inner.open(path, mode, **more)
+
+    def glob(self, path: str, **more: Any) -> Any:
+        return self._retry(lambda: self._inner.glob(path, **more))
+
+    def exists(self, path: str, **more: Any) -> bool:
+        return bool(self._retry(lambda: self._inner.exists(path, **more)))
+
+    def info(self, path: str, **more: Any) -> Any:
+        return self._retry(lambda: self._inner.info(path, **more))
+
+    def size(self, path: str) -> int:
+        return int(self.info(path)["size"])
+
+    def modified(self, path: str) -> Any:
+        return self._retry(lambda: self._inner.modified(path))
