@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -237,8 +237,16 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
         for start in range(0, len(pending), config.wave_size):
             heed_signals()
             units = pending[start : start + config.wave_size]
-            elements = [with_secret(planned, secrets) for planned in plan_of(store, run, units)]
-            run_wave(config, store, run, elements, spool)
+            try:
+                run_wave(config, store, run, plan_of(store, run, units), secrets, spool)
+            except WorldError:
+                # Signed addresses last for hours; whoever signs them may have written the listing anew.
+                now = dict(secret_addresses(config.sources)) if secrets else secrets
+                if now == secrets:
+                    raise
+                secrets = now
+                units = sorted(set(units) & set(pending_units(store, run)))
+                run_wave(config, store, run, plan_of(store, run, units), secrets, spool)
             publish(store, run)
     publish(store, run, complete=True)
 
@@ -250,8 +258,16 @@ def with_secret(planned: tuple[MediaFile, MediaOutcome | None], secrets: Mapping
     return Planned(replace(file, fetch_uri=address) if address else file, outcome)
 
 
-def run_wave(config: AuditConfig, store: OutputStore, run: Run, elements: Sequence[Planned], spool: Path) -> None:
+def run_wave(
+    config: AuditConfig,
+    store: OutputStore,
+    run: Run,
+    plan: Iterable[tuple[MediaFile, MediaOutcome | None]],
+    secrets: Mapping[str, str],
+    spool: Path,
+) -> None:
     """One Beam job: some whole units of the plan, scored and committed."""
+    elements = [with_secret(planned, secrets) for planned in plan]
     score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool), weights=config.weights)
     try:
         with make_pipeline(config.beam_args) as pipeline:

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..models.weights import LocalFile, WeightsFile
 from ..transforms.asking import ask
+from ..transforms.clients import open_store
 from ..transforms.failures import UsageError, printable
 from ..transforms.fetching import NotFound, WrongFile, fetch, local_file, look
 from ..transforms.retries import LISTING, retried
-from ..transforms.sources import open_store
 from ..transforms.store import CONDITIONAL_PUTS, OutputStore
 from ..transforms.uris import escape, is_remote, local_path, scheme_of, split_remote
 

@@ -8,7 +8,10 @@ from typing import Any, BinaryIO, cast
 
 from fsspec import AbstractFileSystem
 
+from .asking import ask
+
 BUFFER_BYTES = 1 << 20
+Retry = Callable[[Callable[[], Any]], Any]
 
 
 class _Ranges(io.RawIOBase):
@@ -46,28 +49,30 @@ class Retried(AbstractFileSystem):
 
     cachable = False
 
-    def __init__(self, inner: Any, retry: Callable[[Callable[[], Any]], Any], open_file: Callable[[str], BinaryIO]):
+    def __init__(
+        self, inner: Callable[[], Any], retry: Callable[[Callable[[], Any]], Any], open_file: Callable[[str], BinaryIO]
+    ):
         super().__init__()
-        self.protocol = inner.protocol
+        self.protocol = inner().protocol
         self._inner, self._retry, self._open_file = inner, retry, open_file
         for name in dir(AbstractFileSystem):  # what a user's own statement writes (`copy … to`) goes straight through
             if not name.startswith("_") and name not in vars(Retried) and callable(getattr(AbstractFileSystem, name)):
-                setattr(self, name, getattr(inner, name))
+                setattr(self, name, getattr(inner(), name))
 
     def open(self, path: str, mode: str = "rb", *_: Any, **more: Any) -> Any:
-        return self._open_file(path) if mode == "rb" else self._inner.open(path, mode, **more)
+        return self._open_file(path) if mode == "rb" else self._inner().open(path, mode, **more)
 
     def glob(self, path: str, **more: Any) -> Any:
-        return self._retry(lambda: self._inner.glob(path, **more))
+        return self._retry(lambda: ask(self._inner(), "glob", path, **more))
 
     def exists(self, path: str, **more: Any) -> bool:
-        return bool(self._retry(lambda: self._inner.exists(path, **more)))
+        return bool(self._retry(lambda: ask(self._inner(), "exists", path, **more)))
 
     def info(self, path: str, **more: Any) -> Any:
-        return self._retry(lambda: self._inner.info(path, **more))
+        return self._retry(lambda: ask(self._inner(), "info", path, **more))
 
     def size(self, path: str) -> int:
         return int(self.info(path)["size"])
 
     def modified(self, path: str) -> Any:
-        return self._retry(lambda: self._inner.modified(path))
+        return self._retry(lambda: self._inner().modified(path))

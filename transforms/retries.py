@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import random
 import time
@@ -86,6 +87,7 @@ def retried(
     patience: Patience = READING,
     answers: Callable[[], object] | None = None,
     say: Callable[[BaseException], str] | None = None,
+    renew: Callable[[], bool] | None = None,
 ) -> T:
     """`call()`, again and again with growing random pauses while the store is at fault.
 
@@ -94,6 +96,8 @@ def retried(
 
     `answers` asks the store for something small about the same object, or raises. Where it answers while the connection
     was cut in the middle of the body, or the body dripped, even at last, that one object is to blame and not the store.
+
+    `renew` is called once where the store refuses us; after True it is asked once more.
 
     `say` words what the store said, instead of `tell`.
 
@@ -106,6 +110,7 @@ def retried(
         WorldError: everything else that the store did wrong. Mistakes of this code pass through as they are.
     """
     stubborn = attempt = 0
+    renewed = False
     faults: Counter[bool] = Counter()  # of this object, and of the store
     most = {True: patience.attempts, False: patience.outage_attempts}
     spent = 0.0
@@ -125,6 +130,10 @@ def retried(
                 raise BadAddress(f"cannot {what}: that is no valid address") from None
             if not is_storage_fault(error):
                 raise
+            if renew is not None and not renewed and is_refusal(error):
+                renewed = True
+                if renew():
+                    continue
             hopeless = (
                 isinstance(error, PermissionError)
                 or status in _PERMANENT_HTTP
@@ -163,6 +172,17 @@ def really(error: Exception) -> Exception:
     if isinstance(cause, (TimeoutError, ConnectionError)):
         return cause
     return cause if isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp") else error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the store seems not to know us, or to know us no longer: credentials for a time run out.
+
+    S3 says `ExpiredToken`, `InvalidToken`, `InvalidAccessKeyId` or 403, and to a HEAD, which has no body to say more,
+    400: to s3fs those are PermissionError and "invalid argument".
+    """
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EINVAL):
+        return True
+    return any(getattr(error, name, None) in (401, 403) for name in ("status", "status_code", "code"))
 
 
 def _answers(call: Callable[[], object]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ftplib
 import os
 import stat
 import time
@@ -17,15 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
-import fsspec
-
-from .asking import ask, client_options, in_time, range_of, seconds_for, too_slow
-from .failures import MediaError, UsageError, WorldError, printable
+from .asking import in_time, seconds_for, too_slow
+from .clients import Client
+from .failures import MediaError, WorldError
 from .records import Failure, MediaFile, MediaOutcome
-from .retries import LISTING, READING, BadAddress, Patience, ShortRead, retried, tell
-from .uris import canonical_local, escape, media_id_of, name_bytes, redact, scheme_of, split_remote, unescape
+from .retries import LISTING, READING, Patience, ShortRead, retried, tell
+from .uris import canonical_local, escape, media_id_of, name_bytes, scheme_of, split_remote, unescape
 
 CHUNK_BYTES = 8 << 20
 """One range request of a whole file."""
@@ -129,16 +126,18 @@ class LocalBlob:
 class RemoteBlob:
     def __init__(self, uri: str, address: str, patience: Patience = READING):
         self.uri, self._patience = uri, patience
-        self._fs, self._path = open_store(address, patience)
+        self._client = Client(address, patience)
         self._http = scheme_of(uri) in ("http", "https")
 
     def read(self, start: int, length: int, patience: Patience | None = None) -> bytes:
         if not length:
             return b""
-        return retried(f"read {self.uri}", lambda: self._range(start, length), patience or self._patience, self.answers)
+        patience = patience or self._patience
+        read = lambda: self._range(start, length)  # noqa: E731
+        return retried(f"read {self.uri}", read, patience, self.answers, renew=self._client.renew)
 
     def _range(self, start: int, length: int) -> bytes:
-        data = range_of(self._fs, self._path, start, length)
+        data = self._client.range_of(start, length)
         if data is None:
             raise NoRanges(self.uri)
         if len(data) != length:
@@ -147,17 +146,18 @@ class RemoteBlob:
 
     def stream(self) -> Iterator[bytes]:
         """The whole file in one request, for servers without ranges. Not retried: the caller starts again."""
+        fs, path = self._client.fs, self._client.path
         if not self._http:
-            with self._fs.open(self._path, "rb") as f:
+            with fs.open(path, "rb") as f:
                 yield from iter(lambda: f.read(CHUNK_BYTES), b"")
             return
         from . import web
 
-        got, spent, body = 0, 0.0, web.Stream(self._fs, self._path)
+        got, spent, body = 0, 0.0, web.Stream(fs, path)
         try:
             while spent < seconds_for(got):
                 begun = time.monotonic()
-                part = in_time(self._fs, seconds_for(got) - spent, body.read)
+                part = in_time(fs, seconds_for(got) - spent, body.read)
                 spent += time.monotonic() - begun
                 if not part:
                     return
@@ -165,52 +165,16 @@ class RemoteBlob:
                 yield part
             raise too_slow()
         finally:
-            asyncio.run_coroutine_threadsafe(body.close(), self._fs.loop)
+            asyncio.run_coroutine_threadsafe(body.close(), fs.loop)
 
-    def answers(self) -> None:
-        """Raises where the store does not tell what it has there."""
-        ask(self._fs, "info", self._path)
+    def answers(self) -> Mapping[str, Any]:
+        """What the store tells of it. Raises where it does not."""
+        return self._client.ask("info", self._client.path)
 
     def version(self) -> str:
         """What the store calls the state that the file is in now."""
-        look = lambda: ask(self._fs, "info", self._path)  # noqa: E731
-        return version_of(retried(f"look up {self.uri}", look, self._patience, self.answers))
-
-
-def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
-    """The fsspec file system of a URI, and the path in it.
-
-    Not `fsspec.url_to_fs`: a `::` in the name of an object is no chain here.
-
-    Raises:
-        UsageError: nobody here knows that kind of store, or the address is none.
-        WorldError: it has to be connected to, and does not let us in.
-    """
-    scheme = scheme_of(address)
-    try:
-        kind = fsspec.get_filesystem_class(scheme)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"cannot open {scheme}:// sources: {printable(redact(str(error)))}") from None
-    shown = printable(redact(address), limit=1000)
-    if scheme in ("http", "https") and not _has_host(address):
-        raise BadAddress(f"{shown} is no address: it names no host that one could ask")
-    if scheme == "ftp" and not hasattr(kind, "ftp"):
-        kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
-    try:
-        options = {**kind._get_kwargs_from_urls(address), **client_options(address)}
-        return retried(f"open {shown}", lambda: kind(**options), patience), kind._strip_protocol(address)
-    except FileNotFoundError:
-        raise UsageError(f"cannot open {shown}: a file that its settings name is not there") from None
-    except (ImportError, ValueError, TypeError) as error:
-        raise UsageError(f"cannot open {shown}: {tell(error)}") from None
-
-
-def _has_host(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # half an IPv6 address, or a port that is no number
-        return False
+        look = self.answers
+        return version_of(retried(f"look up {self.uri}", look, self._patience, look, renew=self._client.renew))
 
 
 def address_of(file: MediaFile) -> str:
@@ -310,13 +274,14 @@ def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = 
         WorldError: the store does not answer, or not to us.
     """
     shown = split_remote(address)[0]
-    fs, path = open_store(address, patience)
+    client = Client(address, patience)
 
     def look() -> Mapping[str, Any]:
-        return ask(fs, "info", path)
+        return client.ask("info", client.path)
 
+    answers = look if one_of_many else None
     try:
-        info = retried(f"look up {escape(shown)}", look, patience, look if one_of_many else None)
+        info = retried(f"look up {escape(shown)}", look, patience, answers, renew=client.renew)
     except FileNotFoundError:
         return found_remote(address, {}, trouble="missing")
     except MediaError:

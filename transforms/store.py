@@ -23,7 +23,7 @@ from .asking import ask, client_options, range_of
 from .durable import TEMPORARY, CannotLink, link, make_folders, rename_alone, sync_folder, written
 from .failures import MediaError, UsageError, WorldError, printable
 from .ranges import Retried, seekable
-from .retries import Patience, is_storage_fault, really, retried
+from .retries import Patience, is_refusal, is_storage_fault, really, retried
 from .tables import TABLES
 from .uris import redact
 
@@ -94,8 +94,7 @@ class OutputStore:
             if self.is_local:
                 with open(self.path(name), "rb") as f:
                     return f.read()
-            fs, path = self._remote(name)
-            return self._range(name, 0, ask(fs, "info", path)["size"])
+            return self._range(name, 0, self._size(name))
 
         return self._retried(f"read {name}", read)
 
@@ -103,9 +102,12 @@ class OutputStore:
         """A seekable file, for reading parts of it; of a remote one each part is asked for again and again."""
         if self.is_local:
             return open(self.path(name), "rb")
-        fs, path = self._remote(name)
-        size = self._retried(f"read {name}", lambda: ask(fs, "info", path)["size"])
+        size = self._retried(f"read {name}", lambda: self._size(name))
         return seekable(size, lambda at, length: self._retried(f"read {name}", lambda: self._range(name, at, length)))
+
+    def _size(self, name: str) -> int:
+        fs, path = self._remote(name)
+        return int(ask(fs, "info", path)["size"])
 
     def _range(self, name: str, start: int, length: int) -> bytes:
         data = range_of(*self._remote(name), start, length) if length else b""
@@ -207,14 +209,14 @@ class OutputStore:
 
     def patient_filesystem(self) -> Any:
         """The same for DuckDB: what is read through it is asked for again and again."""
-        inner = self.filesystem()
 
         def open_file(path: str) -> BinaryIO:
-            bare = inner._strip_protocol(path)
-            name = bare.removeprefix(self._remote("")[1]).lstrip("/")
-            return self.open(name) if self._remote(name)[1] == bare else inner.open(path, "rb")
+            fs, root = self._remote("")
+            bare = fs._strip_protocol(path)
+            name = bare.removeprefix(root).lstrip("/")
+            return self.open(name) if self._remote(name)[1] == bare else fs.open(path, "rb")
 
-        return Retried(inner, lambda call: self._retried("read what is there", call), open_file)
+        return Retried(self.filesystem, lambda call: self._retried("read what is there", call), open_file)
 
     def _put(self, name: str, data: bytes) -> bool:
         return self._put_local(name, data) if self.is_local else self._put_remote(name, data)
@@ -289,13 +291,17 @@ class OutputStore:
     def _retried(self, what: str, operation: Callable[[], T]) -> T:
         """By the policy of all stores (`retries.retried`), with what an output's faults are to who named it."""
 
-        def attempt() -> T:
+        def attempt(renewed: bool = False) -> T:
             try:
                 return operation()
             except (UsageError, WorldError, CannotLink, NotImplementedError):
                 raise
-            except Exception as error:
-                raise self._fault(what, really(error)) from None
+            except Exception as raised:
+                error = really(raised)
+                if not self.is_local and not renewed and is_refusal(error):
+                    type(self.filesystem()).clear_instance_cache()  # another client reads the credentials anew
+                    return attempt(renewed=True)
+                raise self._fault(what, error) from None
 
         seconds = min(self.patience_seconds, LOCAL_SECONDS) if self.is_local else self.patience_seconds
         try:

@@ -15,10 +15,10 @@ from urllib.parse import unquote
 
 from fsspec.utils import glob_translate
 
-from .asking import ask
+from .clients import Client
 from .failures import UsageError, WorldError, printable
 from .retries import LISTING, retried
-from .sources import Found, found_remote, look_local, look_remote, open_store
+from .sources import Found, found_remote, look_local, look_remote
 from .store import PAGE, holds_runs
 from .tables import TABLES
 from .uris import SCHEME, canonical_local, escape, is_remote, local_path, redact, split_remote
@@ -79,11 +79,12 @@ def glob_local(source: str, excluded: Excluded) -> Iterator[Found]:
 
 
 def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Found]:
-    fs, path = open_store(source)
-    fs.invalidate_cache()
+    client = Client(source)
+    path, what = client.path, f"list {shown_source(source)}"
+    client.fs.invalidate_cache()
     root = path
     if pattern:
-        root = MAGIC.split(path)[0].rpartition("/")[0] or fs.root_marker
+        root = MAGIC.split(path)[0].rpartition("/")[0] or client.fs.root_marker
     matches = _matcher(path, source) if pattern else None
     # names in the store have no scheme and, in some, no host: they are put behind the address of the root
     address = MAGIC.split(source)[0].rpartition("/")[0] if pattern else source.rstrip("/")
@@ -94,12 +95,12 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
     while folders:
         folder = folders.pop()
         try:
-            listed = retried(f"list {shown_source(source)}", partial(ask, fs, "ls", folder, detail=True), LISTING)
+            listed = retried(what, partial(client.ask, "ls", folder, detail=True), LISTING, renew=client.renew)
         except FileNotFoundError:
             if folder == root and not pattern:
                 raise UsageError(f"{shown_source(source)}: no such file or folder") from None
             continue
-        fs.invalidate_cache()  # millions of entries need not be remembered
+        client.fs.invalidate_cache()  # millions of entries need not be remembered
         inner = []
         for info in sorted(listed, key=lambda info: info["name"]):
             name = info["name"]

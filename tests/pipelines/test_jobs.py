@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,59 @@ def test_spools_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path, monk
     with spool.spool_folder() as first, spool.spool_folder() as second:
         assert not dead.exists() and first.exists() and second.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["deephotlink-spool-not-ours"]
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_signed_addresses_that_ran_out_are_read_anew_from_the_listing(archive, tmp_path, capfd, signs):
+    """Whoever signs them writes a new listing; where nobody does, the store's refusal is told at once."""
+    listing, asked = tmp_path / "l.csv", []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        good = "CANARY1"
+
+        def do_GET(self) -> None:
+            name, _, query = self.path.partition("?")
+            asked.append(self.path)
+            if len(asked) == 15:
+                type(self).good = "CANARY2"
+                if signs:
+                    write("CANARY2")
+            body = (archive / name[1:]).read_bytes()
+            status = 206 if "Range" in self.headers else 200
+            if query != f"sig={self.good}":
+                status, body = 403, b""
+            self.send_response(status)
+            if status == 206:
+                first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+                body = body[first : last + 1]
+            self.send_header("ETag", name)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+
+    def write(secret: str) -> None:
+        listing.write_text("uri\n" + "".join(f"{url}/{n}.mp4?sig={secret}\n" for n in range(6)))
+
+    try:
+        write("CANARY1")
+        code = audit(listing, tmp_path / "out")
+    finally:
+        server.shutdown()
+        server.server_close()
+    said = capfd.readouterr()
+    assert "CANARY" not in said.err + said.out
+    assert code == (cli.DONE if signs else cli.AGAIN) and ("403" in said.err) != signs
+    if signs:
+        assert any(path.endswith("CANARY2") for path in asked) and check_output(str(tmp_path / "out")) == []
+        assert run_query(str(tmp_path / "out"), "select count(*) as n from scores").to_pylist() == [{"n": 6}]
