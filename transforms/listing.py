@@ -22,7 +22,7 @@ from .media.sniff import HEAD_BYTES, sniff
 from .members import ShardLimits
 from .metrics import inc_counter
 from .records import MediaFile
-from .retries import LISTING, BadAddress
+from .retries import LISTING, READING, BadAddress, Patience
 from .shards import list_members, member_file, shard_kind
 from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, look_local, look_remote, open_blob, skipped
 from .staging import content
@@ -182,10 +182,17 @@ def _list_rows(uris: Iterable[str], options: ListingOptions) -> Iterator[Planned
     """The files that a listing names, also as our tables spell them; one that is not there is a failure of its own."""
     excluded = excluding(options.exclude)
 
+    answered: set[str] = set()  # hosts and buckets
+
+    def look_patiently(uri: str) -> Found:
+        found = _look(uri, READING if _host(uri) in answered else LISTING)
+        answered.add(_host(uri))
+        return found
+
     def look(uri: str) -> Found:
-        found = _look(uri)
+        found = look_patiently(uri)
         name = unescape(uri) if found.trouble == "missing" else uri
-        return found if name == uri or (other := _look(name)).trouble == "missing" else other
+        return found if name == uri or (other := look_patiently(name)).trouble == "missing" else other
 
     # Neighbours of one shard together: it is walked once for all of them.
     for shard, rows in groupby(uris, lambda uri: uri.rpartition("::")[2] if is_member(uri) else None):
@@ -209,9 +216,9 @@ def _named_members(uris: Set[str], entries: Iterable[Planned]) -> Iterator[Plann
         yield failed(missing, MediaError("missing", "no such member", stage="listing"))
 
 
-def _look(uri: str) -> Found:
+def _look(uri: str, patience: Patience) -> Found:
     try:
-        return look_remote(uri, one_of_many=True) if is_remote(uri) else look_local(local_path(uri))
+        return look_remote(uri, patience, one_of_many=True) if is_remote(uri) else look_local(local_path(uri))
     except (ValueError, BadAddress):  # a NUL, half a surrogate pair, a URL without a host
         shown = split_remote(uri)[0] if is_remote(uri) else uri
         return Found(escape(shown), name_bytes(shown), trouble="missing")
@@ -260,7 +267,7 @@ def _with_head(found: Found) -> tuple[Found, bytes | MediaError | None]:
     if is_remote(found.uri) and _NO_SHARD.search(found.uri):
         return found, None
     try:
-        with open_blob(file, LISTING) as blob:
+        with open_blob(file) as blob:
             return found, blob.read(0, min(HEAD_BYTES, found.size_bytes))
     except MediaError as error:
         return found, MediaError(error.error_class, error.message, stage="listing")
@@ -275,7 +282,7 @@ def _list_shard(
     count = 0
     error: MediaError | None = None
     try:
-        with open_blob(shard, LISTING) as blob:
+        with open_blob(shard) as blob:
             for member in list_members(kind, blob, shard.size_bytes, options.limits):
                 count += 1
                 file = member_file(shard, kind, member)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .failures import UsageError, WorldError, printable
-from .retries import LISTING, tell
+from .retries import tell
 from .sources import CHUNK_BYTES, RemoteBlob, look_remote
 from .uris import SCHEME, is_remote, local_path, redact, split_remote
 
@@ -82,7 +82,7 @@ def _opened(source: str, compressed: bool) -> Iterator[IO[bytes] | gzip.GzipFile
         found = look_remote(source)
         if found.trouble:
             raise FileNotFoundError(source)
-        blob = RemoteBlob(found.uri, source, LISTING)
+        blob = RemoteBlob(found.uri, source)
         steps = range(0, found.size_bytes, CHUNK_BYTES)
         raw: IO[bytes] = io.BytesIO(b"".join(blob.read(at, min(CHUNK_BYTES, found.size_bytes - at)) for at in steps))
     else:

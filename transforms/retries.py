@@ -33,7 +33,8 @@ class Patience:
 READING = Patience(10, 600.0)
 """A store may be down for ten minutes in the night; one object that stays at fault holds up its neighbours for two."""
 LISTING = Patience(5, 30.0, outage_attempts=5)
-"""Somebody sits in front of the screen: a wrong endpoint is told within seconds."""
+"""Until a source first answers somebody sits in front of the screen: a wrong endpoint is told within seconds. Then it
+is `READING`: a listing cannot be resumed."""
 ONCE = Patience(1, 0.0, outage_attempts=1)
 STUBBORN_ATTEMPTS = 2
 """At an object that drips, each of which takes a minute or more, and at one that comes packed or is not what was asked

@@ -17,7 +17,7 @@ from fsspec.utils import glob_translate
 
 from .clients import Client
 from .failures import UsageError, WorldError, printable
-from .retries import LISTING, retried
+from .retries import LISTING, READING, retried
 from .sources import Found, found_remote, look_local, look_remote
 from .store import PAGE, holds_runs
 from .tables import TABLES
@@ -90,16 +90,17 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
     address = MAGIC.split(source)[0].rpartition("/")[0] if pattern else source.rstrip("/")
     if address.endswith(":/"):
         address += "/"
-    folders, none = [root], True
+    folders, none, patience = [root], True, LISTING
     seen = {split_remote(source)[0].rstrip("/")}  # folders: web pages link to themselves, sorted another way
     while folders:
         folder = folders.pop()
         try:
-            listed = retried(what, partial(client.ask, "ls", folder, detail=True), LISTING, renew=client.renew)
+            listed = retried(what, partial(client.ask, "ls", folder, detail=True), patience, renew=client.renew)
         except FileNotFoundError:
             if folder == root and not pattern:
                 raise UsageError(f"{shown_source(source)}: no such file or folder") from None
             continue
+        patience = READING
         client.fs.invalidate_cache()  # millions of entries need not be remembered
         inner = []
         for info in sorted(listed, key=lambda info: info["name"]):
@@ -120,7 +121,9 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
                 none = False
                 # http lists names only
                 yield (
-                    found_remote(below, info) if info.get("size") is not None else look_remote(below, one_of_many=True)
+                    found_remote(below, info)
+                    if info.get("size") is not None
+                    else look_remote(below, READING, one_of_many=True)
                 )
         folders += reversed(inner)
     if none and pattern:

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from deephotlink.pipelines import cli
-from deephotlink.transforms import asking, web
+from deephotlink.transforms import asking, retries, web
 from deephotlink.transforms.failures import MediaError, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.media.sniff import sniff
@@ -42,7 +42,7 @@ def server():
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         modes: dict[str, str] = {}  # noqa: RUF012
-        sent = asked = 0
+        sent = asked = down = 0
 
         def do_HEAD(self) -> None:
             self.answer(head=True)
@@ -63,6 +63,13 @@ def server():
                     self.wfile.write(b"HTTP/1.1 200 OK\r\nX-a: " + b"a" * 10_000 + b"\r\n\r\n")
                 elif mode == "silent":
                     SLEEP(5)
+                elif (mode == "down" or (mode == "down at GET" and not head)) and self.down:
+                    type(self).down -= 1
+                    self.head(503, "Content-Length: 0")
+                elif mode == "links":
+                    page = b'<a href="inner/">x</a> <a href="a.mp4">y</a>'
+                    self.head(200, "Content-Type: text/html", f"Content-Length: {len(page)}")
+                    self.send(b"" if head else page)
                 elif mode == "page":
                     self.head(200, "Content-Type: text/html", "Transfer-Encoding: chunked")
                     if not head:
@@ -112,7 +119,7 @@ def server():
         def log_message(self, *args) -> None:
             pass
 
-    Handler.modes, Handler.sent, Handler.asked = {}, 0, 0
+    Handler.modes, Handler.sent, Handler.asked, Handler.down = {}, 0, 0, 0
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True
     threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
@@ -253,3 +260,20 @@ def test_a_replaced_object_is_changed_and_not_skipped_for_what_is_there_now(serv
     ended = probe_media((entry.file, None), None, tmp_path, False, 1 << 30, 1e6)  # type: ignore[arg-type]
     assert isinstance(ended, MediaOutcome)
     assert ended.skipped_reason == "not_media" or ended.failure.error_class == "unsupported_format"
+
+
+@pytest.mark.usefixtures("no_naps")
+@pytest.mark.parametrize("what", ["row", "folder", "head"])
+def test_an_outage_in_the_middle_of_a_listing_is_waited_for(server, tmp_path, what) -> None:
+    """A listing cannot go on where it stopped. A source that never answered is told within seconds."""
+    path = tmp_path / "l.csv"
+    path.write_text("uri\n" + "".join(f"{server.url}/{n}.mp4\n" for n in range(60)) + f"{server.url}/film.mp4\n")
+    source = {"row": str(path), "folder": f"{server.url}/dir/", "head": f"{server.url}/film"}[what]
+    server.modes = {"/film.mp4": "down", "/dir/": "links", "/dir/inner/": "down", "/film": "down at GET"}
+    server.down = 20
+    assert len(list(list_sources([source]))) == {"row": 61, "folder": 1, "head": 1}[what]
+    assert server.down == 0
+    server.down = 1_000
+    with pytest.raises(WorldError, match="503"):
+        list(list_sources([f"{server.url}/film.mp4"]))
+    assert server.down >= 1_000 - 2 * retries.LISTING.attempts
