@@ -27,7 +27,7 @@ ERROR_CLASSES = {
     "no_video": "its video cannot be decoded",
     "out_of_memory": "decoding it takes more memory than a decoder process may have",
     "protocol_error": "the decoder process talked nonsense: it was taken over or is broken",
-    "read_short": "fewer bytes came than the store said it has",
+    "read_short": "not the bytes came that the store said it has: fewer, others, packed, or drop by drop",
     "sound_failed": "its sound could not be read",
     "too_large": "it is over one of the limits (`deephotlink audit -h`)",
     "truncated": "its archive ends before it does",

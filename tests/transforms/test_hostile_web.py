@@ -189,9 +189,12 @@ def test_a_server_that_says_nothing_is_no_object_that_drips(server) -> None:
         look_remote(f"{server.url}/film.mp4", one_of_many=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_wait_for_a_server_that_drips(server, tmp_path, number) -> None:
-    server.modes["/film.mp4"] = "drip"
+@pytest.mark.parametrize(
+    ("number", "mode"), [(signal.SIGINT, "drip"), (signal.SIGTERM, "drip"), (signal.SIGTERM, "drip GET")]
+)
+def test_a_signal_ends_the_wait_for_a_server_that_drips(server, tmp_path, number, mode) -> None:
+    """While it is listed, and while it is read."""
+    server.modes["/film.mp4"] = mode
     path = tmp_path / "l.csv"
     path.write_text(f"uri\n{server.url}/film.mp4\n{server.url}/film.mp4?2\n")
     code = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())"
@@ -199,7 +202,7 @@ def test_a_signal_ends_the_wait_for_a_server_that_drips(server, tmp_path, number
     with open(tmp_path / "said", "w") as said:
         job = subprocess.Popen([*command, "--detectors", "metadata"], stderr=said, stdout=said, start_new_session=True)
         until = time.monotonic() + 120
-        while not server.asked and time.monotonic() < until:
+        while server.asked < (1 if mode == "drip" else 3) and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(1)
         struck = time.monotonic()
