@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from ..transforms.asking import allow_waits, end_waits
+from ..transforms.asking import end_waits
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.02
@@ -37,7 +37,6 @@ def interruptible() -> Iterator[None]:
         return
     came = _CAME
     came.clear()
-    allow_waits()
     main = threading.main_thread().ident
     reported = sys.unraisablehook
 

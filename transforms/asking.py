@@ -6,7 +6,9 @@ A deadline of the client's own holds between two bytes only; a host that sends o
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
@@ -27,7 +29,7 @@ SILENCE = 0.75
 """Of `ATTEMPT_SECONDS`: who says nothing for so long is not there, and does not pass for one who drips."""
 LOOK_SECONDS = 0.25
 """Between two looks whether a signal came."""
-_signalled = False
+_ended: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class SlowRead(OSError):
@@ -35,24 +37,24 @@ class SlowRead(OSError):
 
 
 def end_waits() -> None:
-    """Ends with KeyboardInterrupt, in all threads, what waits for a store or naps, now and from now on. May be called
-    by a signal's handler: threads of a pool would else be waited for when the process ends."""
-    global _signalled
-    _signalled = True
+    """Ends with KeyboardInterrupt what waits for a store or naps in any thread of now but the main one, and whatever
+    else they begin. To be called by a signal's handler, which ends the main thread's waits itself: the threads of a
+    pool would be waited for when the process ends."""
+    _ended.update(set(threading.enumerate()) - {threading.main_thread()})
 
 
-def allow_waits() -> None:
-    global _signalled
-    _signalled = False
+def _heed() -> None:
+    if threading.current_thread() in _ended:
+        raise KeyboardInterrupt
 
 
 def nap(seconds: float) -> None:
     """Sleeps, unless a signal ends it."""
-    while seconds > 0 and not _signalled:
+    while seconds > 0:
+        _heed()
         time.sleep(min(LOOK_SECONDS, seconds))
         seconds -= LOOK_SECONDS
-    if _signalled:
-        raise KeyboardInterrupt
+    _heed()
 
 
 def seconds_for(length: int) -> float:
@@ -94,7 +96,7 @@ def range_of(fs: Any, path: str, start: int, length: int) -> bytes | None:
     Raises:
         SlowRead, retries.OddRead
     """
-    if "http" in fs.protocol:
+    if "http" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
         from . import web
 
         return in_time(fs, seconds_for(length), web.range_of, fs, path, start, length)
@@ -119,12 +121,12 @@ def in_time(fs: AsyncFileSystem, seconds: float, call: Callable[..., Awaitable[T
 
 def _wait_for(answer: Future[T]) -> T:
     try:
-        while not _signalled:
+        while True:
+            _heed()
             try:
                 return answer.result(LOOK_SECONDS)
             except NotYet:
                 if answer.done():  # it is the answer that ran out of time
                     return answer.result()
-        raise KeyboardInterrupt
     finally:
         answer.cancel()

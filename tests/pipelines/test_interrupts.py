@@ -9,18 +9,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 
 import pytest
 
 from deephotlink.pipelines.interrupts import SIGNALS, heed_signals, interruptible
-from deephotlink.transforms.asking import allow_waits, nap
-
-
-@pytest.fixture(autouse=True)
-def _waits_are_allowed_again() -> Iterator[None]:
-    yield
-    allow_waits()
+from deephotlink.transforms.asking import nap
 
 
 def wait() -> None:
@@ -120,3 +113,8 @@ def test_a_signal_ends_naps_in_other_threads(number):
     for thread in threads:
         thread.join(5)
     assert ended == [True, True]
+    nap(0.01)  # nobody else is concerned, neither this thread nor later ones
+    later = threading.Thread(target=lambda: ended.append(nap(0.01)))
+    later.start()
+    later.join()
+    assert ended == [True, True, None]
