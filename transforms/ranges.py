@@ -9,34 +9,19 @@ from typing import Any, BinaryIO, cast
 from fsspec import AbstractFileSystem
 
 from .asking import ask
+from .media.by_range import ByRange
 
 BUFFER_BYTES = 1 << 20
 Retry = Callable[[Callable[[], Any]], Any]
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(ByRange):
     def __init__(self, size_bytes: int, read: Callable[[int, int], bytes]):
-        self._size, self._read, self._at = size_bytes, read, 0
+        super().__init__(size_bytes)
+        self._read = read
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if at < 0:
-            raise ValueError(f"no such place: {at}")
-        self._at = at
-        return at
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), max(0, self._size - self._at))
-        if length:
-            buffer[:length] = self._read(self._at, length)
-        self._at += length
-        return length
+    def bytes_at(self, start: int, length: int) -> bytes:
+        return self._read(start, length)
 
 
 def seekable(size_bytes: int, read: Callable[[int, int], bytes]) -> BinaryIO:

@@ -293,12 +293,13 @@ def found_remote(address: str, info: Mapping[str, Any], trouble: str | None = No
     shown, fetch = split_remote(address)
     if trouble is None and info.get("type") != "file":
         trouble = "folder" if info.get("type") == "directory" else "not_a_file"
-    if trouble is None and info.get("size") is None:
+    size = info.get("size")
+    if trouble is None and (size is None or size < 0):
         trouble = "unknown_size"
     return Found(
         escape(shown),
         name_bytes(shown),
-        info.get("size") or 0,
+        max(0, size or 0),
         version_of(info) if trouble is None else "",
         fetch_uri=fetch or None,
         trouble=trouble,

@@ -267,3 +267,9 @@ def test_an_object_is_not_blamed_at_the_end_of_an_outage(monkeypatch) -> None:
 def test_an_unknown_store_is_said_in_a_line() -> None:
     with pytest.raises(UsageError, match="cannot open nosuch:// sources"):
         sources.look_remote("nosuch://a/b")
+
+
+@pytest.mark.parametrize("size", [None, -5])
+def test_a_size_that_no_file_has_is_none(size) -> None:
+    found = sources.found_remote("https://h/a.mp4", {"type": "file", "size": size, "ETag": "e"})
+    assert (found.size_bytes, found.trouble) == (0, "unknown_size")

@@ -139,10 +139,13 @@ def pool() -> Iterator[WorkerPool]:
 
 
 @pytest.fixture
-def spool(tmp_path) -> Path:
+def spool(tmp_path) -> Iterator[Path]:
     folder = tmp_path / "spool"
     folder.mkdir()
-    return folder
+    yield folder
+    for left in folder.iterdir():
+        staging.remove(str(left))
+    assert room.ROOM._used_bytes == 0
 
 
 def listed(source: object) -> MediaFile:

@@ -9,6 +9,8 @@ import struct
 import threading
 from typing import BinaryIO
 
+from .by_range import ByRange
+
 ASKED = struct.Struct("<QQ")
 """What a worker asks for: the first byte, and how many."""
 HERE = b"\1"
@@ -39,39 +41,16 @@ def open_file(path: str) -> BinaryIO:
     return io.BufferedReader(FedFile(path), BLOCK_BYTES >> 4) if is_fed() else open(path, "rb")
 
 
-class FedFile(io.RawIOBase):
+class FedFile(ByRange):
     """A file whose bytes are asked for before they are read."""
 
     def __init__(self, path: str):
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._size = os.fstat(self._descriptor).st_size
-        self._at = 0
+        super().__init__(os.fstat(self._descriptor).st_size)
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if begin + offset < 0:
-            raise ValueError(f"no place before the file's start: {begin + offset}")
-        self._at = begin + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        length = max(0, min(len(buffer), self._size - self._at))
-        if not length:
-            return 0
-        _ask_for(self._at, length)
-        data = os.pread(self._descriptor, length, self._at)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+    def bytes_at(self, start: int, length: int) -> bytes:
+        _ask_for(start, length)
+        return os.pread(self._descriptor, length, start)
 
     def close(self) -> None:
         if not self.closed:
