@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from deephotlink.models.architectures.speech_lines import DISTANCES_HZ, OTHERWISE_HZ, SpeechLines
 from deephotlink.models.architectures.speech_traces import HOP, SpeechTraces
 from deephotlink.models.base import AudioItem, Detector
 from deephotlink.models.detectors.audio import DETECTOR, LEAST_SAMPLES, WINDOW_SAMPLES, AudioDetector, make
@@ -120,6 +121,50 @@ def test_drawn_phases_are_seen() -> None:
     made = torch.istft(torch.polar(spectrum.abs(), phases), 512, 128, window=window, length=sound.shape[1])
     going_on = [float(planes(one)[0, 3, 4:60].mean()) for one in (sound, made)]
     assert going_on[0] > going_on[1] + 0.2
+
+
+def lined(sound: np.ndarray, distance: float, below_db: float = 55.0) -> np.ndarray:
+    """With lines at all multiples of `distance` (Hz) up to 8 kHz, so far below the loudness of the sound."""
+    times = np.arange(len(sound)) / RATE
+    turns = np.arange(1, int(8000 / distance)) * distance
+    lines = np.cos(2 * np.pi * turns[:, None] * times + np.arange(len(turns))[:, None] ** 2).sum(axis=0)
+    return (sound + lines * np.sqrt(np.mean(sound**2)) * 10 ** (-below_db / 20)).astype(np.float32)
+
+
+def rise(sound: np.ndarray) -> float:
+    return float(SpeechLines()(torch.from_numpy(sound)[None]))
+
+
+@pytest.mark.parametrize("distance", [24_000 / 256, 22_050 / 32, 24_000 / 32])
+def test_lines_at_the_distances_of_vocoders_are_seen(distance: float) -> None:
+    sound = voice(4.0) + np.random.default_rng(1).normal(0, 1e-3, WINDOW_SAMPLES).astype(np.float32)
+    plain = rise(sound)
+    assert plain < 4 and rise(lined(sound, distance)) > plain + 3
+
+
+def test_the_mains_are_no_distance_of_a_vocoder() -> None:
+    assert len(DISTANCES_HZ) == len(set(DISTANCES_HZ)) and not OTHERWISE_HZ & set(DISTANCES_HZ)
+    assert {24_000 / 256, 22_050 / 32, 16_000 / 200} <= set(DISTANCES_HZ)
+
+
+def test_lines_outlive_loudness_and_go_with_speed() -> None:
+    sound = voice(4.0) + np.random.default_rng(1).normal(0, 1e-3, WINDOW_SAMPLES).astype(np.float32)
+    made = lined(sound, 24_000 / 32)
+    assert rise(made * 0.01) == pytest.approx(rise(made), abs=0.05)
+    assert rise(lined(sound, 24_000 / 32 * 1.04)) < rise(made) - 3
+
+
+def test_digital_silence_has_no_lines_and_is_no_error() -> None:
+    assert math.isfinite(rise(np.zeros(WINDOW_SAMPLES, np.float32)))
+    half = voice(4.0)
+    half[: WINDOW_SAMPLES // 2] = 0
+    assert rise(half) < 4
+
+
+def test_lines_move_the_logit(detector: Detector) -> None:
+    sound = voice(4.0) + np.random.default_rng(1).normal(0, 1e-3, WINDOW_SAMPLES).astype(np.float32)
+    plain, made = (judged.logit for judged in detector.score([item(sound), item(lined(sound, 24_000 / 256))]))
+    assert plain is not None and made is not None and made > plain + 3
 
 
 def test_nothing_is_left_on_the_cpu(detector: Detector) -> None:
