@@ -43,7 +43,8 @@ def end_waits() -> None:
     _ended.update(set(threading.enumerate()) - {threading.main_thread()})
 
 
-def _heed() -> None:
+def heed() -> None:
+    """Raises KeyboardInterrupt in a thread whose waits were ended."""
     if threading.current_thread() in _ended:
         raise KeyboardInterrupt
 
@@ -51,10 +52,10 @@ def _heed() -> None:
 def nap(seconds: float) -> None:
     """Sleeps, unless a signal ends it."""
     while seconds > 0:
-        _heed()
+        heed()
         time.sleep(min(LOOK_SECONDS, seconds))
         seconds -= LOOK_SECONDS
-    _heed()
+    heed()
 
 
 def seconds_for(length: int) -> float:
@@ -122,7 +123,7 @@ def in_time(fs: AsyncFileSystem, seconds: float, call: Callable[..., Awaitable[T
 def _wait_for(answer: Future[T]) -> T:
     try:
         while True:
-            _heed()
+            heed()
             try:
                 return answer.result(LOOK_SECONDS)
             except NotYet:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .asking import LOOK_SECONDS, heed
 from .failures import WorldError
 from .retries import tell
 
@@ -66,7 +67,8 @@ class SpoolRoom:
                 if ticket == min(self._outstanding) and self._fits(size_bytes):
                     self._outstanding.discard(ticket)
                     break
-                self._changed.wait()
+                heed()
+                self._changed.wait(LOOK_SECONDS)
             self._used_bytes += size_bytes
             self.peak_bytes = max(self.peak_bytes, self._used_bytes)
             self._changed.notify_all()

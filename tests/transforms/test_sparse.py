@@ -19,7 +19,7 @@ import pytest
 
 from deephotlink.models.base import ClipGeometry
 from deephotlink.models.calibration import load_calibration
-from deephotlink.transforms import room, staging
+from deephotlink.transforms import asking, room, staging
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import DecodeTally, decode_request
 from deephotlink.transforms.failures import MediaError, WorldError
@@ -416,3 +416,22 @@ def test_every_file_lets_those_after_it_have_room(tmp_path, spool, pool, end) ->
     ticket = room.ROOM.ticket()
     probe_media((file, known), pool, spool, False, 10 if end == "too large" else 1 << 30, 1e6, ticket)
     assert ticket not in room.ROOM._outstanding and room.ROOM._used_bytes == 0
+
+
+def test_a_signal_ends_the_wait_for_room(tmp_path) -> None:
+    """The threads of a pool are joined when the process ends: one that waits on would keep it for ever."""
+    spool, ended = SpoolRoom(), []
+    spool.bound(10, tmp_path)
+    spool.take(spool.ticket(), 10)
+
+    def wait() -> None:
+        try:
+            spool.take(spool.ticket(), 5)
+        except KeyboardInterrupt:
+            ended.append(True)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    asking.end_waits()
+    thread.join(5)
+    assert ended == [True]

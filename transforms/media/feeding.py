@@ -72,7 +72,7 @@ class Feeder:
             self._source.fetch(start, length)
         except (MediaError, WorldError) as error:
             self.error = error
-        except Exception as error:  # a mistake of ours: the worker must not wait for ever
+        except (Exception, KeyboardInterrupt) as error:  # a mistake of ours, or a signal: the worker must not wait on
             self.error = WorldError(f"cannot feed a decoder process: {type(error).__name__}: {error}")
         finally:
             self.fetching = False
