@@ -35,7 +35,7 @@ def test_by_default_a_verdict_needs_a_declared_source_or_a_face_above_all_real_o
     default = c.load_calibration()
     assert default.detectors["lip_sync"].weight == default.detectors["audio"].weight == 0
     # A face has to say more than it did of any real film, and how little that proves is told.
-    assert c.verdict(c.authenticity(3.4), default) == "inconclusive"
+    assert c.verdict(c.authenticity(3.1), default) == "inconclusive"
     assert "the threshold lies above all of them, which proves 12.2%" in default.note
     assert c.verdict(c.authenticity(c.item_log_odds(4.0, default.detectors["metadata"])), default) == "manipulated"
     assert c.verdict(1.0, default) == "inconclusive"  # never `authentic`
