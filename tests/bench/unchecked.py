@@ -29,12 +29,13 @@ def nothing(*_: Any, **__: Any) -> None:
 
 
 def without_checks_in_the_child() -> None:
-    from deephotlink.transforms.media import handover, sandbox
+    from deephotlink.transforms.media import handover, opening, sandbox
 
     replace(sandbox, "limit_resources", nothing)
     replace(containers, "read_boxes", nothing)
     replace(containers, "_check_streams", nothing)
-    replace(containers, "_check_pixels", nothing)
+    for module in (containers, opening):
+        replace(module, "check_pixels", nothing)
     replace(containers, "_sane_span", lambda kind, start, length, duration, longest: (start, length))
     replace(handover, "_check_extent", nothing)
 
