@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,11 @@ def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     from deephotlink.transforms import retries
 
     monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_lasts() -> Iterator[None]:
+    """A signal ends the waits of all threads there are; in a process of tests some of them live on into other tests."""
+    yield
+    if asking := sys.modules.get("deephotlink.transforms.asking"):
+        asking._ended.clear()
