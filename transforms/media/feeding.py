@@ -35,9 +35,9 @@ def announce(source: Source) -> None:
     _announced[source.path] = source
 
 
-def withdraw(path: str) -> Source | None:
-    """No further worker is fed from it."""
-    return _announced.pop(path, None)
+def withdraw(path: str) -> None:
+    """No further worker is fed from it. May be said twice."""
+    _announced.pop(path, None)
 
 
 def source_of(path: str) -> Source | None:
