@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import ClipItem, Detector, Judgement, TrackItem
+from .devices import same_bits_each_time
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FAILED = "detector_error"
@@ -87,17 +88,6 @@ def spread_faces(
         told = f"a face of {float(sizes.max()):.0f} pixels, {least:.0f} are needed"
         return Judgement(abstained="low_resolution", detail=told)
     return large[spread(len(large), most)]
-
-
-def same_bits_each_time(device: torch.device) -> None:
-    """Has a GPU compute float32 as float32, and the same from the same.
-
-    TensorFloat-32 keeps 10 bits of what is multiplied. Algorithms that add up in whatever order it comes are left out.
-    """
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
 
 
 def at_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

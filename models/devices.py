@@ -1,4 +1,4 @@
-"""Where the models run."""
+"""Where the models run, and that they say the same there each time."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def best_device(wanted: str = "auto") -> str:
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"expected a CUDA device for --device={wanted}: torch sees none; use --device=cpu or auto")
     return wanted
+
+
+def same_bits_each_time(device: torch.device) -> None:
+    """Has a GPU compute float32 as float32, and the same from the same.
+
+    TensorFloat-32 keeps 10 bits of what is multiplied. Algorithms that add up in whatever order it comes are left out.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True

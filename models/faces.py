@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .devices import same_bits_each_time
 from .mtcnn import ONet, PNet, RNet, crop, suppress
 from .mtcnn_weights import load_mtcnn_arrays
 from .tracking import Faces
@@ -54,6 +55,7 @@ class FaceDetector:
         if min_face_pixels < CELL:
             raise ValueError(f"faces of fewer than {CELL} pixels cannot be found: got {min_face_pixels = }")
         self.device = torch.device(device)
+        same_bits_each_time(self.device)
         self.min_face_pixels = min_face_pixels
         self.thresholds = thresholds
         arrays = load_mtcnn_arrays()

@@ -31,8 +31,9 @@ import torch
 
 from ..architectures.lip_voice import VoiceLines, circular_correlation, log_mel, mouth_lines, voice_at
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import SURE, failed, out_of_memory, same_bits_each_time
+from ..batches import SURE, failed, out_of_memory
 from ..checkpoints import load_exactly, read_safetensors
+from ..devices import same_bits_each_time
 from ..embedded.files import embedded_weights
 from ..mouth import MouthSignals, eye_distances, mouth_patches, mouth_signals
 from ..speech import Speech, analyse_speech

@@ -40,8 +40,9 @@ from torch import Tensor
 
 from ..architectures.syncnet import FRAMES, SIDE, SyncNet, SyncOffset, sync_offset
 from ..base import SOUND_RATE, ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import SURE, failed, out_of_memory, same_bits_each_time
+from ..batches import SURE, failed, out_of_memory
 from ..checkpoints import load_exactly, read_torch
+from ..devices import same_bits_each_time
 from ..mfcc import mfcc
 from ..preprocess import to_images
 from ..speech import analyse_speech

@@ -33,6 +33,7 @@ from deephotlink.models.architectures.clip_vision import CLIP_L14
 from deephotlink.models.base import SOUND_RATE, AudioItem, ClipGeometry, ClipItem, Detector, DetectorSpec, MediaItem
 from deephotlink.models.base import TrackItem as Track
 from deephotlink.models.batches import BatchedDetector
+from deephotlink.models.embedded.files import embedded_file
 from deephotlink.models.weights import LocalFile, Weights
 from deephotlink.pipelines.making import face_frames, make_sound, make_video
 from deephotlink.pipelines.weights_cache import at_hand, weights_folder
@@ -58,7 +59,7 @@ class Result:
     """With the weights, at most while it scores: what the process grew by on a CPU, what torch allocated on a GPU."""
     device: str
     weights: str
-    """`none`, `published`, `random`."""
+    """`none`, `embedded`, `published`, `random`."""
     note: str = ""
     """Why there is no figure."""
 
@@ -132,13 +133,15 @@ def item_of(spec: DetectorSpec, folder: Path) -> Any:
 
 
 def weights_of(spec: DetectorSpec, folder: Path) -> tuple[Weights, str]:
-    """Out of the cache; random where it does not have all of them."""
+    """Out of the package or the cache; random where it does not have all of them."""
     found: dict[str, LocalFile] = {}
     for file in spec.weights:
-        if (held := at_hand(weights_folder(), spec.name, file)) is not None:
+        if (own := embedded_file(file)) is not None:
+            found[file.role] = local_file(own)
+        elif (held := at_hand(weights_folder(), spec.name, file)) is not None:
             found[file.role] = held
     if len(found) == len(spec.weights):
-        return Weights(found), "published" if found else "none"
+        return Weights(found), spec.origin if found else "none"
     return (MADE[spec.name](folder) if spec.name in MADE else BlankWeights()), "random"
 
 
