@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from .devices import same_bits_each_time
 from .mtcnn import ONet, PNet, RNet, crop, suppress
 from .mtcnn_weights import load_mtcnn_arrays
+from .resampling import resize
 from .tracking import Faces
 
 __all__ = ["FaceDetector", "Faces"]
@@ -177,8 +178,16 @@ class FaceDetector:
             return frames
         if frames.device.type == "cpu":  # a vectorised kernel of its own for bytes, there only
             return F.interpolate(frames, size=size, mode="bilinear", antialias=True)
-        resized = F.interpolate(frames.float(), size=size, mode="bilinear", antialias=True)
-        return resized.round_().clamp_(0, 255).to(torch.uint8)
+        return resized_elsewhere(frames, size)
+
+
+def resized_elsewhere(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (B, 3, H, W) → uint8 (B, 3, *size), on any device what the CPU's kernel gives, but for a level in some
+    pixels of a thousand.
+
+    In floating point every tenth pixel was another, which moved a box of 87 pixels by 4 (on an H200).
+    """
+    return resize(frames, *size).to(torch.uint8)
 
 
 def _check(frames: np.ndarray) -> None:

@@ -71,7 +71,8 @@ def _upright(frame: np.ndarray, landmarks: np.ndarray) -> Tensor:
     x, y = (float(v) for v in axes.centre)
     left, top = max(0, int(x - half)), max(0, int(y - half))
     cut = frame[top : max(top + 2, int(y + half)), left : max(left + 2, int(x + half))]
-    image = torch.from_numpy(np.ascontiguousarray(cut)).float().mean(2)[None, None]
+    red, green, blue = torch.from_numpy(np.ascontiguousarray(cut)).unbind(2)
+    image = ((red.float() + green + blue) / 3)[None, None]
     # Taking single pixels does not average: what is finer than the new grid goes first.
     if (coarse := int(step)) > 1 and min(cut.shape[:2]) >= 2 * coarse:
         image = F.avg_pool2d(image, coarse)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from deephotlink.models.faces import FaceDetector
+from deephotlink.models.faces import FaceDetector, resized_elsewhere
 from deephotlink.models.mtcnn import ONet, PNet, RNet, crop, suppress
 from deephotlink.models.mtcnn_weights import WEIGHTS_SHA256, FaceWeightsError, load_mtcnn_arrays, weights_folder
 from deephotlink.models.tracking import Faces
@@ -213,6 +213,22 @@ def test_a_changed_weight_file_is_refused_before_it_is_unpickled(tmp_path):
     (tmp_path / "rnet.lz4").unlink()
     with pytest.raises(FaceWeightsError, match=r"cannot read rnet\.lz4.*pip install"):
         load_mtcnn_arrays(tmp_path)
+
+
+def test_frames_reduced_as_on_a_gpu_have_the_same_faces(detector, monkeypatch):
+    here = {name: detector.detect(picture[None])[0] for name, picture in pictures().items()}
+    sizes = []
+
+    def resized(frames, size):
+        sizes.append(size)
+        return frames if tuple(frames.shape[2:]) == size else resized_elsewhere(frames, size)
+
+    monkeypatch.setattr(detector, "_resized", resized)
+    for name, picture in pictures().items():
+        there = detector.detect(picture[None])[0]
+        np.testing.assert_allclose(there.boxes, here[name].boxes, atol=0.25)
+        np.testing.assert_allclose(there.confidences, here[name].confidences, atol=1e-3)
+    assert len(set(sizes)) > 5
 
 
 @pytest.mark.needs_cuda
