@@ -229,24 +229,23 @@ def _inflated(file: MediaFile, blob: LocalBlob | RemoteBlob, chunk: int) -> Iter
     inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
     for at in range(0, file.member_compressed_bytes, chunk):
         data = _read(blob, (file.member_offset or 0) + at, min(chunk, file.member_compressed_bytes - at))
-        while data and not inflate.eof:
-            try:
-                part = inflate.decompress(data, 1 << 20)
-            except zlib.error as error:
-                raise MediaError("damaged_archive", f"the member does not inflate: {error}", stage="read") from error
+        # Asked until nothing comes: a full piece may leave more behind it, though all that went in was taken.
+        while part := _piece(inflate, data):
             data, total = inflate.unconsumed_tail, total + len(part)
             if total > file.size_bytes:
                 message = f"the member inflates to more than the {file.size_bytes} bytes that it declared"
                 raise MediaError("too_large", message, stage="read")
             yield part
-    while part := inflate.decompress(inflate.unconsumed_tail, 1 << 20):
-        total += len(part)
-        if total > file.size_bytes:
-            raise MediaError("too_large", "the member inflates to more than it declared", stage="read")
-        yield part
     if not inflate.eof or total != file.size_bytes:
         message = f"the member inflates to {total} bytes and declared {file.size_bytes}"
         raise MediaError("damaged_archive", message, stage="read")
+
+
+def _piece(inflate: zlib._Decompress, data: bytes) -> bytes:
+    try:
+        return b"" if inflate.eof else inflate.decompress(data, 1 << 20)
+    except zlib.error as error:
+        raise MediaError("damaged_archive", f"the member does not inflate: {error}", stage="read") from error
 
 
 def _write(file: MediaFile, parts: Iterator[bytes], spool: Path) -> Staged:

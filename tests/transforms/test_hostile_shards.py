@@ -9,6 +9,7 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,41 @@ def mended(tar: bytearray) -> bytearray:
         if tar[at + 257 : at + 262] == b"ustar":
             tar[at : at + 512] = summed(tar[at : at + 512])
     return tar
+
+
+def broken_past_a_full_piece() -> bytes:
+    """A deflated film whose end is no deflate, found out only when all of it was taken and a piece of 1 MiB was full."""
+    for more in range(258):
+        packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        whole = packer.compress(FILM) + packer.flush(zlib.Z_FULL_FLUSH)
+        whole += packer.compress(bytes((1 << 20) - len(FILM) + more)) + packer.flush(zlib.Z_SYNC_FLUSH)
+        for bits in (0x80, 0xC0, 0xE0, 0xF0, 0xF8):  # the last bits before that flush's length: another type of block
+            data = whole[:-5] + bytes([whole[-5] | bits])
+            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            try:
+                inflate.decompress(data, 1 << 20)
+            except zlib.error:
+                continue
+            if not inflate.unconsumed_tail:
+                try:
+                    inflate.decompress(b"", 1 << 20)
+                except zlib.error:
+                    return data
+    raise AssertionError("no such stream")
+
+
+def test_a_member_that_breaks_after_all_of_it_was_taken(folder):
+    data = broken_past_a_full_piece()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("good.mp4", FILM, zipfile.ZIP_DEFLATED)
+        archive.writestr("bad.mp4", data)
+    whole = bytearray(packed.getvalue())
+    entry = whole.index(b"PK\1\2", whole.index(b"PK\1\2") + 4)
+    struct.pack_into("<H", whole, entry + 10, zipfile.ZIP_DEFLATED)
+    struct.pack_into("<I", whole, entry + 24, (1 << 20) + 300)
+    (folder / "a.zip").write_bytes(whole)
+    assert ends(folder / "a.zip") == {"good.mp4": "unreadable", "bad.mp4": "damaged_archive"}
 
 
 def zip64(name: str, size: int, compressed: int, offset: int, data: bytes = FILM) -> bytes:
