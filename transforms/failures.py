@@ -2,12 +2,15 @@
 
 What a *file* did wrong is data: a `MediaError` becomes a row in `failures`. What the *world* did wrong (storage, disk)
 is a `WorldError`: raised, retried, never a row. What a *user* got wrong is a `UsageError`: one line and exit code 2.
-What *we* got wrong has no class here: a detector that raises abstains with `detector_error`.
+What *we* got wrong has no class of exceptions: a detector that raises abstains with `detector_error`, and a media on
+which reading it stumbled is a row with `internal_error`, or one hostile file could stop its archive again and again.
 """
 
 from __future__ import annotations
 
+import traceback
 import unicodedata
+import zlib
 
 MAX_MESSAGE = 500
 ERROR_CLASSES = {
@@ -18,6 +21,7 @@ ERROR_CLASSES = {
     "decoder_error": "a decoder raised on it",
     "detector_error": "scored, and a detector raised on one of its items: a row in `scores`, not in `failures`",
     "encrypted": "it needs a key or a password",
+    "internal_error": "deephotlink stumbled over it, which is a mistake of ours: please report the message",
     "missing": "it was listed, and was not there when it was to be read",
     "no_audio": "its sound cannot be decoded",
     "no_frames": "no frame came out of the decoder",
@@ -43,6 +47,19 @@ ERROR_CLASSES = {
 """What `failures.error_class` may say, and what `--retry-failures=CLASS` takes."""
 
 
+STUMBLES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+"""What a mistake of ours over odd bytes raises. Not what the world does (OSError, MemoryError, no more threads)."""
+
+
 class MediaError(Exception):
     """The file cannot be read: permanent, a row. `error_class` is a short snake_case word people can group by."""
 
@@ -66,6 +83,14 @@ class UsageError(Exception):
 
 class NothingFound(UsageError):
     """The sources exist, and there is no file in them; or no label is about any media."""
+
+
+def stumbled(error: Exception, stage: str) -> MediaError:
+    """What one of `STUMBLES` is to a file: where in our code it was raised, and nothing of what it says, which may be
+    the file's own words or an address."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    module = last.filename.replace("\\", "/").rpartition("/")[2]
+    return MediaError("internal_error", f"{type(error).__name__} in {module}, line {last.lineno}", stage)
 
 
 def printable(text: str, limit: int = MAX_MESSAGE) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from .ahead import InOrder
-from .failures import MediaError, WorldError, printable
+from .failures import STUMBLES, MediaError, WorldError, printable, stumbled
 from .media.pool import WorkerPool
 from .media.protocol import Limits, ProbeRequest
 from .media.sniff import sniff
@@ -74,7 +74,8 @@ def probe_media(
             told = {"state": "Unreadable", "failures": [printable(str(reply["credentials_error"]), 200)]}
         probe = probe_from_facts(file, staged.path, facts, told, max_seconds)
         return replace(probe, path_is_ours=staged.owned, sandbox=pool.sandbox_in_force)
-    except MediaError as error:
+    except (MediaError, *STUMBLES) as raised:
+        error = raised if isinstance(raised, MediaError) else stumbled(raised, "probe")
         if staged is not None:
             staged.release()
         failure = Failure(error.stage, error.error_class, error.message)

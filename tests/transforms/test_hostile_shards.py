@@ -172,7 +172,7 @@ def mended(tar: bytearray) -> bytearray:
 
 
 def broken_past_a_full_piece() -> bytes:
-    """A deflated film whose end is no deflate, found out only when all of it was taken and a piece of 1 MiB was full."""
+    """A deflated film whose end is none, found out only when all of it was taken and a piece of 1 MiB was full."""
     for more in range(258):
         packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         whole = packer.compress(FILM) + packer.flush(zlib.Z_FULL_FLUSH)

@@ -1,11 +1,16 @@
 """What a child says of a container is checked before it is believed."""
 
 import math
+import re
+import zipfile
+import zlib
+from pathlib import Path
 
 import pytest
 
-from deephotlink.transforms.failures import MediaError
-from deephotlink.transforms.probe import probe_from_facts
+from deephotlink.transforms.failures import MediaError, WorldError
+from deephotlink.transforms.listing import list_sources
+from deephotlink.transforms.probe import probe_from_facts, probe_media
 from tests.builders import make_media_file
 
 VIDEO = {"codec": "h264", "width": 640, "height": 360, "frame_rate": 25.0, "rotation": 0, "frame_count": 250}
@@ -57,3 +62,44 @@ def test_what_no_honest_child_says_is_a_failure_of_the_file(changes):
     with pytest.raises(MediaError) as refused:
         probe(**changes)
     assert refused.value.error_class == "unreadable"
+
+
+class NoPool:
+    sandbox_in_force = "off"
+
+    def __init__(self, raises):
+        self.raises = raises
+
+    def probe(self, request):
+        assert Path(request.path).is_file()
+        raise self.raises
+
+
+@pytest.fixture
+def member(tmp_path):
+    """A film that has to be staged."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("film.mp4", b"\0\0\0\x18ftypmp42" + bytes(999))
+    (entry,) = list_sources([str(tmp_path / "a.zip")])
+    return entry.file
+
+
+@pytest.mark.parametrize(
+    "raised", [ValueError("sig=CANARY"), KeyError("CANARY"), zlib.error("CANARY"), OverflowError()]
+)
+def test_a_mistake_of_ours_is_a_row_that_says_where(member, tmp_path, raised):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    ended = probe_media((member, None), NoPool(raised), spool, False, 1 << 30, 1e5)
+    assert (ended.status, ended.failure.error_class, ended.failure.stage) == ("failed", "internal_error", "probe")
+    assert re.fullmatch(rf"{type(raised).__name__} in test_probe\.py, line \d+", ended.failure.message)
+    assert not list(spool.iterdir())
+
+
+@pytest.mark.parametrize("raised", [WorldError("down"), OSError("disk"), MemoryError(), RuntimeError("threads")])
+def test_what_the_world_does_is_no_row(member, tmp_path, raised):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with pytest.raises(type(raised)):
+        probe_media((member, None), NoPool(raised), spool, False, 1 << 30, 1e5)
+    assert not list(spool.iterdir())
