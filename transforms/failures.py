@@ -33,6 +33,7 @@ ERROR_CLASSES = {
     "protocol_error": "the decoder process talked nonsense: it was taken over or is broken",
     "read_short": "not the bytes came that the store said it has: fewer, others, packed, or drop by drop",
     "sound_failed": "its sound could not be read",
+    "refused": "its store refuses it to us, and lets us read others",
     "too_large": "it is over one of the limits (`deephotlink audit -h`)",
     "truncated": "its archive ends before it does",
     "unknown": "no reason was recorded",
@@ -75,6 +76,10 @@ class MediaError(Exception):
 
 class WorldError(Exception):
     """Storage, disk or network did not do its part: nothing is recorded, the same command may be run again."""
+
+
+class Refused(WorldError):
+    """The store seems not to know us, or will not give us that."""
 
 
 class UsageError(Exception):

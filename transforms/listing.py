@@ -255,6 +255,7 @@ _TROUBLES = {
     "missing": "no such file",
     "unreadable": "it may not be read (permission denied)",
     "unknown_size": "the server does not say how long it is; download it first",
+    "refused": "its store refuses it to us, and lets us have others",
     "no_answer": "what the store says of it is no answer, or comes byte by byte",
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .asking import SlowRead, nap
-from .failures import MediaError, UsageError, WorldError, printable
+from .failures import MediaError, Refused, UsageError, WorldError, printable
 from .uris import redact
 
 T = TypeVar("T")
@@ -108,7 +108,8 @@ def retried(
         FileNotFoundError: it is not there.
         MediaError: `read_short`, where it came shorter or slower than it should more often than the store failed.
         BadAddress: nobody can ask for that.
-        WorldError: everything else that the store did wrong. Mistakes of this code pass through as they are.
+        WorldError: everything else that the store did wrong; `Refused`, where it will not let us. Mistakes of this code
+            pass through as they are.
     """
     stubborn = attempt = 0
     renewed = False
@@ -158,7 +159,8 @@ def retried(
                 message = "the connection was cut in the middle of it" if cut else str(error)
                 if isinstance(error, OddRead) or (answers is not None and _answers(answers)):
                     raise MediaError("read_short", f"{message}, {faults[True]} times over", stage="read") from None
-            raise WorldError(f"cannot {what}: {(say or tell)(error)}") from None
+            kind_of_fault = Refused if is_refusal(error) else WorldError
+            raise kind_of_fault(f"cannot {what}: {(say or tell)(error)}") from None
 
 
 def really(error: Exception) -> Exception:

@@ -12,14 +12,15 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from . import witnesses
 from .asking import in_time, seconds_for, too_slow
 from .clients import Client
-from .failures import MediaError, WorldError
+from .failures import MediaError, Refused, WorldError
 from .records import Failure, MediaFile, MediaOutcome
 from .retries import LISTING, READING, Patience, ShortRead, retried, tell
 from .uris import canonical_local, escape, media_id_of, name_bytes, scheme_of, split_remote, unescape
@@ -53,7 +54,8 @@ class Found:
     """The local path, where `uri` is not that path to the letter."""
     fetch_uri: str | None = field(default=None, repr=False)
     trouble: str | None = None
-    """`folder`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`, `no_answer`."""
+    """`folder`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`, `refused`,
+    `no_answer`."""
 
     def to_file(self) -> MediaFile:
         return MediaFile(
@@ -125,7 +127,7 @@ class LocalBlob:
 
 class RemoteBlob:
     def __init__(self, uri: str, address: str, patience: Patience = READING):
-        self.uri, self._patience = uri, patience
+        self.uri, self._address, self._patience = uri, address, patience
         self._client = Client(address, patience)
         self._http = scheme_of(uri) in ("http", "https")
 
@@ -134,7 +136,8 @@ class RemoteBlob:
             return b""
         patience = patience or self._patience
         read = lambda: self._range(start, length)  # noqa: E731
-        return retried(f"read {self.uri}", read, patience, self.answers, renew=self._client.renew)
+        with refusals(self._address, "read"):
+            return retried(f"read {self.uri}", read, patience, self.answers, renew=self._client.renew)
 
     def _range(self, start: int, length: int) -> bytes:
         data = self._client.range_of(start, length)
@@ -174,7 +177,24 @@ class RemoteBlob:
     def version(self) -> str:
         """What the store calls the state that the file is in now."""
         look = self.answers
-        return version_of(retried(f"look up {self.uri}", look, self._patience, look, renew=self._client.renew))
+        with refusals(self._address, "look"):
+            return version_of(retried(f"look up {self.uri}", look, self._patience, look, renew=self._client.renew))
+
+
+@contextmanager
+def refusals(address: str, way: witnesses.Way) -> Iterator[None]:
+    """What a store refuses us while it lets us have others is a fault of the one, and no reason to stop.
+
+    Raises:
+        MediaError: `refused`
+    """
+    try:
+        yield
+    except Refused as error:
+        if not witnesses.lets_us(address, way):
+            raise
+        raise MediaError("refused", f"{error}; others may be read", stage="read") from None
+    witnesses.saw(address, way)
 
 
 def address_of(file: MediaFile) -> str:
@@ -268,7 +288,8 @@ def look_local(path: bytes) -> Found:
 
 
 def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = False) -> Found:
-    """What is at a URI; `no_answer` where it is `one_of_many` and what the store says of it is nonsense, or drips.
+    """What is at a URI; of one of many, `no_answer` where what the store says of it is nonsense or drips, and `refused`
+    where it lets us have others.
 
     Raises:
         WorldError: the store does not answer, or not to us.
@@ -280,12 +301,14 @@ def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = 
         return client.ask("info", client.path)
 
     answers = look if one_of_many else None
+    asked = lambda: retried(f"look up {escape(shown)}", look, patience, answers, renew=client.renew)  # noqa: E731
     try:
-        info = retried(f"look up {escape(shown)}", look, patience, answers, renew=client.renew)
+        with refusals(address, "look") if one_of_many else nullcontext():
+            info = asked()
     except FileNotFoundError:
         return found_remote(address, {}, trouble="missing")
-    except MediaError:
-        return found_remote(address, {}, trouble="no_answer")
+    except MediaError as error:
+        return found_remote(address, {}, trouble="refused" if error.error_class == "refused" else "no_answer")
     return found_remote(address, info)
 
 

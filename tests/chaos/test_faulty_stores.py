@@ -117,12 +117,27 @@ def test_objects_that_stay_at_fault_are_told_and_their_neighbours_scored(
     assert evidence(tmp_path / "out") == evidence(clean)
 
 
-def test_a_store_that_refuses_stops_the_job_which_goes_on_later(
+def test_a_store_that_refuses_one_file_is_asked_for_the_others(
     server: Server, web: Web, listing: Path, clean: Path, tmp_path: Path
 ) -> None:
-    """A file that the store will not give for reasons of its own is no bad file."""
     out = tmp_path / "out"
     web.manners = {"/6.mp4": Manner(status=403, silent_head=False, from_request=1)}
+    assert until_done(server, listing, out) == 1
+    exact(out, {f"{web.url}{name}" for name in web.files})
+    assert failures(out) == {f"{web.url}/6.mp4": "refused"}
+    assert evidence(out) == [row for row in evidence(clean) if row[0] != "6.mp4"]
+    web.manners = {}
+    job = server.start("audit", listing, "--output", out, "--retry-failures=refused", *OPTIONS, **PACE)
+    assert job.wait() == 0, job.told()
+    assert evidence(out) == evidence(clean)
+
+
+def test_a_store_that_refuses_us_stops_the_job_which_goes_on_later(
+    server: Server, web: Web, listing: Path, clean: Path, tmp_path: Path
+) -> None:
+    """That it refuses us is no fault of any file."""
+    out = tmp_path / "out"
+    web.manners = {name: Manner(status=403, silent_head=False, from_request=1) for name in web.files}
     job = audit(server, listing, out)
     assert job.wait() == TEMPORARY and "403" in job.told() and "sig=" not in job.told()
     web.manners = {}

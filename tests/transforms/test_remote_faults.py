@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.ftp import FTPFileSystem
 
 from deephotlink.transforms import retries, sources
-from deephotlink.transforms.failures import MediaError, UsageError, WorldError
+from deephotlink.transforms.failures import MediaError, Refused, UsageError, WorldError
 from deephotlink.transforms.listing import ListingOptions, fetch_address, list_sources, secret_addresses
 from deephotlink.transforms.staging import read_head, stage
 from deephotlink.transforms.store import OutputStore, holds_runs
@@ -121,6 +121,32 @@ def test_rows_of_a_listing(web, tmp_path) -> None:
     web.answers["/a.mp4"] = 503
     with pytest.raises(WorldError):
         rows(str(path))
+
+
+def test_one_link_that_is_refused_is_a_row(web, tmp_path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("uri\n" + "".join(f"{web.root}/{name}.mp4?sig=CANARY\n" for name in "abcd"))
+    web.answers["/b.mp4"] = 403
+    ends = [entry.outcome.failure.error_class if entry.outcome else "media" for entry in rows(str(path))]
+    assert ends == ["media", "refused", "media", "media"]
+    web.answers.update({f"/{name}.mp4": 403 for name in "acd"})
+    with pytest.raises(Refused, match="403") as fault:
+        rows(str(path))
+    assert "CANARY" not in told(fault)
+
+
+def test_what_is_refused_while_others_may_be_read(web) -> None:
+    blobs = [sources.RemoteBlob(f"{web.root}/{name}.mp4", f"{web.root}/{name}.mp4?sig=CANARY") for name in "ab"]
+    web.answers["/a.mp4"] = 403
+    with pytest.raises(Refused):  # nobody knows better yet
+        blobs[0].read(0, 1)
+    blobs[1].read(0, 1)
+    with pytest.raises(MediaError, match="others may be read") as fault:
+        blobs[0].read(0, 1)
+    assert fault.value.error_class == "refused" and "CANARY" not in told(fault)
+    web.answers["/b.mp4"] = 401  # what let us in before has ceased to
+    with pytest.raises(Refused):
+        blobs[0].read(0, 1)
 
 
 def test_an_outage_after_the_listing(web, tmp_path) -> None:

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from deephotlink.pipelines.query import run_query
-from deephotlink.transforms.failures import UsageError, WorldError
+from deephotlink.transforms.failures import MediaError, Refused, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.sources import RemoteBlob, look_remote
 from deephotlink.transforms.staging import stage
@@ -160,6 +160,23 @@ def test_credentials_that_stay_refused_are_told_at_once(bucket, gate, rotate) ->
     with pytest.raises(UsageError, match="cannot list scores in s3://"):
         OutputStore(f"{bucket}/out").list("scores")
     assert gate.refused <= 4
+
+
+def test_an_object_in_an_archive_tier_does_not_stop_the_others(bucket, gate, rotate, tmp_path) -> None:
+    """S3 lists it, and tells its size, and does not give it."""
+    fs, name = fsspec.filesystem("s3"), bucket.removeprefix("s3://")
+    fs.call_s3("put_object", Bucket=name, Key="films/0.mp4", Body=FILM, StorageClass="GLACIER")
+    cold, warm = (entry.file for entry in list_sources([f"{bucket}/films"]))
+    with pytest.raises(Refused, match="cannot read"):  # it might be us
+        stage(cold, tmp_path)
+    stage(warm, tmp_path).release()
+    with pytest.raises(MediaError, match="others may be read") as fault:
+        stage(cold, tmp_path)
+    assert fault.value.error_class == "refused"
+    gate.code = EXPIRED.replace(b"ExpiredToken", b"AccessDenied")
+    rotate("another", told=False)
+    with pytest.raises(Refused):
+        stage(cold, tmp_path)
 
 
 def test_botocore_itself_asks_again_for_what_says_when_it_runs_out(bucket, gate, rotate, tmp_path, monkeypatch) -> None:
