@@ -1,10 +1,13 @@
 """Credentials for a time: what a store refuses after they ran out is asked for once more with those of now."""
 
+import base64
 import http.client
 import sys
 import threading
+import zlib
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -13,6 +16,7 @@ import pytest
 from deephotlink.pipelines.query import run_query
 from deephotlink.transforms.failures import MediaError, Refused, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
+from deephotlink.transforms.retries import ONCE
 from deephotlink.transforms.sources import RemoteBlob, look_remote
 from deephotlink.transforms.staging import stage
 from deephotlink.transforms.store import OutputStore
@@ -37,6 +41,8 @@ def gate(behind, monkeypatch, tmp_path):
     class Gate(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         key, code, refused = "first", EXPIRED, 0
+        more: ClassVar[dict[str, str]] = {}
+        """Headers of every answer."""
 
         def do(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
@@ -63,7 +69,7 @@ def gate(behind, monkeypatch, tmp_path):
 
         def answer(self, status: int, headers: dict, data: bytes) -> None:
             self.send_response(status)
-            for name, value in headers.items():
+            for name, value in (headers | self.more).items():
                 self.send_header(name, value)
             if "Content-Length" not in headers:
                 self.send_header("Content-Length", str(len(data)))
@@ -160,6 +166,15 @@ def test_credentials_that_stay_refused_are_told_at_once(bucket, gate, rotate) ->
     with pytest.raises(UsageError, match="cannot list scores in s3://"):
         OutputStore(f"{bucket}/out").list("scores")
     assert gate.refused <= 4
+
+
+def test_a_range_is_not_held_against_the_checksum_of_the_whole_object(bucket, gate) -> None:
+    """Which rclone sends along."""
+    gate.more = {"x-amz-checksum-crc32": base64.b64encode(zlib.crc32(FILM).to_bytes(4, "big")).decode()}
+    assert RemoteBlob(f"{bucket}/films/a.mp4", f"{bucket}/films/a.mp4", ONCE).read(4, 4) == FILM[4:8]
+    out = OutputStore(f"{bucket}/films", patience_seconds=0)
+    with out.open("a.mp4") as file:
+        assert file.seek(len(FILM) - 4) and file.read() == FILM[-4:]
 
 
 def test_an_object_in_an_archive_tier_does_not_stop_the_others(bucket, gate, rotate, tmp_path) -> None:
