@@ -134,10 +134,13 @@ def watched(out: Path | str, pause: float = 0.5) -> Iterator[list[Violation]]:
 
 
 def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
-    """The table that each URI is in, after asserting that every planned one is in exactly one, and no other."""
+    """The table that each URI is in, after asserting that every planned one is in exactly one, and no other, and that
+    we stumbled over none."""
     from deephotlink.pipelines.query import run_query
 
     assert [str(violation) for violation in check_output(str(out))] == []
+    stumbles = "select uri, message from failures where error_class = 'internal_error'"
+    assert run_query(str(out), stumbles).to_pylist() == []
     union = " union all ".join(f"select uri, '{table}' as place from {table}" for table in TABLES)
     rows = run_query(str(out), union).to_pylist()
     uris = [row["uri"] for row in rows]

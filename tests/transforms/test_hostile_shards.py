@@ -61,6 +61,7 @@ def ends(shard: Path) -> dict[str, str]:
             name = file.member if file.member is not None else "SHARD"
             told[name] = outcome.failure.error_class if outcome.failure else str(outcome.skipped_reason)
     assert not list(spool.iterdir())
+    assert "internal_error" not in told.values()
     return told
 
 
