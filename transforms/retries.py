@@ -70,6 +70,10 @@ _BAD_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClie
 _LEADS_NOWHERE = frozenset({"TooManyRedirects", "InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError"})
 
 
+_ARCHIVED = frozenset({"BlobArchived", "BlobBeingRehydrated"})
+"""What Azure says of blobs in its archive tier, with 409."""
+
+
 class BadAddress(UsageError):
     """No such thing can be asked for."""
 
@@ -140,6 +144,7 @@ def retried(
                 isinstance(error, PermissionError)
                 or status in _PERMANENT_HTTP
                 or "Credential" in repr(type(error))
+                or getattr(error, "error_code", None) in _ARCHIVED
                 or kind == "error_perm"  # ftplib's: a wrong password stays wrong
             )
             cut = kind in _CUT
@@ -181,8 +186,10 @@ def is_refusal(error: Exception) -> bool:
     """Whether the store seems not to know us, or to know us no longer: credentials for a time run out.
 
     S3 says `ExpiredToken`, `InvalidToken`, `InvalidAccessKeyId` or 403, and to a HEAD, which has no body to say more,
-    400: to s3fs those are PermissionError and "invalid argument".
+    400: to s3fs those are PermissionError and "invalid argument". What lies in an archive tier is refused likewise.
     """
+    if getattr(error, "error_code", None) in _ARCHIVED:
+        return True
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EINVAL):
         return True
     return any(getattr(error, name, None) in (401, 403) for name in ("status", "status_code", "code"))

@@ -149,6 +149,20 @@ def test_what_is_refused_while_others_may_be_read(web) -> None:
         blobs[0].read(0, 1)
 
 
+def test_a_blob_in_azures_archive_tier_is_refused_at_once(no_naps) -> None:
+    """What azure-core raises for one, by way of adlfs; the client itself is an extra."""
+    archived = type("ResourceExistsError", (Exception,), {"__module__": "azure.core.exceptions"})("409")
+    archived.error_code, asked = "BlobArchived", []
+
+    def read() -> None:
+        asked.append(1)
+        raise archived
+
+    with pytest.raises(Refused, match="ResourceExistsError"):
+        retries.retried("read az://a/b", read)
+    assert len(asked) == 1
+
+
 def test_an_outage_after_the_listing(web, tmp_path) -> None:
     ((file, _),) = rows(f"{web.root}/a.mp4?sig=CANARY")
     blob = sources.RemoteBlob(file.uri, sources.address_of(file))
