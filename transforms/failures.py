@@ -11,8 +11,10 @@ from __future__ import annotations
 import traceback
 import unicodedata
 import zlib
+from pathlib import Path
 
 MAX_MESSAGE = 500
+_OURS = Path(__file__).resolve().parent.parent
 ERROR_CLASSES = {
     "changed": "it was replaced after it had been listed",
     "damaged_archive": "a tar or zip, or a member of one, is not as its headers say",
@@ -32,8 +34,8 @@ ERROR_CLASSES = {
     "out_of_memory": "decoding it takes more memory than a decoder process may have",
     "protocol_error": "the decoder process talked nonsense: it was taken over or is broken",
     "read_short": "not the bytes came that the store said it has: fewer, others, packed, or drop by drop",
-    "sound_failed": "its sound could not be read",
     "refused": "its store refuses it to us, and lets us read others",
+    "sound_failed": "its sound could not be read",
     "too_large": "it is over one of the limits (`deephotlink audit -h`)",
     "truncated": "its archive ends before it does",
     "unknown": "no reason was recorded",
@@ -93,9 +95,14 @@ class NothingFound(UsageError):
 def stumbled(error: Exception, stage: str) -> MediaError:
     """What one of `STUMBLES` is to a file: where in our code it was raised, and nothing of what it says, which may be
     the file's own words or an address."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    module = last.filename.replace("\\", "/").rpartition("/")[2]
-    return MediaError("internal_error", f"{type(error).__name__} in {module}, line {last.lineno}", stage)
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if _is_ours(Path(frame.filename))), frames[-1])
+    place = f"{Path(last.filename).name}, line {last.lineno}"
+    return MediaError("internal_error", f"{type(error).__name__} in {place}", stage)
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_relative_to(_OURS) and "site-packages" not in file.relative_to(_OURS).parts
 
 
 def printable(text: str, limit: int = MAX_MESSAGE) -> str:

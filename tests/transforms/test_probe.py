@@ -1,5 +1,6 @@
 """What a child says of a container is checked before it is believed."""
 
+import json
 import math
 import re
 import zipfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deephotlink.transforms import staging
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.probe import probe_from_facts, probe_media
@@ -94,6 +96,12 @@ def test_a_mistake_of_ours_is_a_row_that_says_where(member, tmp_path, raised):
     assert (ended.status, ended.failure.error_class, ended.failure.stage) == ("failed", "internal_error", "probe")
     assert re.fullmatch(rf"{type(raised).__name__} in test_probe\.py, line \d+", ended.failure.message)
     assert not list(spool.iterdir())
+
+
+def test_a_library_that_stumbles_is_told_by_where_we_asked_it(member, tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "sniff", lambda head: json.loads("{"))
+    ended = probe_media((member, None), NoPool(None), tmp_path, False, 1 << 30, 1e5)
+    assert re.fullmatch(r"JSONDecodeError in test_probe\.py, line \d+", ended.failure.message)
 
 
 @pytest.mark.parametrize("raised", [WorldError("down"), OSError("disk"), MemoryError(), RuntimeError("threads")])
