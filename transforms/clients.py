@@ -19,7 +19,7 @@ class Client:
     """Holds secrets, and is part of no record."""
 
     def __init__(self, address: str, patience: Patience = LISTING):
-        self._address = address
+        self.address = address
         self.fs, self.path = open_store(address, patience)
 
     def ask(self, method: str, *args: Any, **more: Any) -> Any:
@@ -31,9 +31,9 @@ class Client:
     def renew(self) -> bool:
         """Whether there is another client now: one that has read this machine's credentials anew. Those of the web
         stand in the address."""
-        if scheme_of(self._address) in ("http", "https"):
+        if scheme_of(self.address) in ("http", "https"):
             return False
-        self.fs = renewed(self.fs, lambda: open_store(self._address, ONCE)[0])
+        self.fs = renewed(self.fs, lambda: open_store(self.address, ONCE)[0])
         return True
 
 

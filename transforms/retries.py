@@ -70,8 +70,8 @@ _BAD_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClie
 _LEADS_NOWHERE = frozenset({"TooManyRedirects", "InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError"})
 
 
-_ARCHIVED = frozenset({"BlobArchived", "BlobBeingRehydrated"})
-"""What Azure says of blobs in its archive tier, with 409."""
+_ARCHIVED = frozenset({"InvalidObjectState", "BlobArchived", "BlobBeingRehydrated"})
+"""What S3 (with 403) and Azure (409) say of objects in their archive tiers."""
 
 
 class BadAddress(UsageError):
@@ -136,7 +136,7 @@ def retried(
                 raise BadAddress(f"cannot {what}: that is no valid address") from None
             if not is_storage_fault(error):
                 raise
-            if renew is not None and not renewed and is_refusal(error):
+            if renew is not None and not renewed and is_refusal(error) and not _is_archived(error):
                 renewed = True
                 if renew():
                     continue
@@ -144,7 +144,7 @@ def retried(
                 isinstance(error, PermissionError)
                 or status in _PERMANENT_HTTP
                 or "Credential" in repr(type(error))
-                or getattr(error, "error_code", None) in _ARCHIVED
+                or _is_archived(error)
                 or kind == "error_perm"  # ftplib's: a wrong password stays wrong
             )
             cut = kind in _CUT
@@ -162,7 +162,7 @@ def retried(
                 continue
             if of_object and faults[True] > faults[False]:
                 message = "the connection was cut in the middle of it" if cut else str(error)
-                if isinstance(error, OddRead) or (answers is not None and _answers(answers)):
+                if isinstance(error, OddRead) or (answers is not None and gets_through(answers)):
                     raise MediaError("read_short", f"{message}, {faults[True]} times over", stage="read") from None
             kind_of_fault = Refused if is_refusal(error) else WorldError
             raise kind_of_fault(f"cannot {what}: {(say or tell)(error)}") from None
@@ -188,14 +188,22 @@ def is_refusal(error: Exception) -> bool:
     S3 says `ExpiredToken`, `InvalidToken`, `InvalidAccessKeyId` or 403, and to a HEAD, which has no body to say more,
     400: to s3fs those are PermissionError and "invalid argument". What lies in an archive tier is refused likewise.
     """
-    if getattr(error, "error_code", None) in _ARCHIVED:
-        return True
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EINVAL):
+        return True
+    if _is_archived(error):
         return True
     return any(getattr(error, name, None) in (401, 403) for name in ("status", "status_code", "code"))
 
 
-def _answers(call: Callable[[], object]) -> bool:
+def _is_archived(error: Exception) -> bool:
+    """Azure's clients have the code themselves, s3fs keeps what botocore was told."""
+    told = getattr(error.__cause__, "response", None)
+    code = told.get("Error", {}).get("Code") if isinstance(told, dict) else getattr(error, "error_code", None)
+    return code in _ARCHIVED
+
+
+def gets_through(call: Callable[[], object]) -> bool:
+    """Whether the store answers, however slowly."""
     try:
         call()
     except SlowRead:

@@ -127,7 +127,7 @@ class LocalBlob:
 
 class RemoteBlob:
     def __init__(self, uri: str, address: str, patience: Patience = READING):
-        self.uri, self._address, self._patience = uri, address, patience
+        self.uri, self._patience = uri, patience
         self._client = Client(address, patience)
         self._http = scheme_of(uri) in ("http", "https")
 
@@ -136,7 +136,7 @@ class RemoteBlob:
             return b""
         patience = patience or self._patience
         read = lambda: self._range(start, length)  # noqa: E731
-        with refusals(self._address, "read"):
+        with refusals(self._client.address, "read"):
             return retried(f"read {self.uri}", read, patience, self.answers, renew=self._client.renew)
 
     def _range(self, start: int, length: int) -> bytes:
@@ -177,7 +177,7 @@ class RemoteBlob:
     def version(self) -> str:
         """What the store calls the state that the file is in now."""
         look = self.answers
-        with refusals(self._address, "look"):
+        with refusals(self._client.address, "look"):
             return version_of(retried(f"look up {self.uri}", look, self._patience, look, renew=self._client.renew))
 
 
@@ -301,10 +301,9 @@ def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = 
         return client.ask("info", client.path)
 
     answers = look if one_of_many else None
-    asked = lambda: retried(f"look up {escape(shown)}", look, patience, answers, renew=client.renew)  # noqa: E731
     try:
         with refusals(address, "look") if one_of_many else nullcontext():
-            info = asked()
+            info = retried(f"look up {escape(shown)}", look, patience, answers, renew=client.renew)
     except FileNotFoundError:
         return found_remote(address, {}, trouble="missing")
     except MediaError as error:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
 
 from .asking import LOOK_SECONDS, nap
 from .clients import Client
-from .retries import ONCE, is_storage_fault
+from .retries import ONCE, gets_through
 
 Way = Literal["read", "look"]
 """What we were let do: S3 looks up what it does not give (archive tiers)."""
@@ -41,7 +42,7 @@ def lets_us(address: str, way: Way) -> bool:
     while not (others := _others(address, way)) and waited < WAIT_SECONDS:
         nap(LOOK_SECONDS)
         waited += LOOK_SECONDS
-    return any(_answers(other, way) for other in others)
+    return any(gets_through(partial(_ask, other, way)) for other in others)
 
 
 def _others(address: str, way: Way) -> list[str]:
@@ -49,14 +50,9 @@ def _others(address: str, way: Way) -> list[str]:
         return [other for other in _seen.get((_store(address), way), ()) if other != address]
 
 
-def _answers(address: str, way: Way) -> bool:
-    try:
-        client = Client(address, ONCE)
-        return bool(client.range_of(0, 1) if way == "read" else client.ask("info", client.path))
-    except Exception as error:
-        if not is_storage_fault(error):
-            raise
-        return False
+def _ask(address: str, way: Way) -> object:
+    client = Client(address, ONCE)
+    return client.range_of(0, 1) if way == "read" else client.ask("info", client.path)
 
 
 def _store(address: str) -> str:
