@@ -55,12 +55,12 @@ $(AUDIT_READY): .venv/made-$(HERE) setup.py pyproject.toml constraints.txt _vers
 
 $(TEST_READY): .venv/made-$(HERE) setup.py pyproject.toml constraints.txt _version.py
 	@echo "Installing into .venv, with what the tests need (some minutes, once) ..."
-	@$(PIP) --editable '.[dev,s3,train]'
+	@$(PIP) --editable '.[dev,s3,gcs,azure,train]'
 	@touch $@ $(AUDIT_READY)
 
 $(CHAOS_READY): $(TEST_READY)
 	@echo "Installing the stores of the chaos suite into .venv ..."
-	@$(PIP) --editable '.[dev,s3,train,azure,chaos]'
+	@$(PIP) --editable '.[dev,s3,gcs,azure,train,chaos]'
 	@touch $@
 
 .venv/made-$(HERE):

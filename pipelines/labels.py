@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..transforms.failures import UsageError, printable
+from ..transforms.retries import tell
+from ..transforms.sheets import UNREADABLE, read_sheet, unpacked
 from ..transforms.uris import canonical_local, is_remote, local_path, split_remote
 
 COLUMNS = ("uri", "media_id", "label", "group", "family", "generator")
@@ -76,41 +76,41 @@ class Lines:
 
 
 def read_lines(path: str | Path, how: str) -> Lines:
-    """Reads a CSV file (comma, semicolon or tab; UTF-8, with or without a byte order mark; any line ends).
+    """Reads a CSV file as `transforms/sheets.py` knows it.
 
     how: what was expected, for messages.
 
     Raises:
         UsageError: it cannot be read, or is no CSV.
     """
-    try:
-        body = Path(path).read_bytes()
-        text = body.decode("utf-8-sig")
-    except (OSError, ValueError) as e:
-        if isinstance(e, UnicodeDecodeError):
-            line = body[: e.start].count(b"\n") + 1
-            raise UsageError(
-                f"cannot read {path}: line {line} is not UTF-8, save the spreadsheet as `CSV UTF-8`"
-            ) from e
-        raise UsageError(f"cannot read {path} ({getattr(e, 'strerror', e)}): {how}") from e
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
     wrong: list[str] = []
     rows: list[tuple[int, Mapping[str, str]]] = []
+    line = 0
     try:
-        names = tuple(name.strip().lower() for name in next(reader, []))
-        for values in reader:
-            if any(value.strip() for value in values[len(names) :]):
-                wrong.append(
-                    f"line {reader.line_num}: expected {len(names)} fields as in the header, found {len(values)}: put "
-                    "names with commas in quotes"
-                )
-            elif any(value.strip() for value in values):
-                fields = {name: value.strip() for name, value in zip(names, values, strict=False)}
-                rows.append((reader.line_num, fields))
-    except csv.Error as e:
-        raise UsageError(f"line {reader.line_num} of {path} is no CSV ({e}): {how}") from e
-    return Lines(hashlib.sha256(body).hexdigest(), names, tuple(rows), tuple(wrong))
+        with open(path, "rb") as f, unpacked(f) as plain:
+            sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+            f.seek(0)
+            sheet = read_sheet(plain, COLUMNS)
+            names = tuple(name.lower() for name in sheet.names)
+            for row in sheet.rows:
+                line = row.line
+                if any(map(_is_no_text, row.fields)):
+                    raise UsageError(
+                        f"cannot read {path}: line {line} is not UTF-8, save the spreadsheet as `CSV UTF-8`"
+                    )
+                if told := sheet.too_long(row):
+                    wrong.append(told)
+                else:
+                    rows.append((line, {n: value.strip() for n, value in zip(names, row.fields, strict=False)}))
+    except UNREADABLE as e:
+        raise UsageError(f"{path} is no CSV after line {line} ({tell(e)}): {how}") from e
+    except (OSError, ValueError) as e:
+        raise UsageError(f"cannot read {path} ({getattr(e, 'strerror', None) or e}): {how}") from e
+    return Lines(sha256, names, tuple(rows), tuple(wrong))
+
+
+def _is_no_text(field: str) -> bool:
+    return not field.isascii() and any("\udc80" <= char <= "\udcff" for char in field)
 
 
 def word_of(label: str) -> str:

@@ -111,6 +111,13 @@ def range_of(fs: Any, path: str, start: int, length: int) -> bytes | None:
     return bytes(ask(fs, "cat_file", path, start=start, end=start + length, length=length))
 
 
+def links_of(fs: Any, url: str, base: str) -> list[str]:
+    """Whole addresses of what the page at `url` links to, if it is one, as if it lay at `base`; each once, sorted."""
+    from . import web
+
+    return in_time(fs, seconds_for(web.MAX_PAGE_BYTES), web.links_of, fs, url, base)
+
+
 def in_time(fs: AsyncFileSystem, seconds: float, call: Callable[..., Awaitable[T]], *args: Any, **more: Any) -> T:
     """What `call` gives on the file system's own loop. Raises SlowRead where it takes longer; the connection is closed
     then."""

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import ftplib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import fsspec
 
 from .asking import ask, client_options, range_of
 from .failures import UsageError, printable
+from .objects import objects_of
 from .retries import LISTING, ONCE, BadAddress, Patience, retried, tell
-from .uris import redact, scheme_of
+from .uris import SCHEME, redact, scheme_of
+
+_SERVERS = frozenset({"ftp", "sftp", "ssh"})
 
 
 class Client:
-    """Holds secrets, and is part of no record."""
+    """What an address names, and the client that asks for it. Holds secrets, and is part of no record."""
 
     def __init__(self, address: str, patience: Patience = LISTING):
         self.address = address
         self.fs, self.path = open_store(address, patience)
+        self.objects = objects_of(self.fs, address)
 
     def ask(self, method: str, *args: Any, **more: Any) -> Any:
         return ask(self.fs, method, *args, **more)
 
+    def info(self) -> Mapping[str, Any]:
+        """What the store says of it: `type`, `size`, a version. Raises FileNotFoundError where nothing is there."""
+        info = self.objects.look() if self.objects is not None else self.ask("info", self.path)
+        return cast(Mapping[str, Any], info)
+
     def range_of(self, start: int, length: int) -> bytes | None:
+        """Bytes from `start` on, at most `length`; None where the store gives whole files only."""
+        if self.objects is not None:
+            return self.objects.range_of(self.objects.key, start, length)
         return range_of(self.fs, self.path, start, length)
 
     def renew(self) -> bool:
@@ -34,6 +46,8 @@ class Client:
         if scheme_of(self.address) in ("http", "https"):
             return False
         self.fs = renewed(self.fs, lambda: open_store(self.address, ONCE)[0])
+        if self.objects is not None:
+            self.objects.fs = self.fs
         return True
 
 
@@ -66,12 +80,47 @@ def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
     if scheme == "ftp" and not hasattr(kind, "ftp"):
         kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
     try:
-        options = {**kind._get_kwargs_from_urls(address), **client_options(address)}
-        return retried(f"open {shown}", lambda: kind(**options), patience), kind._strip_protocol(address)
+        options = {**_of_address(kind, address), **client_options(address)}
+        fs = retried(f"open {shown}", lambda: kind(**options), patience)
     except FileNotFoundError:
         raise UsageError(f"cannot open {shown}: a file that its settings name is not there") from None
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(f"cannot open {shown}: {tell(error)}") from None
+    _refuse_other_account(fs, address)
+    if scheme in _SERVERS:  # fsspec takes `?` and `#` for the ends of their names
+        return fs, "/" + SCHEME.sub("", address, count=1).partition("/")[2].strip("/")
+    return fs, kind._strip_protocol(address)
+
+
+def _of_address(kind: Any, address: str) -> Mapping[str, Any]:
+    """What a URI says of how to open its store, but for versions of objects: `?` and `#` are characters of keys."""
+    scheme = scheme_of(address)
+    if scheme in ("s3", "gs"):
+        return {}
+    options = {name: value for name, value in kind._get_kwargs_from_urls(address).items() if name != "version_aware"}
+    if scheme == "az" and (account := _account(address)):
+        options["account_name"] = account
+    return options
+
+
+def _account(address: str) -> str:
+    """`films` of `az://container@films.dfs.core.windows.net/…`; empty where none is named."""
+    _, at, host = SCHEME.sub("", address, count=1).partition("/")[0].rpartition("@")
+    return host.partition(".")[0] if at else ""
+
+
+def _refuse_other_account(fs: Any, address: str) -> None:
+    """A connection string of this machine would be taken for whatever account the URI names.
+
+    Raises:
+        UsageError
+    """
+    named, opened = _account(address) if scheme_of(address) == "az" else "", getattr(fs, "service_client", None)
+    if named and opened is not None and opened.account_name != named:
+        raise UsageError(
+            f"cannot open {printable(redact(address), 1000)}: AZURE_STORAGE_CONNECTION_STRING is of the account "
+            f"{opened.account_name}; unset it, or set that of {named}"
+        )
 
 
 def _has_host(address: str) -> bool:

@@ -38,6 +38,7 @@ ERROR_CLASSES = {
     "sound_failed": "its sound could not be read",
     "too_large": "it is over one of the limits (`deephotlink audit -h`)",
     "truncated": "its archive ends before it does",
+    "unaddressable": "its store lists it under a name by which nobody can ask for it: rename or copy it there",
     "unknown": "no reason was recorded",
     "unknown_size": "the server does not say how long it is",
     "unreadable": "no container that can be read, or it may not be read",

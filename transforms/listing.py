@@ -9,25 +9,38 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
 from typing import Literal
 
 import apache_beam as beam
 
-from .failures import MediaError, NothingFound, UsageError
+from .addresses import fetch_address, secret_addresses
+from .failures import MediaError, NothingFound, UsageError, WorldError
 from .manifests import is_listing, read_listing
 from .media.sniff import HEAD_BYTES, sniff
 from .members import ShardLimits
 from .metrics import inc_counter
+from .named import list_rows, look_up, objects_below
 from .records import MediaFile
-from .retries import LISTING, READING, BadAddress, Patience
+from .retries import LISTING, ONCE
 from .shards import list_members, member_file, shard_kind
-from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, look_local, look_remote, open_blob, skipped
+from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, open_blob, skipped
 from .staging import content
-from .uris import SCHEME, escape, is_member, is_remote, local_path, name_bytes, split_remote, unescape
-from .walk import MAGIC, excluding, glob_local, in_order, leads_up, shown_source, walk_local, walk_remote
+from .uris import is_member, is_remote, local_path, shards_of, split_remote
+from .walk import (
+    MAGIC,
+    excluding,
+    glob_local,
+    in_order,
+    is_pattern,
+    is_web,
+    shown_source,
+    walk_local,
+    walk_remote,
+)
+
+__all__ = ["ListMedia", "ListingOptions", "expand", "fetch_address", "list_sources", "secret_addresses"]
 
 Identity = Literal["version", "content"]
 _NO_SHARD = re.compile(
@@ -36,6 +49,13 @@ _NO_SHARD = re.compile(
     re.IGNORECASE,
 )
 """Remote files of these names are not opened to see whether they are shards: a request each, for millions of them."""
+
+
+_OLD_VERSION = re.compile(r"[?&](version_?id|generation)=|#\d+$", re.IGNORECASE)
+_NO_VERSIONS = (
+    "`?` and `#` are part of an object's name here, and older versions of one cannot be named: copy that version to a "
+    "name of its own"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +68,13 @@ class ListingOptions:
     """Its `max_bytes` holds for plain files too, before they are read."""
 
 
-def list_sources(sources: Sequence[str], options: ListingOptions | None = None) -> Iterator[Planned]:
+def list_sources(
+    sources: Sequence[str], options: ListingOptions | None = None, tell: Callable[[str], None] | None = None
+) -> Iterator[Planned]:
     """Every file that the sources name. What is known already not to be media, or not to be readable, says so.
 
-    A source named twice is listed twice: `plan_media` keeps each media_id once.
+    A source named twice is listed twice: `plan_media` keeps each media_id once. `tell` is told, in a sentence each, of
+    what a user may have meant otherwise.
 
     Raises:
         UsageError: a source does not exist or cannot be opened; NothingFound: all of them together hold nothing.
@@ -60,176 +83,98 @@ def list_sources(sources: Sequence[str], options: ListingOptions | None = None) 
     options = options or ListingOptions()
     some = False
     for source in sources:
-        for entry in _list_source(source, options):
+        for entry in _list_source(source, options, tell or _no_one):
             some = True
             yield entry
     if not some:
         raise NothingFound(f"nothing to look at: no file in {', '.join(shown_source(source) for source in sources)}")
 
 
-def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(canonical URI, fetch URI) of whatever in these sources can only be fetched with a secret in its URI.
-
-    A frozen plan does not hold secrets; who goes on with one puts them back from the sources named now.
-    """
-    for source in sources:
-        # of a pattern, the folder that all its matches lie in
-        folder = [MAGIC.split(source)[0].rpartition("/")[0] + "/"] if _is_pattern(source) else []
-        for address in chain(folder, _addresses(source)):
-            if is_remote(address) and (secret := split_remote(address)[1]):
-                yield escape(split_remote(address)[0]), secret
+def _no_one(said: str) -> None:
+    logging.getLogger(__name__).info("%s", said)
 
 
-def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
-    """The address with the secret for a canonical name, of what `secret_addresses` told; None where it needs none.
-
-    The user and password that a folder or pattern was named with are good for what lies below it, and nothing else.
-
-    >>> fetch_address("http://h/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
-    'http://me:pw@h/films/a.mp4'
-    >>> fetch_address("http://h.evil.com/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
-    """
-    scheme = SCHEME.match(name)
-    if name in secrets or not scheme or leads_up(name) or "@" in _host(name):
-        return secrets.get(name)
-    folder = name
-    while (folder := folder.rpartition("/")[0]) and len(folder) > scheme.end():
-        # only on the web a folder's name always ends with a slash
-        secret = secrets.get(folder + "/") or ("" if name.startswith("http") else secrets.get(folder, ""))
-        if user := _host(secret).rpartition("@")[0]:
-            return f"{scheme.group(0)}{user}@{unescape(name[scheme.end() :])}"
-    return None
-
-
-def _is_pattern(source: str) -> bool:
-    """Of a remote source; `?` and `[` are plain characters of a URL."""
-    shown = split_remote(source)[0]
-    return "*" in shown if shown.startswith(("http://", "https://")) else bool(MAGIC.search(shown))
-
-
-def _host(address: str) -> str:
-    return SCHEME.sub("", address, count=1).partition("/")[0]
-
-
-def _addresses(source: str) -> Iterator[str]:
-    """The source and, of a listing, what it names; one that cannot be read (any more) gave the plan no secrets."""
-    yield source
-    try:
-        if is_listing(source) and (is_remote(source) or look_local(local_path(source)).trouble is None):
-            yield from read_listing(source)
-    except (FileNotFoundError, UsageError, ValueError) as error:
-        logging.getLogger(__name__).info("%s: no addresses in it (%s)", shown_source(source), error)
-
-
-def _list_source(source: str, options: ListingOptions) -> Iterator[Planned]:
+def _list_source(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
     if is_member(source):
-        entries = [e for e in _list_source(source.rpartition("::")[2], options) if e.file.uri == source]
-        if not entries:
-            raise UsageError(f"{shown_source(source)}: no such member")
-        yield from entries
+        yield from _list_member(source, options)
     elif is_remote(source):
-        yield from _list_remote(source, options)
+        yield from _list_remote(source, options, tell)
     else:
-        yield from _list_local(source, options)
+        yield from _list_local(source, options, tell)
 
 
-def _list_local(source: str, options: ListingOptions) -> Iterator[Planned]:
+def _list_member(uri: str, options: ListingOptions) -> Iterator[Planned]:
+    """One member of a shard, or those that share its name."""
+    none = True
+    for shard in shards_of(uri):
+        _, found = look_up(shard, LISTING)
+        for entry in expand([found], options, named=True) if found.trouble is None else ():
+            if entry.file.uri == uri:
+                none = False
+                yield entry
+        if not none:
+            return
+    raise UsageError(f"{shown_source(uri)}: no such member")
+
+
+def _list_local(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
     if not source:
         raise UsageError("an empty source: name a file, a folder, a glob or a URI")
-    try:
-        path = local_path(source)
-    except ValueError:
-        raise UsageError(f"{shown_source(source)}: no such file or folder") from None
     # what exists under that very name is meant, whatever stars are in it
-    found = look_local(path) if b"\0" not in path else Found(escape(source), b"", trouble="missing")
-    if os.path.isdir(path):
+    name, found = look_up(source, LISTING)
+    if found.trouble in ("folder", "linked_folder"):
+        path = local_path(name)
         if not os.access(path, os.R_OK | os.X_OK):
             raise UsageError(f"{shown_source(source)}: the folder may not be read")
-        yield from _expand(walk_local(path, excluding(options.exclude)), options)
-    elif found.trouble == "missing" and MAGIC.search(source):
-        yield from _expand(glob_local(source, excluding(options.exclude)), options)
+        yield from expand(walk_local(path, excluding(options.exclude)), options)
+    elif found.trouble == "missing" and MAGIC.search(source) and "\0" not in source:
+        yield from expand(glob_local(source, excluding(options.exclude)), options)
     elif found.trouble == "missing":
         raise UsageError(f"{shown_source(source)}: no such file or folder")
     elif found.trouble is None and is_listing(source):
-        yield from _list_rows(read_listing(source), options)
+        yield from list_rows(read_listing(name, tell), options, expand)
     else:
-        yield from _expand([found], options, named=True)
+        yield from expand([found], options, named=True)
 
 
-def _list_remote(source: str, options: ListingOptions) -> Iterator[Planned]:
-    shown = split_remote(source)[0]
-    web = shown.startswith(("http://", "https://"))
+def _list_remote(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
     if is_listing(source):
         try:
-            yield from _list_rows(read_listing(source), options)
+            yield from list_rows(read_listing(source, tell), options, expand)
         except FileNotFoundError:
             raise UsageError(f"{shown_source(source)}: no such file or folder") from None
         return
-    pattern = _is_pattern(source)
-    page = web and (pattern or shown.endswith("/"))  # of links: the folders of the web
-    found = None if page else look_remote(source)
-    if found and found.trouble is None:
-        yield from _expand([found], options, named=True)
-    elif page or pattern or (found and found.trouble == "folder"):
-        yield from _expand(walk_remote(source, pattern, excluding(options.exclude)), options)
-    elif found and found.trouble == "missing":
-        raise UsageError(f"{shown_source(source)}: no such file or folder")
-    elif found:
-        yield from _expand([found], options, named=True)
-
-
-def _list_rows(uris: Iterable[str], options: ListingOptions) -> Iterator[Planned]:
-    """The files that a listing names, also as our tables spell them; one that is not there is a failure of its own."""
-    excluded = excluding(options.exclude)
-
-    answered: set[str] = set()  # hosts and buckets
-
-    def look_patiently(uri: str) -> Found:
-        found = _look(uri, READING if _host(uri) in answered else LISTING)
-        answered.add(_host(uri))
-        return found
-
-    def look(uri: str) -> Found:
-        found = look_patiently(uri)
-        name = unescape(uri) if found.trouble == "missing" else uri
-        return found if name == uri or (other := look_patiently(name)).trouble == "missing" else other
-
-    # Neighbours of one shard together: it is walked once for all of them.
-    for shard, rows in groupby(uris, lambda uri: uri.rpartition("::")[2] if is_member(uri) else None):
-        if shard is not None:
-            yield from _named_members(set(rows), _expand([look(shard)], options))
-            continue
-        for found in in_order(look, rows):
-            if not excluded(found.uri):
-                folder = found.trouble in ("folder", "linked_folder")
-                yield from _expand([replace(found, trouble="not_a_file") if folder else found], options)
-
-
-def _named_members(uris: Set[str], entries: Iterable[Planned]) -> Iterator[Planned]:
-    seen = set()
-    for entry in entries:
-        if entry.file.uri in uris:  # two members may be called the same
-            seen.add(entry.file.uri)
-            yield entry
-    for uri in sorted(uris - seen):
-        missing = Found(uri, name_bytes(uri), trouble="missing").to_file()
-        yield failed(missing, MediaError("missing", "no such member", stage="listing"))
-
-
-def _look(uri: str, patience: Patience) -> Found:
+    pattern, web = is_pattern(source), is_web(source)
+    if web and split_remote(source)[0].endswith("/"):  # a page of links: the folders of the web
+        yield from expand(walk_remote(source, False, excluding(options.exclude)), options)
+        return
     try:
-        return look_remote(uri, patience, one_of_many=True) if is_remote(uri) else look_local(local_path(uri))
-    except (ValueError, BadAddress):  # a NUL, half a surrogate pair, a URL without a host
-        shown = split_remote(uri)[0] if is_remote(uri) else uri
-        return Found(escape(shown), name_bytes(shown), trouble="missing")
+        name, found = look_up(source, ONCE if web and pattern else LISTING)
+    except WorldError:
+        if not (web and pattern):
+            raise
+        name, found = source, Found(source, b"", trouble="missing")  # the page that the files are on will tell
+    if found.trouble == "missing" and not web and _OLD_VERSION.search(source):
+        raise UsageError(f"{shown_source(source)}: no such file or folder; {_NO_VERSIONS}")
+    if found.trouble == "folder" or (found.trouble is None and name.endswith("/")):
+        yield from expand(walk_remote(name, False, excluding(options.exclude)), options)
+    elif found.trouble == "missing" and pattern:
+        yield from expand(walk_remote(source, True, excluding(options.exclude)), options)
+    elif found.trouble == "missing":
+        raise UsageError(f"{shown_source(source)}: no such file or folder")
+    else:
+        if objects_below(name):
+            shown = shown_source(name)
+            tell(f"{shown} is an object, and the one that is looked at; for what lies below it name {shown}/")
+        yield from expand([found], options, named=True)
 
 
-def _expand(entries: Iterable[Found], options: ListingOptions, named: bool = False) -> Iterator[Planned]:
+def expand(entries: Iterable[Found], options: ListingOptions, named: bool = False) -> Iterator[Planned]:
     """What was found as entries of the plan: shards as their members, the rest as they are."""
     for found, head in in_order(_with_head, entries):
         file = found.to_file()
         if found.trouble in _TROUBLES:
-            error_class = "read_short" if found.trouble == "no_answer" else found.trouble
+            error_class = _CLASSES.get(found.trouble, found.trouble)
             yield failed(file, MediaError(error_class, _TROUBLES[found.trouble], stage="listing"))
         elif found.trouble:
             yield skipped(file, found.trouble)
@@ -251,11 +196,14 @@ def _expand(entries: Iterable[Found], options: ListingOptions, named: bool = Fal
 
 
 _UNSUPPORTED = "members of a compressed archive cannot be read one by one: unpack it, or make it a plain tar or zip"
+_CLASSES = {"no_answer": "read_short", "needs_query": "unaddressable"}
 _TROUBLES = {
     "missing": "no such file",
     "unreadable": "it may not be read (permission denied)",
     "unknown_size": "the server does not say how long it is; download it first",
     "refused": "its store refuses it to us, and lets us have others",
+    "needs_query": "its link has a query, which may be a secret and is in no plan: name its address in a listing",
+    "unaddressable": "nobody can ask its store for an object of this name: rename it or copy it there",
     "no_answer": "what the store says of it is no answer, or comes byte by byte",
 }
 
@@ -346,7 +294,7 @@ class ListMedia(beam.PTransform):
 
 def _list_one(source: str, options: ListingOptions, known_outcomes: bool) -> Iterator[MediaFile | Planned]:
     left_out = 0
-    for entry in _list_source(source, options):
+    for entry in _list_source(source, options, _no_one):
         inc_counter("files_listed")
         if known_outcomes:
             yield entry

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 import os
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from shutil import copyfileobj
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import pyarrow as pa
@@ -18,12 +17,16 @@ import pyarrow.parquet as pq
 
 from .failures import UsageError, WorldError, printable
 from .retries import tell
-from .sources import CHUNK_BYTES, RemoteBlob, look_remote
+from .room import spool_faults
+from .sheets import UNREADABLE, open_text, read_sheet, unpacked
+from .sources import CHUNK_BYTES, NoRanges, RemoteBlob, look_remote
 from .uris import SCHEME, is_remote, local_path, redact, split_remote
 
 COLUMN = "uri"
 _NAMES = re.compile(r"\.(csv|tsv|parquet|jsonl|ndjson)(\.gz)?$", re.IGNORECASE)
-_MAX_FIELD = 1 << 20
+_EXAMPLE = "expected, for example, a CSV file whose lines are `uri`, `/films/a.mp4`, `s3://bucket/b.mp4`"
+_BATCH_ROWS = 1 << 14
+_BUFFER_BYTES = 1 << 20
 
 
 def is_listing(source: str) -> bool:
@@ -31,32 +34,40 @@ def is_listing(source: str) -> bool:
     return bool(_NAMES.search(split_remote(source)[0] if is_remote(source) else source))
 
 
-def read_listing(source: str) -> Iterator[str]:
-    """The URIs in a listing, in its order: absolute ones as they are, others relative to the listing's folder.
+def read_listing(source: str, notice: Callable[[str], None] | None = None) -> Iterator[str]:
+    """The URIs in a listing, in its order: absolute ones as they are, others relative to the listing's folder. `notice`
+    is told how many rows have none. In memory are a few thousand rows, however many there are.
 
     Raises:
         UsageError: it has no column `uri`, is not what its name says, or (a local one) cannot be opened.
         FileNotFoundError: there is no such remote file. WorldError
     """
-    shown = redact(source)
+    shown = printable(redact(source))
     found = _NAMES.search(split_remote(source)[0] if is_remote(source) else source)
     kind = found.group(1).lower() if found else "csv"
-    with _opened(source, compressed=bool(found and found.group(2))) as f:
+    without = 0
+    with _opened(source) as raw:
         try:
-            if kind == "parquet":
-                rows = _parquet(f, shown)
-            elif kind in ("jsonl", "ndjson"):
-                rows = _json_lines(f, shown)
-            else:
-                rows = _csv(f, "\t" if kind == "tsv" else ",", shown)
-            for uri in rows:
-                yield resolve(uri, source)
-        except (pa.ArrowInvalid, csv.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            with unpacked(raw) as f:
+                if kind == "parquet":
+                    rows = _parquet(f, shown)
+                elif kind in ("jsonl", "ndjson"):
+                    rows = _json_lines(f, shown)
+                else:
+                    rows = _csv(f, "\t" if kind == "tsv" else None, shown)
+                for uri in rows:
+                    if uri.strip():
+                        yield resolve(uri, source)
+                    else:
+                        without += 1
+        except (pa.ArrowInvalid, *UNREADABLE) as error:
             raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from None
         except OSError as error:
             if error.errno is None:  # Arrow's own, of a damaged file
                 raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from None
-            raise WorldError(f"cannot read the listing {printable(shown)}: {tell(error)}") from None
+            raise WorldError(f"cannot read the listing {shown}: {tell(error)}") from None
+    if without and notice:
+        notice(f"{shown}: {without} rows have no {COLUMN} and name no file")
 
 
 def resolve(uri: str, listing: str) -> str:
@@ -65,8 +76,8 @@ def resolve(uri: str, listing: str) -> str:
     >>> resolve("clips/a.mp4", "s3://bucket/lists/today.csv")
     's3://bucket/lists/clips/a.mp4'
     """
-    if SCHEME.match(uri) or uri.startswith("/"):
-        return uri
+    if SCHEME.match(plain := uri.lstrip()) or plain.startswith("/"):  # people put a space behind the comma
+        return plain
     if is_remote(listing):
         shown, fetch = split_remote(listing)
         # what signs the listing does not sign its neighbours, but a user and password are good for both
@@ -76,76 +87,99 @@ def resolve(uri: str, listing: str) -> str:
 
 
 @contextmanager
-def _opened(source: str, compressed: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """A listing as a seekable file; a remote one is fetched whole, its length checked."""
+def _opened(source: str) -> Iterator[IO[bytes]]:
+    """A listing as a seekable file. A remote one is fetched whole, its length checked, into a file that has no name:
+    there may be secrets in it."""
     if is_remote(source):
         found = look_remote(source)
         if found.trouble:
             raise FileNotFoundError(source)
         blob = RemoteBlob(found.uri, source)
-        steps = range(0, found.size_bytes, CHUNK_BYTES)
-        raw: IO[bytes] = io.BytesIO(b"".join(blob.read(at, min(CHUNK_BYTES, found.size_bytes - at)) for at in steps))
-    else:
-        try:
-            raw = open(local_path(source), "rb")  # noqa: SIM115
-        except PermissionError:
-            raise UsageError(f"the listing {printable(source)} may not be read") from None
-        except (OSError, ValueError) as error:  # a folder, a pattern, or it went since we looked
-            raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from None
+        with TemporaryFile() as copy:
+            for part in _parts(blob, found.size_bytes):
+                with spool_faults():
+                    copy.write(part)
+            copy.seek(0)
+            yield copy
+        return
+    try:
+        raw = open(local_path(source), "rb")  # noqa: SIM115
+    except PermissionError:
+        raise UsageError(f"the listing {printable(source)} may not be read") from None
+    except (OSError, ValueError) as error:  # a folder, a pattern, or it went since we looked
+        raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from None
     with raw:
-        if not compressed:
-            yield raw
-            return
-        with gzip.GzipFile(fileobj=raw) as f:
-            yield f
+        yield raw
 
 
-def _without_column(shown: str, columns: list[Any]) -> UsageError:
-    names = ", ".join(str(column) for column in columns) or "none"
-    return UsageError(f"the listing {printable(shown)} has no column `{COLUMN}`; its columns: {printable(names)}")
+def _parts(blob: RemoteBlob, size_bytes: int) -> Iterator[bytes]:
+    at = 0
+    try:
+        while at < size_bytes:
+            yield (part := blob.read(at, min(CHUNK_BYTES, size_bytes - at)))
+            at += len(part)
+    except NoRanges:
+        if at:
+            raise
+        yield from blob.stream()
 
 
-def _csv(f: Any, delimiter: str, shown: str) -> Iterator[str]:
-    csv.field_size_limit(_MAX_FIELD)
-    # surrogateescape: names that are no UTF-8 come through as the bytes they are
-    text = io.TextIOWrapper(f, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.reader(text, delimiter=delimiter)
-    columns = [name.strip() for name in next(rows, [])]
-    if COLUMN not in columns:
-        raise _without_column(shown, columns)
-    at = columns.index(COLUMN)
-    for row in rows:
-        if len(row) > at and row[at].strip():
-            yield row[at]
+def _column(names: Sequence[str], shown: str) -> int:
+    """Which of the columns holds the URIs: `uri`, else the one that is called so but for its case.
+
+    Raises:
+        UsageError: none, or several.
+    """
+    for called in ([at for at, name in enumerate(names) if name == COLUMN], _alike(names)):
+        if len(called) == 1:
+            return called[0]
+        if called:
+            raise UsageError(f"the listing {shown} has {len(called)} columns `{COLUMN}`: take all but one away")
+    told = printable(", ".join(str(name) for name in names[:50]) or "none")
+    raise UsageError(f"the listing {shown} has no column `{COLUMN}`; its columns: {told}. {_EXAMPLE}")
 
 
-def _json_lines(f: Any, shown: str) -> Iterator[str]:
-    for number, line in enumerate(f, 1):
-        if not line.strip():
+def _alike(names: Sequence[str]) -> list[int]:
+    return [at for at, name in enumerate(names) if str(name).strip().lower() == COLUMN]
+
+
+def _csv(f: IO[bytes], separator: str | None, shown: str) -> Iterator[str]:
+    sheet = read_sheet(f, {COLUMN}, separator)
+    at = _column(sheet.names, shown)
+    for row in sheet.rows:
+        if told := sheet.too_long(row):
+            raise UsageError(f"{shown}: {told}")
+        yield row.fields[at] if len(row.fields) > at else ""
+
+
+def _json_lines(f: IO[bytes], shown: str) -> Iterator[str]:
+    for number, line in enumerate(open_text(f, newline="\n"), 1):
+        if not line.strip("\ufeff \t\r\n"):
             continue
         try:
-            row = json.loads(line.decode("utf-8-sig", "surrogateescape"))
+            row = json.loads(line.lstrip("\ufeff"))
         except ValueError as error:
-            raise UsageError(f"{printable(shown)}, line {number}: no JSON ({error})") from None
-        if not isinstance(row, dict) or COLUMN not in row:
-            raise _without_column(f"{shown} (line {number})", list(row) if isinstance(row, dict) else [])
-        uri = _text(row[COLUMN], f"{shown}, line {number}")
-        if uri.strip():
-            yield uri
+            raise UsageError(f"{shown}, line {number}: no JSON ({error})") from None
+        names = list(row) if isinstance(row, dict) else []
+        yield _text(row[names[_column(names, f"{shown} (line {number})")]], f"{shown}, line {number}")
 
 
-def _parquet(f: Any, shown: str) -> Iterator[str]:
-    table = pq.ParquetFile(f)
-    if COLUMN not in table.schema_arrow.names:
-        raise _without_column(shown, table.schema_arrow.names)
-    for batch in table.iter_batches(columns=[COLUMN]):
-        for value in batch.column(0).to_pylist():
-            if (uri := _text(value, shown)).strip():
-                yield uri
+def _parquet(f: IO[bytes], shown: str) -> Iterator[str]:
+    with TemporaryFile() as copy:
+        if isinstance(f, gzip.GzipFile):  # Parquet is read from its end, which gzip cannot
+            copyfileobj(f, copy)
+            f = copy
+        table = pq.ParquetFile(f, buffer_size=_BUFFER_BYTES)
+        name = table.schema_arrow.names[_column(table.schema_arrow.names, shown)]
+        for batch in table.iter_batches(_BATCH_ROWS, columns=[name], use_threads=False):
+            for value in batch.column(0).to_pylist():
+                yield _text(value, shown)
 
 
 def _text(value: Any, where: str) -> str:
-    """A value of the column; a missing one is empty, as a CSV has it."""
+    """A value of the column; a missing one is empty, as a CSV has it. Bytes are a name in an unknown charset."""
+    if isinstance(value, bytes):
+        value = os.fsdecode(value)
     if value is not None and not isinstance(value, str):
-        raise UsageError(f"{printable(where)}: {COLUMN} must be text, and {printable(repr(value), 50)} is none")
+        raise UsageError(f"{where}: {COLUMN} must be text, and {printable(repr(value), 50)} is none")
     return value or ""

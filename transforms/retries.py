@@ -145,6 +145,7 @@ def retried(
                 or status in _PERMANENT_HTTP
                 or "Credential" in repr(type(error))
                 or _is_archived(error)
+                or any(getattr(error, name, None) in (401, 403) for name in ("status_code", "code"))
                 or kind == "error_perm"  # ftplib's: a wrong password stays wrong
             )
             cut = kind in _CUT
@@ -165,7 +166,13 @@ def retried(
                 if isinstance(error, OddRead) or (answers is not None and gets_through(answers)):
                     raise MediaError("read_short", f"{message}, {faults[True]} times over", stage="read") from None
             kind_of_fault = Refused if is_refusal(error) else WorldError
-            raise kind_of_fault(f"cannot {what}: {(say or tell)(error)}") from None
+            raise kind_of_fault(f"cannot {what}: {(say or tell)(error)}{_way_out(error)}") from None
+
+
+def _way_out(error: Exception) -> str:
+    """What may help where S3 refuses us, which says the same whatever its reason is."""
+    is_s3 = type(error.__cause__).__module__.startswith("botocore") and isinstance(error, PermissionError)
+    return "; where the readers of a bucket pay, set FSSPEC_S3_REQUESTER_PAYS=true" if is_s3 else ""
 
 
 def really(error: Exception) -> Exception:

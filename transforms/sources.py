@@ -21,9 +21,10 @@ from . import witnesses
 from .asking import in_time, seconds_for, too_slow
 from .clients import Client
 from .failures import MediaError, Refused, WorldError
+from .objects import Entry, Objects
 from .records import Failure, MediaFile, MediaOutcome
 from .retries import LISTING, READING, Patience, ShortRead, retried, tell
-from .uris import canonical_local, escape, media_id_of, name_bytes, scheme_of, split_remote, unescape
+from .uris import canonical_local, escape, media_id_of, name_bytes, scheme_of, split_remote, unescape, without_signature
 
 CHUNK_BYTES = 8 << 20
 """One range request of a whole file."""
@@ -54,8 +55,8 @@ class Found:
     """The local path, where `uri` is not that path to the letter."""
     fetch_uri: str | None = field(default=None, repr=False)
     trouble: str | None = None
-    """`folder`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`, `refused`,
-    `no_answer`."""
+    """`folder`, `folder_mark`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`,
+    `needs_query`, `refused`, `no_answer`, `unaddressable`."""
 
     def to_file(self) -> MediaFile:
         return MediaFile(
@@ -172,7 +173,7 @@ class RemoteBlob:
 
     def answers(self) -> Mapping[str, Any]:
         """What the store tells of it. Raises where it does not."""
-        return self._client.ask("info", self._client.path)
+        return self._client.info()
 
     def version(self) -> str:
         """What the store calls the state that the file is in now."""
@@ -294,12 +295,9 @@ def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = 
     Raises:
         WorldError: the store does not answer, or not to us.
     """
-    shown = split_remote(address)[0]
+    shown = without_signature(split_remote(address)[0])
     client = Client(address, patience)
-
-    def look() -> Mapping[str, Any]:
-        return client.ask("info", client.path)
-
+    look = client.info
     answers = look if one_of_many else None
     try:
         with refusals(address, "look") if one_of_many else nullcontext():
@@ -319,13 +317,23 @@ def found_remote(address: str, info: Mapping[str, Any], trouble: str | None = No
     if trouble is None and (size is None or size < 0):
         trouble = "unknown_size"
     return Found(
-        escape(shown),
+        escape(without_signature(shown) if trouble == "missing" else shown),
         name_bytes(shown),
         max(0, size or 0),
         version_of(info) if trouble is None else "",
         fetch_uri=fetch or None,
         trouble=trouble,
     )
+
+
+def found_object(objects: Objects, entry: Entry) -> Found:
+    """An object as a page of its store's listing has it."""
+    uri = objects.uri(entry.key)
+    trouble = None if objects.is_addressable(entry.key) else "unaddressable"
+    if trouble is None and entry.is_mark:
+        trouble = "folder_mark"
+    version = version_of(entry.info)
+    return Found(escape(uri), name_bytes(uri), int(entry.info["size"] or 0), version, trouble=trouble)
 
 
 def _is_utf8(path: bytes) -> bool:

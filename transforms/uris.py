@@ -14,13 +14,16 @@ from urllib.parse import unquote
 
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}
-_URL_QUERIES = frozenset({"http", "https", "ftp", "sftp", "webdav", "webhdfs", "github"})
-"""Where `?` always starts a query. In a key of an object store it is like any other, unless `name=` follows."""
+_URL_QUERIES = frozenset({"http", "https", "webdav", "webhdfs", "github"})
+"""Where `?` starts a query and `#` a fragment. Elsewhere both are characters of a name like any other."""
 
 _ESCAPED = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 """Honest names are spelt with them, in Persian as in emoji."""
+_USER = re.compile(r"(?i)([a-z][a-z0-9+.\-]*://)([^/\s'\"]*)@")
+_QUERY = re.compile(r"(?i)([a-z][a-z0-9+.\-]*://[^\s?'\"]*)\?[^\s'\")]*")
+_SIGNED = re.compile(r"(?i)\?(?:[^/]*&)?(?:x-amz-[\w\-]+|x-goog-[\w\-]+|signature|sig)=")
 _SECRET_VARIABLE = re.compile(r"(?i)(KEY|KEY_ID|SECRET|TOKEN|PASS|PASSW(OR)?D|CREDENTIALS?|CONNECTION_STRING|SAS)$")
 _SECRET = re.compile(
     r"\b([\w\-]*(?:signature|secret|token|password|credential|(?:access|api|account)_?key\w*|sig))"
@@ -68,6 +71,17 @@ def unescape(shown: str) -> str:
     return _ESCAPED.sub(char, shown)
 
 
+def meanings(named: str) -> tuple[str, ...]:
+    """The names that a person or a table may mean by `named`, the likelier first: what `escape` spells so, then the
+    name that looks like that. They are two only where `named` is the canonical spelling of something else.
+
+    >>> [len(name) for name in meanings("\\\\x0a.mp4")], len(meanings("\\\\x41.mp4"))
+    ([5, 8], 1)
+    """
+    plain = unescape(named)
+    return (named,) if plain == named or escape(plain) != named else (plain, named)
+
+
 def escaped(name: str) -> str:
     """`name` as it is where nothing in it asks for `escape`, as in every canonical URI; else escaped.
 
@@ -87,6 +101,17 @@ def is_remote(source: str) -> bool:
 def is_member(source: str) -> bool:
     """Whether `source` is a URI out of our own tables, of a member of a shard."""
     return source.startswith(("tar://", "zip://")) and "::" in source and not os.path.lexists(source)
+
+
+def shards_of(member: str) -> list[str]:
+    """The URIs of shards that a member's URI may name, the likelier first: both names may have `::` in them.
+
+    >>> shards_of("tar://a::b.mp4::s3://c/d::e.tar")
+    ['s3://c/d::e.tar']
+    """
+    parts = member.split("::")
+    ends = ("::".join(parts[at:]) for at in range(len(parts) - 1, 0, -1))
+    return [end for end in ends if end.startswith("/") or SCHEME.match(end)]
 
 
 def scheme_of(uri: str) -> str:
@@ -120,36 +145,47 @@ def split_remote(uri: str) -> tuple[str, str]:
 
     >>> split_remote("https://me:pw@h/a.mp4?sig=1")[0]
     'https://h/a.mp4'
-    >>> split_remote("s3://b/what?.mp4")
-    ('s3://b/what?.mp4', '')
+    >>> split_remote("s3://b//what?v=1.mp4")
+    ('s3://b//what?v=1.mp4', '')
     """
     scheme = scheme_of(uri)
     rest = SCHEME.sub("", uri, count=1)
-    plain = rest
-    if scheme in _URL_QUERIES:
-        plain = re.split(r"[?#]", plain, maxsplit=1)[0]
-    else:
-        plain = re.split(r"\?(?=[\w.\-]+=)", plain, maxsplit=1)[0]
+    if scheme == "memory":  # it has no hosts; fsspec drops slashes in front
+        return f"memory://{rest.lstrip('/')}", ""
+    plain = re.split(r"[?#]", rest, maxsplit=1)[0] if scheme in _URL_QUERIES else rest
     host, slash, path = plain.partition("/")
     user, at, name = host.rpartition("@")
-    if at and (scheme != "az" or ":" in user):  # az://container@account: not a user
+    if at and _is_user(uri, user):
         host = name
-    if scheme == "memory":
-        host, slash, path = (host + slash + path).lstrip("/"), "", ""
     shown = f"{scheme}://{host}{slash}{path}"
     secret = plain != rest or (bool(at) and host == name)
     return shown, uri if secret else ""
 
 
+def without_signature(shown: str) -> str:
+    """Without what signs a web address and means nothing to an object store, where somebody took it along by mistake.
+    For names that no object has.
+
+    >>> without_signature("s3://b/a.mp4?X-Amz-Expires=60&X-Amz-Signature=1"), without_signature("s3://b/a?v=1.mp4")
+    ('s3://b/a.mp4', 's3://b/a?v=1.mp4')
+    """
+    return shown[: found.start()] if (found := _SIGNED.search(shown)) else shown
+
+
 def redact(text: str) -> str:
     """`text` without the users, passwords and queries of the URIs in it, and without secrets: what is called one in it,
     and what is one in the environment."""
-    text = re.sub(r"(?i)([a-z][a-z0-9+.\-]*://)[^/\s'\"]*@", r"\1", text)
-    text = re.sub(r"(?i)([a-z][a-z0-9+.\-]*://[^\s?'\"]*)\?[^\s'\")]*", r"\1", text)
+    text = _USER.sub(lambda found: found[1] if _is_user(found[1], found[2]) else found[0], text)
+    text = _QUERY.sub(lambda found: found[1] if scheme_of(found[1]) in _URL_QUERIES else found[0], text)
     text = _SECRET.sub(r"\1\2…", text)
     for value in _own_secrets():
         text = text.replace(value, "…")
     return text
+
+
+def _is_user(uri: str, before_at: str) -> bool:
+    """Whether what stands before the `@` in the URI's host is a user; `az://container@account` has none."""
+    return scheme_of(uri) != "az" or ":" in before_at
 
 
 def _own_secrets() -> list[str]:

@@ -15,13 +15,15 @@ from urllib.parse import unquote
 
 from fsspec.utils import glob_translate
 
+from .asking import links_of
 from .clients import Client
 from .failures import UsageError, WorldError, printable
+from .objects import Entry
 from .retries import LISTING, READING, retried
-from .sources import Found, found_remote, look_local, look_remote
+from .sources import Found, found_object, found_remote, look_local, look_remote
 from .store import PAGE, holds_runs
 from .tables import TABLES
-from .uris import SCHEME, canonical_local, escape, is_remote, local_path, redact, split_remote
+from .uris import SCHEME, canonical_local, escape, is_remote, local_path, redact, scheme_of, split_remote, unescape
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -62,15 +64,19 @@ def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
 
 def glob_local(source: str, excluded: Excluded) -> Iterator[Found]:
     """Files that match; `**` goes into folders."""
-    parts = os.fsdecode(local_path(MAGIC.split(source)[0] + "x")).split("/")[:-1]
-    root = "/".join(parts) or "/"
     base = re.sub(r"^file://(localhost)?", "", source)
     pattern = base if os.path.isabs(base) else os.path.join(glob.escape(os.getcwd()), os.path.expanduser(base))
+    folder = _folder_before_star(pattern)
+    if MAGIC.search(folder) and os.path.isdir(folder):  # `show [2020]/*.mp4` where there is a folder of that name
+        pattern = glob.escape(folder) + pattern[len(folder) :]
+        root = folder.rstrip("/")
+    else:
+        root = "/".join(os.fsdecode(local_path(MAGIC.split(source)[0] + "x")).split("/")[:-1])
     matches = _matcher(os.path.normpath(pattern), source)
-    if not os.path.isdir(root):
+    if not os.path.isdir(root or "/"):
         raise UsageError(f"{shown_source(source)}: no such file or folder")
     none = True
-    for found in walk_local(os.fsencode(root), excluded):
+    for found in walk_local(os.fsencode(root or "/"), excluded):
         if matches(os.fsdecode(found.identity)):
             none = False
             yield found
@@ -78,20 +84,136 @@ def glob_local(source: str, excluded: Excluded) -> Iterator[Found]:
         raise UsageError(f"{shown_source(source)}: {_NO_MATCH}")
 
 
+def _folder_before_star(pattern: str) -> str:
+    """What of a pattern may be a folder's own name although brackets or question marks are in it; with its slash."""
+    until = pattern.find("*") if "*" in pattern else len(pattern)
+    return pattern[: pattern.rfind("/", 0, until) + 1]
+
+
 def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Found]:
+    """Every file below a folder of a store, or those that match a pattern.
+
+    Raises:
+        UsageError: there is none. WorldError
+    """
     client = Client(source)
+    if client.objects is not None:
+        walk = _walk_objects(client, source, pattern)
+    elif is_web(split_remote(source)[0]):
+        walk = _walk_pages(client, source, pattern, excluded)
+    else:
+        walk = _walk_folders(client, source, pattern, excluded)
+    none = True
+    for found in walk:
+        if not excluded(found.uri):
+            none = False
+            yield found
+    if none and pattern:
+        raise UsageError(f"{shown_source(source)}: {_NO_MATCH}")
+
+
+def _walk_objects(client: Client, source: str, pattern: bool) -> Iterator[Found]:
+    """All that the pages of the store's listing hold, in their order; nothing between them and here drops a key."""
+    objects = client.objects
+    assert objects is not None
+    if not objects.has_bucket:
+        for name in _buckets(client, source):
+            inner = f"{scheme_of(source)}://{name}/{objects.key}"
+            yield from _walk_objects(Client(inner), inner, pattern)
+        return
+    key, matches = objects.key, None
+    prefix = key if not key or key.endswith("/") else key + "/"
+    if pattern:
+        folder = _folder_before_star(key)
+        if (
+            MAGIC.search(folder)
+            and retried(
+                f"list {shown_source(source)}", partial(objects.page, folder, most=1), LISTING, renew=client.renew
+            ).entries
+        ):
+            prefix, key = folder, glob.escape(folder) + key[len(folder) :]
+        else:
+            prefix = MAGIC.split(key)[0]
+        matches = _matcher(key, source)
+    for entry in _entries(client, prefix, source):
+        if matches is None or matches(entry.key):
+            yield found_object(objects, entry)
+
+
+def _entries(client: Client, prefix: str, source: str) -> Iterator[Entry]:
+    what, patience = f"list {shown_source(source)}", LISTING
+    after: str | None = None
+    while True:
+        assert client.objects is not None
+        try:
+            page = retried(what, partial(client.objects.page, prefix, after), patience, renew=client.renew)
+        except FileNotFoundError:
+            raise UsageError(f"{shown_source(source)}: no such file or folder") from None
+        yield from page.entries
+        if page.next is None:
+            return
+        if page.next == after:
+            raise WorldError(f"cannot {what}: the store gives the same page again and again")
+        after, patience = page.next, READING
+
+
+def _buckets(client: Client, source: str) -> list[str]:
+    """Those that one may see; of a pattern, those that match."""
+    assert client.objects is not None
+    what = f"list {shown_source(source)}"
+    listed = retried(what, partial(client.ask, "ls", "", detail=False), LISTING, renew=client.renew)
+    matches = _matcher(client.objects.bucket or "*", source)
+    return sorted(name for name in (str(name).strip("/") for name in listed) if matches(name))
+
+
+def _walk_pages(client: Client, source: str, pattern: bool, excluded: Excluded) -> Iterator[Found]:
+    """The files that pages of the web link to, below the address of the first. Pages give names only: each is asked."""
+    what = f"list {shown_source(source)}"
+    root = MAGIC.split(source)[0].rpartition("/")[0] + "/" if pattern else re.split(r"[?#]", source, maxsplit=1)[0]
+    top = split_remote(root)[0]  # without user and password
+    matches = _matcher(split_remote(source)[0], source) if pattern else None
+    folders, patience, seen = [root if pattern else source], LISTING, {top}
+    while folders:
+        folder = folders.pop()
+        try:
+            links = retried(what, partial(links_of, client.fs, folder, split_remote(folder)[0]), patience)
+        except FileNotFoundError:
+            if patience is LISTING and not pattern:
+                raise UsageError(f"{shown_source(source)}: no such file or folder") from None
+            continue
+        patience = READING
+        inner: list[str] = []
+        files: dict[str, bool] = {}  # whether every link to it has a query
+        for link in links:
+            shown = split_remote(link)[0]
+            if not shown.startswith(top) or shown == top or leads_up(shown) or excluded(escape(shown)):
+                continue
+            address = root + shown[len(top) :]  # what a user and a password were needed for they are needed for below
+            if not shown.endswith("/"):
+                if matches is None or matches(shown):
+                    files[address] = files.get(address, True) and "?" in link
+            elif shown not in seen:  # they link to themselves, sorted another way
+                seen.add(shown)
+                inner.append(address)
+        for found in in_order(partial(look_remote, patience=READING, one_of_many=True), files):
+            with_query = files[found.fetch_uri or unescape(found.uri)]
+            yield replace(found, trouble="needs_query") if found.trouble and with_query else found
+        folders += reversed(inner)
+
+
+def _walk_folders(client: Client, source: str, pattern: bool, excluded: Excluded) -> Iterator[Found]:
+    """By what fsspec's `ls` says, for file servers: their names in a listing are paths."""
     path, what = client.path, f"list {shown_source(source)}"
     client.fs.invalidate_cache()
     root = path
     if pattern:
         root = MAGIC.split(path)[0].rpartition("/")[0] or client.fs.root_marker
     matches = _matcher(path, source) if pattern else None
-    # names in the store have no scheme and, in some, no host: they are put behind the address of the root
+    # these paths have no scheme and, in some, no host: they are put behind the address of the root
     address = MAGIC.split(source)[0].rpartition("/")[0] if pattern else source.rstrip("/")
     if address.endswith(":/"):
         address += "/"
-    folders, none, patience = [root], True, LISTING
-    seen = {split_remote(source)[0].rstrip("/")}  # folders: web pages link to themselves, sorted another way
+    folders, patience = [root], LISTING
     while folders:
         folder = folders.pop()
         try:
@@ -106,28 +228,24 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
         for info in sorted(listed, key=lambda info: info["name"]):
             name = info["name"]
             if not name.startswith(root.rstrip("/") + "/"):
-                continue  # the folder itself, or a link on a web page that leads elsewhere
-            if "://" in name and leads_up(name):
-                continue
-            # http gives whole URLs; the others a path in the store, that of the root among them
-            below = name if "://" in name else f"{address}/{name[len(root.rstrip('/')) :].lstrip('/')}"
-            shown = split_remote(below)[0]
-            if excluded(escape(shown)) or shown.rstrip("/") in seen:
-                continue
+                continue  # the folder itself
+            below = f"{address}/{name[len(root.rstrip('/')) :].lstrip('/')}"
             if info["type"] == "directory":
-                inner.append(name)
-                seen.add(shown.rstrip("/"))
-            elif (info.get("size") or not name.endswith("/")) and (matches is None or matches(name)):
-                none = False
-                # http lists names only
-                yield (
-                    found_remote(below, info)
-                    if info.get("size") is not None
-                    else look_remote(below, READING, one_of_many=True)
-                )
+                if not excluded(escape(split_remote(below)[0])):
+                    inner.append(name)
+            elif matches is None or matches(name):
+                yield found_remote(below, info)
         folders += reversed(inner)
-    if none and pattern:
-        raise UsageError(f"{shown_source(source)}: {_NO_MATCH}")
+
+
+def is_web(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
+
+
+def is_pattern(source: str) -> bool:
+    """Of a remote source; `?` and `[` are plain characters of a URL."""
+    shown = split_remote(source)[0]
+    return "*" in shown if is_web(shown) else bool(MAGIC.search(shown))
 
 
 def leads_up(name: str) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
+from html.parser import HTMLParser
 from typing import Any
 
 import aiohttp
+import yarl
 from aiohttp.http import HttpProcessingError
 
 from . import asking
@@ -20,6 +23,9 @@ MAX_PAGE_BYTES = 64 << 20
 """Of a page of links, which is read whole before one of them is known."""
 PIECE_BYTES = 1 << 20
 CONNECT_SECONDS = 10.0
+_UNDECODED = re.compile("[\udc80-\udcff]")
+_BARE = re.compile(r"https?://[^\s<>\"']+")
+"""Of a page without links: a plain text that names addresses."""
 _RANGE = re.compile(r"bytes (\d+)-\d+/")
 
 
@@ -101,6 +107,57 @@ async def range_of(fs: Any, url: str, start: int, length: int) -> bytes | None:
                 raise OddRead(f"more came than the {length} bytes from {start} on that were asked for")
             return body
         return None if start else await body_of(answer, length)
+
+
+class _Links(HTMLParser):
+    """Resolves by RFC 3986, as yarl does: `urllib.parse.urljoin` takes one of two slashes in a row away."""
+
+    def __init__(self, base: str):
+        super().__init__()
+        self._site = re.match(r"\w+://[^/]*", base)
+        self._page = self._base = yarl.URL(base, encoded=True)
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        target = dict(attrs).get("href")
+        if target is None or tag not in ("a", "base"):
+            return
+        target = re.sub(r"[\t\r\n]", "", target).strip()
+        # bytes that the page's charset has no character for, as a browser would ask for them
+        target = _UNDECODED.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", target)
+        with contextlib.suppress(ValueError):  # no address
+            address = self._base.join(yarl.URL(target, encoded=True)).with_fragment(None)
+            if tag == "base":
+                self._base = address
+            elif self._site and address.absolute and address.origin() == self._page.origin():
+                self.found.add(f"{self._site[0]}{address.raw_path_qs}")  # a port is left as it was written
+
+
+async def links_of(fs: Any, url: str, base: str) -> list[str]:
+    """Whole addresses of what the page at `url` links to on its own site, if it is one, as if it lay at `base`; each
+    once, sorted.
+
+    Not the file system's own `ls`, which takes a quote or an `&amp;` in a name for its end.
+
+    Raises:
+        FileNotFoundError, UsageError
+    """
+    session = await fs.set_session()
+    async with session.get(fs.encode_url(url)) as answer:
+        if answer.status == 404:
+            raise FileNotFoundError(url)
+        answer.raise_for_status()
+        kind = answer.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()
+        if kind not in ("text/html", "application/xhtml+xml", "text/plain", ""):
+            return []
+        try:
+            text = (await answer.read()).decode(answer.charset or "utf-8", "surrogateescape")
+        except (LookupError, UnicodeError):  # no charset of that name, or one that knows no such escape
+            text = (await answer.read()).decode("utf-8", "surrogateescape")
+    page = _Links(base)
+    page.feed(text)
+    page.close()
+    return sorted(page.found or set(_BARE.findall(text)))
 
 
 class Stream:

@@ -52,7 +52,7 @@ def _others(address: str, way: Way) -> list[str]:
 
 def _ask(address: str, way: Way) -> object:
     client = Client(address, ONCE)
-    return client.range_of(0, 1) if way == "read" else client.ask("info", client.path)
+    return client.range_of(0, 1) if way == "read" else client.info()
 
 
 def _store(address: str) -> str:

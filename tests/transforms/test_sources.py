@@ -40,7 +40,8 @@ def test_what_names_look_like() -> None:
         ("https://me:CANARY@host/a.mp4?sig=CANARY#t", "https://host/a.mp4", True),
         ("s3a://bucket/a%20b.mp4", "s3://bucket/a%20b.mp4", False),
         ("s3://bucket/what?.mp4", "s3://bucket/what?.mp4", False),
-        ("s3://bucket/a.mp4?X-Amz-Signature=CANARY", "s3://bucket/a.mp4", True),
+        ("s3://bucket//a?v=1#2.mp4/", "s3://bucket//a?v=1#2.mp4/", False),
+        ("s3://bucket/a.mp4?versionId=1", "s3://bucket/a.mp4?versionId=1", False),
         ("abfs://box@account.dfs.core.windows.net/a", "az://box@account.dfs.core.windows.net/a", False),
         ("memory:///a/b.mp4", "memory://a/b.mp4", False),
     ],
@@ -49,10 +50,18 @@ def test_canonical_uris_have_no_secret(uri: str, shown: str, secret: bool) -> No
     assert split_remote(uri) == (shown, uri if secret else "")
 
 
+def test_a_signature_that_strayed_to_an_object_store_is_told_to_nobody(no_naps) -> None:
+    """No object has such a name, so it is none: somebody put `s3://` before what signs a web address."""
+    for query in ("X-Amz-Expires=60&X-Amz-Signature=CANARY", "sv=2026&sig=CANARY", "Expires=1&Signature=CANARY"):
+        found = sources.look_remote(f"memory://bucket/a.mp4?{query}", one_of_many=True)
+        assert (found.uri, found.trouble) == ("memory://bucket/a.mp4", "missing")
+
+
 def test_redacting() -> None:
     text = "403, url='http://u:CANARY@h/x?X-Sig=CANARY' aws_secret_access_key=CANARY 'token': 'CANARY'"
     assert "CANARY" not in redact(text)
     assert "http://h/x" in redact(text)
+    assert redact("no s3://b/what?v=1#2.mp4 in az://c@a/x") == "no s3://b/what?v=1#2.mp4 in az://c@a/x"
 
 
 def test_secrets_of_the_environment_are_redacted_wherever_a_store_repeats_them(monkeypatch) -> None:

@@ -1,0 +1,62 @@
+"""Addresses that need a secret: they are in no plan, and are put back from the sources that are named now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+from .failures import UsageError
+from .manifests import is_listing, read_listing
+from .sources import look_local
+from .uris import SCHEME, escape, is_remote, local_path, split_remote, unescape
+from .walk import MAGIC, is_pattern, leads_up, shown_source
+
+
+def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(canonical URI, fetch URI) of whatever in these sources can only be fetched with a secret in its URI.
+
+    A frozen plan does not hold secrets; who goes on with one puts them back from the sources named now.
+    """
+    for source in sources:
+        # of a pattern, the folder that all its matches lie in
+        folder = [MAGIC.split(source)[0].rpartition("/")[0] + "/"] if is_pattern(source) else []
+        for address in chain(folder, _addresses(source)):
+            if is_remote(address) and (secret := split_remote(address)[1]):
+                yield escape(split_remote(address)[0]), secret
+
+
+def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
+    """The address with the secret for a canonical name, of what `secret_addresses` told; None where it needs none.
+
+    The user and password that a folder or pattern was named with are good for what lies below it, and nothing else.
+
+    >>> fetch_address("http://h/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
+    'http://me:pw@h/films/a.mp4'
+    >>> fetch_address("http://h.evil.com/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
+    """
+    scheme = SCHEME.match(name)
+    if name in secrets or not scheme or leads_up(name) or "@" in host_of(name):
+        return secrets.get(name)
+    folder = name
+    while (folder := folder.rpartition("/")[0]) and len(folder) > scheme.end():
+        # only on the web a folder's name always ends with a slash
+        secret = secrets.get(folder + "/") or ("" if name.startswith("http") else secrets.get(folder, ""))
+        if user := host_of(secret).rpartition("@")[0]:
+            return f"{scheme.group(0)}{user}@{unescape(name[scheme.end() :])}"
+    return None
+
+
+def host_of(address: str) -> str:
+    """With user and password, where there are any."""
+    return SCHEME.sub("", address, count=1).partition("/")[0]
+
+
+def _addresses(source: str) -> Iterator[str]:
+    """The source and, of a listing, what it names; one that cannot be read (any more) gave the plan no secrets."""
+    yield source
+    try:
+        if is_listing(source) and (is_remote(source) or look_local(local_path(source)).trouble is None):
+            yield from read_listing(source)
+    except (FileNotFoundError, UsageError, ValueError) as error:
+        logging.getLogger(__name__).info("%s: no addresses in it (%s)", shown_source(source), error)
