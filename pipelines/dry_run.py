@@ -6,19 +6,21 @@ import json
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..models.base import DetectorSpec
+from ..transforms.addresses import Secrets, secret_addresses
 from ..transforms.failures import MediaError, UsageError, printable
 from ..transforms.media.sniff import sniff
 from ..transforms.runs import unfinished_run
 from ..transforms.sources import Planned, is_local
 from ..transforms.staging import read_head
 from ..transforms.store import OutputStore
-from .jobs import make_plan, run_key
+from .jobs import make_plan, run_key, with_secret
 from .options import AuditConfig
 
 ROW_BYTES = 1_500
@@ -27,6 +29,7 @@ PARENT_BYTES = 900 << 20
 """Memory of the parent before it holds a clip: torch, Beam, Arrow and the models."""
 CHILD_BYTES = 350 << 20
 """Memory of a decoder child on a 1080p file."""
+_TOGETHER = 1 << 10
 BYTES_A_SECOND = 250_000
 """Of compressed film (2 Mbit/s), to guess at hours before anything is opened."""
 
@@ -35,17 +38,19 @@ def dry_run(config: AuditConfig) -> int:
     """Prints what would be done, the bytes, and the disk and memory needed; returns the exit code."""
     store = OutputStore(config.output)
     run = unfinished_run(store, run_key(config)) if store.exists("_runs") else None
-    plan = make_plan(config, store)
+    secrets = Secrets(secret_addresses(config.sources))
     kinds: Counter[str] = Counter()
     staged = largest = media_bytes = 0
-    with ThreadPoolExecutor(8) as threads:
-        for entry, kind in zip(plan.entries, threads.map(_kind, plan.entries), strict=True):
-            kinds[kind] += 1
-            if not kind.startswith(("skipped", "failed")):
-                media_bytes += entry.file.size_bytes
-                if entry.file.member is not None or not is_local(entry.file):
-                    staged += entry.file.size_bytes
-                    largest = max(largest, entry.file.size_bytes)
+    with make_plan(config, store) as plan, ThreadPoolExecutor(8) as threads:
+        records = plan.records()
+        while entries := [with_secret(entry, secrets) for entry in islice(records, _TOGETHER)]:
+            for entry, kind in zip(entries, threads.map(_kind, entries), strict=True):
+                kinds[kind] += 1
+                if not kind.startswith(("skipped", "failed")):
+                    media_bytes += entry.file.size_bytes
+                    if entry.file.member is not None or not is_local(entry.file):
+                        staged += entry.file.size_bytes
+                        largest = max(largest, entry.file.size_bytes)
     media = sum(n for kind, n in kinds.items() if not kind.startswith(("skipped", "failed")))
     clips = max(media, round(media_bytes / BYTES_A_SECOND / config.reading.sampling.every_seconds))
     most = config.reading.max_spool_bytes

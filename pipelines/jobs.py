@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -27,11 +27,12 @@ from ..models import registry
 from ..models.calibration import calibration_to_json, parse_calibration
 from ..models.weights import Weights, WeightsError
 from ..transforms import uris
-from ..transforms.commit import CommitUnits, unit_key
+from ..transforms.addresses import Secrets, fetch_address, secret_addresses
+from ..transforms.commit import CommitUnits, commit_known, unit_key
 from ..transforms.detect import preload
 from ..transforms.failures import UsageError, WorldError
 from ..transforms.intact import intact
-from ..transforms.listing import ListingOptions, fetch_address, list_sources, secret_addresses
+from ..transforms.listing import ListingOptions, list_sources
 from ..transforms.plan import Plan, SortedIds, UnitLimits, plan_media
 from ..transforms.publish import publish
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
@@ -39,12 +40,12 @@ from ..transforms.retries import tell
 from ..transforms.runs import (
     Run,
     committed_ids,
-    create_run,
+    freeze_run,
     last_run,
     next_slot,
     pending_units,
     plan_of,
-    read_plan,
+    planned_media,
     resume_key,
     unfinished_run,
 )
@@ -86,6 +87,9 @@ def audit_archive(config: AuditConfig) -> int:
         if pool.warning:
             print(f"deephotlink: warning: {pool.warning}", file=sys.stderr)  # however quiet it is to be
 
+        def notice(said: str) -> None:
+            errors.print(f"note: {escape(said)}", highlight=False, soft_wrap=True)
+
         @cache
         def placed() -> AuditConfig:
             """With the weights in place: asked for only where something is left to score, and before it is recorded."""
@@ -97,13 +101,14 @@ def audit_archive(config: AuditConfig) -> int:
             finish_run(placed(), store, run, spool)
             runs.append(run)
         slot = next_slot(store, key)
-        plan = make_plan(config, store, [run.run_id for run in runs])
-        if plan.duplicates:
-            errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
-        if plan.entries:
-            run = start_run(placed(), store, plan, key, slot)
-            finish_run(placed(), store, run, spool)
-            runs.append(run)
+        with make_plan(config, store, [run.run_id for run in runs], notice) as plan:
+            already_done = plan.already_done
+            if plan.duplicates:
+                errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
+            planned = start_run(placed(), store, plan, key, slot) if plan.rows else None
+        if planned is not None:
+            finish_run(placed(), store, planned, spool)
+            runs.append(planned)
     tables = connect(config.output)
     with readable(config.output):
         summary = summarise(tables)
@@ -114,7 +119,7 @@ def audit_archive(config: AuditConfig) -> int:
         ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}
         print(json.dumps({**summary.as_json(), **ran}))
     elif not runs:
-        console.print(f"Nothing is left to do: {plan.already_done} files are in the tables already.\n", highlight=False)
+        console.print(f"Nothing is left to do: {already_done} files are in the tables already.\n", highlight=False)
     print_summary(summary, console, config.output)
     too_many = {name: share for name, share in wrong.items() if share > MAX_ERROR_SHARE}
     for name, share in too_many.items():
@@ -184,8 +189,14 @@ def canonical(source: str) -> str:
     return uris.canonical_local(uris.local_path(source))
 
 
-def make_plan(config: AuditConfig, store: OutputStore, just_tried: Collection[str] = ()) -> Plan:
+def make_plan(
+    config: AuditConfig,
+    store: OutputStore,
+    just_tried: Collection[str] = (),
+    notice: Callable[[str], None] | None = None,
+) -> Plan:
     """The listing, less what is done. A retry asks again what was not settled, unless one of the runs `just_tried` did.
+    `notice` is told, in a sentence each, of what the user may have meant otherwise.
 
     Raises:
         UsageError: a source is missing or holds nothing.
@@ -200,14 +211,14 @@ def make_plan(config: AuditConfig, store: OutputStore, just_tried: Collection[st
     asked = SortedIds.from_batches([list(again)])
     committed = committed_ids(store, config.fingerprint)
     done = SortedIds.from_batches(ids.filter(pa.array(~asked.contains(ids))) for ids in committed)
-    listed = list_sources(config.sources, ListingOptions((config.output,), config.identity, config.archives))
+    listed = list_sources(config.sources, ListingOptions((config.output,), config.identity, config.archives), notice)
     return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit, again)
 
 
 def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slot: int) -> Run:
-    return create_run(
+    return freeze_run(
         store,
-        plan.entries,
+        plan,
         resume_key=key,
         fingerprint=config.fingerprint,
         calibration_id=config.calibration.calibration_id,
@@ -231,9 +242,11 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
     calibration = parse_calibration(json.dumps(run.settings["calibration"]), f"run {run.run_id}")
     config = replace(config, calibration=calibration)
     pending = pending_units(store, run)
-    done = run.planned - read_plan(store, run, pending).num_rows if pending else run.planned
-    secrets = dict(secret_addresses(config.sources)) if pending else {}
+    done = run.planned - planned_media(store, run, pending)
+    secrets = Secrets(secret_addresses(config.sources) if pending else ())
     with live_progress(spool, run.planned, done, config.quiet):
+        known = commit_known(store, run, pending, heed_signals)
+        pending = [unit for unit in pending if unit not in known]
         for start in range(0, len(pending), config.wave_size):
             heed_signals()
             units = pending[start : start + config.wave_size]
@@ -241,7 +254,7 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
                 run_wave(config, store, run, plan_of(store, run, units), secrets, spool)
             except WorldError:
                 # Signed addresses last for hours; whoever signs them may have written the listing anew.
-                now = dict(secret_addresses(config.sources)) if secrets else secrets
+                now = Secrets(secret_addresses(config.sources)) if secrets else secrets
                 if now == secrets:
                     raise
                 secrets = now

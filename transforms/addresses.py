@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from tempfile import TemporaryFile
+from typing import IO
+
+import numpy as np
 
 from .failures import UsageError
 from .manifests import is_listing, read_listing
+from .room import spool_faults
 from .sources import look_local
-from .uris import SCHEME, escape, is_remote, local_path, split_remote, unescape
+from .uris import SCHEME, escape, is_remote, local_path, name_bytes, split_remote, unescape
 from .walk import MAGIC, is_pattern, leads_up, shown_source
 
 
@@ -26,6 +34,54 @@ def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield escape(split_remote(address)[0]), secret
 
 
+class Secrets(Mapping[str, str]):
+    """What `secret_addresses` told, by canonical URI: in memory some 16 bytes each, the rest in a file without a name,
+    which goes with this process. Of several addresses of one URI the last counts."""
+
+    def __init__(self, told: Iterable[tuple[str, str]]):
+        hashes, offsets = array("Q"), array("Q")
+        self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed with the last that looks into it
+        self._digest = hashlib.sha256()
+        at = 0
+        with spool_faults():
+            for name, address in told:
+                record = json.dumps([name, address]).encode() + b"\n"
+                self._digest.update(record)
+                hashes.append(_hash(name))
+                offsets.append(at)
+                at += self._file.write(record)
+        order = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")
+        self._hashes = np.frombuffer(hashes, np.uint64)[order]
+        self._offsets = np.frombuffer(offsets, np.uint64)[order]
+
+    def __getitem__(self, name: str) -> str:
+        wanted = np.uint64(_hash(name))
+        start, end = np.searchsorted(self._hashes, wanted, "left"), np.searchsorted(self._hashes, wanted, "right")
+        for place in range(int(end) - 1, int(start) - 1, -1):
+            with spool_faults():
+                self._file.seek(int(self._offsets[place]))
+                known, address = json.loads(self._file.readline())
+            if known == name:
+                return str(address)
+        raise KeyError(name)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __iter__(self) -> Iterator[str]:
+        self._file.seek(0)
+        return iter([json.loads(line)[0] for line in self._file])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secrets) and self._digest.digest() == other._digest.digest()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name_bytes(name), digest_size=8).digest(), "big")
+
+
 def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
     """The address with the secret for a canonical name, of what `secret_addresses` told; None where it needs none.
 
@@ -35,6 +91,8 @@ def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
     'http://me:pw@h/films/a.mp4'
     >>> fetch_address("http://h.evil.com/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
     """
+    if not secrets:
+        return None
     scheme = SCHEME.match(name)
     if name in secrets or not scheme or leads_up(name) or "@" in host_of(name):
         return secrets.get(name)

@@ -8,9 +8,11 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator
+from typing import IO
 
 TEMPORARY = ".tmp-"
 """What names of unfinished local files begin with; no reader's `*.parquet` finds them."""
+_PART_BYTES = 4 << 20
 _CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 
@@ -19,22 +21,32 @@ class CannotLink(Exception):
 
 
 @contextlib.contextmanager
-def written(folder: str, data: bytes) -> Iterator[str]:
+def written(folder: str, data: bytes | IO[bytes]) -> Iterator[str]:
     """A temporary file that holds `data`, durable and locked; gone afterwards, unless it was renamed."""
     temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with contextlib.suppress(OSError):  # the lock only tells `sweep` that the writer lives
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
+        for part in parts_of(data):
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
         os.fsync(fd)
         yield temporary
     finally:
         os.close(fd)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def parts_of(data: bytes | IO[bytes]) -> Iterator[bytes]:
+    """Of a file all that is in it, from its start."""
+    if isinstance(data, bytes):
+        yield data
+        return
+    data.seek(0)
+    yield from iter(lambda: data.read(_PART_BYTES), b"")
 
 
 def link(temporary: str, path: str) -> bool:

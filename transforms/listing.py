@@ -171,7 +171,7 @@ def _list_remote(source: str, options: ListingOptions, tell: Callable[[str], Non
 
 def expand(entries: Iterable[Found], options: ListingOptions, named: bool = False) -> Iterator[Planned]:
     """What was found as entries of the plan: shards as their members, the rest as they are."""
-    for found, head in in_order(_with_head, entries):
+    for found, head in in_order(_with_head, entries, _waits):
         file = found.to_file()
         if found.trouble in _TROUBLES:
             error_class = _CLASSES.get(found.trouble, found.trouble)
@@ -208,15 +208,21 @@ _TROUBLES = {
 }
 
 
+def _is_opened(found: Found) -> bool:
+    """Whether the first bytes of a file are looked at in the listing."""
+    return not found.trouble and found.size_bytes > 0 and not (is_remote(found.uri) and _NO_SHARD.search(found.uri))
+
+
+def _waits(found: Found) -> bool:
+    return is_remote(found.uri) and _is_opened(found)
+
+
 def _with_head(found: Found) -> tuple[Found, bytes | MediaError | None]:
     """A file with its first bytes; without them where they would cost a request and tell little."""
-    if found.trouble or found.size_bytes == 0:
-        return found, None
-    file = found.to_file()
-    if is_remote(found.uri) and _NO_SHARD.search(found.uri):
+    if not _is_opened(found):
         return found, None
     try:
-        with open_blob(file) as blob:
+        with open_blob(found.to_file()) as blob:
             return found, blob.read(0, min(HEAD_BYTES, found.size_bytes))
     except MediaError as error:
         return found, MediaError(error.error_class, error.message, stage="listing")

@@ -1,20 +1,35 @@
-"""What a run is to do: the listing, each media once, less what is done already, cut into units of work."""
+"""What a run is to do: the listing, each media once, less what is done already, cut into units of work.
+
+In memory is what tells media apart (some 16 bytes each); the entries themselves are sorted and kept on disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from heapq import nsmallest
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from .sources import Planned
+from .failures import MediaError
+from .ids import HASH, SortedIds, ids_to_hashes
+from .plan_table import PLAN, plan_batch, plan_from_table
+from .room import spool_faults
+from .sources import Planned, failed
+from .spill import SortedRows
 
-_CHUNK = 1 << 16
-_HASH = np.dtype([("high", ">u8"), ("low", ">u8")])
+__all__ = ["Plan", "SortedIds", "UnitLimits", "plan_media"]
+
+_CHUNK = 1 << 12
+_ALIKE = (
+    "several addresses that differ only behind their `?` lead to different files; what is there may be a secret and is "
+    "in no table, so they cannot be told apart: download them, or serve each under a path of its own"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,79 +44,58 @@ class UnitLimits:
     """With those that need no reading, because the listing knows how they end."""
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """The entries in the order of their units, which count from 0 without gaps."""
+    """The entries in the order of their units, which count from 0 without gaps. They lie in a file without a name, and
+    have no `fetch_uri`: it may hold a secret (`addresses.py`)."""
 
-    entries: list[Planned]
-    units: int
-    duplicates: int
-    """Entries dropped because the same media_id was listed before."""
-    already_done: int
-    """Entries dropped because `done` has them."""
+    def __init__(self) -> None:
+        self.rows = 0
+        self.units = 0
+        self.duplicates = 0
+        """Entries dropped because the same media_id was listed before."""
+        self.already_done = 0
+        """Entries dropped because `done` has them."""
+        self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115
+        self._writer = pa.ipc.new_stream(self._file, PLAN, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Raises WorldError where the disk is full."""
+        with spool_faults():
+            self._writer.write_batch(batch)
+        self.rows += batch.num_rows
 
-class SortedIds:
-    """A set of media_id as a sorted array of their first 128 bits: 16 MB a million.
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """By `plan_table.PLAN`. One reader at a time."""
+        self._writer.close()
+        with spool_faults():
+            self._file.seek(0)
+            yield from pa.ipc.open_stream(self._file)
 
-    Not 64 bits: who uploads files may search for two that agree in those, and the second would never be looked at.
-    """
+    def records(self) -> Iterator[Planned]:
+        for batch in self.batches():
+            yield from (Planned(*row) for row in plan_from_table(pa.Table.from_batches([batch])))
 
-    def __init__(self, hashes: np.ndarray):
-        """hashes: [N] of (high, low), any order, repeats allowed."""
-        order = np.lexsort((hashes["low"], hashes["high"]))
-        high, low = hashes["high"][order].astype(np.uint64), hashes["low"][order].astype(np.uint64)
-        first = np.ones(len(high), bool)
-        first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-        self._high, self._low = high[first], low[first]
-        # Hashes that share their high half are next to one another; by chance there are none.
-        self._longest = 1
-        while self._longest < len(self._high) and bool(
-            np.any(self._high[self._longest :] == self._high[: -self._longest])
-        ):
-            self._longest += 1
+    @property
+    def entries(self) -> list[Planned]:
+        """All records, about 1 KB each."""
+        return list(self.records())
 
-    @classmethod
-    def from_batches(cls, batches: Iterable[Any]) -> SortedIds:
-        """From batches of media_id (64 hex digits): lists, numpy or Arrow arrays."""
-        parts = [ids_to_hashes(batch) for batch in batches]
-        return cls(np.concatenate(parts) if parts else np.empty(0, _HASH))
+    def close(self) -> None:
+        self._file.close()
 
-    def __len__(self) -> int:
-        return len(self._high)
+    def __enter__(self) -> Plan:
+        return self
 
-    def __contains__(self, media_id: object) -> bool:
-        return isinstance(media_id, str) and bool(self.contains([media_id])[0])
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
-    def contains(self, ids: Any) -> np.ndarray:
-        """bool [N], for N media_id."""
-        hashes = ids_to_hashes(ids)
-        high, low = hashes["high"].astype(np.uint64), hashes["low"].astype(np.uint64)
-        found = np.zeros(len(high), bool)
-        if not len(self._high):
-            return found
-        at = np.searchsorted(self._high, high)
-        for step in range(self._longest):
-            here = np.minimum(at + step, len(self._high) - 1)
-            found |= (self._high[here] == high) & (self._low[here] == low)
-        return found
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        told = lambda plan: (plan.units, plan.duplicates, plan.already_done, plan.entries)  # noqa: E731
+        return bool(told(self) == told(other))
 
-
-def ids_to_hashes(ids: Any) -> np.ndarray:
-    """[N] of (high, low), from media_id.
-
-    Raises:
-        ValueError: one of them is not 64 hex digits.
-    """
-    if isinstance(ids, (pa.Array, pa.ChunkedArray, np.ndarray)):
-        ids = ids.tolist() if isinstance(ids, np.ndarray) else ids.to_pylist()
-    ids = list(ids)
-    if any(len(media_id) != 64 for media_id in ids):
-        raise ValueError(f"a media_id has 64 hex digits: got {next(i for i in ids if len(i) != 64)!r}")
-    digits = np.frombuffer(bytes.fromhex("".join(ids)), ">u8").reshape(-1, 4)
-    hashes = np.empty(len(ids), _HASH)
-    hashes["high"], hashes["low"] = digits[:, 0], digits[:, 1]
-    return hashes
+    __hash__ = None  # type: ignore[assignment]
 
 
 def plan_media(
@@ -116,74 +110,129 @@ def plan_media(
     `limit` takes a sample of as many of the media listed, done or not: those with the smallest media_id, which is as
     good as by lot, and the same ones each time, so that the same command again finds nothing left to do. `attempts`: by
     media_id, how often those were tried that are asked again.
+
+    Raises:
+        WorldError: the disk is full.
     """
-    limits = limits or UnitLimits()
-    if limit is not None:
-        listed = _sample(listed, limit)
-    entries: list[Planned] = []
+    rows, plan = SortedRows(PLAN, _order), Plan()
+    try:
+        gathered = _gather(listed, rows, limit)
+        return _cut(_chosen(rows.batches(), gathered, done, plan), plan, limits or UnitLimits(), attempts or {})
+    except BaseException:
+        plan.close()
+        raise
+    finally:
+        rows.close()
+
+
+def _order(batch: pa.RecordBatch) -> list[pa.Array]:
+    """Members in the order of their shard, so that they are read in one go. Of several entries of one media the one
+    that is to be read comes first."""
+    uri, known = batch.column("uri"), pc.is_valid(batch.column("status"))
+    shard, offset = pc.coalesce(batch.column("shard"), uri), pc.coalesce(batch.column("member_offset"), 0)
+    return [shard, offset, uri, batch.column("media_id"), known]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What has to be known of all entries before it can be said of any whether it is in the plan."""
+
+    repeated: SortedIds
+    """Media that were listed several times."""
+    last: np.bytes_ | None
+    """The largest hash in the sample, where one is taken."""
+    alike: frozenset[int]
+    """Of URIs that several addresses share which lead to different files, their hashes."""
+
+
+def _gather(listed: Iterable[Planned], rows: SortedRows, limit: int | None) -> _Gathered:
     hashes: list[np.ndarray] = []
-    already_done = 0
-    for chunk in _chunks(listed):
-        ids = [entry.file.media_id for entry in chunk]
-        wanted = ~done.contains(ids)
-        already_done += len(chunk) - int(wanted.sum())
-        entries += [entry for entry, keep in zip(chunk, wanted, strict=True) if keep]
-        hashes.append(ids_to_hashes(ids)[wanted])
-    total = len(entries)
-    entries = _once(entries, np.concatenate(hashes) if hashes else np.empty(0, _HASH))
-    duplicates = total - len(entries)
-    entries.sort(key=_order)
-    entries, units = _cut(entries, limits, attempts or {})
-    return Plan(entries, units, duplicates, already_done)
-
-
-def _sample(listed: Iterable[Planned], limit: int) -> list[Planned]:
-    """All entries of the `limit` media with the smallest media_id; holds few more than those."""
-    kept: list[Planned] = []
-    for chunk in _chunks(listed):
-        kept += chunk
-        smallest = set(nsmallest(limit, {entry.file.media_id for entry in kept}))
-        kept = [entry for entry in kept if entry.file.media_id in smallest]
-    return kept
-
-
-def _chunks(listed: Iterable[Planned]) -> Iterator[list[Planned]]:
+    sample: np.ndarray = np.empty(0, HASH)
+    tags: list[list[tuple[int, int, int]]] = []
     iterator = iter(listed)
     while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
+        batch = plan_batch(chunk)
+        ids = ids_to_hashes(batch.column("media_id"))
+        if limit is not None:
+            sample = np.unique(np.concatenate([sample, ids]))[:limit]
+            wanted = ids <= sample[-1] if len(sample) == limit else np.ones(len(ids), bool)
+            batch, ids = batch.filter(pa.array(wanted)), ids[wanted]
+        hashes.append(ids)
+        rows.add(batch)
+        tags.append([_tags(entry) for entry in chunk if entry.file.fetch_uri and entry.outcome is None])
+    known = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, HASH)
+    repeated = SortedIds(known[1:][known[1:] == known[:-1]])
+    last = sample[-1] if limit is not None and len(sample) == limit else None
+    return _Gathered(repeated, last, _alike(np.array([tag for some in tags for tag in some], np.uint64)))
 
 
-def _once(entries: list[Planned], hashes: np.ndarray) -> list[Planned]:
-    """One entry a media_id: of several that say different things, the one that reads first."""
-    order = np.lexsort((hashes["low"], hashes["high"]))
-    in_order = hashes[order]
-    starts = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1])) if len(order) else order
-    sizes = np.diff(np.append(starts, len(order)))
-    dropped: set[int] = set()
-    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
-        same = order[start : start + size].tolist()
-        dropped.update(set(same) - {min(same, key=lambda at: _order(entries[at]))})
-    return [entry for at, entry in enumerate(entries) if at not in dropped] if dropped else entries
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def _order(entry: Planned) -> tuple[str, int, str, str, bool]:
-    """Members in the order of their shard, so that they are read in one go."""
-    file = entry.file
-    return file.shard or file.uri, file.member_offset or 0, file.uri, file.media_id, entry.outcome is not None
+def _tags(entry: Planned) -> tuple[int, int, int]:
+    """Of a file whose address may hold a secret: hashes of the URI in the tables, of the address and of the media."""
+    return _hash(entry.file.uri), _hash(entry.file.fetch_uri or ""), _hash(entry.file.media_id)
 
 
-def _cut(entries: Sequence[Planned], limits: UnitLimits, attempts: Mapping[str, int]) -> tuple[list[Planned], int]:
-    cut: list[Planned] = []
+def _alike(tags: np.ndarray) -> frozenset[int]:
+    """Hashes of the URIs that come with several addresses *and* several media; one media may be signed twice."""
+    if not len(tags):
+        return frozenset()
+    uris, of = np.unique(tags[:, 0], return_inverse=True)
+    several = [np.bincount(np.unique(np.stack([of, tags[:, n]]), axis=1)[0].astype(np.int64)) > 1 for n in (1, 2)]
+    return frozenset(uris[several[0] & several[1]].tolist())
+
+
+def _chosen(
+    batches: Iterable[pa.RecordBatch], gathered: _Gathered, done: SortedIds, plan: Plan
+) -> Iterator[pa.RecordBatch]:
+    """Of the sorted entries those that the plan has: each media once, as it reads first."""
+    seen = np.zeros(len(gathered.repeated), bool)
+    for batch in batches:
+        hashes = ids_to_hashes(batch.column("media_id"))
+        if gathered.last is not None:
+            inside = hashes <= gathered.last
+            batch, hashes = batch.filter(pa.array(inside)), hashes[inside]
+        wanted = ~done.contains_hashes(hashes)
+        plan.already_done += int(len(wanted) - wanted.sum())
+        places = gathered.repeated.places(hashes)
+        for row in np.flatnonzero((places >= 0) & wanted).tolist():
+            place = places[row]
+            wanted[row] = not seen[place]
+            plan.duplicates += bool(seen[place])
+            seen[place] = True
+        batch = batch.filter(pa.array(wanted))
+        yield _without_alike(batch, gathered.alike) if gathered.alike else batch
+
+
+def _without_alike(batch: pa.RecordBatch, alike: Collection[int]) -> pa.RecordBatch:
+    rows = plan_from_table(pa.Table.from_batches([batch]))
+    for at, (file, outcome) in enumerate(rows):
+        if outcome is None and file.shard is None and _hash(file.uri) in alike:
+            rows[at] = failed(file, MediaError("unaddressable", _ALIKE, stage="listing"))
+    return plan_batch(rows)
+
+
+def _cut(batches: Iterable[pa.RecordBatch], plan: Plan, limits: UnitLimits, attempts: Mapping[str, int]) -> Plan:
     unit = media = size = rows = 0
-    for file, outcome in entries:
-        reads = outcome is None
-        cost = file.size_bytes if reads else 0
-        full = rows + 1 > limits.max_rows or (
-            reads and media and (media + 1 > limits.max_media or size + cost > limits.max_bytes)
-        )
-        if full:
-            unit, media, size, rows = unit + 1, 0, 0, 0
-        media, size, rows = media + reads, size + cost, rows + 1
-        numbered = replace(file, unit=unit, earlier_attempts=attempts.get(file.media_id, 0))
-        cut.append(Planned(numbered, replace(outcome, file=numbered) if outcome else None))
-    return cut, unit + 1 if cut else 0
+    for batch in batches:
+        units = []
+        reads = pc.is_null(batch.column("status")).to_pylist()
+        for read, size_bytes in zip(reads, batch.column("size_bytes").to_pylist(), strict=True):
+            cost = size_bytes if read else 0
+            full = rows + 1 > limits.max_rows or (
+                read and media and (media + 1 > limits.max_media or size + cost > limits.max_bytes)
+            )
+            if full:
+                unit, media, size, rows = unit + 1, 0, 0, 0
+            media, size, rows = media + read, size + cost, rows + 1
+            units.append(unit)
+        earlier = [attempts.get(i, 0) for i in batch.column("media_id").to_pylist()] if attempts else [0] * len(units)
+        for name, values in (("unit", units), ("earlier_attempts", earlier)):
+            at = PLAN.get_field_index(name)
+            batch = batch.set_column(at, PLAN.field(at), pa.array(values, PLAN.field(at).type))
+        if units:
+            plan.append(batch)
+            plan.units = unit + 1
+    return plan

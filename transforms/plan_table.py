@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from .records import Failure, MediaFile, MediaOutcome
+from .room import spool_faults
 
 PLAN = pa.schema(
     [
@@ -32,22 +36,46 @@ PLAN = pa.schema(
 """The frozen plan. `status` and what follows: how a media ends that the listing already knew to be unreadable."""
 
 
+PLAN_ROW_GROUP = 1 << 14
+"""Rows: a unit's part of a long plan is read without the rest."""
+_IN_UNITS = [("unit", "ascending"), ("media_id", "ascending")]
+
+
 def plan_to_table(plan: Iterable[tuple[MediaFile, MediaOutcome | None]]) -> pa.Table:
     """The plan as a table by `PLAN`, ordered by unit and media_id. `fetch_uri` may hold a secret and is left out."""
-    rows = []
-    for file, outcome in sorted(plan, key=lambda row: (row[0].unit, row[0].media_id)):
-        failure = outcome.failure if outcome else None
-        rows.append(
-            {
-                **{name: getattr(file, name) for name in _FILE_FIELDS},
-                "status": outcome.status if outcome else None,
-                "reason": outcome.skipped_reason if outcome else None,
-                "stage": failure.stage if failure else None,
-                "error_class": failure.error_class if failure else None,
-                "message": failure.message if failure else None,
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=PLAN)
+    rows = sorted(plan, key=lambda row: (row[0].unit, row[0].media_id))
+    return pa.Table.from_batches([plan_batch(rows)])
+
+
+def plan_batch(rows: Sequence[tuple[MediaFile, MediaOutcome | None]]) -> pa.RecordBatch:
+    """The same for some entries, in their order."""
+    columns: dict[str, list[Any]] = {name: [getattr(file, name) for file, _ in rows] for name in _FILE_FIELDS}
+    failures = [outcome.failure if outcome else None for _, outcome in rows]
+    columns["status"] = [outcome.status if outcome else None for _, outcome in rows]
+    columns["reason"] = [outcome.skipped_reason if outcome else None for _, outcome in rows]
+    for name in ("stage", "error_class", "message"):
+        columns[name] = [getattr(failure, name) if failure else None for failure in failures]
+    return pa.RecordBatch.from_arrays([pa.array(columns[field.name], field.type) for field in PLAN], schema=PLAN)
+
+
+def write_plan(batches: Iterable[pa.RecordBatch], metadata: Mapping[bytes, bytes], file: IO[bytes]) -> None:
+    """Writes a plan, whose rows are in the order of their units, as Parquet: within a unit by media_id."""
+    options = {"compression": "zstd", "write_statistics": True, "use_dictionary": True}
+    with spool_faults(), pq.ParquetWriter(file, PLAN.with_metadata(dict(metadata)), **options) as writer:
+        waiting = PLAN.empty_table()
+        for batch in _pieces(batches):
+            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch], PLAN)])
+            whole = pc.index(waiting["unit"], waiting["unit"][-1]).as_py()  # the last unit may go on
+            if whole >= PLAN_ROW_GROUP:
+                writer.write_table(waiting.slice(0, whole).sort_by(_IN_UNITS), whole)
+                waiting = waiting.slice(whole)
+        writer.write_table(waiting.sort_by(_IN_UNITS))
+
+
+def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, PLAN_ROW_GROUP):
+            yield batch.slice(start, PLAN_ROW_GROUP)
 
 
 def plan_from_table(table: pa.Table) -> list[tuple[MediaFile, MediaOutcome | None]]:

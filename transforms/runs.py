@@ -26,21 +26,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from importlib import metadata
+from itertools import pairwise
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .._version import __version__
 from .intact import intact
-from .plan_table import PLAN, plan_from_table, plan_to_table
+from .plan import Plan
+from .plan_table import PLAN, PLAN_ROW_GROUP, plan_from_table, plan_to_table, write_plan
 from .records import MediaFile, MediaOutcome
 from .store import OutputStore
-from .tables import to_parquet
 
-PLAN_ROW_GROUP = 1 << 14
-"""Rows: a unit's part of a long plan is read without the rest."""
+_PART_ROWS = 1 << 12
 _RECORD = b"deephotlink.run"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
@@ -151,7 +153,7 @@ def create_run(
 
 def freeze_run(
     store: OutputStore,
-    plan: pa.Table,
+    plan: pa.Table | Plan,
     *,
     resume_key: str,
     fingerprint: str,
@@ -160,17 +162,16 @@ def freeze_run(
     settings: Mapping[str, Any] | None = None,
     slot: int | None = None,
 ) -> Run:
-    """As `create_run`, of a table by `plan_table.PLAN`, ordered by unit and media_id.
+    """As `create_run`, of a table by `plan_table.PLAN`, ordered by unit and media_id, or of a `plan.Plan`.
 
     Raises:
         ValueError
     """
     slot = slot or next_slot(store, resume_key)
-    units = set(pc.unique(plan["unit"]).to_pylist())
-    if units != set(range(len(units))):
-        raise ValueError(f"units must be numbered from 0 without a gap: got {len(units)}, up to {max(units)}")
-    if pc.count_distinct(plan["media_id"]).as_py() != plan.num_rows:
-        raise ValueError("a media_id stands twice in the plan")
+    if isinstance(plan, Plan):
+        planned, units = plan.rows, plan.units
+    else:
+        planned, units = plan.num_rows, _units_of(plan)
     claim = f"_resume/{resume_key}-{slot:06d}.json"
     store.put_new(claim, json.dumps({"run_id": _new_run_id(store)}).encode())
     run_id = _claimed(store, claim)
@@ -180,20 +181,31 @@ def freeze_run(
         resume_key=resume_key,
         slot=slot,
         fingerprint=fingerprint,
-        planned=plan.num_rows,
-        units=len(units),
+        planned=planned,
+        units=units,
         calibration_id=calibration_id,
         kind=kind,
         settings=dict(settings or {}),
         versions=provenance(),
     )
-    table = plan.replace_schema_metadata({_RECORD: run.to_json()})
-    if not store.put_new(run.name("plan.parquet"), to_parquet(table, PLAN_ROW_GROUP)):
-        standing = _run_of_plan(store, run_id)
-        assert standing is not None
-        run = standing
+    with TemporaryFile() as file:
+        batches = plan.batches() if isinstance(plan, Plan) else plan.to_batches()
+        write_plan(batches, {_RECORD: run.to_json().encode()}, file)
+        if not store.put_new(run.name("plan.parquet"), file):
+            standing = _run_of_plan(store, run_id)
+            assert standing is not None
+            run = standing
     store.put_new(run.name("run.json"), run.to_json().encode())
     return run
+
+
+def _units_of(plan: pa.Table) -> int:
+    units = set(pc.unique(plan["unit"]).to_pylist())
+    if units != set(range(len(units))):
+        raise ValueError(f"units must be numbered from 0 without a gap: got {len(units)}, up to {max(units)}")
+    if pc.count_distinct(plan["media_id"]).as_py() != plan.num_rows:
+        raise ValueError("a media_id stands twice in the plan")
+    return len(units)
 
 
 def is_finished(store: OutputStore, run: Run) -> bool:
@@ -226,6 +238,32 @@ def planned_ids(store: OutputStore, run: Run, unit: int) -> list[str]:
         )
 
 
+def planned_units(store: OutputStore, run: Run) -> Iterator[tuple[int, pa.Table]]:
+    """(unit, its rows by `plan_table.PLAN`) of the whole plan, in the order of the units; holds a row group."""
+    waiting = PLAN.empty_table()
+    with _opened(store, run.name("plan.parquet")) as f:
+        for batch in pq.ParquetFile(f).iter_batches(_PART_ROWS, use_threads=False):
+            table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+            waiting = pa.concat_tables([waiting, table], promote_options="default").combine_chunks()
+            units = waiting["unit"].to_numpy()
+            starts = [0, *(np.flatnonzero(units[1:] != units[:-1]) + 1).tolist()]
+            for start, end in pairwise(starts):
+                yield int(units[start]), waiting.slice(start, end - start)
+            waiting = waiting.slice(starts[-1])
+    if waiting.num_rows:
+        yield waiting["unit"][0].as_py(), waiting
+
+
+def planned_media(store: OutputStore, run: Run, units: Collection[int]) -> int:
+    """How many media these units have."""
+    if len(units) == run.units:
+        return run.planned
+    wanted = np.fromiter(units, np.int32, len(units))
+    with _opened(store, run.name("plan.parquet")) as f:
+        batches = pq.ParquetFile(f).iter_batches(PLAN_ROW_GROUP, columns=["unit"], use_threads=False)
+        return sum(int(np.isin(batch.column(0).to_numpy(), wanted).sum()) for batch in batches)
+
+
 def committed_units(store: OutputStore, run: Run) -> list[int]:
     """Numbers of the units that are committed, ascending."""
     return sorted(int(match[1]) for name in store.list(run.name("units")) if (match := _UNIT.search(name)))
@@ -252,8 +290,8 @@ def committed_ids(store: OutputStore, fingerprint: str) -> Iterator[pa.Array]:
         if is_finished(store, run):
             # Everything planned is committed: one file instead of all its units.
             with _opened(store, run.name("plan.parquet")) as f:
-                ids = pq.read_table(f, columns=["media_id"])["media_id"].combine_chunks()
-            yield ids
+                batches = pq.ParquetFile(f).iter_batches(PLAN_ROW_GROUP, columns=["media_id"], use_threads=False)
+                yield from (batch.column(0) for batch in batches)
             continue
         for unit in committed_units(store, run):
             with _opened(store, run.unit_name(unit)) as f:

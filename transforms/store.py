@@ -15,12 +15,12 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 import fsspec
 
 from .asking import ask, client_options, range_of
-from .durable import TEMPORARY, CannotLink, link, make_folders, rename_alone, sync_folder, written
+from .durable import TEMPORARY, CannotLink, link, make_folders, parts_of, rename_alone, sync_folder, written
 from .failures import MediaError, UsageError, WorldError, printable
 from .ranges import Retried, seekable
 from .retries import Patience, is_refusal, is_storage_fault, really, retried
@@ -73,8 +73,8 @@ class OutputStore:
             return os.path.join(os.path.abspath(self.root.removeprefix("file://")), *name.split("/"))
         return f"{self.root.rstrip('/')}/{name}".rstrip("/")
 
-    def put_new(self, name: str, data: bytes) -> bool:
-        """Puts `data` as `name` unless it is there already; whether it was this call that made it.
+    def put_new(self, name: str, data: bytes | IO[bytes]) -> bool:
+        """Puts `data`, or all that a file holds, as `name` unless it is there already; whether this call made it.
 
         After True the object is whole and durable. After False somebody's earlier object stands. After an error there
         is either nothing or the whole object.
@@ -164,8 +164,9 @@ class OutputStore:
         name = f"_runs/.canary-{uuid.uuid4().hex}"
         hasty = replace(self, single_committer=False, patience_seconds=min(self.patience_seconds, 15.0))
         try:
-            enforced = hasty._retried("write", lambda: hasty._put(name, b"first"))
-            enforced = enforced and not hasty._retried("write", lambda: hasty._put(name, b"second"))
+            put = hasty._put_local if self.is_local else hasty._put_remote
+            enforced = hasty._retried("write", lambda: put(name, b"first"))
+            enforced = enforced and not hasty._retried("write", lambda: put(name, b"second"))
             enforced = enforced and hasty.read(name) == b"first"
         except CannotLink:
             return False
@@ -218,10 +219,7 @@ class OutputStore:
 
         return Retried(self.filesystem, lambda call: self._retried("read what is there", call), open_file)
 
-    def _put(self, name: str, data: bytes) -> bool:
-        return self._put_local(name, data) if self.is_local else self._put_remote(name, data)
-
-    def _put_local(self, name: str, data: bytes) -> bool:
+    def _put_local(self, name: str, data: bytes | IO[bytes]) -> bool:
         path = self.path(name)
         folder = os.path.dirname(path)
         if os.path.lexists(path):
@@ -232,8 +230,9 @@ class OutputStore:
         sync_folder(folder)
         return made
 
-    def _put_remote(self, name: str, data: bytes) -> bool:
+    def _put_remote(self, name: str, data: bytes | IO[bytes]) -> bool:
         self._refuse_read_only()
+        data = b"".join(parts_of(data))  # one put, so that it is there whole or not at all
         fs, path = self._remote(name)
         if self.single_committer:
             if ask(fs, "exists", path):

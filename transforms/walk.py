@@ -274,15 +274,16 @@ def excluding(outputs: Sequence[str]) -> Excluded:
         ours = ("_runs", "_resume", *((*TABLES, PAGE) if holds_runs(place) else ()))
         for root in names or [escape(split_remote(place)[0])]:
             roots += [f"{root.rstrip('/')}/{name}" for name in ours]
-    return lambda uri: any(uri == root or uri.startswith(root + "/") for root in roots)
+    exact, folders = frozenset(roots), tuple(f"{root}/" for root in roots)
+    return lambda uri: uri in exact or uri.startswith(folders)
 
 
-def in_order(look: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """`map`, some requests at a time where items are remote."""
-    iterator = iter(items)
+def in_order(look: Callable[[A], B], items: Iterable[A], waits: Callable[[A], bool] | None = None) -> Iterator[B]:
+    """`map`, some requests at a time where `look` waits for a store: by default, where items are remote."""
+    iterator, waits = iter(items), waits or _waits
     with ThreadPoolExecutor(_LOOKUPS, "listing") as threads:
         while batch := list(islice(iterator, _LOOKUPS * 8)):
-            if any(_waits(item) for item in batch):
+            if any(map(waits, batch)):
                 yield from threads.map(look, batch)
             else:
                 yield from map(look, batch)

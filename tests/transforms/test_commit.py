@@ -1,12 +1,19 @@
+import dataclasses
+from datetime import UTC, datetime
+
 import apache_beam as beam
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from deephotlink.transforms.commit import CommitUnits, commit_unit, unit_key
+from deephotlink.transforms.commit import CommitUnits, commit_known, commit_unit, unit_key
 from deephotlink.transforms.failures import WorldError
-from deephotlink.transforms.runs import pending_units, plan_of
+from deephotlink.transforms.known import known_unit
+from deephotlink.transforms.records import Failure, MediaOutcome, MediaResult
+from deephotlink.transforms.runs import create_run, pending_units, plan_of, planned_units
 from deephotlink.transforms.store import OutputStore
-from tests.committing import make_result, make_run
+from deephotlink.transforms.tables import unit_table
+from tests.committing import make_file, make_result, make_run
 
 
 @pytest.fixture
@@ -53,3 +60,28 @@ def test_what_the_world_did_is_raised(store, monkeypatch):
     monkeypatch.setattr(OutputStore, "put_new", full)
     with pytest.raises(WorldError):
         commit_unit(store, run, 0, results_of(store, run, 0))
+
+
+def test_what_the_listing_knows_is_committed_as_a_job_would_have_done_it(store):
+    """Units without a file to read go past the job, by columns: to the same rows."""
+    files = [dataclasses.replace(make_file(n), unit=n // 4, earlier_attempts=n % 2) for n in range(12)]
+    outcomes = [
+        MediaOutcome(file, "failed", failure=Failure("listing", "missing", "no such file"))
+        if n % 3
+        else MediaOutcome(file, "skipped", skipped_reason="not_media")
+        for n, file in enumerate(files)
+    ]
+    plan = [(file, None if n == 5 else outcome) for n, (file, outcome) in enumerate(zip(files, outcomes, strict=True))]
+    run = create_run(store, plan, resume_key="key", fingerprint="print")
+    assert commit_known(store, run, [0, 1]) == {0} and pending_units(store, run) == [1, 2]
+    assert commit_known(store, run, pending_units(store, run)) == {2} and pending_units(store, run) == [1]
+    when = datetime(2026, 11, 29, tzinfo=UTC)
+    for unit, rows in planned_units(store, run):
+        known = known_unit(rows, run, when)
+        results = [MediaResult(outcome, None) for outcome in outcomes if outcome.file.unit == unit]
+        if unit == 1:
+            assert known is None
+        else:
+            assert known is not None and known.equals(unit_table(results, run, when), check_metadata=True)
+            with store.open(run.unit_name(unit)) as f:
+                assert pq.read_table(f).drop(["failures"]).equals(known.drop(["failures"]))
