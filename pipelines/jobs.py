@@ -201,18 +201,15 @@ def make_plan(
     Raises:
         UsageError: a source is missing or holds nothing.
     """
-    again: dict[str, int] = {}
+    again = None
     if (classes := config.retry_failures) is not None:
-        again = {
-            media_id: one.attempts
-            for media_id, one in unsettled(store, config.fingerprint).items()
-            if (not classes or one.error_class in classes) and one.run_id not in just_tried
-        }
-    asked = SortedIds.from_batches([list(again)])
+        again = unsettled(store, config.fingerprint).chosen(classes, just_tried)
+    asked = again.ids() if again is not None else SortedIds.from_batches([])
     committed = committed_ids(store, config.fingerprint)
     done = SortedIds.from_batches(ids.filter(pa.array(~asked.contains(ids))) for ids in committed)
     listed = list_sources(config.sources, ListingOptions((config.output,), config.identity, config.archives), notice)
-    return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit, again)
+    tried = again.counts() if again is not None else None
+    return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit, tried)
 
 
 def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slot: int) -> Run:

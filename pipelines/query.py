@@ -93,7 +93,7 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
         connection.register(f"_empty_{table}", columns.empty_table())
         body = f"select * from _empty_{table}"
         if files := published_files(store, table):
-            body += f" union all by name select * from {parquet_of(store, files, 'hive_partitioning = true')}"
+            body += f" union all by name select * exclude (filename), {_RUN_DATE} from {_by_file(store, files)}"
         with readable(out):
             connection.execute(f"create view {table} as {body}")
     for view in (_LATEST, _TIMELINE, _TO_RETRY):
@@ -179,6 +179,15 @@ def open_duckdb(store: OutputStore) -> duckdb.DuckDBPyConnection:
 
 def published_files(store: OutputStore, table: str) -> list[str]:
     return [name for name in store.list(table) if name.endswith(".parquet")]
+
+
+_RUN_DATE = r"try_cast(regexp_extract(filename, 'run_date=([^/]*)/[^/]*$', 1) as date) as run_date"
+"""The partition that a file lies in. Not by DuckDB's Hive partitions: folders above the output that are called
+`run_date=…` or `uri=…` would be taken for columns too, and instead of those in the file."""
+
+
+def _by_file(store: OutputStore, names: Sequence[str]) -> str:
+    return parquet_of(store, names, "filename = true, hive_partitioning = false")
 
 
 def parquet_of(store: OutputStore, names: Sequence[str], options: str = "") -> str:

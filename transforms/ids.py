@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 HASH = np.dtype("S16")
-"""The first 128 bits of a media_id. In the order of these is that of the ids."""
+"""The first 128 bits of a media_id; sorted by these they are in the order of the ids."""
+DIGEST = np.dtype("S32")
+"""All 256."""
 _NIBBLES = np.full(256, 255, np.uint8)
 _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = range(16)
 
@@ -53,12 +55,38 @@ class SortedIds:
         return np.where(self._hashes[at] == hashes, at, -1)
 
 
+class Counts:
+    """How often each of some media was counted, by their hashes."""
+
+    def __init__(self, hashes: np.ndarray, counts: np.ndarray):
+        """hashes: [N] of `HASH`, each once, any order; counts: int [N]."""
+        order = np.argsort(hashes)
+        self._ids, self._counts = SortedIds(hashes), np.append(counts[order], 0)
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Counts:
+        return cls(ids_to_hashes(list(counts)), np.array(list(counts.values()), np.int64))
+
+    def of_hashes(self, hashes: np.ndarray) -> np.ndarray:
+        """int [N]; 0 for those that were not counted."""
+        return self._counts[self._ids.places(hashes)]  # the one behind the last, -1, is 0
+
+
 def ids_to_hashes(ids: Any) -> np.ndarray:
     """[N] of `HASH`, from media_id: a list, a numpy or an Arrow array.
 
     Raises:
         ValueError: one of them is not 64 hex digits.
     """
+    return _digests(ids, HASH)
+
+
+def ids_to_digests(ids: Any) -> np.ndarray:
+    """[N] of `DIGEST`, likewise."""
+    return _digests(ids, DIGEST)
+
+
+def _digests(ids: Any, kind: np.dtype) -> np.ndarray:
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
     if not isinstance(ids, pa.Array):
@@ -66,8 +94,8 @@ def ids_to_hashes(ids: Any) -> np.ndarray:
     if wrong := ids.filter(pc.fill_null(pc.not_equal(pc.binary_length(ids), 64), True)).to_pylist()[:1]:
         raise ValueError(f"a media_id has 64 hex digits: got {wrong[0]!r}")
     # into an array of its own: that of a slice would begin somewhere else
-    digits = pc.binary_slice(ids.cast(pa.binary()), 0, 32).buffers()[2]
-    nibbles = _NIBBLES[np.frombuffer(digits or b"", np.uint8, 32 * len(ids))]
+    digits = pc.binary_slice(ids.cast(pa.binary()), 0, 2 * kind.itemsize).buffers()[2]
+    nibbles = _NIBBLES[np.frombuffer(digits or b"", np.uint8, 2 * kind.itemsize * len(ids))]
     if nibbles.size and nibbles.max() > 15:
         raise ValueError("a media_id has 64 hex digits: got other characters")
-    return (nibbles[::2] << 4 | nibbles[1::2]).view(HASH)
+    return (nibbles[::2] << 4 | nibbles[1::2]).view(kind)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .failures import MediaError
-from .ids import HASH, SortedIds, ids_to_hashes
+from .ids import HASH, Counts, SortedIds, ids_to_hashes
 from .plan_table import PLAN, plan_batch, plan_from_table
 from .room import spool_faults
 from .sources import Planned, failed
@@ -103,7 +103,7 @@ def plan_media(
     done: SortedIds,
     limits: UnitLimits | None = None,
     limit: int | None = None,
-    attempts: Mapping[str, int] | None = None,
+    attempts: Counts | Mapping[str, int] | None = None,
 ) -> Plan:
     """The plan of everything listed that is not done. Depends on what was listed, not on the order.
 
@@ -115,9 +115,10 @@ def plan_media(
         WorldError: the disk is full.
     """
     rows, plan = SortedRows(PLAN, _order), Plan()
+    tried = attempts if isinstance(attempts, Counts) else Counts.of(attempts or {})
     try:
         gathered = _gather(listed, rows, limit)
-        return _cut(_chosen(rows.batches(), gathered, done, plan), plan, limits or UnitLimits(), attempts or {})
+        return _cut(_chosen(rows.batches(), gathered, done, plan), plan, limits or UnitLimits(), tried)
     except BaseException:
         plan.close()
         raise
@@ -214,7 +215,7 @@ def _without_alike(batch: pa.RecordBatch, alike: Collection[int]) -> pa.RecordBa
     return plan_batch(rows)
 
 
-def _cut(batches: Iterable[pa.RecordBatch], plan: Plan, limits: UnitLimits, attempts: Mapping[str, int]) -> Plan:
+def _cut(batches: Iterable[pa.RecordBatch], plan: Plan, limits: UnitLimits, tried: Counts) -> Plan:
     unit = media = size = rows = 0
     for batch in batches:
         units = []
@@ -228,7 +229,7 @@ def _cut(batches: Iterable[pa.RecordBatch], plan: Plan, limits: UnitLimits, atte
                 unit, media, size, rows = unit + 1, 0, 0, 0
             media, size, rows = media + read, size + cost, rows + 1
             units.append(unit)
-        earlier = [attempts.get(i, 0) for i in batch.column("media_id").to_pylist()] if attempts else [0] * len(units)
+        earlier = tried.of_hashes(ids_to_hashes(batch.column("media_id")))
         for name, values in (("unit", units), ("earlier_attempts", earlier)):
             at = PLAN.get_field_index(name)
             batch = batch.set_column(at, PLAN.field(at), pa.array(values, PLAN.field(at).type))

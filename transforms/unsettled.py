@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..models.batches import FAILED
+from .ids import DIGEST, HASH, Counts, SortedIds, ids_to_digests, ids_to_hashes
 from .intact import intact
-from .plan import SortedIds
 from .runs import Run, committed_units, list_runs
 from .store import OutputStore
 
@@ -29,31 +30,86 @@ class Unsettled:
     """Runs that did not settle it."""
 
 
-def unsettled(store: OutputStore, fingerprint: str) -> dict[str, Unsettled]:
-    """By media_id, the media of which everything that runs with this fingerprint have committed is a failure, or a
-    score on which a detector raised. Reads every unit of theirs, and holds about 300 bytes for each such media.
+class UnsettledMedia(Mapping[str, Unsettled]):
+    """By media_id; some 50 bytes for each in memory."""
+
+    def __init__(self, columns: Sequence[np.ndarray], names: list[str]):
+        """columns: [N] each: `ids.DIGEST`, sorted; places in `names` of class and of newest run; attempts."""
+        self._digests, self._words, self._runs, self._attempts = self._columns = tuple(columns)
+        self._names = names
+
+    def chosen(self, classes: Collection[str], tried: Collection[str]) -> UnsettledMedia:
+        """Those of these classes (of all, where none is named) whose newest run is none of `tried`."""
+        known = np.array([not classes or name in classes for name in self._names], bool)
+        fresh = np.array([name not in tried for name in self._names], bool)
+        kept = known[self._words] & fresh[self._runs] if len(self) else np.zeros(0, bool)
+        return UnsettledMedia([column[kept] for column in self._columns], self._names)
+
+    def without(self, settled: SortedIds) -> UnsettledMedia:
+        kept = ~settled.contains_hashes(self._hashes())
+        return UnsettledMedia([column[kept] for column in self._columns], self._names)
+
+    def ids(self) -> SortedIds:
+        return SortedIds(self._hashes())
+
+    def counts(self) -> Counts:
+        return Counts(self._hashes(), self._attempts)
+
+    def _hashes(self) -> np.ndarray:
+        return np.ascontiguousarray(self._raw()[:, :16]).view(HASH).ravel()
+
+    def _raw(self) -> np.ndarray:
+        return np.ascontiguousarray(self._digests).view(np.uint8).reshape(-1, DIGEST.itemsize)
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def __iter__(self) -> Iterator[str]:
+        return (row.tobytes().hex() for row in self._raw())
+
+    def __getitem__(self, media_id: str) -> Unsettled:
+        digest = ids_to_digests([media_id])[0]
+        at = int(np.searchsorted(self._digests, digest))
+        if at == len(self) or self._digests[at] != digest:
+            raise KeyError(media_id)
+        return Unsettled(self._names[self._words[at]], self._names[self._runs[at]], int(self._attempts[at]))
+
+
+def unsettled(store: OutputStore, fingerprint: str) -> UnsettledMedia:
+    """The media of which everything that runs with this fingerprint have committed is a failure, or a score on which a
+    detector raised. Reads every unit of theirs.
 
     Raises:
         UsageError: a unit is damaged.
     """
-    found: dict[str, Unsettled] = {}
-    settled: list[pa.Array] = []
+    names: list[str] = []
+    places: dict[str, int] = {}
+
+    def place(name: str) -> int:
+        if name not in places:
+            places[name] = len(names)
+            names.append(name)
+        return places[name]
+
+    settled: list[np.ndarray] = []
+    digests, words, of_runs = [np.empty(0, DIGEST)], [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
     for run in list_runs(store):
         # A rescoring asks no detector: its rows stand for those of the run whose evidence it used.
         if run.fingerprint != fingerprint or run.kind == "rescore":
             continue
         for rows in _units(store, run):
             classes = _classes(rows)
-            settled.append(rows["media_id"].combine_chunks().filter(pc.is_null(classes)))
-            for media_id, error_class in zip(rows["media_id"].to_pylist(), classes.to_pylist(), strict=True):
-                if error_class is not None:
-                    before = found.get(media_id)
-                    found[media_id] = Unsettled(error_class, run.run_id, before.attempts + 1 if before else 1)
-    ids = list(found)
-    for media_id, done in zip(ids, SortedIds.from_batches(settled).contains(ids), strict=True):
-        if done:
-            del found[media_id]
-    return found
+            ids, failed = rows["media_id"].combine_chunks(), pc.is_valid(classes)
+            settled.append(ids_to_hashes(ids.filter(pc.invert(failed))))
+            digests.append(ids_to_digests(ids.filter(failed)))
+            words.append(np.array([place(name) for name in classes.drop_null().to_pylist()], np.uint32))
+            of_runs.append(np.full(len(digests[-1]), place(run.run_id), np.uint32))
+    every, every_word, every_run = (np.concatenate(parts) for parts in (digests, words, of_runs))
+    order = np.argsort(every, kind="stable")  # of one media the runs stay in their order
+    every, every_word, every_run = every[order], every_word[order], every_run[order]
+    newest = np.flatnonzero(np.append(every[1:] != every[:-1], np.ones(min(len(every), 1), bool)))
+    found = UnsettledMedia((every[newest], every_word[newest], every_run[newest], np.diff(newest, prepend=-1)), names)
+    return found.without(SortedIds(np.concatenate([np.empty(0, HASH), *settled])))
 
 
 def _units(store: OutputStore, run: Run) -> Iterator[pa.Table]:

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow.dataset import dataset
 
 from deephotlink.pipelines import cli
+from deephotlink.pipelines.check import check_output
 from deephotlink.pipelines.query import connect, readable, run_query
 from deephotlink.transforms import retries
 from deephotlink.transforms.commit import commit_unit
@@ -13,7 +15,7 @@ from deephotlink.transforms.publish import public_name, publish
 from deephotlink.transforms.records import Failure, MediaOutcome, MediaResult
 from deephotlink.transforms.runs import plan_of
 from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.tables import TABLES
+from deephotlink.transforms.tables import PARTITIONING, TABLES
 from tests.committing import finish, make_file, make_result, make_run
 
 
@@ -174,3 +176,19 @@ def test_an_outage_while_a_query_reads_is_waited_for_or_told(tmp_path, monkeypat
     assert cli.main(["query", store.root, "select * from scores"]) == cli.AGAIN
     times = 0
     assert rows(store, f"copy (select 1 as x) to 'memory://{tmp_path.name}-else/x.csv'") is not None
+
+
+@pytest.mark.parametrize("above", ["run_date=2001-01-01/year=2020", "run_id=x/uri=y/media_id=z", "[a]?*'b"])
+def test_folders_above_an_output_are_no_columns(tmp_path, above):
+    store = OutputStore(str(tmp_path / above / "out"))
+    run = make_run(store)
+    finish(store, run)
+    found = rows(store, "select run_date, run_id, count(distinct uri) as n from scores group by all")
+    assert found == [{"run_date": run.run_date, "run_id": run.run_id, "n": 8}]
+    assert rows(store, "select distinct run_date from latest where outcome = 'failed'") == [{"run_date": run.run_date}]
+    assert rows(store, f"select count(*) as n from scores where run_date = date '{run.run_date}'") == [{"n": 8}]
+    described = {row["column_name"] for row in rows(store, "describe scores")}
+    assert not described & {"year", "filename"}
+    assert check_output(store.root) == []
+    folder = dataset(f"{store.root}/scores", partitioning=PARTITIONING).to_table()
+    assert set(folder["run_date"].to_pylist()) == {run.run_date} and set(folder["run_id"].to_pylist()) == {run.run_id}
