@@ -104,3 +104,30 @@ def test_a_sample_is_the_same_each_time_and_grows() -> None:
     more = {file.media_id for file, _ in plan_media(reversed(listed), NONE, limit=20).entries}
     assert len(few) == 10
     assert few < more
+
+
+def test_addresses_that_differ_only_in_what_no_table_holds() -> None:
+    """`/get?id=1` and `/get?id=2` are one URI in the tables: two files there would be one, or `changed`."""
+
+    def signed(name: str, query: str, version: str) -> Planned:
+        file = MediaFile(
+            media_id(name + version), f"https://h/{name}", 5, version, fetch_uri=f"https://h/{name}?{query}"
+        )
+        return Planned(file)
+
+    listed = [signed("get", "id=1", "a"), signed("get", "id=2", "b"), entry("x")]
+    listed += [signed("same.mp4", "sig=1", "a"), signed("same.mp4", "sig=2", "a"), signed("alone.mp4", "sig=1", "a")]
+    listed += [signed("moved.mp4", "sig=1", "a"), signed("moved.mp4", "sig=1", "b")]
+    plan = plan_media(listed, NONE)
+    ends = [(file.uri, outcome.failure.error_class if outcome else None) for file, outcome in plan.entries]
+    assert sorted(ends, key=str) == [
+        ("/archive/x", None),
+        ("https://h/alone.mp4", None),
+        ("https://h/get", "unaddressable"),
+        ("https://h/get", "unaddressable"),
+        ("https://h/moved.mp4", None),
+        ("https://h/moved.mp4", None),
+        ("https://h/same.mp4", None),
+    ]
+    assert plan.duplicates == 1
+    assert all(file.fetch_uri is None for file, _ in plan.entries)
