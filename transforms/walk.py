@@ -30,19 +30,30 @@ B = TypeVar("B")
 Excluded = Callable[[str], bool]
 """Whether a canonical URI is to be left out, with all below it."""
 MAGIC = re.compile(r"[*?\[]")
+_SORTED = 1 << 16
 _LOOKUPS = 16
 """Requests under way at a time."""
 _NO_MATCH = "no file matches (folders do not count: `**` matches what lies in them)"
 
 
 def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
-    """Every entry below a folder that is no folder, in the order of the names. Linked folders are not entered."""
+    """Every entry below a folder that is no folder. Linked folders are not entered. In the order of the names, but for
+    folders of more than `_SORTED` entries, which are never held as a whole."""
     folders = [root]
     while folders:
         folder = folders.pop()
+        inner: list[bytes] = []
         try:
             with os.scandir(folder) as entries:
-                names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+                while part := sorted((e.name, e.is_dir(follow_symlinks=False)) for e in islice(entries, _SORTED)):
+                    for name, is_folder in part:
+                        path = os.path.join(folder, name)
+                        if excluded(canonical_local(path)):
+                            continue
+                        if is_folder:
+                            inner.append(path)
+                        elif (found := look_local(path)).trouble != "missing":
+                            yield found
         except FileNotFoundError:
             continue  # it went while we looked
         except PermissionError:
@@ -50,15 +61,6 @@ def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
             continue
         except OSError as error:
             raise WorldError(f"cannot list {canonical_local(folder)}: {error.strerror}") from None
-        inner = []
-        for name, is_folder in names:
-            path = os.path.join(folder, name)
-            if excluded(canonical_local(path)):
-                continue
-            if is_folder:
-                inner.append(path)
-            elif (found := look_local(path)).trouble != "missing":
-                yield found
         folders += reversed(inner)
 
 

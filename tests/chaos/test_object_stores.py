@@ -5,16 +5,21 @@ moto is part of `make test`; the real servers come with the long form: radosgw, 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import fsspec
 import pytest
 
 from deephotlink.pipelines.query import run_query
+from deephotlink.transforms.listing import list_sources
+from deephotlink.transforms.sources import open_blob
 from deephotlink.transforms.store import open_store
+from deephotlink.transforms.uris import unescape
 from tests.builders import make_video
 from tests.chaos.launching import Server, evidence, exact, watched
 from tests.chaos.sizes import LONG, sized
@@ -58,6 +63,71 @@ def films(bucket: Bucket, tmp_path: Path) -> Path:
         (folder / f"{number:03d}.mp4").write_bytes(body)
         fs.pipe_file(f"{root}/films/{number:03d}.mp4", body)
     return folder
+
+
+ODD = [
+    "plain.mp4",
+    "a//b.mp4",
+    "/lead.mp4",
+    "a/./dot.mp4",
+    "a/../up.mp4",
+    "x",
+    "x/y.mp4",
+    "trail/",
+    "q?v=1.mp4",
+    "q?v=2.mp4",
+]
+ODD += [
+    "#1.mp4",
+    "50%.mp4",
+    "%2F.mp4",
+    "a b+c.mp4",
+    "*[1]{2}.mp4",
+    'it\'s "it".mp4',
+    "tab\t.mp4",
+    "🎬é.mp4",
+    "e\u0301.mp4",
+]
+ODD += ["?versionid=1.mp4", "a::b.mp4", "&amp;.mp4", " space.mp4 ", "\u202e.mp4", "~@:.mp4", "//", "back\\x41.mp4"]
+
+
+def test_every_key_that_a_store_took_is_listed_and_read_as_itself(bucket: Bucket) -> None:
+    """Against the listing of the store's own client; what a store refuses, or calls otherwise, is its own affair."""
+    put, listed = own_client(bucket)
+    bodies = {}
+    for key in ODD:
+        body = b"\0\0\0\x18ftypmp42" + key.encode()
+        with contextlib.suppress(Exception):
+            put(key, body)
+            bodies[key] = body
+    stored = listed()
+    entries = list(list_sources([bucket.uri]))
+    assert sorted(unescape(e.file.uri) for e in entries) == sorted(f"{bucket.uri}/{key}" for key in stored)
+    print(f"{len(stored)} of {len(ODD)} keys; refused: {sorted(set(ODD) - set(bodies))}, renamed: {stored - set(ODD)}")
+    for entry in entries:
+        key = unescape(entry.file.uri).removeprefix(f"{bucket.uri}/")
+        assert entry.outcome is None
+        with open_blob(entry.file) as blob:
+            assert blob.read(0, entry.file.size_bytes) == bodies.get(key, blob.read(0, entry.file.size_bytes))
+        again = [one.file for one in list_sources([entry.file.uri])]
+        assert entry.file in again and (len(again) == 1 or key.endswith("/"))
+
+
+def own_client(bucket: Bucket) -> tuple[Callable[[str, bytes], object], Callable[[], set[str]]]:
+    """How the store's own client puts an object, and lists all keys."""
+    name = bucket.uri.partition("://")[2]
+    if bucket.uri.startswith("az://"):
+        from azure.storage.blob import BlobServiceClient
+
+        words = bucket.environment["AZURE_STORAGE_CONNECTION_STRING"]
+        container = BlobServiceClient.from_connection_string(words).get_container_client(name)
+        return container.upload_blob, lambda: {blob.name for blob in container.list_blobs()}
+    client = boto3.Session().client("s3")
+    pages = client.get_paginator("list_objects_v2")
+    return (
+        lambda key, body: client.put_object(Bucket=name, Key=key, Body=body),
+        lambda: {item["Key"] for page in pages.paginate(Bucket=name) for item in page.get("Contents", [])},
+    )
 
 
 def test_audit_kill_resume_publish_and_read_back(

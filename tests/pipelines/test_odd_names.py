@@ -39,7 +39,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         for name, value in store.environment.items():
             monkeypatch.setenv(name, value)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-        client = boto3.client("s3")
+        client = boto3.Session().client("s3")
         client.create_bucket(Bucket="odd-names")
         for number, key in enumerate([*KEYS, *BROKEN]):
             body = film[: 500 if key in BROKEN else None] + b"\0\0\0\x0cfree" + number.to_bytes(4, "big")

@@ -69,7 +69,7 @@ def s3(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[Store]:
     with moto(tmp_path) as bucket:
         for name, value in bucket.environment.items():
             patch.setenv(name, value)
-        client = boto3.client("s3")
+        client = boto3.Session().client("s3")
 
         def fill(name: str, bodies: Mapping[str, bytes]) -> None:
             client.create_bucket(Bucket=name)
