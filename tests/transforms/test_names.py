@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deephotlink.transforms import objects
-from deephotlink.transforms.failures import UsageError, WorldError
+from deephotlink.transforms.failures import MediaError, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.plan import SortedIds, plan_media
 from deephotlink.transforms.records import MediaFile
@@ -421,4 +421,26 @@ def test_an_account_in_the_uri_is_that_account(tmp_path: Path, monkeypatch: pyte
             assert by_uri(files(*found)) == found
         with pytest.raises(UsageError, match="CONNECTION_STRING is of the account devstoreaccount1"):
             files("az://films@another/")
+    clear_clients()
+
+
+def test_of_a_versioned_bucket_the_objects_of_now_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3(tmp_path, monkeypatch) as store:
+        clear_clients()
+        client = boto3.Session().client("s3")
+        client.create_bucket(Bucket="versions")
+        client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+        old = [client.put_object(Bucket="versions", Key=key, Body=FILM)["VersionId"] for key in ("a.mp4", "gone.mp4")]
+        client.put_object(Bucket="versions", Key="a.mp4", Body=body_of("new"))
+        client.put_object(Bucket="versions", Key=f"a.mp4?versionId={old[0]}", Body=body_of("a name like a version"))
+        client.delete_object(Bucket="versions", Key="gone.mp4")
+        found = by_uri(files(f"{store.root}versions/"))
+        bodies = {uri.removeprefix("s3://versions/"): content(file) for uri, file in found.items()}
+        assert bodies == {"a.mp4": body_of("new"), f"a.mp4?versionId={old[0]}": body_of("a name like a version")}
+        assert files("s3://versions/a.mp4") == [found["s3://versions/a.mp4"]]
+        with pytest.raises(UsageError, match="older versions of one cannot be named"):
+            files(f"s3://versions/gone.mp4?versionId={old[1]}")
+        client.put_object(Bucket="versions", Key="a.mp4", Body=body_of("newer"))
+        with pytest.raises(MediaError, match="changed"):
+            stage(found["s3://versions/a.mp4"], tmp_path)
     clear_clients()
