@@ -27,7 +27,7 @@ from .retries import LISTING, ONCE
 from .shards import list_members, member_file, shard_kind
 from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, open_blob, skipped
 from .staging import content
-from .uris import is_member, is_remote, local_path, shards_of, split_remote
+from .uris import escape, is_member, is_remote, local_path, meanings, shards_of, split_remote
 from .walk import (
     MAGIC,
     excluding,
@@ -105,11 +105,11 @@ def _list_source(source: str, options: ListingOptions, tell: Callable[[str], Non
 
 def _list_member(uri: str, options: ListingOptions) -> Iterator[Planned]:
     """One member of a shard, or those that share its name."""
-    none = True
+    none, names = True, {escape(name) for name in meanings(uri)}
     for shard in shards_of(uri):
         _, found = look_up(shard, LISTING)
         for entry in expand([found], options, named=True) if found.trouble is None else ():
-            if entry.file.uri == uri:
+            if entry.file.uri in names:
                 none = False
                 yield entry
         if not none:

@@ -35,7 +35,7 @@ def look_up(named: str, patience: Patience, one_of_many: bool = False) -> tuple[
         UsageError: nobody here knows that kind of store, or that is no address. WorldError
     """
     first: tuple[str, Found] | None = None
-    for name in _spellings(named):
+    for name in _of_row(named) if one_of_many else meanings(named):
         found = name, _look(name, patience, one_of_many)
         if found[1].trouble != "missing":
             return found
@@ -44,9 +44,9 @@ def look_up(named: str, patience: Patience, one_of_many: bool = False) -> tuple[
     return first
 
 
-def _spellings(named: str) -> tuple[str, ...]:
-    """With what a listing may mean where spaces were left behind a name, and where its charset is not UTF-8: bytes as
-    they are, as old file systems have them, or as Windows writes Western European text. What exists tells which."""
+def _of_row(named: str) -> tuple[str, ...]:
+    """With what a row may mean where spaces were left behind a name, and where a listing is not in UTF-8: bytes as they
+    are, as old file systems have them, or as Windows writes Western European text. What exists tells which."""
     names = meanings(named)
     if named[-1:].isspace():
         names += (named.rstrip(),)

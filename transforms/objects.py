@@ -98,6 +98,10 @@ class Objects(ABC):
         Raises:
             FileNotFoundError: neither.
         """
+        if not self.has_bucket:
+            if self._host:
+                raise FileNotFoundError(self._host)
+            return {"type": "directory", "size": 0}
         with suppress(FileNotFoundError):
             if self.key and ((info := self.info(self.key))["size"] or not self.key.endswith("/")):
                 return info

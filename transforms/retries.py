@@ -66,7 +66,7 @@ _CUT = frozenset(
     {"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError", "ConnectionResetError"}
 )
 """What clients raise where the connection ends in the middle of a body."""
-_BAD_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError"})
+_BAD_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError", "ParamValidationError"})
 _LEADS_NOWHERE = frozenset({"TooManyRedirects", "InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError"})
 
 

@@ -179,8 +179,7 @@ def plan(source: str, out: str, kind: str) -> None:
         if made.rows:
             start_run(config, store, made, f"{kind:0<64}", 1)
         facts = {"rows": made.rows, "done": made.already_done, "units": made.units, "listed_seconds": round(listed, 1)}
-    took = {"seconds": round(time.monotonic() - begun, 1), "peak_mib": peak() - before, "imports_mib": before}
-    print(json.dumps(facts | took))
+    print(json.dumps(facts | took(begun, before)))
 
 
 def finish(out: str) -> None:
@@ -196,8 +195,13 @@ def finish(out: str) -> None:
     commit_known(store, run, pending_units(store, run))
     committed = time.monotonic() - begun
     publish(store, run, complete=True)
-    took = {"seconds": round(time.monotonic() - begun, 1), "peak_mib": peak() - before, "imports_mib": before}
-    print(json.dumps({"rows": run.planned, "committed_seconds": round(committed, 1)} | took))
+    print(json.dumps({"rows": run.planned, "committed_seconds": round(committed, 1)} | took(begun, before)))
+
+
+def took(begun: float, before: int) -> dict[str, float]:
+    """CPU-seconds are those of the whole process, imports and all."""
+    facts = {"seconds": time.monotonic() - begun, "cpu_seconds": time.process_time()}
+    return {**{k: round(v, 1) for k, v in facts.items()}, "peak_mib": peak() - before, "imports_mib": before}
 
 
 def peak() -> int:

@@ -224,6 +224,24 @@ def test_folders_and_what_shares_their_names(store: Store, tmp_path: Path) -> No
             told(none)
 
 
+def test_patterns_of_buckets_and_names_that_no_bucket_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3(tmp_path, monkeypatch) as store:
+        clear_clients()
+        for name in ("films-1", "films-2", "other"):
+            store.fill(name, {"a//b.mp4": FILM, "c.mp4": FILM})
+        both = {f"s3://films-{n}/a//b.mp4" for n in (1, 2)}
+        assert set(by_uri(files("s3://films-*/a/**"))) == both
+        assert set(by_uri(files("s3://"))) == {f"s3://{n}/{k}" for n in ("films-1", "films-2", "other") for k in KEYS}
+        with pytest.raises(UsageError, match="no file matches"):
+            files("s3://none*/**")
+        with pytest.raises(UsageError, match="no valid address"):
+            files("s3://No_Bucket!/a.mp4")
+    clear_clients()
+
+
+KEYS = ("a//b.mp4", "c.mp4")
+
+
 def test_more_keys_than_a_page_holds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects.Objects, "page_keys", objects.PAGE_KEYS)
     bucket = f"many-{next(NUMBERS)}"
