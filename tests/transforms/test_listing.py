@@ -25,6 +25,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
 from deephotlink.transforms import listing, manifests, walk
+from deephotlink.transforms.addresses import Secrets, fetch_address
 from deephotlink.transforms.failures import NothingFound, UsageError, WorldError
 from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, secret_addresses
 from deephotlink.transforms.members import ShardLimits
@@ -415,6 +416,20 @@ def test_secrets_can_be_put_back(tmp_path) -> None:
     path = write_listing(tmp_path / "l.csv", ["https://u:pw@h/a.mp4?sig=1", "https://h/b.mp4", "c.mp4"])
     found = dict(secret_addresses([str(path), "https://h/d.mp4?sig=2", str(tmp_path)]))
     assert found == {"https://h/a.mp4": "https://u:pw@h/a.mp4?sig=1", "https://h/d.mp4": "https://h/d.mp4?sig=2"}
+
+
+def test_secrets_of_a_long_listing_are_found_again() -> None:
+    told = [(f"https://h/{n}.mp4", f"https://u:pw@h/{n}.mp4?sig={n}") for n in range(2000)]
+    kept = Secrets([*told, ("https://h/7.mp4", "https://h/7.mp4?sig=newer"), ("https://h/x/", "https://me:pw@h/x/")])
+    assert len(kept) == 2002 and dict(kept) == dict(told) | {
+        "https://h/7.mp4": "https://h/7.mp4?sig=newer",
+        "https://h/x/": "https://me:pw@h/x/",
+    }
+    assert "https://h/2000.mp4" not in kept and kept.get("https://h/2000.mp4") is None
+    assert fetch_address("https://h/1999.mp4", kept) == "https://u:pw@h/1999.mp4?sig=1999"
+    assert fetch_address("https://h/x/y.mp4", kept) == "https://me:pw@h/x/y.mp4"
+    assert fetch_address("https://h/y.mp4", kept) is None and fetch_address("https://h/y.mp4", Secrets(())) is None
+    assert Secrets(told) == Secrets(told) != kept and not Secrets(())
 
 
 def test_sources_that_only_look_like_listings_have_no_secrets(tmp_path, monkeypatch) -> None:
