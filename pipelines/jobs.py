@@ -31,9 +31,10 @@ from ..transforms.addresses import Secrets, fetch_address, secret_addresses
 from ..transforms.commit import CommitUnits, commit_known, unit_key
 from ..transforms.detect import preload
 from ..transforms.failures import UsageError, WorldError
+from ..transforms.ids import Counts, SortedIds
 from ..transforms.intact import intact
 from ..transforms.listing import ListingOptions, list_sources
-from ..transforms.plan import Plan, SortedIds, UnitLimits, plan_media
+from ..transforms.plan import Plan, UnitLimits, plan_media
 from ..transforms.publish import publish
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
 from ..transforms.retries import tell
@@ -201,14 +202,12 @@ def make_plan(
     Raises:
         UsageError: a source is missing or holds nothing.
     """
-    again = None
+    tried = Counts.of({})
     if (classes := config.retry_failures) is not None:
-        again = unsettled(store, config.fingerprint).chosen(classes, just_tried)
-    asked = again.ids() if again is not None else SortedIds.from_batches([])
+        tried = unsettled(store, config.fingerprint).chosen(classes, just_tried).counts()
     committed = committed_ids(store, config.fingerprint)
-    done = SortedIds.from_batches(ids.filter(pa.array(~asked.contains(ids))) for ids in committed)
+    done = SortedIds.from_batches(ids.filter(pa.array(~tried.ids.contains(ids))) for ids in committed)
     listed = list_sources(config.sources, ListingOptions((config.output,), config.identity, config.archives), notice)
-    tried = again.counts() if again is not None else None
     return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit, tried)
 
 

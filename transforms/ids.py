@@ -60,8 +60,7 @@ class Counts:
 
     def __init__(self, hashes: np.ndarray, counts: np.ndarray):
         """hashes: [N] of `HASH`, each once, any order; counts: int [N]."""
-        order = np.argsort(hashes)
-        self._ids, self._counts = SortedIds(hashes), np.append(counts[order], 0)
+        self.ids, self._counts = SortedIds(hashes), np.append(counts[np.argsort(hashes)], 0)
 
     @classmethod
     def of(cls, counts: Mapping[str, int]) -> Counts:
@@ -69,7 +68,7 @@ class Counts:
 
     def of_hashes(self, hashes: np.ndarray) -> np.ndarray:
         """int [N]; 0 for those that were not counted."""
-        return self._counts[self._ids.places(hashes)]  # the one behind the last, -1, is 0
+        return self._counts[self.ids.places(hashes)]  # the one behind the last, -1, is 0
 
 
 def ids_to_hashes(ids: Any) -> np.ndarray:

@@ -49,9 +49,6 @@ class UnsettledMedia(Mapping[str, Unsettled]):
         kept = ~settled.contains_hashes(self._hashes())
         return UnsettledMedia([column[kept] for column in self._columns], self._names)
 
-    def ids(self) -> SortedIds:
-        return SortedIds(self._hashes())
-
     def counts(self) -> Counts:
         return Counts(self._hashes(), self._attempts)
 
@@ -104,12 +101,20 @@ def unsettled(store: OutputStore, fingerprint: str) -> UnsettledMedia:
             digests.append(ids_to_digests(ids.filter(failed)))
             words.append(np.array([place(name) for name in classes.drop_null().to_pylist()], np.uint32))
             of_runs.append(np.full(len(digests[-1]), place(run.run_id), np.uint32))
-    every, every_word, every_run = (np.concatenate(parts) for parts in (digests, words, of_runs))
+    every = _joined(digests)
     order = np.argsort(every, kind="stable")  # of one media the runs stay in their order
-    every, every_word, every_run = every[order], every_word[order], every_run[order]
+    every = every[order]
     newest = np.flatnonzero(np.append(every[1:] != every[:-1], np.ones(min(len(every), 1), bool)))
-    found = UnsettledMedia((every[newest], every_word[newest], every_run[newest], np.diff(newest, prepend=-1)), names)
-    return found.without(SortedIds(np.concatenate([np.empty(0, HASH), *settled])))
+    every, order = every[newest], order[newest]
+    columns = (every, _joined(words)[order], _joined(of_runs)[order], np.diff(newest, prepend=-1))
+    return UnsettledMedia(columns, names).without(SortedIds(_joined([np.empty(0, HASH), *settled])))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts as one, and no longer by themselves."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def _units(store: OutputStore, run: Run) -> Iterator[pa.Table]:
