@@ -14,6 +14,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
+from ..models.base import SOUND_RATE
 from ..models.batches import spread
 from . import coders  # noqa: F401  (registers the coders of clips and windows)
 from .ahead import InOrder
@@ -230,8 +231,12 @@ class _Decode(beam.DoFn):
                 if isinstance(record, Clip):
                     inc_counter("clips_decoded")
                     inc_counter("frames_kept", len(record.frames))
+                    inc_counter(
+                        "film_milliseconds", round(1000 * (record.spec.end_seconds - record.spec.start_seconds))
+                    )
                     yield beam.pvalue.TaggedOutput(CLIPS, record)
                 elif record is not None:
+                    inc_counter("sound_milliseconds", round(1000 * len(record.samples) / SOUND_RATE))
                     yield beam.pvalue.TaggedOutput(WINDOWS, record)
                 del item, record  # the frames must not outlive their consumers in this frame's locals
             else:

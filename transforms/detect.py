@@ -38,6 +38,9 @@ class Question:
     start_seconds: float | None = None
     end_seconds: float | None = None
     box: Box | None = None
+    box_seconds: float | None = None
+    frame_size: tuple[int, int] | None = None
+    """(width, height) in pixels of the frame that the box is in."""
 
 
 coders.registry.register_coder(Question, BigRecordCoder)
@@ -66,7 +69,8 @@ def questions(element: MediaProbe | Clip | AudioWindow, spec: DetectorSpec) -> I
                 element.file.media_id, clip, element.frames.nbytes, element.spec.clip_index, None, start, end
             )
         for track in (element.tracks or ()) if spec.unit == "face_track" else ():
-            middle = track.boxes[len(track.boxes) // 2]
+            middle = len(track.boxes) // 2
+            _, height, width, _ = element.frames.shape
             yield Question(
                 element.file.media_id,
                 TrackItem(clip, track.frame_positions, track.boxes, track.landmarks, track.confidences),
@@ -75,7 +79,9 @@ def questions(element: MediaProbe | Clip | AudioWindow, spec: DetectorSpec) -> I
                 track.track_id,
                 start,
                 end,
-                Box(*(float(v) for v in middle)),
+                Box(*(float(v) for v in track.boxes[middle])),
+                float(element.pts_seconds[track.frame_positions[middle]]),
+                (width, height),
             )
 
 
@@ -111,6 +117,9 @@ def evidence(question: Question, judgement: Judgement, spec: DetectorSpec) -> Ev
         logit=judgement.logit,
         abstained=judgement.abstained,
         box=question.box,
+        box_seconds=question.box_seconds,
+        frame_width=question.frame_size[0] if question.frame_size else None,
+        frame_height=question.frame_size[1] if question.frame_size else None,
         detail=printable(judgement.detail) if judgement.detail and judgement.abstained == FAILED else judgement.detail,
     )
 

@@ -8,12 +8,16 @@ which reading it stumbled is a row with `internal_error`, or one hostile file co
 
 from __future__ import annotations
 
+import errno
 import traceback
 import unicodedata
 import zlib
 from pathlib import Path
 
 MAX_MESSAGE = 500
+_AS_GIVEN = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES, errno.EPERM, errno.EROFS)
+) | {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 _OURS = Path(__file__).resolve().parent.parent
 ERROR_CLASSES = {
     "changed": "it was replaced after it had been listed",
@@ -91,6 +95,15 @@ class UsageError(Exception):
 
 class NothingFound(UsageError):
     """The sources exist, and there is no file in them; or no label is about any media."""
+
+
+def local_fault(what: str, error: OSError) -> WorldError | UsageError:
+    """What an OSError on this machine's disk is: a name that cannot be used as given, or a disk that failed.
+
+    what: was tried.
+    """
+    told = f"{what}: {error.strerror or error}"
+    return UsageError(told) if error.errno in _AS_GIVEN else WorldError(told)
 
 
 def stumbled(error: Exception, stage: str) -> MediaError:

@@ -26,9 +26,11 @@ from ..models.calibration import (
     verdict,
 )
 from ..models.pooling import curved, fused_log_odds, pooled_log_odds
-from .records import AuthenticityScore, ClipFaces, Evidence, MediaOutcome, MediaResult
+from .records import AuthenticityScore, ClipFaces, Evidence, Leaning, MediaOutcome, MediaResult
 
 MAX_REASONS = 8
+LEANS = 0.05
+"""Log-odds beyond which a detector is said to point somewhere."""
 DAMAGED = "damaged at "
 """What the reasons that tell of damage begin with."""
 Said = MediaOutcome | Evidence | ClipFaces
@@ -133,7 +135,9 @@ def score_of(
     say. A detector without a rule, or with one for other weights, is evidence only.
     """
     specs = {spec.name: spec for spec in detectors}
-    ruled, told = ruled_items(rows, specs, calibration)
+    ruled, unruled = ruled_items(rows, specs, calibration)
+    told = [text for text, _ in unruled]
+    leanings = [leaning for _, leaning in unruled]
     fusion = calibration.fusion
     fitted: dict[str, dict[int | None, float]] = {}
     by_family: dict[str, list[float]] = {}
@@ -158,6 +162,7 @@ def score_of(
         if rule.method == "hand" or rule.lowest < rule.highest:
             # Fitted rules of one possible answer are of detectors that nothing was heard of: missing, not neutral.
             by_family.setdefault(family, []).append(pooled)
+        leanings.append(Leaning(detector, pooled, len(items), True, rule.weight > 0))
         reasons.append((abs(rule.weight * pooled), _reason(detector, pooled, rule.weight, items, odds)))
     by_rules = sum(sum(parts) / len(parts) for parts in by_hand.values())
     total = media_log_odds(fitted, families, by_rules, calibration)
@@ -174,13 +179,15 @@ def score_of(
         clips_assessed=len(clips),
         faces=faces,
         calibration_id=calibration.calibration_id,
+        detectors=tuple(sorted(leanings, key=lambda leaning: (leaning.detector, -leaning.logits))),
     )
 
 
 def ruled_items(
     rows: Sequence[Evidence], specs: Mapping[str, DetectorSpec], calibration: Calibration
-) -> tuple[dict[tuple[str, str], list[Evidence]], list[str]]:
-    """By (family, detector), the rows that a rule of the calibration counts; and what is to be told of the others."""
+) -> tuple[dict[tuple[str, str], list[Evidence]], list[tuple[str, Leaning]]]:
+    """By (family, detector), the rows that a rule of the calibration counts; and what is to be told of the others, each
+    with what it leans to."""
     logits: dict[tuple[str, str, str], list[Evidence]] = {}
     for row in rows:
         if row.logit is not None:
@@ -192,14 +199,22 @@ def ruled_items(
         rule, spec = calibration.detectors.get(detector), specs.get(detector)
         only = "its logit is evidence only" if len(items) == 1 else f"its {len(items)} logits are evidence only"
         if rule is None:
-            told.append(f"{detector} is not in calibration {name}: {only}")
+            told.append((f"{detector} is not in calibration {name}: {only}", _by_itself(detector, items)))
         elif not applies(rule, weights, spec.version if spec else None):
-            told.append(f"{detector} is in calibration {name} with other weights or of another version: {only}")
+            why = f"{detector} is in calibration {name} with other weights or of another version: {only}"
+            told.append((why, _by_itself(detector, items)))
         else:
             asked = spec is not None and spec.one_face_explains
             explains = asked if rule.one_face_explains is None else rule.one_face_explains
             ruled.setdefault((family, detector), []).extend(least_of_each_clip(items) if explains else items)
     return ruled, told
+
+
+def _by_itself(detector: str, items: Sequence[Evidence]) -> Leaning:
+    """Of a detector without a rule, by its raw logits."""
+    logits = sorted((row.logit for row in items if row.logit is not None), reverse=True)
+    highest = logits[: math.ceil(len(logits) / 4)]
+    return Leaning(detector, sum(highest) / len(highest), len(logits), calibrated=False, has_say=False)
 
 
 def by_stretch(
@@ -257,10 +272,10 @@ def least_of_each_clip(rows: Sequence[Evidence]) -> list[Evidence]:
 
 def _reason(detector: str, pooled: float, weight: float, items: Sequence[Evidence], odds: Sequence[float]) -> str:
     top = items[max(range(len(items)), key=lambda i: odds[i])]
-    if pooled > 0.05:
+    if pooled > LEANS:
         lean = "points to manipulation" if weight else "points to manipulation (evidence only)"
     else:
-        lean = "points away from manipulation" if pooled < -0.05 else "says neither"
+        lean = "points away from manipulation" if pooled < -LEANS else "says neither"
     where = "" if top.start_seconds is None else f", most at {top.start_seconds:.1f}-{top.end_seconds or 0:.1f} s"
     return f"{detector} {lean} (log-odds {pooled:+.2f}{where})" + (f": {summary}" if (summary := _summary(top)) else "")
 

@@ -31,6 +31,9 @@ NAMES = (
     "items_abstained",
     "detector_errors",
     "bytes_read",
+    "media_probed",
+    "film_milliseconds",
+    "sound_milliseconds",
 )
 _SIZE = 8 * len(NAMES)
 _lock = threading.Lock()

@@ -211,6 +211,7 @@ class _Probe(beam.DoFn):
             yield beam.pvalue.TaggedOutput(ENDED, result)
         else:
             inc_counter("bytes_read", result.file.size_bytes)
+            inc_counter("media_probed")
             yield result
         return True
 

@@ -1,6 +1,7 @@
 """Publish: committed units become files of the public tables, a block of 64 units at a time, and at last a summary.
 
-A block's files hold the same bytes whoever makes them, so publishing twice, or from two places, changes nothing.
+A block's files hold the same bytes whoever makes them, so publishing twice, or from two places, changes nothing. From
+the first block on all tables are there for every reader: one that has no row yet has a file without rows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from .store import OutputStore
 from .tables import explode_unit_tables, to_parquet
 
 BLOCK_UNITS = 64
+ALL_TABLES = "all_tables"
+"""Key in the marker of a block: when it was published every table had a file. Earlier versions did not see to that."""
 
 
 def public_name(run: Run, table: str, block: int) -> str:
@@ -63,7 +66,8 @@ def _publish_block(store: OutputStore, run: Run, block: int, units: range) -> li
     made = []
     for table, rows in public.items():
         name = public_name(run, table, block)
-        if rows.num_rows and not store.exists(name) and store.put_new(name, to_parquet(rows)):
+        wanted = rows.num_rows or not _has_files(store, table)
+        if wanted and not store.exists(name) and store.put_new(name, to_parquet(rows)):
             made.append(name)
     counts = {
         "units": len(units),
@@ -71,10 +75,17 @@ def _publish_block(store: OutputStore, run: Run, block: int, units: range) -> li
         "verdicts": _count(public["scores"]["verdict"]),
         "failures": _count(public["failures"]["error_class"]),
         "skipped": _count(public["skipped"]["reason"]),
+        ALL_TABLES: True,
     }
-    # Last: it says that all the block's files are there, which no single table can, since an empty one has no file.
+    # Last: it says that all the block's files are there, which no single table can, since an empty one may have none.
     store.put_new(_marker(run, block), json.dumps(counts, sort_keys=True).encode())
     return made
+
+
+def _has_files(store: OutputStore, table: str) -> bool:
+    """Asks no more of a table of many days than of a young one: whoever makes a partition puts a file into it."""
+    few = store.folders(table)[:3]
+    return any(name.endswith(".parquet") for partition in few for name in store.list(f"{table}/{partition}"))
 
 
 def _summary(store: OutputStore, run: Run) -> bytes:

@@ -209,7 +209,12 @@ class Evidence:
     """> 0 = manipulated."""
     abstained: str | None = None
     box: Box | None = None
+    """Pixels of a frame of `frame_width` by `frame_height`, which is shown at `box_seconds`."""
     detail: str | None = None
+    box_seconds: float | None = None
+    """On the media's clock; with the two below it goes with `box`."""
+    frame_width: int | None = None
+    frame_height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +287,22 @@ class MediaOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaning:
+    """What one detector said of a whole media."""
+
+    detector: str
+    log_odds: float
+    """> 0 = manipulated. By the calibration's rule, as in `reasons`; without one the mean of the highest quarter of its
+    raw logits."""
+    logits: int
+    """Items that it judged."""
+    calibrated: bool
+    """Whether the calibration has a rule for it, with these weights."""
+    has_say: bool
+    """Whether it moves `authenticity`; else it is evidence only."""
+
+
+@dataclass(frozen=True, slots=True)
 class AuthenticityScore:
     """One media's answer. Which calibration made it, on what data, stands in the run's record."""
 
@@ -296,6 +317,8 @@ class AuthenticityScore:
     faces: int
     """Face tracks in all clips."""
     calibration_id: str
+    detectors: tuple[Leaning, ...] = ()
+    """Of those that gave a logit, by name."""
 
 
 @dataclass(frozen=True, slots=True)

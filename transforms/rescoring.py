@@ -20,11 +20,12 @@ from ..models.calibration import Calibration
 from .fuse import DAMAGED, score_of
 from .records import AuthenticityScore, Evidence
 from .runs import Run
-from .tables import EVIDENCE, SCORES, UNIT, table_metadata
+from .tables import EVIDENCE, SCORES, UNIT, leanings_of, table_metadata
 
 BATCH_ROWS = 1 << 14
 """Rows of evidence that are held as Python objects at a time, beside those of one media."""
-_FIELDS = [name for name in EVIDENCE.names if name not in ("run_id", "media_id", "uri", "box")]
+_OF_BOXES = ("box", "box_seconds", "frame_width", "frame_height")
+_FIELDS = [name for name in EVIDENCE.names if name not in ("run_id", "media_id", "uri", *_OF_BOXES)]
 
 
 def evidence_by_media(file: BinaryIO) -> Iterator[tuple[str, list[Evidence]]]:
@@ -74,6 +75,7 @@ def rescored_unit(
         "clips_assessed": [s.clips_assessed for s in new],
         "scored_at": [scored_at] * count,
         "evidence_run_id": [evidence_run_id] * count,
+        "detectors": [leanings_of(s) for s in new],
     }
     for name in SCORES.names:
         if name.endswith("_authenticity"):

@@ -22,7 +22,7 @@ from .._version import __version__
 from ..models.base import FAMILIES
 from .details import MAX_DETAIL, cut_detail
 from .failures import printable
-from .records import Evidence, Failure, MediaOutcome, MediaResult
+from .records import AuthenticityScore, Evidence, Failure, MediaOutcome, MediaResult
 from .uris import escaped
 
 if TYPE_CHECKING:
@@ -49,7 +49,14 @@ _SANDBOX = _field(
     pa.string(),
     "around the processes that parsed it: landlock+seccomp, landlock, seccomp or off; null where none did",
 )
+_VERSION = _field(
+    "version",
+    pa.string(),
+    "which version of the file (of a member: of its shard) was looked at: ETag, generation, or size and time of change",
+)
 _BOX = pa.struct([pa.field(side, pa.float32()) for side in ("x1", "y1", "x2", "y2")])
+_LEANING = [("detector", pa.string()), ("log_odds", pa.float64()), ("logits", pa.int32())]
+_LEANINGS = pa.list_(pa.struct([*_LEANING, ("calibrated", pa.bool_()), ("has_say", pa.bool_())]))
 
 SCORES = pa.schema(
     [
@@ -92,6 +99,15 @@ SCORES = pa.schema(
         _field("loudness_db", pa.float64(), "RMS of the sound that was decoded; null where none was needed", "dBFS"),
         _field("evidence_run_id", pa.string(), "run whose evidence the score was made from; null: the row's own"),
         _SANDBOX,
+        _VERSION,
+        _field(
+            "detectors",
+            _LEANINGS,
+            "what each detector that gave a logit said of the whole media: log_odds by the calibration's rule, without"
+            " one the mean of the highest quarter of its logits; has_say: whether it moves authenticity",
+            "log-odds",
+            _LOGIT,
+        ),
     ]
 )
 EVIDENCE = pa.schema(
@@ -108,8 +124,11 @@ EVIDENCE = pa.schema(
         _field("end_seconds", pa.float64(), "its end, half-open", "seconds"),
         _field("logit", pa.float64(), "uncalibrated; null where the detector abstained", "logit", _LOGIT),
         _field("abstained", pa.string(), "why there is no logit; null where there is one"),
-        _field("box", _BOX, "where the face is, in the decoded frame", "pixels"),
+        _field("box", _BOX, "where the face is at box_seconds, in a frame of frame_width by frame_height", "pixels"),
         _field("detail", pa.string(), "what the detector saw, JSON or a short sentence"),
+        _field("box_seconds", pa.float64(), "when the frame of the box is shown, on the media's clock", "seconds"),
+        _field("frame_width", pa.int32(), "of that frame: the whole picture, rotation applied, scaled down", "pixels"),
+        _field("frame_height", pa.int32(), "likewise", "pixels"),
     ]
 )
 FAILURES = pa.schema(
@@ -124,9 +143,12 @@ FAILURES = pa.schema(
         _field("size_bytes", pa.int64(), "size of the media as listed; 0 where it was missing", "bytes"),
         _field("failed_at", pa.timestamp("us", tz="UTC"), "when the row was made", "UTC"),
         _SANDBOX,
+        _VERSION,
     ]
 )
-SKIPPED = pa.schema([_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it is no media: not_media, …")])
+SKIPPED = pa.schema(
+    [_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it is no media: not_media, …"), _VERSION]
+)
 
 TABLES: dict[str, pa.Schema] = {"evidence": EVIDENCE, "failures": FAILURES, "skipped": SKIPPED, "scores": SCORES}
 """The public tables, in the order in which a block of them becomes visible: no score is seen without its evidence."""
@@ -246,7 +268,7 @@ def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, A
         "scores": _cleaned(_score_row(result, run, scored_at)) if table == "scores" else None,
         "evidence": [_cleaned(_evidence_row(e)) for e in sorted(result.evidence, key=evidence_order)],
         "failures": _cleaned(_failure_row(outcome, scored_at)) if table == "failures" else None,
-        "skipped": _cleaned({"reason": outcome.skipped_reason or "unknown"}) if table == "skipped" else None,
+        "skipped": _cleaned(_skipped_row(outcome)) if table == "skipped" else None,
     }
 
 
@@ -271,7 +293,14 @@ def _score_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, 
         "scored_at": scored_at,
         "frames_sampled_for_faces": result.frames_sampled_for_faces,
         "frames_with_face": result.frames_with_face,
+        "version": outcome.file.version,
+        "detectors": leanings_of(score),
     }
+
+
+def leanings_of(score: AuthenticityScore) -> list[dict[str, Any]]:
+    """The cell `detectors`."""
+    return [_cleaned(dataclasses.asdict(leaning)) for leaning in score.detectors]
 
 
 def _evidence_row(evidence: Evidence) -> dict[str, Any]:
@@ -288,7 +317,12 @@ def _failure_row(outcome: MediaOutcome, failed_at: datetime) -> dict[str, Any]:
         "size_bytes": outcome.file.size_bytes,
         "failed_at": failed_at,
         "sandbox": outcome.sandbox,
+        "version": outcome.file.version,
     }
+
+
+def _skipped_row(outcome: MediaOutcome) -> dict[str, Any]:
+    return {"reason": outcome.skipped_reason or "unknown", "version": outcome.file.version}
 
 
 def _cleaned(row: dict[str, Any]) -> dict[str, Any]:

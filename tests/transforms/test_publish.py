@@ -5,13 +5,18 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from deephotlink.pipelines.check import check_output
 from deephotlink.transforms.failures import UsageError
-from deephotlink.transforms.publish import publish
+from deephotlink.transforms.publish import BLOCK_UNITS, publish
 from deephotlink.transforms.runs import list_runs, pending_units
 from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.tables import PARTITIONING, TABLES
 from tests import committing
 from tests.committing import commit_all, finish, make_run
 
@@ -66,9 +71,40 @@ def test_a_damaged_unit_is_named_and_not_published(store):
     assert len(str(e.value).splitlines()) == 1 and not parquet_of(store, "scores")
 
 
-def test_an_empty_table_has_no_file(store):
-    finish(store, make_run(store, 1, 2))
-    assert [len(parquet_of(store, table)) for table in ("scores", "evidence", "failures", "skipped")] == [1, 1, 0, 0]
+TABLE_NAMES = ("scores", "evidence", "failures", "skipped")
+
+
+def test_every_table_is_there_from_the_first_block_on(store):
+    """A table without a row is an empty file, once and not for each block: every reader finds its folder."""
+    run = finish(store, make_run(store, 1, 2))
+    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [1, 1, 1, 1]
+    for table in TABLE_NAMES:
+        read = ds.dataset(store.path(table), partitioning=PARTITIONING).to_table()
+        assert read.num_rows == {"scores": 2, "evidence": 6}.get(table, 0)
+        assert read.schema.names == [*TABLES[table].names, "run_date"]
+        assert read.schema.field("run_date").type == pa.date32()
+        assert pq.read_table(store.path(table)).num_rows == read.num_rows
+        assert (
+            duckdb.read_parquet(f"{store.path(table)}/**/*.parquet", hive_partitioning=True).columns[-1] == "run_date"
+        )
+    later = finish(store, make_run(store, BLOCK_UNITS + 1, 2, resume_key="later"))
+    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [3, 3, 2, 2]
+    third = finish(store, make_run(store, 1, 2, resume_key="third"))
+    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [4, 4, 2, 2]
+    assert check_output(store.root) == [] and len({run.run_id, later.run_id, third.run_id}) == 3
+
+
+def test_check_misses_an_empty_table_and_forgives_earlier_versions(store):
+    run = finish(store, make_run(store, 1, 2))
+    (empty,) = parquet_of(store, "failures")
+    Path(store.path(empty)).unlink()
+    (violation,) = check_output(store.root)
+    assert violation.rule == "table_missing" and violation.ids == ("failures",)
+    marker = Path(store.path(run.name("published/block-000000.json")))
+    marker.write_text(json.dumps({k: v for k, v in json.loads(marker.read_text()).items() if k != "all_tables"}))
+    assert check_output(store.root) == []
+    finish(store, make_run(store, 1, 2, resume_key="other"))
+    assert parquet_of(store, "failures") and check_output(store.root) == []
 
 
 def test_publishing_again_makes_the_same_bytes(store):
