@@ -34,11 +34,7 @@ _SURE = 1e-12
 """Least distance of a probability from 0 and 1, for log-odds."""
 _ELSEWHERE = ("no_video", "no_audio")
 """Abstentions of a detector that the media is no matter for."""
-_LATEST = """
-select media_id, run_id, uri, outcome from latest
-union all
-select media_id, max(run_id), arg_max(uri, run_id), 'skipped' from skipped
-where media_id not in (select media_id from latest) group by media_id"""
+_LATEST = "select media_id, run_id, uri, outcome from files"
 _OF_RUN = """
 select media_id, run_id, uri, 'scored' as outcome from scores where run_id = $run
 union all select media_id, run_id, uri, 'failed' from failures where run_id = $run

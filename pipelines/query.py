@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import duckdb
 import pyarrow as pa
@@ -13,67 +15,23 @@ from ..transforms.failures import UsageError, WorldError, printable
 from ..transforms.intact import damaged
 from ..transforms.store import OutputStore
 from ..transforms.tables import TABLES
+from .layout import print_table
+from .printing import console, nobody_reads, print_json
+from .views import VIEWS
 
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
 """What DuckDB raises on damage; and, where Thrift fails, its bare `Error`. Others are of the query's own making."""
-_LATEST = """
-create view latest as
-with every_row as (
-    select media_id, run_id, 'scored' as outcome from scores
-    union all select media_id, run_id, 'failed' from failures
-), newest as (
-    select media_id, max(run_id) as run_id, arg_max(outcome, run_id) as outcome from every_row group by media_id
-)
-select newest.outcome, newest.media_id, newest.run_id, coalesce(s.run_date, f.run_date) as run_date,
-       coalesce(s.uri, f.uri) as uri, s.* exclude (media_id, run_id, run_date, uri, sandbox),
-       coalesce(s.sandbox, f.sandbox) as sandbox, f.stage, f.error_class, f.message
-from newest
-left join scores s on newest.outcome = 'scored' and s.media_id = newest.media_id and s.run_id = newest.run_id
-left join failures f on newest.outcome = 'failed' and f.media_id = newest.media_id and f.run_id = newest.run_id
-"""
-_TIMELINE = """
-create view timeline as
-select e.uri, e.start_seconds, e.end_seconds, e.family, e.detector, e.logit, e.abstained, e.clip_index, e.track_id,
-       e.detail, e.media_id, e.run_id, e.run_date
-from evidence e
-join (
-    select media_id, arg_max(coalesce(evidence_run_id, run_id), run_id) as run_id from scores group by media_id
-) newest using (media_id, run_id)
-order by e.uri, e.media_id, e.start_seconds nulls first, e.end_seconds, e.family, e.detector, e.clip_index, e.track_id
-"""
-_TO_RETRY = """
-create view to_retry as
-with raised as (
-    select media_id, run_id, min_by(detector || ': ' || coalesce(detail, ''), detector) as message
-    from evidence where abstained = 'detector_error' group by media_id, run_id
-), tries as (
-    select media_id, count(*) as n from (select distinct media_id, run_id from raised union
-                                         select media_id, run_id from failures) group by media_id
-), newest_score as (
-    select media_id, max(run_id) as run_id from scores group by media_id
-)
-select f.* from failures f
-join (select media_id, max(run_id) as run_id from failures group by media_id) newest using (media_id, run_id)
-where not exists (select 1 from scores s where s.media_id = f.media_id and s.run_id >= f.run_id)
-  and not exists (select 1 from scores s where s.uri = f.uri and s.run_id > f.run_id)
-union all by name
-select s.run_id, s.run_date, s.media_id, s.uri, 'detect' as stage, 'detector_error' as error_class, r.message,
-       t.n::int as attempts, s.size_bytes, s.scored_at as failed_at, s.sandbox
-from scores s
-join newest_score using (media_id, run_id)
-join raised r on r.media_id = s.media_id and r.run_id = coalesce(s.evidence_run_id, s.run_id)
-join tries t on t.media_id = s.media_id
-where not exists (select 1 from failures f where f.media_id = s.media_id and f.run_id > s.run_id)
-order by uri
-"""
 
 
 def connect(out: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with their columns,
-    even where no file is there yet), `latest` (one row a media: its newest run's score, or its failure where that run
-    failed on it; `outcome` tells), `timeline` (the evidence that each media's newest score was made from, in time) and
-    `to_retry` (failures of media that no later run has scored, and whose file none has scored in another version; and,
-    as `detector_error`, media on which a detector raised: what `--retry-failures` asks again).
+    even where no file is there yet) and those of `views.py`:
+
+    - `files`: how each file stands, its newest `outcome` (`scored`, `failed` or `skipped`)
+    - `latest`: the same with all columns, of what was scored or failed
+    - `timeline`: the evidence behind the scores in `latest`, in time
+    - `to_retry`: the failures in `latest` and, as `detector_error`, media on which a detector raised: what
+      `--retry-failures` asks again
 
     A score's evidence stands under `coalesce(evidence_run_id, run_id)`: a rescored row has none of its own.
 
@@ -96,7 +54,7 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
             body += f" union all by name select * exclude (filename), {_RUN_DATE} from {_by_file(store, files)}"
         with readable(out):
             connection.execute(f"create view {table} as {body}")
-    for view in (_LATEST, _TIMELINE, _TO_RETRY):
+    for view in VIEWS:
         with readable(out):
             connection.execute(view)
     return connection
@@ -123,6 +81,10 @@ def run_query(out: str, sql: str) -> pa.Table:
     Raises:
         UsageError: DuckDB will not run it, or a file is damaged; one line. WorldError: the store does not give it.
     """
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the query failed: expected SQL in UTF-8, got other bytes") from None
     with connect(out) as connection:
         try:
             relation = connection.sql(sql)
@@ -133,6 +95,36 @@ def run_query(out: str, sql: str) -> pa.Table:
             if (type(e) is duckdb.Error or isinstance(e, _OF_FILES)) and (name := _culprit(store, str(e))):
                 raise damaged(store, name, _first_line(e)) from e
             raise UsageError(f"the query failed: {printable(_first_line(e))}") from e
+
+
+def query_command(out: str, sql: str, as_json: bool) -> int:
+    """Prints what `run_query` gives, as a table or as JSON, a row a line; returns the exit code."""
+    table = run_query(out, sql)
+    names = unique(table.column_names)
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    if as_json:
+        for row in rows:
+            if nobody_reads():
+                break
+            print_json(dict(zip(names, row, strict=True)))
+    elif names:
+        print_table(console(200), names, list(rows))
+    return 0
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Column names of which SQL lets several be the same, so that none hides another.
+
+    >>> unique(["a", "b", "a"])
+    ['a', 'b', 'a_1']
+    """
+    found: list[str] = []
+    for name in names:
+        number = 0
+        while (candidate := f"{name}_{number}" if number else name) in found or (number and candidate in names):
+            number += 1
+        found.append(candidate)
+    return found
 
 
 def _refuse_outage(error: Exception) -> None:
@@ -172,6 +164,7 @@ def open_duckdb(store: OutputStore) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "allow_community_extensions": "false", "TimeZone": "UTC"}
     )
+    connection.execute("set enable_progress_bar = false")  # it would be drawn on stdout, among what is printed there
     if not store.is_local:
         connection.register_filesystem(store.patient_filesystem())
     return connection
@@ -192,8 +185,20 @@ def _by_file(store: OutputStore, names: Sequence[str]) -> str:
 
 def parquet_of(store: OutputStore, names: Sequence[str], options: str = "") -> str:
     """SQL for the rows of these files."""
-    quoted = ", ".join(f"'{_literal(store.path(name))}'" for name in names)
+    root = _spelt(store.path("").rstrip("/")) if store.is_local else None
+    paths = [store.path(name) if root is None else f"{root}/{name}" for name in names]
+    quoted = ", ".join(f"'{_literal(path)}'" for path in paths)
     return f"read_parquet([{quoted}], union_by_name = true{', ' if options else ''}{options})"
+
+
+@cache
+def _spelt(folder: str) -> str:
+    """The folder in UTF-8, which is all that DuckDB takes: where its name is none, by an open descriptor."""
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)}"
+    return folder
 
 
 def _literal(path: str) -> str:
