@@ -2,10 +2,13 @@
 
 Usable while jobs write. The listings are taken backwards, published files before units before plans: whatever is seen
 in one was in the next before, so what this finds was never right.
+
+A run that is not finished breaks nothing. It is told, with how far it came.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..transforms.failures import UsageError, printable
+from ..transforms.publish import ALL_TABLES
 from ..transforms.store import OutputStore
 from ..transforms.tables import TABLES
 from .query import open_duckdb, parquet_of, published_files
+from .wording import counted
 
 MAX_IDS = 10
 """Offending ids that a violation names."""
@@ -32,9 +37,9 @@ class Violation:
 
     run_id: str
     rule: str
-    """`unreadable`, `stray_file`, `planned_twice`, `committed_twice`, `committed_not_planned`, `wrong_unit`,
-    `published_twice`, `in_two_tables`, `published_not_committed`, `wrong_run`, `evidence_without_score`,
-    `evidence_differs`, `planned_not_published`."""
+    """`unreadable`, `stray_file`, `table_missing`, `planned_twice`, `committed_twice`, `committed_not_planned`,
+    `wrong_unit`, `published_twice`, `in_two_tables`, `published_not_committed`, `wrong_run`,
+    `evidence_without_score`, `evidence_differs`, `planned_not_published`."""
     message: str
     count: int
     """Offending media, or 1 for a file."""
@@ -46,8 +51,45 @@ class Violation:
         return f"{self.rule}: run {self.run_id}: {self.message}: {', '.join(self.ids)}{more}"
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A run that has a plan and no summary: it is at work, or was interrupted."""
+
+    run_id: str
+    done: int
+    """Media that are committed."""
+    planned: int
+
+    def __str__(self) -> str:
+        published = ", not yet all of them published" if self.done >= self.planned else ""
+        return (
+            f"unfinished: {self.done} of {counted(self.planned, 'file')} done{published} (run {self.run_id}): it is "
+            "still at work, or the same command again goes on where it stopped"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    violations: tuple[Violation, ...]
+    unfinished: tuple[Unfinished, ...]
+    """By run, the oldest first."""
+    planned: int
+    """Media, in all runs."""
+
+
+def unfinished_runs(store: OutputStore) -> list[str]:
+    """run_id of the runs that have a plan and no summary, the oldest first."""
+    open_ones = [run for run in store.folders("_runs") if not store.exists(f"_runs/{run}/summary.json")]
+    return [run for run in open_ones if store.exists(f"_runs/{run}/plan.parquet")]
+
+
 def check_output(out: str) -> list[Violation]:
-    """What is wrong with the output `out`, run by run; nothing, if all is well. An unfinished run is no violation.
+    """`look_at`, what is wrong alone. An unfinished run is no violation."""
+    return list(look_at(out).violations)
+
+
+def look_at(out: str) -> Checked:
+    """What is wrong with the output `out`, and what is not finished, run by run.
 
     Raises:
         UsageError: there is no output there.
@@ -55,9 +97,14 @@ def check_output(out: str) -> list[Violation]:
     store = OutputStore(out, patience_seconds=15.0)
     finished = {run for run in store.folders("_runs") if store.exists(f"_runs/{run}/summary.json")}
     violations: list[Violation] = []
+    promised = [run for run in store.folders("_runs") if _promises_all_tables(store, run, violations)]
     public: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    absent: set[str] = set()
     for table in TABLES:
-        for name in published_files(store, table):
+        names = published_files(store, table)
+        if promised and not names:
+            absent.add(table)
+        for name in names:
             match = _PUBLIC.fullmatch(name)
             if match:
                 public[match[2]][table].append(name)
@@ -70,6 +117,8 @@ def check_output(out: str) -> list[Violation]:
     plans = {run for run in store.folders("_runs") if store.exists(f"_runs/{run}/plan.parquet")}
     if not runs:
         raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+    unfinished: list[Unfinished] = []
+    planned = 0
     for run in sorted(plans | set(public) | {run for run, names in units.items() if names}):
         with open_duckdb(store) as connection:
             seen = _Seen(store, connection, run)
@@ -78,7 +127,35 @@ def check_output(out: str) -> list[Violation]:
             seen.load_public(public[run])
             seen.judge(run in finished)
             violations += seen.violations
-    return violations
+            planned += seen.count("plan")
+            absent -= seen.tables_with_rows()  # rows that are missing are told as such
+            if run in plans and run not in finished and not store.exists(f"_runs/{run}/summary.json"):
+                unfinished.append(Unfinished(run, seen.count("units"), seen.count("plan")))
+    for table in sorted(absent):
+        told = "a block was published, and this table has no file, not even an empty one"
+        violations.append(Violation(promised[0], "table_missing", told, 1, (table,)))
+    return Checked(tuple(violations), tuple(unfinished), planned)
+
+
+def tell(checked: Checked, out: str) -> list[str]:
+    """Lines for a person: what is wrong, then what is unfinished, or that all is as it should be."""
+    lines = [str(violation) for violation in checked.violations]
+    lines += [f"{printable(out)}: {run}" for run in checked.unfinished]
+    if not lines and not checked.planned:
+        return [f"{printable(out)}: unfinished: no run has planned a file yet; the same command again begins anew"]
+    return lines or [
+        f"{printable(out)}: every planned file stands in exactly one table ({counted(checked.planned, 'file')})"
+    ]
+
+
+def _promises_all_tables(store: OutputStore, run: str, violations: list[Violation]) -> bool:
+    """Whether the run published a block and saw to it that all tables were there: earlier versions did not."""
+    markers = store.list(f"_runs/{run}/published")
+    try:
+        return bool(markers) and json.loads(store.read(markers[-1])).get(ALL_TABLES) is True
+    except (ValueError, AttributeError, OSError) as e:
+        violations.append(Violation(run, "unreadable", printable(str(e), 200), 1, (printable(markers[-1]),)))
+        return False
 
 
 class _Seen:
@@ -107,6 +184,18 @@ class _Seen:
             if table in _OUTCOMES:
                 parts.append(f"select media_id, run_id, '{table}' as \"table\" from {table}")
         self.connection.execute(f"create table public as {' union all '.join(parts)}")
+
+    def count(self, table: str) -> int:
+        """Media in `plan` or `units`."""
+        found = self.connection.execute(f"select count(distinct media_id) from {table}").fetchone()
+        return int(found[0]) if found else 0
+
+    def tables_with_rows(self) -> set[str]:
+        """As the committed units have it."""
+        found = self.connection.execute(
+            "select distinct \"table\" from units union select 'evidence' from units where evidence_rows > 0"
+        )
+        return {str(table) for (table,) in found.fetchall()}
 
     def judge(self, finished: bool) -> None:
         rules = [

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from ..models.base import DetectorSpec
 from ..transforms.addresses import Secrets, secret_addresses
-from ..transforms.failures import MediaError, UsageError, printable
+from ..transforms.failures import MediaError, UsageError
 from ..transforms.media.sniff import sniff
 from ..transforms.runs import unfinished_run
 from ..transforms.sources import Planned, is_local
 from ..transforms.staging import read_head
 from ..transforms.store import OutputStore
 from .jobs import make_plan, run_key, with_secret
+from .layout import Column, print_table
 from .options import AuditConfig
+from .printing import console, print_json
+from .progress import listing_progress
 
 ROW_BYTES = 1_500
 """Bytes of tables a file and clip, compressed: measured on media/dev, rounded up."""
@@ -41,8 +39,10 @@ def dry_run(config: AuditConfig) -> int:
     secrets = Secrets(secret_addresses(config.sources))
     kinds: Counter[str] = Counter()
     staged = largest = media_bytes = 0
-    with make_plan(config, store) as plan, ThreadPoolExecutor(8) as threads:
-        records = plan.records()
+    with listing_progress(config.quiet) as listing:
+        plan = make_plan(config, store, watch=listing.watch)
+    with plan, ThreadPoolExecutor(8) as threads, listing_progress(config.quiet) as looked_into:
+        records = looked_into.watch(plan.records(), "looking at first bytes")
         while entries := [with_secret(entry, secrets) for entry in islice(records, _TOGETHER)]:
             for entry, kind in zip(entries, threads.map(_kind, entries), strict=True):
                 kinds[kind] += 1
@@ -70,16 +70,11 @@ def dry_run(config: AuditConfig) -> int:
         "memory, bytes, about": memory,
     }
     if config.as_json:
-        print(json.dumps(facts))
+        print_json(facts)
         return 0
-    table = Table(title="What would be done", title_justify="left", show_edge=False, show_header=False)
-    table.add_column(overflow="fold")
-    table.add_column(justify="right", overflow="fold")
-    for what, value in facts.items():
-        table.add_row(
-            escape(printable(what)), f"{value:,}" if isinstance(value, int) else escape(printable(str(value), 1000))
-        )
-    Console(width=120, quiet=config.quiet).print(table)
+    rows = [(what, f"{value:,}" if isinstance(value, int) else value) for what, value in facts.items()]
+    columns = [Column("what"), Column("how much", right=True)]
+    print_table(console(120, quiet=config.quiet), columns, rows, "What would be done")
     return 0
 
 

@@ -16,11 +16,9 @@ from pathlib import Path
 
 import apache_beam as beam
 import duckdb
+import numpy as np
 import pyarrow as pa
 import torch
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from rich.console import Console
 from rich.markup import escape
 
 from ..models import registry
@@ -55,12 +53,18 @@ from ..transforms.store import PAGE, OutputStore, open_store
 from ..transforms.unsettled import unsettled
 from ..transforms.weights import stage_weights
 from .audit import ScoreMedia, build_detector, pool_of
+from .check import unfinished_runs
 from .interrupts import heed_signals
 from .options import AuditConfig, runner_named
-from .progress import live_progress
+from .printing import console as console_of
+from .printing import print_json
+from .progress import listing_progress, live_progress
 from .query import connect, readable
 from .report import print_summary, summarise, summary_html, write_page
+from .runners import check_runner, fault_of_runner, foreseen, make_pipeline
 from .spool import spool_folder
+from .versions import superseded
+from .wording import counted
 
 MAX_ERROR_SHARE = 0.01
 DONE, BROKEN, MANY_FAILED = 0, 1, 4
@@ -74,8 +78,8 @@ def audit_archive(config: AuditConfig) -> int:
         UsageError: a source, the output or an option cannot be used as given.
         WorldError: storage or disk failed; the same command again goes on.
     """
-    console = Console(quiet=config.quiet, width=None if sys.stdout.isatty() else 120)
-    errors = Console(stderr=True, quiet=config.quiet)
+    console = console_of(120, quiet=config.quiet)
+    errors = console_of(quiet=config.quiet, stderr=True)
     store, warning = open_store(config.output)
     if warning:
         errors.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)
@@ -84,7 +88,7 @@ def audit_archive(config: AuditConfig) -> int:
     with spool_folder() as spool:
         # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
         pool = pool_of(config.reading)
-        make_pipeline(config.beam_args)
+        check_runner(config.beam_args)
         if pool.warning:
             print(f"deephotlink: warning: {pool.warning}", file=sys.stderr)  # however quiet it is to be
 
@@ -98,11 +102,14 @@ def audit_archive(config: AuditConfig) -> int:
 
         while (run := unfinished_run(store, key)) is not None:
             left = len(pending_units(store, run))
-            errors.print(f"going on with run {run.run_id}: {left} of {run.units} units are left", highlight=False)
+            told = f"{left} of {counted(run.units, 'unit')} {'is' if left == 1 else 'are'} left"
+            errors.print(f"going on with run {run.run_id}: {told}", highlight=False)
             finish_run(placed(), store, run, spool)
             runs.append(run)
         slot = next_slot(store, key)
-        with make_plan(config, store, [run.run_id for run in runs], notice) as plan:
+        with listing_progress(config.quiet) as listing:
+            plan = make_plan(config, store, [run.run_id for run in runs], notice, listing.watch)
+        with plan:
             already_done = plan.already_done
             if plan.duplicates:
                 errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
@@ -112,15 +119,16 @@ def audit_archive(config: AuditConfig) -> int:
             runs.append(planned)
     tables = connect(config.output)
     with readable(config.output):
-        summary = summarise(tables)
+        summary = summarise(tables, unfinished=len(unfinished_runs(store)))
         wrong = detector_errors(tables, [run.run_id for run in runs])
     write_page(store, PAGE, summary_html(summary))
     failing = failure_rate(store, runs or [run for run in [last_run(store, key)] if run is not None])
     if config.as_json:
         ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}
-        print(json.dumps({**summary.as_json(), **ran}))
+        print_json({**summary.as_json(), **ran})
     elif not runs:
-        console.print(f"Nothing is left to do: {already_done} files are in the tables already.\n", highlight=False)
+        told = f"{counted(already_done, 'file')} {'is' if already_done == 1 else 'are'} in the tables already"
+        console.print(f"Nothing is left to do: {told}.\n", highlight=False)
     print_summary(summary, console, config.output)
     too_many = {name: share for name, share in wrong.items() if share > MAX_ERROR_SHARE}
     for name, share in too_many.items():
@@ -195,9 +203,13 @@ def make_plan(
     store: OutputStore,
     just_tried: Collection[str] = (),
     notice: Callable[[str], None] | None = None,
+    watch: Callable[[Iterable[Planned]], Iterable[Planned]] = iter,
 ) -> Plan:
     """The listing, less what is done. A retry asks again what was not settled, unless one of the runs `just_tried` did.
-    `notice` is told, in a sentence each, of what the user may have meant otherwise.
+    A version of a file that came back after another one had taken its place is asked again too: its rows are not how
+    the file stands.
+
+    `notice` is told, in a sentence each, of what the user may have meant otherwise. What is listed goes through `watch`.
 
     Raises:
         UsageError: a source is missing or holds nothing.
@@ -205,10 +217,13 @@ def make_plan(
     tried = Counts.of({})
     if (classes := config.retry_failures) is not None:
         tried = unsettled(store, config.fingerprint).chosen(classes, just_tried).counts()
-    committed = committed_ids(store, config.fingerprint)
-    done = SortedIds.from_batches(ids.filter(pa.array(~tried.ids.contains(ids))) for ids in committed)
+    asked = [tried.ids, SortedIds.from_batches(superseded(store))]
+    done = SortedIds.from_batches(
+        ids.filter(pa.array(~np.logical_or.reduce([some.contains(ids) for some in asked])))
+        for ids in committed_ids(store, config.fingerprint)
+    )
     listed = list_sources(config.sources, ListingOptions((config.output,), config.identity, config.archives), notice)
-    return plan_media(listed, done, UnitLimits(max_media=config.unit_size), config.limit, tried)
+    return plan_media(watch(listed), done, UnitLimits(max_media=config.unit_size), config.limit, tried)
 
 
 def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slot: int) -> Run:
@@ -289,42 +304,11 @@ def run_wave(
                 | "CommitUnits" >> CommitUnits(store, run)
             )
     except Exception as error:
-        raise foreseen(error) or error from None
+        raise foreseen(error) or fault_of_runner(error, config.beam_args) or error from None
 
 
 def _by_unit(result: MediaResult) -> tuple[str, MediaResult]:
     return unit_key(result.outcome.file.unit), result
-
-
-def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
-    """The user's runner where one is named; else FnApiRunner in this process: DirectRunner would first try to download
-    another one, and may hang on it.
-
-    Raises:
-        UsageError: Beam refuses the options.
-    """
-    try:
-        options = PipelineOptions(list(beam_args))
-        return beam.Pipeline(runner=None if runner_named(beam_args) else FnApiRunner(), options=options)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise UsageError(f"Beam refuses its options {' '.join(beam_args)}: {error}") from error
-
-
-def foreseen(error: BaseException | None) -> WorldError | UsageError | None:
-    """The WorldError or UsageError inside what a runner made of it: Beam re-raises faults of a step as text.
-
-    A WeightsError is the fault of whoever named the file: a UsageError here.
-    """
-    while error is not None:
-        for kind in (WorldError, UsageError, WeightsError):
-            text = str(error) if isinstance(error, kind) else None
-            for line in str(error).splitlines()[::-1]:
-                text = text or (line.partition(f"{kind.__name__}: ")[2] or None)
-            if text is not None:
-                text = text.partition(" [while running")[0]
-                return WorldError(text) if kind is WorldError else UsageError(text)
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def detector_errors(tables: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, float]:

@@ -1,4 +1,9 @@
-"""Live progress of a running audit: drawn on a terminal, a line now and then in a log, nothing when quiet."""
+"""Live progress of an audit: drawn on a terminal, a line now and then in a log, nothing when quiet.
+
+What is shown is what is being done. Listing counts what it finds; a run counts containers that were looked into, film
+and sound that were decoded, and files that are done, each as it happens: a long film, or a job that decodes nothing,
+is not seen to stand still.
+"""
 
 from __future__ import annotations
 
@@ -9,68 +14,175 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from ..transforms.metrics import FOLDER_VARIABLE, read_counters
+from .wording import counted, seconds
 
+T = TypeVar("T")
 DRAW_EVERY_SECONDS = 0.5
-LOG_EVERY_SECONDS = 30.0
+FIRST_LINE_SECONDS, LOG_EVERY_SECONDS = 10.0, 30.0
+BAR_COLUMNS = 20
+_NARROW = 70
+"""Columns of a terminal below which there is no room for a bar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How far something is, at one moment."""
+
+    stage: str
+    done: int = 0
+    total: int | None = None
+    more: tuple[str, ...] = ()
+    """What else there is to say, the weightiest first."""
+
+    def line(self) -> str:
+        """
+        >>> Look("listing", more=("12 files found",)).line(), Look("files", 3, 9, ("1/s", "1 failed")).line()
+        ('listing: 12 files found', '3 of 9 files done: 1/s, 1 failed')
+        """
+        stage = self.stage if self.total is None else f"{self.done} of {counted(self.total, 'file')} done"
+        return f"{stage}: {', '.join(self.more)}" if self.more else stage
+
+    def within(self, columns: int) -> str:
+        """As much of `more` as has room, but the first of it in any case.
+
+        >>> Look("files", 3, 9, ("0.5 files/s", "1 failed", "9 opened")).within(24)
+        '0.5 files/s, 1 failed'
+        """
+        text = "".join(self.more[:1])
+        for part in self.more[1:]:
+            if len(text) + len(part) + 2 > columns:
+                break
+            text += f", {part}"
+        return text
+
+
+class Listing:
+    """Counts what a listing finds."""
+
+    def __init__(self) -> None:
+        self.found = 0
+        self.stage = "reading what is done already"
+
+    def watch(self, listed: Iterable[T], stage: str = "listing") -> Iterator[T]:
+        self.stage = stage
+        for self.found, one in enumerate(listed, 1):
+            yield one
+        self.stage = "planning"
+
+    def look(self) -> Look:
+        return Look(
+            self.stage, more=() if self.stage.startswith("reading") else (f"{counted(self.found, 'file')} found",)
+        )
+
+
+@contextmanager
+def listing_progress(quiet: bool) -> Iterator[Listing]:
+    """Shows how much was found while the body lists: hand what is listed through `watch`."""
+    listing = Listing()
+    with _shown(listing.look, quiet):
+        yield listing
 
 
 @contextmanager
 def live_progress(spool: Path, total: int, done: int, quiet: bool) -> Iterator[None]:
-    """Shows files, failures, frames a second and time left while the body runs, from the counters of all processes.
-
-    The counters lie in a folder of their own under `spool`.
+    """Shows a run of `total` files, of which `done` were done before, while the body works on it: from the counters of
+    all processes, which lie in a folder of their own under `spool`.
     """
     folder = tempfile.mkdtemp(prefix="counters-", dir=spool)
     os.environ[FOLDER_VARIABLE] = folder
-    stop = threading.Event()
-    drawer = threading.Thread(target=_draw, args=(folder, total, done, stop, quiet), daemon=True)
-    drawer.start()
+    started = time.monotonic()
+
+    def look() -> Look:
+        with contextlib.suppress(OSError):
+            return look_of(read_counters(folder), total, done, time.monotonic() - started)
+        return Look("starting", done, total)
+
     try:
-        yield
+        with _shown(look, quiet):
+            yield
     finally:
-        stop.set()
-        drawer.join(5)
         os.environ.pop(FOLDER_VARIABLE, None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _draw(folder: str, total: int, done: int, stop: threading.Event, quiet: bool) -> None:
-    if quiet:
-        return
-    console = Console(file=sys.stderr)
-    started = time.monotonic()
+def look_of(counters: dict[str, int], total: int, done: int, elapsed_seconds: float) -> Look:
+    """What the counters of `elapsed_seconds` of work say."""
+    c, elapsed = counters, max(1e-3, elapsed_seconds)
+    ended = c["media_read"] + c["media_failed"] + c["media_skipped"]
+    # What fails or is skipped at the first look is not counted as looked into.
+    opened = max(c["media_probed"] + c["media_failed"] + c["media_skipped"], ended)
+    film, sound = c["film_milliseconds"] / 1000, c["sound_milliseconds"] / 1000
+    told = []
+    if ended:
+        told.append(f"{ended / elapsed:.2g} files/s")
+    if film:
+        told.append(f"{seconds(film)} s of film at {film / elapsed:.2g} s/s")
+    elif sound:
+        told.append(f"{seconds(sound)} s of sound at {sound / elapsed:.2g} s/s")
+    if c["media_failed"]:
+        told.append(f"{c['media_failed']} failed")
+    if opened > ended:
+        told.append(f"{min(done + opened, total)} containers looked into")
+    if film and sound:
+        told.append(f"{seconds(sound)} s of sound")
+    stage = "files" if ended else "decoding" if film or sound else "containers" if opened else "starting"
+    return Look(stage, min(done + ended, total), total, tuple(told or ["starting"]))
 
-    def look() -> tuple[int, str]:
-        with contextlib.suppress(OSError):
-            c = read_counters(folder)
-            seen = done + c["media_read"] + c["media_failed"] + c["media_skipped"]
-            rate = c["frames_decoded"] / max(1e-3, time.monotonic() - started)
-            return seen, f"{c['media_failed']} failed · {rate:.0f} frames/s"
-        return done, ""
 
+@contextmanager
+def _shown(look: Callable[[], Look], quiet: bool) -> Iterator[None]:
+    stop = threading.Event()
+    drawer = threading.Thread(target=_draw, args=(look, stop), daemon=True)
+    if not quiet:
+        drawer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if not quiet:
+            drawer.join(5)
+
+
+def _draw(look: Callable[[], Look], stop: threading.Event) -> None:
+    console = Console(file=sys.stderr, highlight=False)
     if not console.is_terminal:
-        while not stop.wait(LOG_EVERY_SECONDS):
-            seen, text = look()
-            console.print(f"{seen} of {total} files read · {text}", highlight=False)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
+        for wait in chain([FIRST_LINE_SECONDS], repeat(LOG_EVERY_SECONDS)):
+            if stop.wait(wait):
+                return
+            console.print(look().line(), soft_wrap=True, markup=False)
+    now, room = look(), console.width
+    columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+    room -= 12
+    if room > _NARROW:
+        columns.append(BarColumn(BAR_COLUMNS))
+        room -= BAR_COLUMNS + 1
+    if now.total is not None:
+        columns.append(MofNCompleteColumn())
+        room -= 2 * len(str(now.total)) + 2
+    columns.append(TextColumn("{task.fields[more]}"))
+    if now.total is not None and room > 30:
+        columns.append(TimeRemainingColumn(elapsed_when_finished=True))
+        room -= 9
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=total, completed=done, text="")
+        task = progress.add_task(now.stage, total=now.total, completed=now.done, more=now.within(room))
         while not stop.wait(DRAW_EVERY_SECONDS):
-            seen, text = look()
-            word = "files" if seen > done else "starting"
-            progress.update(task, description=word, completed=min(seen, total), text=text)
+            now = look()
+            progress.update(task, description=now.stage, completed=now.done, more=now.within(room))

@@ -1,162 +1,214 @@
-"""What was found, for people: the closing table on the terminal and `OUT/summary.html`.
+"""What was found, for people: the closing tables on the terminal and `OUT/summary.html`.
 
-Both read the tables, not the run's memory, so they say what anyone else would find there. Everything that came from a
-file is escaped: names are the uploader's.
+Both say the same, of what `summary.py` reads from the tables. Each sentence is true as it stands, also where nothing
+was looked at. Everything that came from a file is escaped: names are the uploader's.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
-import duckdb
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from .. import __version__
 from ..transforms.failures import printable
-from ..transforms.store import OutputStore
+from ..transforms.store import PAGE, OutputStore
+from .layout import Column, print_table
+from .summary import SUSPICIOUS_BELOW, Leaned, Summary, Suspicious, summarise
+from .wording import counted, seconds, shell_word, told_apart
 
-WHAT_THE_WORDS_MEAN = (
-    "inconclusive: evidence that decides nothing; not_assessed: no calibrated detector could judge, `reasons` says why"
-)
-SUSPICIOUS_BELOW = 0.45
-"""Authenticity; nearer to 0.5 a file is not worth a look before others, and its name not worth a place on a page."""
+__all__ = ["Summary", "Suspicious", "print_summary", "summarise", "summary_html", "write_page"]
+
+WHAT_THE_WORDS_MEAN = {
+    "inconclusive": "evidence that decides nothing",
+    "not_assessed": "no calibrated detector could judge, `reasons` says why",
+}
 VERDICTS = ("manipulated", "inconclusive", "authentic", "not_assessed")
 WHAT_A_SCORE_IS_NOT = (
     "A score is not proof. It says how the evidence that these detectors found weighs, by the calibration named below; "
     "`inconclusive` and `not_assessed` say that deephotlink does not know. Look at the evidence before you act."
 )
-
-
-_NEWEST = "qualify row_number() over (partition by media_id order by run_id desc) = 1"
-_SCORED = f"(select * from scores {_NEWEST})"
-_UNSCORED = f"""
-    t where t.media_id not in (select media_id from scores)
-    and not exists (select 1 from scores s where s.uri = t.uri and s.run_id > t.run_id) {_NEWEST}"""
-"""Not scored, nor its file since in another version (it was `changed` or `missing` in between)."""
-_TOTALS = f"""
-    select coalesce(sum(assessed_seconds), 0), coalesce(sum(frames_decoded), 0), coalesce(sum(faces), 0)
-    from {_SCORED}"""
-_WORST = f"""
-    select uri, verdict, authenticity, reasons from {_SCORED}
-    where authenticity is not null order by authenticity, uri limit ?"""
-_VERDICTS = f"select verdict, count(*) from {_SCORED} group by 1 order by 2 desc"
-_FAILURES = f"select error_class, count(*) from (select * from failures {_UNSCORED}) group by 1 order by 2 desc, 1"
-_FAILED = (
-    f"select uri, error_class, message from (select * from failures {_UNSCORED}) order by error_class, uri limit ?"
+WHAT_LEANING_MEANS = (
+    "Log-odds: above 0 towards manipulation, below 0 away from it; `leaning` counts the files above 0. Evidence only: "
+    "moves no authenticity and no verdict. Raw: as the detector gives it, by no calibration."
 )
-_SKIPPED = f"select reason, count(*) from (select * from skipped {_UNSCORED}) group by 1 order by 2 desc, 1"
-_DECODERS = f"select decoder, count(*) from {_SCORED} where decoder is not null group by 1 order by 1"
-_CALIBRATIONS = f"select distinct calibration_id from {_SCORED} order by 1"
+MOST_NAMED = 5
+"""Files on the terminal; the page has more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Suspicious:
-    uri: str
-    verdict: str
-    authenticity: float
-    reasons: tuple[str, ...]
+def coverage(summary: Summary) -> list[str]:
+    """What was seen and heard of what there is, and what could not be."""
+    films, sounds = summary.films, summary.sounds
+    lines = []
+    if summary.unfinished:
+        what = "it has" if summary.unfinished == 1 else "they have"
+        lines.append(
+            f"{counted(summary.unfinished, 'run')} not finished: what {what} not published is not counted here"
+        )
+    if not summary.scored:
+        return [*lines, "No file was scored: no film and no sound was judged."]
+    if films.files:
+        decoders = ", ".join(f"{number} by {name}" for name, number in summary.decoders.items())
+        lines.append(
+            f"{seconds(films.seen_seconds)} of {_total(films.seconds, films.length_unknown)} of film looked at, in "
+            f"{counted(films.files, 'file')}: {counted(summary.frames_decoded, 'frame')} decoded"
+            f"{f' (files: {decoders})' if decoders else ''}, {counted(summary.faces, 'face track')}"
+        )
+        lines += _unknown(films.length_unknown)
+        if films.brief:
+            lines.append(f"{counted(films.brief, 'file')} judged on under a second of film")
+        if other := films.unseen - films.undecodable:
+            lines.append(f"{counted(other, 'film')} of which no frame was looked at: no chosen detector asked for it")
+        if films.undecodable:
+            lines.append(f"{counted(films.undecodable, 'film')} whose picture could not be decoded")
+        if films.partly_undecodable:
+            lines.append(f"{counted(films.partly_undecodable, 'film')} of which some clips could not be decoded")
+    if sounds.files:
+        lines.append(
+            f"{seconds(sounds.heard_seconds)} of {_total(sounds.seconds, sounds.length_unknown)} of sound heard by "
+            f"detectors of speech, in {sounds.heard} of {counted(sounds.files, 'file')} with sound"
+        )
+        lines += _unknown(sounds.length_unknown) if not films.length_unknown else []
+        if sounds.undecodable:
+            lines.append(f"{counted(sounds.undecodable, 'file')} whose sound could not be decoded")
+    if not films.files and not sounds.files:
+        lines.append("No film and no sound in the files that were scored.")
+    return lines
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The state of OUT, one row a media (the latest)."""
-
-    verdicts: dict[str, int]
-    failures: dict[str, int]
-    skipped: dict[str, int]
-    decoders: dict[str, int]
-    assessed_seconds: float
-    frames_decoded: int
-    faces: int
-    suspicious: tuple[Suspicious, ...]
-    calibrations: tuple[str, ...]
-    failed: tuple[tuple[str, str, str], ...] = ()
-    """uri, class and message of the first few failures."""
-
-    @property
-    def media(self) -> int:
-        return sum(self.verdicts.values()) + sum(self.failures.values()) + sum(self.skipped.values())
-
-    def as_json(self) -> dict[str, Any]:
-        return {"media": self.media, **asdict(self)}
-
-
-def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20) -> Summary:
-    """Reads the latest row of every media from the views of `query.connect`."""
-
-    def counts(sql: str) -> dict[str, int]:
-        return {str(name): int(number) for name, number in tables.execute(sql).fetchall()}
-
-    totals = tables.execute(_TOTALS).fetchone() or (0.0, 0, 0)
-    worst = tables.execute(_WORST, [most]).fetchall()
-    return Summary(
-        counts(_VERDICTS),
-        counts(_FAILURES),
-        counts(_SKIPPED),
-        counts(_DECODERS),
-        float(totals[0]),
-        int(totals[1]),
-        int(totals[2]),
-        tuple(Suspicious(str(u), str(v), float(a), tuple(r or ())) for u, v, a, r in worst),
-        tuple(row[0] for row in tables.execute(_CALIBRATIONS).fetchall()),
-        tuple((str(u), str(c), str(m)) for u, c, m in tables.execute(_FAILED, [most]).fetchall()),
-    )
+def findings(summary: Summary) -> list[str]:
+    """What calibrated detectors found, and what the others lean to."""
+    if not summary.scored:
+        return []
+    of = f"{'the' if summary.scored == 1 else 'any of the'} {counted(summary.scored, 'scored file')}"
+    if not summary.judged:
+        lines = [f"No calibrated detector could judge {of}: nothing is said about authenticity."]
+    else:
+        below = f"{summary.below or 'none'} of them {'has' if summary.below < 2 else 'have'} an authenticity below"
+        lines = [
+            f"Calibrated detectors judged {summary.judged} of {counted(summary.scored, 'scored file')}: "
+            f"{below} {SUSPICIOUS_BELOW}."
+        ]
+    for leaned in summary.detectors:
+        if not leaned.has_say and leaned.towards_manipulation:
+            lines.append(
+                f"Evidence only, no verdict: {leaned.detector} leans towards manipulation on "
+                f"{leaned.towards_manipulation} of {counted(leaned.files, 'file')} that it judged "
+                f"(highest {_value(leaned.highest, leaned)}, median {_value(leaned.median, leaned)})."
+            )
+    if summary.untold:
+        lines.append(
+            f"What each detector leaned to is not known of {counted(summary.untold, 'file')}, scored by an earlier "
+            "version."
+        )
+    return lines
 
 
 def print_summary(summary: Summary, console: Console, output: str) -> None:
-    """The closing table: verdicts, then failures and skips by class, then the most suspicious files."""
-    table = Table(title="What was found", title_justify="left", show_edge=False)
-    table.add_column("outcome")
-    table.add_column("files", justify="right")
-    for name in VERDICTS:
-        if summary.verdicts.get(name):
-            table.add_row(name, str(summary.verdicts[name]))
-    for kind, classes in (("failed", summary.failures), ("skipped", summary.skipped)):
-        for name, number in classes.items():
-            table.add_row(escape(f"{kind}: {printable(name)}"), str(number))
-    table.add_row("all", str(summary.media), style="bold")
-    console.print(table)
-    decoders = ", ".join(f"{number} by {name}" for name, number in summary.decoders.items()) or "none"
-    console.print(
-        f"\n{summary.assessed_seconds:.0f} s of film looked at, {summary.frames_decoded} frames decoded "
-        f"(videos: {decoders}), {summary.faces} face tracks",
-        highlight=False,
-    )
-    if summary.verdicts.get("inconclusive") or summary.verdicts.get("not_assessed"):
-        console.print(WHAT_THE_WORDS_MEAN, highlight=False)
+    """The closing tables: outcomes, coverage, what detectors say, what failed, the most suspicious files."""
+    outcomes = [(name, summary.verdicts[name]) for name in VERDICTS if summary.verdicts.get(name)]
+    outcomes += [(f"failed: {name}", number) for name, number in summary.failures.items()]
+    outcomes += [(f"skipped: {name}", number) for name, number in summary.skipped.items()]
+    counts = [Column("outcome"), Column("files", right=True, whole=True)]
+    print_table(console, counts, [*outcomes, ("all", summary.media)], "What was found")
+    console.print()
+    _say(console, coverage(summary))
+    said = [f"{word}: {meaning}" for word, meaning in WHAT_THE_WORDS_MEAN.items() if summary.verdicts.get(word)]
+    _say(console, ["; ".join(said)] if said else [])
+    named = max(24, console.width // 3)
     if summary.failed:
-        failed = Table(title="\nCould not be read", title_justify="left", show_edge=False)
-        for column in ("class", "file", "why"):
-            failed.add_column(column, overflow="fold")
-        for uri, error_class, message in summary.failed[:5]:
-            name = printable(uri.rsplit("/", 1)[-1], 60)
-            failed.add_row(*(escape(text) for text in (error_class, name, printable(message, 120))))
-        console.print(failed)
-    told = [s for s in summary.suspicious if s.authenticity < SUSPICIOUS_BELOW][:5]
+        shown = summary.failed[:MOST_NAMED]
+        folder, names = told_apart([uri for uri, _, _ in shown], named)
+        rows = [(c, name, printable(m, 200)) for (_, c, m), name in zip(shown, names, strict=True)]
+        total = sum(summary.failures.values())
+        title = f"Not read{_first(len(shown), total)}{_within(folder)}"
+        console.print()
+        print_table(console, [Column("class", whole=True), "file", "why"], rows, title)
+    if summary.detectors:
+        title = "What each detector says of the files that it judged"
+        folder, names = told_apart([leaned.highest_uri for leaned in summary.detectors], 28)
+        columns = [
+            Column("detector", whole=True),
+            Column("role", whole=True),
+            Column("files", right=True, whole=True),
+            Column("leaning", right=True, whole=True),
+            Column("highest", right=True, whole=True),
+            Column("in", spare=True),
+            Column("median", right=True, whole=True, spare=True),
+        ]
+        console.print()
+        print_table(console, columns, _said(summary.detectors, names), f"{title}{_within(folder)}")
+        _say(console, [WHAT_LEANING_MEANS])
+    if found := findings(summary):
+        console.print()
+        _say(console, found)
+    told = _suspicious(summary)[:MOST_NAMED]
     if told:
-        worst = Table(title="\nMost suspicious", title_justify="left", show_edge=False)
-        worst.add_column("authenticity", justify="right")
-        worst.add_column("verdict")
-        worst.add_column("file", overflow="fold")
-        worst.add_column("why", overflow="fold")
-        for s in told:
-            name = printable(s.uri.rsplit("/", 1)[-1], 60)
-            worst.add_row(
-                f"{s.authenticity:.2f}", s.verdict, escape(name), escape(printable("; ".join(s.reasons[:1]), 160))
-            )
-        console.print(worst)
+        folder, names = told_apart([s.uri for s in told], named)
+        columns = [
+            Column("authenticity", right=True, whole=True),
+            Column("verdict", whole=True),
+            Column("file"),
+            Column("why"),
+        ]
+        why = [printable("; ".join(s.reasons[:1]), 200) for s in told]
+        cells = [(f"{s.authenticity:.2f}", s.verdict, name, w) for s, name, w in zip(told, names, why, strict=True)]
+        title = f"Most suspicious{_first(len(told), summary.below)}{_within(folder)}"
+        console.print()
+        print_table(console, columns, cells, title)
+    word = shell_word(output, console.encoding)
+    sql = '"select verdict, count(*) from latest group by 1"'
     console.print(
-        f"\nTables and summary.html: {escape(printable(output))}   "
-        f"Ask: deephotlink query {escape(printable(output))} "
-        '"select verdict, count(*) from latest group by 1"',
+        f"\nTables and {PAGE}: {escape(printable(output, 4096))}   Ask: deephotlink query {escape(word)} {sql}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _suspicious(summary: Summary) -> list[Suspicious]:
+    return [s for s in summary.suspicious if s.authenticity < SUSPICIOUS_BELOW]
+
+
+def _say(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(escape(printable(line, 1000)), highlight=False)
+
+
+def _first(shown: int, total: int) -> str:
+    return f" (the first {shown} of {total})" if shown < total else ""
+
+
+def _within(folder: str) -> str:
+    return f", in {folder}" if folder else ""
+
+
+def _total(known: float, unknown: int) -> str:
+    return f"{'at least ' if unknown else ''}{seconds(known)} s"
+
+
+def _unknown(files: int) -> list[str]:
+    return [f"{counted(files, 'file')} {'does' if files == 1 else 'do'} not say how long they are"] if files else []
+
+
+def _value(log_odds: float, leaned: Leaned) -> str:
+    return f"{log_odds:+.1f}{'' if leaned.calibrated else ' raw'}"
+
+
+def _said(detectors: Sequence[Leaned], names: Sequence[str]) -> list[tuple[object, ...]]:
+    return [
+        (
+            one.detector,
+            "calibrated" if one.has_say else "evidence only",
+            one.files,
+            one.towards_manipulation,
+            _value(one.highest, one),
+            name,
+            _value(one.median, one),
+        )
+        for one, name in zip(detectors, names, strict=True)
+    ]
 
 
 _STYLE = (
@@ -176,41 +228,52 @@ def summary_html(summary: Summary) -> str:
     def cell(text: object) -> str:
         return html.escape(printable(str(text), 1000))
 
-    def counted(title: str, rows: Sequence[tuple[str, int]]) -> str:
-        body = "".join(f"<tr><td>{cell(n)}</td><td class=n>{c}</td></tr>" for n, c in rows)
-        return f"<h2>{cell(title)}</h2><table>{body}</table>" if rows else ""
+    def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+        if not rows:
+            return ""
+        top = f"<tr>{''.join(f'<th>{cell(name)}</th>' for name in head)}</tr>" if head else ""
+        body = "".join(
+            f"<tr>{''.join(f'<td{_number(value)}>{cell(value)}</td>' for value in row)}</tr>" for row in rows
+        )
+        return f"<h2>{cell(title)}</h2><table>{top}{body}</table>"
 
-    def listed(title: str, rows: Sequence[tuple[str, ...]]) -> str:
-        body = "".join(f"<tr>{''.join(f'<td>{cell(text)}</td>' for text in row)}</tr>" for row in rows)
-        return f"<h2>{cell(title)}</h2><table>{body}</table>" if rows else ""
+    def items(lines: Sequence[str]) -> str:
+        return f"<ul>{''.join(f'<li>{cell(line)}</li>' for line in lines)}</ul>" if lines else ""
 
-    verdicts = [(v, summary.verdicts[v]) for v in VERDICTS if summary.verdicts.get(v)]
     worst = "".join(
         f"<tr><td class=n>{s.authenticity:.3f}</td><td>{cell(s.verdict)}</td><td>{cell(s.uri)}</td>"
-        f"<td><ul>{''.join(f'<li>{cell(r)}</li>' for r in s.reasons)}</ul></td></tr>"
-        for s in summary.suspicious
-        if s.authenticity < SUSPICIOUS_BELOW
+        f"<td>{items(s.reasons)}</td></tr>"
+        for s in _suspicious(summary)
     )
-    suspicious = (
-        "<h2>Most suspicious</h2><table><tr><th>authenticity</th><th>verdict</th><th>file</th><th>reasons</th></tr>"
-        f"{worst}</table>"
-        if worst
-        else "<h2>Most suspicious</h2><p>No file leans towards manipulation.</p>"
-    )
+    heads = "<tr><th>authenticity</th><th>verdict</th><th>file</th><th>reasons</th></tr>"
+    shown = _first(len(_suspicious(summary)), summary.below)
+    said = _said(summary.detectors, [one.highest_uri for one in summary.detectors])
+    failed = f"Not read{_first(len(summary.failed), sum(summary.failures.values()))}"
     return (
         '<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"><meta name=viewport content='width=device-width'>"
         f"<title>deephotlink summary</title><style>{_STYLE}</style><h1>What was found</h1>"
-        f"<p>{summary.media} files; {summary.assessed_seconds:.0f} seconds of film looked at, {summary.frames_decoded} "
-        f"frames decoded, {summary.faces} face tracks.</p><p class=note>{cell(WHAT_A_SCORE_IS_NOT)}</p>"
-        + counted("Verdicts", verdicts)
-        + suspicious
-        + counted("Failures by class", list(summary.failures.items()))
-        + listed("Could not be read", summary.failed)
-        + counted("Skipped, by reason", list(summary.skipped.items()))
+        f"<p>{cell(counted(summary.media, 'file'))}.</p>{items(coverage(summary))}"
+        f"<p class=note>{cell(WHAT_A_SCORE_IS_NOT)}</p>"
+        + table("Verdicts", (), [(v, summary.verdicts[v]) for v in VERDICTS if summary.verdicts.get(v)])
+        + (f"<h2>What calibrated detectors found, and what the others lean to</h2>{items(findings(summary))}")
+        * bool(summary.scored)
+        + (f"<h2>Most suspicious{cell(shown)}</h2><table>{heads}{worst}</table>" if worst else "")
+        + table("What each detector says of the files that it judged", _HEAD, said)
+        + (f"<p>{cell(WHAT_LEANING_MEANS)}</p>" if said else "")
+        + table("Failures by class", (), list(summary.failures.items()))
+        + table(failed, (), summary.failed)
+        + table("Skipped, by reason", (), list(summary.skipped.items()))
         + f"<p>Calibration: {cell(', '.join(summary.calibrations) or 'none')}. Authenticity: 1 = authentic, 0 = "
         f"manipulated. deephotlink {cell(__version__)}.</p></html>\n"
     )
+
+
+_HEAD = ("detector", "role", "files", "leaning", "highest", "in", "median")
+
+
+def _number(value: object) -> str:
+    return " class=n" if isinstance(value, (int, float)) else ""
 
 
 def write_page(store: OutputStore, name: str, page: str) -> None:

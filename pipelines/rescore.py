@@ -48,8 +48,12 @@ from ..transforms.runs import (
 )
 from ..transforms.store import PAGE, OutputStore, holds_runs, open_store
 from ..transforms.tables import to_parquet
+from .check import unfinished_runs
+from .printing import console as console_of
+from .printing import print_json
 from .query import connect, readable
-from .report import print_summary, summarise, summary_html, write_page
+from .report import Summary, print_summary, summarise, summary_html, write_page
+from .wording import counted
 
 _LATEST = """
 select media_id, coalesce(evidence_run_id, run_id) as wanted, run_id as newest, wanted as evidence
@@ -113,22 +117,31 @@ def rescore_output(
 
 def rescore_command(out: str, calibration: Calibration, run_id: str | None, quiet: bool, as_json: bool) -> int:
     """`rescore_output`, and what was found told as an audit does; returns the command's exit code."""
-    console = Console(quiet=quiet or as_json)
-    runs = rescore_output(out, calibration, run_id, Console(stderr=True, quiet=quiet or as_json))
-    tables = connect(out)
+    console = console_of(120, quiet=quiet or as_json)
+    runs = rescore_output(out, calibration, run_id, console_of(quiet=quiet or as_json, stderr=True))
+    tables, store = connect(out), OutputStore(out)
     with readable(out):
-        summary = summarise(tables)
-    write_page(OutputStore(out), PAGE, summary_html(summary))
+        summary = summarise(tables, unfinished=len(unfinished_runs(store)))
+    write_page(store, PAGE, summary_html(summary))
     if as_json:
-        print(json.dumps({**summary.as_json(), "runs": [run.run_id for run in runs]}))
+        print_json({**summary.as_json(), "runs": [run.run_id for run in runs]})
         return 0
     if runs:
-        told = f"{sum(run.planned for run in runs)} files scored anew by {calibration.calibration_id}"
+        told = f"{counted(sum(run.planned for run in runs), 'file')} scored anew by {calibration.calibration_id}"
         console.print(f"{escape(told)}: run {', '.join(run.run_id for run in runs)}\n", highlight=False)
     else:
-        console.print("Nothing is left to do: every newest score is by this calibration already.\n", highlight=False)
+        console.print(f"Nothing is left to do: {_settled(summary, run_id)}.\n", highlight=False)
     print_summary(summary, console, out)
     return 0
+
+
+def _settled(summary: Summary, run_id: str | None) -> str:
+    """Why there was nothing to score anew."""
+    if not summary.scored:
+        return "no file has a score"
+    if run_id is not None:
+        return f"what run {run_id} scored, and still stands, is by this calibration already"
+    return "every newest score is by this calibration already"
 
 
 def read_calibration(path: str | None) -> Calibration:

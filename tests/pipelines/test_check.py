@@ -5,6 +5,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from deephotlink.pipelines import cli
 from deephotlink.pipelines.check import check_output
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.publish import public_name, publish
@@ -122,6 +123,38 @@ def test_every_visible_file_can_be_read(done):
     stray.parent.mkdir()
     stray.write_bytes(b"")
     assert "stray_file" in rules(store)
+
+
+def test_what_is_unfinished_is_told_and_is_no_violation(tmp_path, capsys):
+    store = OutputStore(str(tmp_path / "out"))
+    run = make_run(store, 2, 1)
+
+    def said() -> tuple[int, list[str]]:
+        code = cli.main(["check", store.root])
+        return code, capsys.readouterr().out.splitlines()
+
+    code, (line,) = said()
+    assert code == cli.UNFINISHED and "unfinished: 0 of 2 files done (run " in line and run.run_id in line
+    commit_all(store, run, [1])
+    assert said()[0] == cli.UNFINISHED and "unfinished: 1 of 2 files done" in said()[1][0]
+    commit_all(store, run)
+    code, (line,) = said()
+    assert code == cli.UNFINISHED and "2 of 2 files done, not yet all of them published" in line
+    finish(store, run)
+    assert said() == (cli.DONE, [f"{store.root}: every planned file stands in exactly one table (2 files)"])
+    finish(store, make_run(store, 1, 1, resume_key="one"))
+    other = make_run(store, 1, 1, resume_key="other")
+    code, lines = said()
+    assert code == cli.UNFINISHED and len(lines) == 1 and other.run_id in lines[0] and "0 of 1 file done" in lines[0]
+    Path(store.path(public_name(run, "scores", 0))).unlink()
+    code, lines = said()
+    assert code == cli.BROKEN and any("planned_not_published" in line for line in lines) and len(lines) >= 2
+
+
+def test_an_output_in_which_nothing_was_planned_is_not_whole(tmp_path, capsys):
+    (tmp_path / "_runs" / "20261129T000000Z-00000000").mkdir(parents=True)
+    assert cli.main(["check", str(tmp_path)]) == cli.UNFINISHED
+    assert "no run has planned a file yet" in capsys.readouterr().out
 
 
 def test_no_output_is_one_line(tmp_path):

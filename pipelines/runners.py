@@ -1,0 +1,201 @@
+"""The Beam runner: the one in this process, or the one that the user named.
+
+A named one is asked for before anything is planned: what cannot be had as given (a misspelt name, no Java, parts of
+Beam that are not installed) is a UsageError, what does not answer now (a job server, the store of a jar) a WorldError,
+each in one line and in seconds.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from urllib.error import HTTPError, URLError
+
+import apache_beam as beam
+import grpc
+from apache_beam.options.pipeline_options import JobServerOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.job_server import JavaJarJobServer
+from apache_beam.runners.portability.portable_runner import PortableRunner
+
+from ..models.weights import WeightsError
+from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.uris import redact
+from .options import runner_named
+
+CONNECT_SECONDS = 10.0
+"""For a job server to take a connection, and as long again to answer on it."""
+JAR_SECONDS = 20.0
+"""For the store of a jar to answer, and between two parts of it."""
+_IN_PROCESS = {"direct", "fnapi", "bundlebaseddirect", "switchingdirect", "testdirect", "interactive"}
+
+
+def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
+    """The user's runner where one is named; else FnApiRunner in this process: DirectRunner would first try to download
+    another one, and may hang on it.
+
+    Raises:
+        UsageError: Beam refuses the options.
+    """
+    try:
+        options = PipelineOptions(list(beam_args))
+        return beam.Pipeline(runner=None if runner_named(beam_args) else FnApiRunner(), options=options)
+    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        said = _first_words(error)
+        if close := get_close_matches(_name(beam_args), StandardOptions.KNOWN_RUNNER_NAMES, 1):
+            said += f" Did you mean --runner={close[0]}?" if "Unexpected pipeline runner" in said else ""
+        raise UsageError(f"Beam refuses its options {redact(' '.join(beam_args))}: {said}") from error
+
+
+def check_runner(beam_args: Sequence[str]) -> None:
+    """Whether the runner can be had, as far as that can be known without giving it work. May fetch its jar, which is
+    kept.
+
+    Raises:
+        UsageError: it cannot be had as given. WorldError: what it needs does not answer.
+    """
+    pipeline = make_pipeline(beam_args)
+    options: PipelineOptions = pipeline.options
+    if not isinstance(pipeline.runner, PortableRunner):
+        if "Dataflow" in type(pipeline.runner).__name__:
+            _check_dataflow()
+        return
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if endpoint:
+        _check_endpoint(endpoint)
+        return
+    try:
+        server = pipeline.runner.default_job_server(options)
+    except (NotImplementedError, ValueError, ImportError) as error:
+        raise UsageError(f"--runner={_name(beam_args)}: {_first_words(error)}") from None
+    server = getattr(server, "_job_server", server)
+    if isinstance(server, JavaJarJobServer):
+        _check_jar(server, options.view_as(JobServerOptions), beam_args)
+
+
+def fault_of_runner(error: BaseException, beam_args: Sequence[str]) -> WorldError | UsageError | None:
+    """What a runner elsewhere raised by itself; None where the runner is in this process, whose faults are ours."""
+    if not runner_named(beam_args) or _name(beam_args).lower().removesuffix("runner") in _IN_PROCESS:
+        return None
+    told = f"--runner={_name(beam_args)}: {_first_words(error)}"
+    if isinstance(error, (ImportError, NotImplementedError, ValueError)):
+        return UsageError(told)
+    return WorldError(told) if isinstance(error, Exception) else None
+
+
+def foreseen(error: BaseException | None) -> WorldError | UsageError | None:
+    """The WorldError or UsageError inside what a runner made of it: Beam re-raises faults of a step as text.
+
+    A WeightsError is the fault of whoever named the file: a UsageError here.
+    """
+    while error is not None:
+        for kind in (WorldError, UsageError, WeightsError):
+            text = str(error) if isinstance(error, kind) else None
+            for line in str(error).splitlines()[::-1]:
+                text = text or (line.partition(f"{kind.__name__}: ")[2] or None)
+            if text is not None:
+                text = text.partition(" [while running")[0]
+                return WorldError(text) if kind is WorldError else UsageError(text)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """A job server that is said to be there. A socket first: gRPC asks a closed port again until its time is up."""
+    if endpoint == "embed":
+        return
+    if "://" not in endpoint and not endpoint.startswith("unix:"):
+        host, _, port = endpoint.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UsageError(f"expected --job_endpoint=HOST:PORT, got {printable(endpoint)}")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except (OSError, UnicodeError) as error:
+            raise WorldError(f"no job server answers at {printable(endpoint)}: {_first_words(error)}") from None
+    channel = grpc.insecure_channel(endpoint)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
+    except grpc.FutureTimeoutError:
+        raise WorldError(f"what answers at {printable(endpoint)} is no job server, or is not ready") from None
+    finally:
+        channel.close()
+
+
+def _check_jar(server: JavaJarJobServer, options: JobServerOptions, beam_args: Sequence[str]) -> None:
+    """A job server that Beam starts here: with Java, out of a jar that lies here or is fetched."""
+    name, java = _name(beam_args), options.job_server_java_launcher
+    if shutil.which(java) is None:
+        raise UsageError(
+            f"--runner={name} starts a job server in Java, and there is no {printable(java)} here: install Java, name "
+            "one with --job_server_java_launcher=PATH, or name a server that runs with --job_endpoint=HOST:PORT"
+        )
+    try:
+        jar = server.path_to_jar()
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"--runner={name}: {_first_words(error)}") from None
+    try:
+        with _impatient():
+            server.local_jar(jar, options.jar_cache_dir)
+    except Exception as error:  # whatever a client of HTTP or of a store raises
+        given = any(arg.split("=")[0].endswith("_job_server_jar") for arg in beam_args)
+        cause = _cause(error)
+        told = f"cannot fetch the job server of --runner={name} from {printable(redact(jar))}: {_first_words(cause)}"
+        if given and (isinstance(cause, FileNotFoundError) or (isinstance(cause, HTTPError) and cause.code < 500)):
+            raise UsageError(told) from None
+        raise WorldError(f"{told}; where there is no way to it, name a copy with --{_name_of_jar(name)}=FILE") from None
+
+
+def _check_dataflow() -> None:
+    try:
+        from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"--runner=DataflowRunner needs Beam's parts for Google Cloud: pip install 'apache-beam[gcp]' "
+            f"({_first_words(error)})"
+        ) from None
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Beam fetches jars by urllib, without a limit of time."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(JAR_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What lies at the bottom: Beam puts what its client raised into a text of its own."""
+    at: BaseException | None = error
+    while at is not None and not isinstance(at, URLError):
+        at = at.__cause__ or at.__context__
+    if at is None or isinstance(at, HTTPError):
+        return at or error
+    return at.reason if isinstance(at.reason, BaseException) else at
+
+
+def _name_of_jar(runner: str) -> str:
+    """
+    >>> _name_of_jar("FlinkRunner")
+    'flink_job_server_jar'
+    """
+    return f"{runner.lower().removesuffix('runner')}_job_server_jar"
+
+
+def _name(beam_args: Sequence[str]) -> str:
+    for at, arg in enumerate(beam_args):
+        if arg.split("=")[0] == "--runner":
+            return printable(arg.partition("=")[2] if "=" in arg else "".join(beam_args[at + 1 : at + 2]), 100)
+    return "none"
+
+
+def _first_words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(redact(" ".join(lines) or type(error).__name__), 400)

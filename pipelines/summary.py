@@ -1,0 +1,208 @@
+"""How an output stands, in numbers: counts, what was seen of what there is, what each detector leans to.
+
+Read from the tables, not from a run's memory, so that it says what anyone else would find there: one row a file, by the
+view `files`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import duckdb
+
+from ..transforms.fuse import LEANS
+from .printing import finite
+
+SUSPICIOUS_BELOW = 0.45
+"""Authenticity; nearer to 0.5 a file is not worth a look before others, and its name not worth a place on a page."""
+BRIEF_SECONDS = 1.0
+_NEWEST = "create or replace temp table newest as select media_id, run_id, outcome from files"
+_SCORED = """
+create or replace temp view scored as
+select s.*, coalesce(s.evidence_run_id, s.run_id) as evidence_run
+from scores s join newest n on n.outcome = 'scored' and n.media_id = s.media_id and n.run_id = s.run_id"""
+_FAILED = """
+create or replace temp view failed as
+select f.* from failures f join newest n on n.outcome = 'failed' and n.media_id = f.media_id and n.run_id = f.run_id"""
+_PASSED_OVER = """
+create or replace temp view passed_over as
+select k.* from skipped k join newest n on n.outcome = 'skipped' and n.media_id = k.media_id and n.run_id = k.run_id"""
+_UNDECODED = """
+create or replace temp table undecoded as
+select e.media_id, bool_or(e.family <> 'audio' and coalesce(e.detail, '') not like 'sound:%') as picture,
+       bool_or(e.family <> 'audio' and e.clip_index is not null and coalesce(e.detail, '') not like 'sound:%') as clips,
+       bool_or(e.family = 'audio' or e.detail like 'sound:%') as sound
+from evidence e join scored s on s.media_id = e.media_id and s.evidence_run = e.run_id
+where e.abstained = 'decode_failed' group by e.media_id"""
+_HEARD = """
+create or replace temp table heard as
+select media_id, max(seconds) as seconds from (
+    select e.media_id, least(sum(e.end_seconds - e.start_seconds), max(e.end_seconds) - min(e.start_seconds)) as seconds
+    from evidence e join scored s on s.media_id = e.media_id and s.evidence_run = e.run_id
+    where e.family = 'audio' and e.start_seconds is not null group by e.media_id, e.detector
+) group by media_id"""
+_TOTALS = """
+select coalesce(sum(assessed_seconds), 0), coalesce(sum(frames_decoded), 0), coalesce(sum(faces), 0),
+       count(authenticity), count(*) filter (authenticity < ?), count(*) filter (detectors is null) from scored"""
+_FILMS = f"""
+select count(*), coalesce(sum(greatest(duration_seconds, assessed_seconds)), 0), coalesce(sum(assessed_seconds), 0),
+       count(*) filter (coalesce(duration_seconds, 0) <= 0),
+       count(*) filter (assessed_seconds > 0 and assessed_seconds < {BRIEF_SECONDS}),
+       count(*) filter (coalesce(frames_kept, 0) = 0),
+       count(*) filter (coalesce(frames_kept, 0) = 0 and (clips_planned > 0 or u.picture)),
+       count(*) filter (frames_kept > 0 and u.clips)
+from scored s left join undecoded u using (media_id) where s.has_video"""
+_SOUNDS = """
+select count(*), coalesce(sum(greatest(duration_seconds, h.seconds)), 0), coalesce(sum(h.seconds), 0),
+       count(*) filter (coalesce(duration_seconds, 0) <= 0), count(*) filter (h.seconds > 0),
+       count(*) filter (h.seconds is null and u.sound)
+from scored s left join heard h using (media_id) left join undecoded u using (media_id) where s.has_audio"""
+_WORST = """
+select uri, verdict, authenticity, reasons from scored
+where authenticity is not null order by authenticity, uri limit ?"""
+_LEANINGS = f"""
+select d.detector, d.has_say, d.calibrated, count(*), count(*) filter (d.log_odds > {LEANS}),
+       median(d.log_odds), max(d.log_odds), arg_max(uri, d.log_odds)
+from (select uri, unnest(detectors) as d from scored) where d.log_odds is not null
+group by 1, 2, 3 order by 2 desc, 1, 3 desc"""
+_VERDICTS = "select verdict, count(*) from scored group by 1 order by 2 desc, 1"
+_FAILURES = "select error_class, count(*) from failed group by 1 order by 2 desc, 1"
+_FIRST_FAILED = "select uri, error_class, message from failed order by error_class, uri limit ?"
+_SKIPPED = "select reason, count(*) from passed_over group by 1 order by 2 desc, 1"
+_DECODERS = "select decoder, count(*) from scored where decoder is not null group by 1 order by 1"
+_CALIBRATIONS = "select distinct calibration_id from scored order by 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicious:
+    uri: str
+    verdict: str
+    authenticity: float
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Films:
+    """What was seen of the files with a picture that have a score."""
+
+    files: int = 0
+    seconds: float = 0.0
+    """How long they are together, as far as they say."""
+    seen_seconds: float = 0.0
+    length_unknown: int = 0
+    brief: int = 0
+    """Files of which less than a second was looked at, but something."""
+    unseen: int = 0
+    """Files of which no frame was looked at, whyever."""
+    undecodable: int = 0
+    """Of these, those of which frames were wanted and none could be decoded."""
+    partly_undecodable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """What the detectors of speech heard of the files with sound that have a score."""
+
+    files: int = 0
+    seconds: float = 0.0
+    heard_seconds: float = 0.0
+    length_unknown: int = 0
+    heard: int = 0
+    """Files."""
+    undecodable: int = 0
+    """Files whose sound was wanted and could not be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaned:
+    """What one detector said of the files that it judged. Log-odds > 0 = manipulated."""
+
+    detector: str
+    has_say: bool
+    """Whether it moves `authenticity` by the calibration in force; else it is evidence only."""
+    calibrated: bool
+    """Whether its log-odds are by a rule of the calibration; else they are its raw logits."""
+    files: int
+    towards_manipulation: int
+    """Of these files, those with log-odds above 0 by more than rounding."""
+    median: float
+    highest: float
+    highest_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The state of OUT, one row a file."""
+
+    verdicts: dict[str, int]
+    failures: dict[str, int]
+    skipped: dict[str, int]
+    decoders: dict[str, int]
+    assessed_seconds: float
+    frames_decoded: int
+    faces: int
+    suspicious: tuple[Suspicious, ...]
+    calibrations: tuple[str, ...]
+    failed: tuple[tuple[str, str, str], ...] = ()
+    """uri, class and message of the first few failures."""
+    films: Films = field(default_factory=Films)
+    sounds: Sounds = field(default_factory=Sounds)
+    detectors: tuple[Leaned, ...] = ()
+    """Of all that gave a logit: those with a say first, then by name."""
+    judged: int = 0
+    """Files with an authenticity."""
+    below: int = 0
+    """Of these, those under `SUSPICIOUS_BELOW`."""
+    untold: int = 0
+    """Scores of earlier versions, which did not keep what each detector leaned to."""
+    unfinished: int = 0
+    """Runs that are at work or were cut short: what they have not published is not counted."""
+
+    @property
+    def scored(self) -> int:
+        return sum(self.verdicts.values())
+
+    @property
+    def media(self) -> int:
+        return self.scored + sum(self.failures.values()) + sum(self.skipped.values())
+
+    def as_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = finite({"media": self.media, **asdict(self)})
+        return told
+
+
+def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int = 0) -> Summary:
+    """Reads how each file stands from the views of `query.connect`. `unfinished`: runs of the output."""
+    for sql in (_NEWEST, _SCORED, _FAILED, _PASSED_OVER, _UNDECODED, _HEARD):
+        tables.execute(sql)
+
+    def counts(sql: str) -> dict[str, int]:
+        return {str(name): int(number) for name, number in tables.execute(sql).fetchall()}
+
+    def row(sql: str, *given: Any) -> tuple[Any, ...]:
+        found = tables.execute(sql, list(given)).fetchone()
+        assert found is not None
+        return tuple(found)
+
+    seconds, frames, faces, judged, below, untold = row(_TOTALS, SUSPICIOUS_BELOW)
+    worst = tables.execute(_WORST, [most]).fetchall()
+    return Summary(
+        verdicts=counts(_VERDICTS),
+        failures=counts(_FAILURES),
+        skipped=counts(_SKIPPED),
+        decoders=counts(_DECODERS),
+        assessed_seconds=float(seconds),
+        frames_decoded=int(frames),
+        faces=int(faces),
+        suspicious=tuple(Suspicious(str(u), str(v), float(a), tuple(r or ())) for u, v, a, r in worst),
+        calibrations=tuple(name for (name,) in tables.execute(_CALIBRATIONS).fetchall()),
+        failed=tuple((str(u), str(c), str(m)) for u, c, m in tables.execute(_FIRST_FAILED, [most]).fetchall()),
+        films=Films(*row(_FILMS)),
+        sounds=Sounds(*row(_SOUNDS)),
+        detectors=tuple(Leaned(*found) for found in tables.execute(_LEANINGS).fetchall()),
+        judged=judged,
+        below=below,
+        untold=untold,
+        unfinished=unfinished,
+    )
