@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from .. import __version__
 from ..models.calibrating import Wish, calibrate
@@ -31,11 +30,14 @@ from ..models.calibration import (
 )
 from ..models.fitting import Media, Said
 from ..models.registry import installed
-from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.failures import UsageError, local_fault, printable
 from ..transforms.runs import Run, list_runs
 from ..transforms.store import OutputStore
 from .labels import Label, join, read_labels
+from .layout import Column, print_table
+from .printing import console as console_of
 from .query import connect, readable
+from .wording import shell_word
 
 _ROWS = """
 select media_id, uri, run_id, coalesce(evidence_run_id, run_id) as evidence_run, fingerprint
@@ -246,35 +248,37 @@ def calibrate_command(
         os.replace(aside, target)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise WorldError(f"cannot write {printable(output)}: {error.strerror}") from error
+        raise local_fault(f"cannot write {printable(output)}", error) from error
     if not quiet:
-        tell(made, output, out, Console())
+        tell(made, output, out, console_of(120))
     return 0
 
 
 def tell(made: Calibration, output: str, out: str, console: Console) -> None:
     record = made.record
-    title = escape(f"Calibration {made.calibration_id}: {printable(made.data)}")
-    table = Table(title=title, title_justify="left", show_edge=False)
-    for name in ("detector", "weight", "real / fake groups", "AUC, held out", "how"):
-        table.add_column(name, overflow="fold")
+    rows: list[tuple[object, ...]] = []
     for name, rule in made.detectors.items():
         more = record["detectors"].get(name, {})
         judged = more.get("judged")
         auc = ((more.get("figures") or {}).get("held_out_auc")) or {}
-        table.add_row(
-            escape(name),
-            f"{rule.weight:g}",
-            f"{judged['real_groups']} / {judged['fake_groups']}" if judged else "-",
-            "-" if auc.get("value") is None else f"{auc['value']:.2f} [{auc['low'] or 0:.2f}-{auc['high'] or 1:.2f}]",
-            escape(printable(rule.note, 200)),
+        rows.append(
+            (
+                name,
+                f"{rule.weight:g}",
+                f"{judged['real_groups']} / {judged['fake_groups']}" if judged else "-",
+                "-"
+                if auc.get("value") is None
+                else f"{auc['value']:.2f} [{auc['low'] or 0:.2f}-{auc['high'] or 1:.2f}]",
+                printable(rule.note, 200),
+            )
         )
-    for name, why in record["left_out"].items():
-        table.add_row(escape(printable(name)), "left out", "", "", escape(why))
-    console.print(table)
+    rows += [(name, "left out", "", "", why) for name, why in record["left_out"].items()]
+    columns = ("detector", "weight", "real / fake groups", "AUC, held out", "how")
+    title = f"Calibration {made.calibration_id}: {printable(made.data)}"
+    print_table(console, [Column(name, whole=name != "how") for name in columns], rows, title)
     thresholds = record["thresholds"]
     accused = thresholds["false_positives"]
-    console.print(f"\n{made.note}", highlight=False)
+    console.print(f"\n{escape(made.note)}", highlight=False)
     console.print(
         f"manipulated at authenticity {made.manipulated_at_most:.3f} or less: {accused['rate_by_group']:.1%} of real "
         f"groups held out (95 % sure: at most {accused['upper_95_by_group']:.1%}; {accused['groups']} groups, "
@@ -288,9 +292,10 @@ def tell(made: Calibration, output: str, out: str, console: Console) -> None:
             f"out (95 % sure: at most {missed['upper_95_by_group']:.1%})",
             highlight=False,
         )
+    encoding = console.encoding
     console.print(
-        f"\nWritten: {escape(printable(output))}   Use it: deephotlink rescore {escape(printable(out))} --calibration "
-        f"{escape(printable(output))}",
+        f"\nWritten: {escape(printable(output))}   Use it: deephotlink rescore {escape(shell_word(out, encoding))} "
+        f"--calibration {escape(shell_word(output, encoding))}",
         highlight=False,
         soft_wrap=True,
     )

@@ -6,14 +6,11 @@ everything that is on record of that one.
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,10 +22,16 @@ from ..transforms.failures import UsageError, WorldError, printable
 from ..transforms.fetching import NotFound, look
 from ..transforms.uris import is_remote, split_remote
 from .choosing import own_model
+from .layout import Column, print_table
+from .printing import console as console_of
+from .printing import print_json
 from .weights_cache import below, weights_folder
 
 Row = dict[str, Any]
 COLUMNS = ("name", "family", "unit", "weights", "licence", "sha256", "status")
+_WHOLE = ("name", "family", "unit", "licence", "sha256")
+_SPARE = ("unit", "weights", "sha256")
+"""What a narrow terminal does without: `deephotlink detectors NAME` has it all."""
 SECONDS_TO_ASK = 10.0
 """A cache in the cloud that does not answer in this time is `unknown`: a listing of what is installed must not hang."""
 
@@ -57,19 +60,16 @@ def catalogue(names: Sequence[str] = (), weights_cache: str | None = None) -> li
 def show(rows: Sequence[Row], as_json: bool = False, in_full: bool = False) -> None:
     """Prints the rows: one JSON array, or a table, or (`in_full`) all facts of each."""
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows, indent=2)
         return
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = console_of(140)
     if in_full:
         for row in rows:
             console.print(_record(row))
         return
-    table = Table(show_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "family", "unit"))
-    for row in rows:
-        table.add_row(*(_cell(row[column] if column != "sha256" else _short(row[column])) for column in COLUMNS))
-    console.print(table)
+    columns = [Column(name, whole=name in _WHOLE, spare=name in _SPARE) for name in COLUMNS]
+    cells = [[row[name] if name != "sha256" else _short(row[name]) for name in COLUMNS] for row in rows]
+    print_table(console, columns, cells)
 
 
 def _record(row: Row) -> Table:
@@ -103,7 +103,7 @@ def _cell(value: object) -> str:
 
 
 def _short(sha256: str | None) -> str:
-    return f"{sha256[:12]}…" if sha256 else "-"
+    return f"{sha256[:12]}..." if sha256 else "-"
 
 
 def _size(size_bytes: int | None) -> str:

@@ -1,27 +1,29 @@
 """The command `deephotlink`.
 
-Exit codes: 0 done (whatever the files were); 1 the invariant does not hold (`check`), or a detector failed on more than
-1 % of its items (`audit`); 2 the command cannot be carried out as given; 3 nothing to audit, or no label that is about
-any media (`evaluate`); 4 done and published, but more media failed than --max-failure-rate allows (`audit`); 75 storage
-or disk failed: the same command again goes on where it stopped; 130 interrupted, likewise.
+Exit codes: 0 done (whatever the files were); 1 the invariant does not hold (`check`), a file of weights is not as on
+record (`weights verify`), or a detector failed on more than 1 % of its items (`audit`); 2 the command cannot be carried
+out as given; 3 nothing to audit, or no label that is about any media (`evaluate`); 4 done and published, but more media
+failed than --max-failure-rate allows (`audit`); 5 all is well, and a run is not finished (`check`); 70 deephotlink
+itself stumbled: please report it; 75 storage, disk or runner failed: the same command again goes on where it stopped;
+130 interrupted, likewise.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import errno
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
-from datetime import date
-from decimal import Decimal
 
 from .. import __version__
 from ..transforms.failures import NothingFound, UsageError, WorldError, printable
-from ..transforms.uris import redact
+from ..transforms.uris import escape, redact
+from .printing import steady
 
-DONE, BROKEN, USAGE, NOTHING, MANY_FAILED, AGAIN, INTERRUPTED = 0, 1, 2, 3, 4, 75, 130
+DONE, BROKEN, USAGE, NOTHING, MANY_FAILED, UNFINISHED, STUMBLED, AGAIN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 70, 75, 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,12 +45,18 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_audit_arguments(audit)
-    check = commands.add_parser("check", help="prove that every planned file stands in exactly one table")
+    told = "prove that every planned file stands in exactly one table, or say what is unfinished"
+    codes = "Exit codes: 0 all is there, 1 something is wrong, 5 nothing is wrong and a run is not finished."
+    check = commands.add_parser("check", help=told, description=codes)
     check.add_argument("output", metavar="OUT")
-    query = commands.add_parser("query", help="ask the tables in SQL (DuckDB); views: latest, timeline, to_retry")
+    query = commands.add_parser(
+        "query", help="ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry"
+    )
     query.add_argument("output", metavar="OUT")
     query.add_argument("sql", metavar="SQL")
-    query.add_argument("--json", action="store_true", dest="as_json", help="one JSON object a row")
+    query.add_argument(
+        "--json", action="store_true", dest="as_json", help="one JSON object a row (null for NaN and infinities)"
+    )
     calibrate = commands.add_parser("calibrate", help="a calibration file from labelled or real media of an output")
     calibrate.add_argument("output", metavar="OUT")
     of = calibrate.add_mutually_exclusive_group(required=True)
@@ -132,26 +140,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     # Beam logs what a step raised with its traceback, and raises it too: once, in our own words, is enough.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    with steady() as streams:
+        code, prints = _run(argv)
+        if (why := streams.lost) is not None:
+            if not prints:
+                what = "what was found cannot be printed here, and stands in the tables"
+            else:
+                what, code = "what was asked for cannot be printed", code or AGAIN
+            _say(code, f"{what}: {why}")
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> tuple[int, bool]:
+    """Exit code; and whether what the command prints is all that it does."""
+    prints, command = True, ""
     try:
         args, rest = build_parser().parse_known_args(argv)
+        prints, command = _only_prints(args), args.command
         if rest and args.command != "audit":
             raise UsageError(f"unexpected {rest[0]!r}; see `deephotlink {args.command} -h`")
         if args.command != "weights":
             # Only `weights pull` may ask the hub; its client reads these when it is imported.
             os.environ["HF_HUB_OFFLINE"] = "1"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        return _COMMANDS[args.command](args, rest)
+        return _COMMANDS[args.command](args, rest), prints
+    except SystemExit as leaving:  # argparse, after --help and --version
+        return (leaving.code if isinstance(leaving.code, int) else DONE), prints
     except NothingFound as error:
-        return _say(NOTHING, error)
+        return _say(NOTHING, error), prints
     except UsageError as error:
-        return _say(USAGE, error)
+        return _say(USAGE, error), prints
     except WorldError as error:
-        return _say(AGAIN, f"{error}; the same command again goes on where it stopped")
+        return _say(AGAIN, f"{error}{'' if command == 'weights' else _again(command)}"), prints
     except KeyboardInterrupt:
-        return _say(INTERRUPTED, "interrupted; the same command again goes on where it stopped")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (`head`) has seen enough
-        return DONE
+        return _say(INTERRUPTED, f"interrupted{_again(command)}"), prints
+    except Exception as error:
+        if (wanting := _wanting(error)) is not None:
+            return _say(AGAIN, f"{wanting}{_again(command)}"), prints
+        # No file, no store and no machine did that: a mistake of ours, and for us to find.
+        for line in redact("".join(traceback.format_exception(error))).splitlines():
+            print(escape(line), file=sys.stderr)
+        return _say(STUMBLED, "this is a mistake in deephotlink: please report it with the lines above"), prints
+
+
+def _wanting(error: Exception) -> str | None:
+    """What this machine has not enough of, where that is what was raised."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    out = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+    if isinstance(error, OSError) and error.errno in out:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    return None
+
+
+def _again(command: str) -> str:
+    if command in ("audit", "rescore", "train"):
+        return "; the same command again goes on where it stopped"
+    return "; give the same command again"
+
+
+def _only_prints(args: argparse.Namespace) -> bool:
+    if args.command in ("audit", "rescore"):
+        return bool(args.as_json or getattr(args, "dry_run", False))
+    if args.command == "quarantine":
+        return args.file is None
+    if args.command == "weights":
+        return bool(args.action == "verify")
+    return args.command not in ("calibrate", "train", "forge")
 
 
 def _say(code: int, error: object) -> int:
@@ -173,35 +228,18 @@ def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _check(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .check import check_output
+    from .check import look_at, tell
 
-    violations = check_output(args.output)
-    for violation in violations:
-        print(violation)
-    if not violations:
-        print(f"{printable(args.output)}: every planned file stands in exactly one table")
-    return BROKEN if violations else DONE
+    checked = look_at(args.output)
+    for line in tell(checked, args.output):
+        print(line)
+    return BROKEN if checked.violations else UNFINISHED if checked.unfinished or not checked.planned else DONE
 
 
 def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .query import run_query
+    from .query import query_command
 
-    table = run_query(args.output, args.sql)
-    if args.as_json:
-        for row in table.to_pylist():
-            print(json.dumps(row, default=_plain))
-        return DONE
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table(show_edge=False)
-    for name in table.column_names:
-        shown.add_column(escape(printable(name)), overflow="fold")
-    for row in table.to_pylist():
-        shown.add_row(*("" if v is None else escape(printable(str(v), 2000)) for v in row.values()))
-    Console(width=None if sys.stdout.isatty() else 200).print(shown)
-    return DONE
+    return query_command(args.output, args.sql, args.as_json)
 
 
 def _quarantine(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -225,13 +263,6 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> int:
             args.plots,
         )
     )
-
-
-def _plain(value: object) -> object:
-    """What DuckDB gives and JSON does not have: sums as Decimal, dates, times."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -267,23 +298,14 @@ def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .interrupts import interruptible
-    from .weights import bytes_progress, pull, verify
+    from .weights import pull_command, verify_command
     from .weights_cache import weights_folder
 
     cache = weights_folder(args.weights_cache)
     if args.action == "verify":
-        wrong = False
-        for file in verify(args.names, cache):
-            sums = " ".join(filter(None, (file.sha256, f"expected {file.expected}" if file.wrong else "")))
-            print(f"{printable(file.file, 1000)}: {file.state} {sums}".rstrip())
-            wrong |= file.wrong
-        return BROKEN if wrong else DONE
-    with interruptible(), bytes_progress() as progress:
-        for got in pull(args.names, cache, args.source, args.accept_licence, args.allow_unpinned, progress):
-            where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
-            name = f"{printable(got.detector)} {printable(got.file_name)}"
-            print(f"{name}: {got.size_bytes} bytes, sha256 {got.sha256}, {where}")
-    return DONE
+        return verify_command(args.names, cache)
+    with interruptible():
+        return pull_command(args.names, cache, args.source, args.accept_licence, args.allow_unpinned)
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> int:

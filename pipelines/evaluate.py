@@ -14,10 +14,11 @@ import numpy as np
 from .. import __version__
 from ..models.accuracy import LEVEL, Resampling, auc_within_groups, calibrated, ranking, share
 from ..models.calibration import calibration_to_json, content_sha256
-from ..transforms.failures import UsageError, printable
+from ..transforms.failures import UsageError, local_fault, printable
 from .baselines import Yardstick
 from .labelled import POOLING, Material, Subject, read_material
 from .labels import Labels, read_labels, without_secrets
+from .printing import console
 
 SCHEMA, SCHEMA_VERSION = "deephotlink.evaluation", 1
 FEW_GROUPS = 30
@@ -45,8 +46,6 @@ def evaluate_command(request: Request) -> int:
         UsageError: labels or output are not as they should be, or a file cannot be written.
         NothingFound: no label is about any media of the output.
     """
-    from rich.console import Console
-
     from .evaluation_tables import print_evaluation, to_markdown
 
     if request.resamples < 100:
@@ -67,10 +66,8 @@ def evaluate_command(request: Request) -> int:
 
             draw(material, Path(request.plots))
     except OSError as e:
-        raise UsageError(f"{printable(str(e.filename))} cannot be written: {e.strerror}") from e
-    # Narrow enough for a terminal, and for a report that goes through a pipe.
-    console = Console()
-    print_evaluation(told, console if console.is_terminal and console.width >= 100 else Console(width=120))
+        raise local_fault(f"{printable(str(e.filename))} cannot be written", e) from e
+    print_evaluation(told, console(120))
     return 0
 
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from ..transforms.failures import printable
+from .layout import Column, print_table
 
 Json = Mapping[str, Any]
 
@@ -26,17 +25,19 @@ class Sheet:
 def print_evaluation(told: Json, console: Console) -> None:
     console.print(escape(_heading(told)), highlight=False, soft_wrap=False)
     for sheet in sheets(told):
-        table = Table(title=f"\n{sheet.title}", title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for place, name in enumerate(sheet.columns):
-            left = place == 0 or name in ("forgery", "judged by", "best baseline", "higher in")
-            table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
-        for row in sheet.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+        columns = [
+            Column(name, right=not (place == 0 or name in _OF_WORDS), whole=not (place == 0 or name in _OF_WORDS))
+            for place, name in enumerate(sheet.columns)
+        ]
+        console.print()
+        print_table(console, columns, sheet.rows, sheet.title)
     for kind, style in (("warnings", "bold red"), ("notes", "")):
         for line in told[kind]:
             told_as = "WARNING" if kind == "warnings" else "note"
             console.print(f"{told_as}: {escape(line)}", style=style, highlight=False)
+
+
+_OF_WORDS = ("forgery", "judged by", "best baseline", "higher in")
 
 
 def to_markdown(told: Json) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from ..models.base import SOUND_RATE
 from ..models.training.split import part
-from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.failures import UsageError, WorldError, local_fault, printable
 from .encoding import EncodingError
 from .forge_options import FAMILY_OF, ForgeConfig
 from .forging import REAL, Made, Tell, Workshop, forge_film, forge_sound, speaks
@@ -50,7 +50,7 @@ def forge(config: ForgeConfig, tell: Tell = print) -> list[Made]:
     try:
         full = there and (not output.is_dir() or any(output.iterdir()))
     except OSError as error:
-        raise WorldError(f"{printable(config.output)}: {error.strerror}") from error
+        raise local_fault(printable(config.output), error) from error
     if full:
         raise UsageError(f"expected a new or empty folder for the forgeries, found {printable(config.output)}")
     try:
@@ -59,8 +59,7 @@ def forge(config: ForgeConfig, tell: Tell = print) -> list[Made]:
     except BaseException as error:
         _take_back(output, config, there)
         if isinstance(error, OSError):
-            what = printable(str(error.filename or config.output))
-            raise WorldError(f"{what}: {error.strerror or error}") from error
+            raise local_fault(printable(str(error.filename or config.output)), error) from error
         raise
 
 

@@ -16,10 +16,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..transforms.failures import UsageError, printable
+from ..transforms.failures import UsageError, local_fault, printable
 from ..transforms.uris import escaped, redact
 from .options import error_classes
 from .query import connect, readable
+from .wording import counted
 
 COLUMNS = ("uri", "error_class", "message", "stage", "attempts", "size_bytes", "failed_at", "media_id", "run_id")
 _FORMULA = ("=", "+", "-", "@")
@@ -50,7 +51,7 @@ def quarantine_command(args: argparse.Namespace) -> int:
     """Writes or prints the listing; returns the exit code.
 
     Raises:
-        UsageError: there is no output, it is damaged, or the file cannot be written.
+        UsageError: there is no output, it is damaged, or no file can be written there. WorldError: the disk failed.
     """
     if args.file is not None and not args.file.lower().endswith(".csv"):
         raise UsageError(f"expected --output with a name that ends in .csv, for `audit` to know it: got {args.file}")
@@ -62,7 +63,7 @@ def quarantine_command(args: argparse.Namespace) -> int:
     _write(Path(args.file), text)
     classes = Counter(row["error_class"] for row in rows)
     told = ", ".join(f"{number} {printable(name)}" for name, number in sorted(classes.items()))
-    print(f"{printable(args.file)}: {len(rows)} files in quarantine{': ' if told else ''}{told}")
+    print(f"{printable(args.file)}: {counted(len(rows), 'file')} in quarantine{': ' if told else ''}{told}")
     return 0
 
 
@@ -110,4 +111,4 @@ def _write(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UsageError(f"{printable(str(path))} cannot be written: {error.strerror}") from error
+        raise local_fault(f"{printable(str(path))} cannot be written", error) from error

@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from ..transforms.failures import UsageError
+from .encoding import EncodingError
 from .making import encode, face_frames, make_audio, make_gif, make_sound, make_video, portrait, remux
+from .printing import steady
 from .signing import sign_sample
 
 BOMB_BYTES = 128 << 20
@@ -248,7 +250,9 @@ def _black_png(side: int) -> bytes:
 
 
 if __name__ == "__main__":  # `make audit` without an archive
-    try:
-        make_sample(Path(sys.argv[1]))
-    except UsageError as fault:
-        sys.exit(f"deephotlink: {fault}")
+    with steady():
+        try:
+            make_sample(Path(sys.argv[1]))
+        except (OSError, EncodingError, UsageError) as fault:
+            print(f"deephotlink: the sample archive cannot be made: {fault}", file=sys.stderr)
+            sys.exit(2 if isinstance(fault, UsageError) else 75)

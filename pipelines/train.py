@@ -27,11 +27,12 @@ from ..models.embedded.files import MAX_FILE_BYTES
 from ..models.training.house import Plan, Recipe, Trained, TrainingError, export, train
 from ..models.training.split import HELD_SHARE, part
 from ..models.weights import WeightsError
-from ..transforms.failures import UsageError, WorldError, printable
+from ..transforms.failures import UsageError, local_fault, printable
 from .card import card, grouped_figures
 from .courses import COURSES, Config, Course, begun, imagenet
 from .material import REAL, Listed, Source, listed, sources_of
 from .material_cache import load_material, save_material
+from .wording import shell_word
 
 FAKES_ARE_MADE = "nothing is learned from forgeries of others: they are made on the fly from real media"
 
@@ -101,7 +102,7 @@ def run_training(config: TrainConfig) -> None:
     except (TrainingError, WeightsError) as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise WorldError(f"{printable(str(error.filename or config.output))}: {error.strerror or error}") from error
+        raise local_fault(printable(str(error.filename or config.output)), error) from error
 
 
 def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: str) -> None:
@@ -129,7 +130,8 @@ def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: 
     print(f"{weights}: {record['size_bytes']} bytes, sha256 {record['sha256']}; {config.name}.json and .md beside it")
     if not trained.finished:
         print(f"{trained.steps} of {steps} steps are done: the same command goes on")
-    print(f"use it: deephotlink audit … --weights {config.name}={weights} --allow-unpinned {config.name}")
+    named = shell_word(f"{config.name}={weights}")
+    print(f"use it: deephotlink audit SOURCE --output OUT --weights {named} --allow-unpinned {config.name}")
 
 
 def _data(config: TrainConfig, speech: bool) -> Data:

@@ -15,10 +15,10 @@ from ..models import registry
 from ..models.base import DetectorSpec
 from ..models.embedded.files import embedded_file
 from ..models.weights import WeightsFile
-from ..transforms.failures import UsageError, WorldError
+from ..transforms.failures import UsageError, WorldError, printable
 from ..transforms.fetching import NotFound, Progress, WrongFile, digest_of, fetch, look
 from ..transforms.store import READ_ONLY
-from ..transforms.uris import is_remote, scheme_of, split_remote
+from ..transforms.uris import is_remote, redact, scheme_of, split_remote
 from .hub import pull_hub
 from .weights_cache import below, listed, local_root, note, noted, shown, upload
 
@@ -194,6 +194,28 @@ def bytes_progress() -> Iterator[Callable[[str], Progress]]:
             return lambda came, total: bars.update(task, completed=came, total=total or None)
 
         yield begin
+
+
+def pull_command(
+    names: Sequence[str], cache: str, source: str | None, accepted: Collection[str], unpinned: Collection[str]
+) -> int:
+    """`pull`, told file by file; returns the exit code."""
+    with bytes_progress() as progress:
+        for got in pull(names, cache, source, accepted, unpinned, progress):
+            where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
+            name = f"{printable(got.detector)} {printable(got.file_name)}"
+            print(f"{name}: {got.size_bytes} bytes, sha256 {got.sha256}, {where}")
+    return 0
+
+
+def verify_command(names: Sequence[str], cache: str) -> int:
+    """`verify`, told file by file; returns the exit code: 1 where a file is not as on record."""
+    wrong = False
+    for file in verify(names, cache):
+        sums = " ".join(filter(None, (file.sha256, f"expected {file.expected}" if file.wrong else "")))
+        print(f"{printable(file.file, 1000)}: {file.state} {sums}".rstrip())
+        wrong |= file.wrong
+    return 1 if wrong else 0
 
 
 def verify(names: Sequence[str] | None, cache: str) -> Iterator[Verified]:
