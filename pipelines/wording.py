@@ -72,11 +72,13 @@ def shell_word(text: str, encoding: str = "utf-8") -> str:
     """
     if text.startswith("-"):
         text = f"./{text}"
-    # A shell takes newlines off the end of what `printf` gives.
-    if text.endswith("\n") or (text.isprintable() and text.encode(encoding, "ignore").decode(encoding) == text):
+    if text.isprintable() and text.encode(encoding, "ignore").decode(encoding) == text:
         return shlex.quote(text)
-    escaped = "".join(chr(b) if chr(b) in _PLAIN else f"\\{b:03o}" for b in os.fsencode(text))
-    return f"\"$(printf '{escaped}')\""
+    body = text.rstrip("\n")
+    # A shell takes newlines off the end of what `printf` gives.
+    lines = shlex.quote(text[len(body) :]) if body != text else ""
+    escaped = "".join(chr(b) if chr(b) in _PLAIN else f"\\{b:03o}" for b in os.fsencode(body))
+    return f"\"$(printf '{escaped}')\"{lines}"
 
 
 def _place(uri: str) -> tuple[str, str, str | None]:

@@ -3,7 +3,7 @@ import os
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deephotlink.pipelines import printing, progress, query, runners, wording
@@ -64,6 +64,8 @@ def test_different_files_never_look_the_same(uris, width):
         assert name == complete or "..." in name
 
 
+@example(b"\x80\n", "ascii")
+@example(b"\n", "utf-8")
 @settings(deadline=None, max_examples=30)
 @given(
     st.binary(min_size=1, max_size=12).filter(lambda name: b"\0" not in name),
