@@ -20,7 +20,7 @@ from ..models.embedded.files import card_path, embedded_file, gist
 from ..models.weights import Weights, WeightsFile, combined_sha256
 from ..transforms.failures import UsageError, WorldError, printable
 from ..transforms.fetching import NotFound, look
-from ..transforms.uris import is_remote, split_remote
+from ..transforms.uris import is_remote, split_remote, without_signature
 from .choosing import own_model
 from .layout import Column, print_table
 from .printing import console as console_of
@@ -51,7 +51,7 @@ def catalogue(names: Sequence[str] = (), weights_cache: str | None = None) -> li
     held = _held(
         cache, [f"{spec.name}/{file.file_name}" for spec in others for file in spec.weights if not _own(spec, file)]
     )
-    shown = split_remote(cache)[0] if is_remote(cache) else cache
+    shown = without_signature(split_remote(cache)[0]) if is_remote(cache) else cache
     rows = [_row(spec, _files(spec, shown, held), _status(spec, shown, held)) for spec in others]
     rows += [_row(spec, _own_files(weights), _status(spec, shown, {})) for spec, weights in own.values()]
     return rows if names else rows + [_broken_row(name, why) for name, why in sorted(registry.broken().items())]

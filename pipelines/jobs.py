@@ -209,7 +209,8 @@ def make_plan(
     A version of a file that came back after another one had taken its place is asked again too: its rows are not how
     the file stands.
 
-    `notice` is told, in a sentence each, of what the user may have meant otherwise. What is listed goes through `watch`.
+    `notice` is told, in a sentence each, of what the user may have meant otherwise. What is listed goes through
+    `watch`.
 
     Raises:
         UsageError: a source is missing or holds nothing.

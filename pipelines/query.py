@@ -51,7 +51,7 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
         connection.register(f"_empty_{table}", columns.empty_table())
         body = f"select * from _empty_{table}"
         if files := published_files(store, table):
-            body += f" union all by name select * exclude (filename), {_RUN_DATE} from {_by_file(store, files)}"
+            body += f" union all by name select * exclude (filename), {_RUN_DATE} from {by_file(store, files)}"
         with readable(out):
             connection.execute(f"create view {table} as {body}")
     for view in VIEWS:
@@ -179,7 +179,7 @@ _RUN_DATE = r"try_cast(regexp_extract(filename, 'run_date=([^/]*)/[^/]*$', 1) as
 `run_date=…` or `uri=…` would be taken for columns too, and instead of those in the file."""
 
 
-def _by_file(store: OutputStore, names: Sequence[str]) -> str:
+def by_file(store: OutputStore, names: Sequence[str]) -> str:
     return parquet_of(store, names, "filename = true, hive_partitioning = false")
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ..transforms.runs import list_runs
 from ..transforms.store import OutputStore
-from .query import open_duckdb, parquet_of, readable
+from .query import by_file, open_duckdb, readable
 
 _BY_URL = "(^|::)(https?|ftps?|sftp|webdav|webhdfs)://"
 """There a query may tell several files of one URI apart, and is kept nowhere: they are no versions of one another."""
@@ -40,9 +40,7 @@ def superseded(store: OutputStore) -> Iterator[pa.Array]:
     runs = [run for run in list_runs(store) if run.kind != "rescore"]
     if len(runs) < 2:
         return
-    plans, later = (
-        parquet_of(store, [run.name("plan.parquet") for run in some], "filename = true") for some in (runs, runs[1:])
-    )
+    plans, later = (by_file(store, [run.name("plan.parquet") for run in some]) for some in (runs, runs[1:]))
     numbers = pa.table({"run_id": [run.run_id for run in runs], "number": pa.array(range(len(runs)), pa.int32())})
     with readable(store.root), open_duckdb(store) as tables:
         tables.register("runs", numbers)

@@ -24,10 +24,10 @@ def known_unit(plan: pa.Table, run: Run, failed_at: datetime | None = None) -> p
     plan = plan.sort_by("media_id").combine_chunks()
     failed = pc.equal(plan["status"], "failed").combine_chunks()
     count = plan.num_rows
-    failures = {name: plan[name] for name in ("stage", "error_class", "message", "size_bytes")}
+    failures = {name: plan[name] for name in ("stage", "error_class", "message", "size_bytes", "version")}
     failures["attempts"] = pc.add(plan["earlier_attempts"], 1)
     failures["failed_at"] = pa.array([failed_at or datetime.now(UTC)] * count, pa.timestamp("us", "UTC"))
-    skipped = {"reason": pc.fill_null(plan["reason"], "unknown")}
+    skipped = {"reason": pc.fill_null(plan["reason"], "unknown"), "version": plan["version"]}
     outcome = {"status": plan["status"], **dict.fromkeys(("clips_decoded", "windows_decoded"), [0] * count)}
     columns: dict[str, Any] = {
         "run_id": [run.run_id] * count,
