@@ -8,6 +8,7 @@ A run that is not finished breaks nothing. It is told, with how far it came.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import defaultdict
@@ -21,6 +22,7 @@ from ..transforms.failures import UsageError, printable
 from ..transforms.publish import ALL_TABLES
 from ..transforms.store import OutputStore
 from ..transforms.tables import TABLES
+from .plausible import implausible_rows, is_held_to_it
 from .query import open_duckdb, parquet_of, published_files
 from .wording import counted
 
@@ -39,7 +41,8 @@ class Violation:
     rule: str
     """`unreadable`, `stray_file`, `table_missing`, `planned_twice`, `committed_twice`, `committed_not_planned`,
     `wrong_unit`, `published_twice`, `in_two_tables`, `published_not_committed`, `wrong_run`,
-    `evidence_without_score`, `evidence_differs`, `planned_not_published`."""
+    `evidence_without_score`, `evidence_differs`, `planned_not_published`,
+    `assessed_too_much`, `evidence_outside`."""
     message: str
     count: int
     """Offending media, or 1 for a file."""
@@ -164,6 +167,8 @@ class _Seen:
     def __init__(self, store: OutputStore, connection: duckdb.DuckDBPyConnection, run_id: str):
         self.store, self.connection, self.run_id = store, connection, run_id
         self.violations: list[Violation] = []
+        self.held: set[str] = set()
+        """Files that plausible.py is in force for."""
 
     def load_plan(self, names: list[str]) -> None:
         self._load("plan", names, "media_id, unit", "media_id varchar, unit int")
@@ -184,6 +189,14 @@ class _Seen:
             if table in _OUTCOMES:
                 parts.append(f"select media_id, run_id, '{table}' as \"table\" from {table}")
         self.connection.execute(f"create table public as {' union all '.join(parts)}")
+        self._judge_rows(files)
+
+    def _judge_rows(self, files: dict[str, list[str]]) -> None:
+        held = {table: [name for name in files.get(table, []) if name in self.held] for table in ("scores", "evidence")}
+        sources = {table: parquet_of(self.store, names, "") if names else None for table, names in held.items()}
+        with contextlib.suppress(duckdb.Error):  # a file that cannot be read was told of when it was loaded
+            for found in implausible_rows(self.connection, sources["scores"], sources["evidence"]):
+                self._add(found.rule, found.message, len(found.media_ids), found.media_ids)
 
     def count(self, table: str) -> int:
         """Media in `plan` or `units`."""
@@ -280,10 +293,12 @@ class _Seen:
     def _is_readable(self, name: str) -> bool:
         try:
             with self.store.open(name) as f:
-                pq.read_metadata(f)
+                metadata = pq.read_metadata(f).metadata
         except (OSError, pa.ArrowException) as e:
             self._add("unreadable", printable(str(e), 200), 1, [name])
             return False
+        if is_held_to_it(metadata):
+            self.held.add(name)
         return True
 
     def _add(self, rule: str, message: str, count: int, ids: list[str]) -> None:

@@ -88,7 +88,7 @@ def make_media_file(path: str | Path = "/archive/a.mp4", **fields: Any) -> Media
 
 def make_probe(file: MediaFile | None = None, audio: bool = True, video: bool = True, **fields: Any) -> MediaProbe:
     """What a sound 10 s h264 mp4 of 640x360 at 25 Hz with a key frame a second would say; `fields` override."""
-    file = file or make_media_file()
+    file = file or make_media_file(size_bytes=50_000_000)
     duration = float(fields.get("duration_seconds", 10.0))
     found: dict[str, Any] = {
         "file": file,

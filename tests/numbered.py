@@ -12,6 +12,7 @@ import numpy as np
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 WIDTH, HEIGHT, BITS = 192, 128, 12
+LOWEST_HZ, STEP_HZ = 400, 100
 H264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-threads", "1")
 X265 = ("-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-x265-params")
 QUIET_265 = "bframes=3:log-level=none:pools=1:keyint=24"
@@ -21,15 +22,22 @@ def ffmpeg(*arguments: str | Path) -> None:
     subprocess.run([FFMPEG, "-v", "error", "-nostdin", "-y", *map(str, arguments)], check=True)
 
 
-def make_numbered(path: Path, frames: int, fps: float, *output: str | Path) -> Path:
-    """Frame n shows n in binary in its upper half, and a texture that moves below."""
+def make_numbered(
+    path: Path, frames: int, fps: float, *output: str | Path, first: int = 0, sound: bool = False
+) -> Path:
+    """Frame n shows n in binary in its upper half, and a texture that moves below; they are numbered from `first` on.
+    `sound`: a tone whose pitch tells which second it belongs to (`read_second`)."""
     rng = np.random.default_rng(0)
     texture = rng.integers(60, 190, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     command = [FFMPEG, "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}"]
-    command += ["-r", str(fps), "-i", "-", *map(str, output), str(path)]
+    command += ["-r", str(fps), "-i", "-"]
+    if sound:
+        tone = f"aevalsrc='0.3*sin(2*PI*({LOWEST_HZ}+{STEP_HZ}*floor(t+{first / fps}))*t)':s=48000:d={frames / fps}"
+        command += ["-f", "lavfi", "-i", tone]
+    command += [*map(str, output), str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
-        for n in range(frames):
+        for n in range(first, first + frames):
             picture = np.roll(texture, 2 * n, axis=1).copy()
             bars = np.array([(n >> bit) & 1 for bit in range(BITS)], np.uint8) * 255
             picture[: HEIGHT // 2] = bars.repeat(WIDTH // BITS)[None, :, None]
@@ -44,6 +52,12 @@ def read_number(picture: np.ndarray) -> int:
     columns = picture[: picture.shape[0] * 3 // 8].reshape(picture.shape[0] * 3 // 8, picture.shape[1], -1).mean((0, 2))
     centres = ((np.arange(BITS) + 0.5) * picture.shape[1] / BITS).astype(int)
     return int(sum(int(columns[x] > 128) << bit for bit, x in enumerate(centres)))
+
+
+def read_second(samples: np.ndarray) -> int:
+    """The second that a stretch of 16 kHz sound within it belongs to."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return round((int(spectrum.argmax()) * 16_000 / len(samples) - LOWEST_HZ) / STEP_HZ)
 
 
 def by_ffmpeg(path: Path, turns: int = 0) -> tuple[np.ndarray, list[int]]:

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import apache_beam as beam
 
@@ -19,7 +20,11 @@ from .records import ClipSpec, DecodePlan, MediaProbe, VideoStream, WindowSpec
 ASSUMED_FRAME_RATE = 25.0
 MAX_CLIPS = 20_000
 """A media: two days of film, one every ten seconds. More would be planned in memory for what a header claims."""
-SAMPLING_VERSION = 1
+LEAST_BYTES = 4096
+"""Of a file for each clip: 3 kbit/s. A film that claims to be longer shows next to nothing, and is thinned evenly."""
+LEAST_STRETCH_SECONDS = 1.0
+"""A stretch of film between two jumps of its clock that is shorter gets no clip of its own: most are single frames."""
+SAMPLING_VERSION = 2
 """Part of the fingerprint: raise it when the same settings may choose other frames."""
 
 
@@ -38,8 +43,10 @@ class Sampling:
 
 
 def plan_clips(probe: MediaProbe, sampling: Sampling, geometry: ClipGeometry) -> tuple[ClipSpec, ...]:
-    """One clip in each of equal slots of the film, in order, none overlapping another.
+    """One clip in each of equal slots of the film, in order, none overlapping another. Where the film's clock jumps
+    something else may begin, so a slot begins there too.
 
+    There are never more clips than the pictures of the film can fill, nor than its bytes can hold something to see in.
     In a slot the clip starts on the first key frame that leaves it room; where there is none, on the slot's start, so
     that a forged stretch cannot hide in a long GOP.
     """
@@ -56,28 +63,45 @@ def plan_clips(probe: MediaProbe, sampling: Sampling, geometry: ClipGeometry) ->
     if duration <= 0:
         return (_clip(0, first, length, frames, interval, math.inf),)
     end = first + duration
-    slots = max(1, math.ceil(duration / sampling.every_seconds - 0.25))
-    slots = min(slots, MAX_CLIPS, max(1, sampling.clips or MAX_CLIPS))
-    width = duration / slots
+    most = min(MAX_CLIPS, max(1, sampling.clips or MAX_CLIPS), -(-probe.file.size_bytes // LEAST_BYTES) or 1)
+    if video.frame_count:
+        most = min(most, -(-video.frame_count // frames))
     clips = []
-    for index in range(slots):
-        low = first + index * width
-        high = low + width
-        start = _start_in_slot(probe.key_frame_seconds, low, max(low, min(high, end) - length))
-        clips.append(_clip(index, start, length, frames, interval, min(high, end) if index < slots - 1 else end))
+    for index, (low, high) in enumerate(_slots(first, end, probe.joints, sampling.every_seconds, most)):
+        start = _start_in_slot(probe.key_frame_seconds, low, max(low, high - length))
+        clips.append(_clip(index, start, length, frames, interval, high))
     return tuple(clips)
+
+
+def _slots(first: float, end: float, joints: Sequence[float], every: float, most: int) -> list[tuple[float, float]]:
+    """[low, high) of each slot: at most `most`, at least one for each stretch between `joints`."""
+    bounds = [first]
+    for joint in joints:
+        if joint - bounds[-1] >= LEAST_STRETCH_SECONDS and end - joint >= LEAST_STRETCH_SECONDS:
+            bounds.append(joint)
+    stretches = list(pairwise([*bounds, end]))
+    counts = [max(1, math.ceil((high - low) / every - 0.25)) for low, high in stretches]
+    if sum(counts) > most:
+        stretches, counts = [(first, end)], [min(most, max(1, math.ceil((end - first) / every - 0.25)))]
+    slots = []
+    for (low, high), count in zip(stretches, counts, strict=True):
+        edges = [low + n * (high - low) / count for n in range(count)]
+        slots += list(pairwise([*edges, high]))
+    return slots
 
 
 def _start_in_slot(key_frames: Sequence[float], low: float, latest: float) -> float:
     """The first key frame in [low, latest], else `low`."""
     at = bisect_left(key_frames, low - 1e-3)
-    return key_frames[at] if at < bisect_right(key_frames, latest + 1e-3) else low
+    # Never before `low`, where the clip before may end.
+    return max(low, key_frames[at]) if at < bisect_right(key_frames, latest + 1e-3) else low
 
 
 def _clip(index: int, start: float, length: float, frames: int, interval: float, limit: float) -> ClipSpec:
     end = min(start + length, limit)
-    times = tuple(t for t in (start + i * interval for i in range(frames)) if t < end - 1e-6) or (start,)
-    return ClipSpec(index, start, max(end, start + interval), times)
+    slack = min(1e-3, interval / 100)  # a moment that is the next clip's first, but for rounding
+    times = tuple(t for t in (start + i * interval for i in range(frames)) if t < end - slack) or (start,)
+    return ClipSpec(index, start, max(end, min(start + interval, limit)), times)
 
 
 def frame_size(video: VideoStream, short_side: int) -> tuple[int, int]:
@@ -97,11 +121,15 @@ def plan_decoding(
     wanted = geometry(probe)
     clips: tuple[ClipSpec, ...] = ()
     width = height = 0
-    if wanted is not None and probe.video is not None:
+    if wanted is not None and probe.video is not None and probe.video.unreadable is not None:
+        # Planned, so that it counts as not seen; nobody tries to decode it.
+        start = probe.video.start_seconds
+        clips = (ClipSpec(0, start, start + max(0.0, probe.video.duration_seconds), (start,)),)
+    elif wanted is not None and probe.video is not None:
         clips = plan_clips(probe, sampling, wanted)
         width, height = frame_size(probe.video, sampling.short_side or wanted.short_side)
     return DecodePlan(
-        probe, clips, width, height, clip_sound and bool(clips) and probe.audio is not None, windows(probe)
+        probe, clips, width, height, clip_sound and bool(width) and probe.audio is not None, windows(probe)
     )
 
 

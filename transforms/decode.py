@@ -6,6 +6,7 @@ ends in exactly one outcome, whatever its file does to the child.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from statistics import median
@@ -23,6 +24,7 @@ from .measures import MOST_PICTURES, energy_of, loudness_db, sharpness_of
 from .media.pool import DecodeStream, WorkerPool
 from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, WindowRequest
 from .metrics import inc_counter
+from .notes import NOT_LOOKED
 from .records import AudioWindow, Clip, ClipFailure, ClipSpec, DecodePlan, Decoder, Failure, MediaOutcome
 from .staging import refuse_partial, remove
 
@@ -36,15 +38,19 @@ _INT32 = 2**31 - 1
 
 def decode_request(plan: DecodePlan) -> DecodeRequest:
     probe = plan.probe
+    clips = plan.clips if probe.video is None or probe.video.unreadable is None else ()
     return DecodeRequest(
         path=probe.path,
-        decoder=probe.decoder if plan.clips else None,
+        decoder=probe.decoder if clips else None,
         width=plan.width,
         height=plan.height,
         rotation=probe.video.rotation if probe.video else 0,
-        clips=tuple(ClipRequest(c.clip_index, c.start_seconds, c.end_seconds, c.times_seconds) for c in plan.clips),
+        clips=tuple(ClipRequest(c.clip_index, c.start_seconds, c.end_seconds, c.times_seconds) for c in clips),
         clip_sound=plan.clip_sound,
         windows=tuple(WindowRequest(w.window_index, w.start_sample, w.samples, w.detector) for w in plan.windows),
+        video_stream=probe.video.index if probe.video else None,
+        sound=probe.audio.sources if probe.audio else (),
+        clock=probe.clock,
     )
 
 
@@ -70,6 +76,15 @@ class DecodeTally:
     """Of a picture each of a few clips."""
     sound_energy: float = 0.0
     samples_heard: int = 0
+    heard: list[tuple[int, int]] = field(default_factory=list)
+    """Stretches of windows that came: first sample and the one behind the last."""
+
+    def __post_init__(self) -> None:
+        video = self.plan.probe.video
+        if video is not None and video.unreadable is not None:
+            why = f"its pictures cannot be opened: {video.unreadable}"
+            for spec in self.plan.clips:
+                self._clip_failed(spec.clip_index, "decode_failed", why)
 
     def add(self, item: DecodedItem) -> Clip | AudioWindow | None:
         """The record of what was decoded; None where the item tells of a failure or holds nothing."""
@@ -100,6 +115,7 @@ class DecodeTally:
             self.windows_decoded += 1
             self._hear(item.samples)
             window = self.plan.windows[item.window_index]
+            self.heard.append((window.start_sample, window.start_sample + len(item.samples)))
             return AudioWindow(probe.file, window, item.samples)
         if item.clip_index is not None:
             self._clip_failed(item.clip_index, item.error_class, item.message)
@@ -142,7 +158,7 @@ class DecodeTally:
             failure=self._why() if failed else None,
             media_type=probe.media_type,
             container=probe.container,
-            duration_seconds=probe.duration_seconds,
+            duration_seconds=probe.duration_seconds or None,
             decoder=self._decoder(),
             decoder_reason=self._decoder_reason(),
             has_video=probe.video is not None,
@@ -152,10 +168,11 @@ class DecodeTally:
             frames_kept=self.frames_kept,
             frames_decoded=self.frames_decoded,
             windows_decoded=self.windows_decoded,
-            assessed_seconds=self.assessed_seconds,
+            assessed_seconds=self._seconds_heard() if probe.video is None else self.assessed_seconds,
             clip_failures=tuple(self.clip_failures),
             sound_failure=self._sound_failure(),
             damage=tuple(self.damage),
+            notes=self._notes(),
             width=min(probe.video.width, _INT32) if probe.video else None,
             height=min(probe.video.height, _INT32) if probe.video else None,
             frame_rate=(probe.video.frame_rate or None) if probe.video else None,
@@ -163,6 +180,23 @@ class DecodeTally:
             loudness_db=loudness_db(self.sound_energy, self.samples_heard),
             sandbox=probe.sandbox,
         )
+
+    def _seconds_heard(self) -> float:
+        """Of what has no picture: how much of it was listened to, by whichever detector."""
+        total = end = 0
+        for first, stop in sorted(self.heard):
+            total += max(0, stop - max(first, end))
+            end = max(end, stop)
+        # Resamplers flush a few samples more than there were.
+        return min(total / SOUND_RATE, self.plan.probe.duration_seconds or math.inf)
+
+    def _notes(self) -> tuple[str, ...]:
+        video = self.plan.probe.video
+        unseen = self.plan.clips and not self.decoded and self.windows_decoded
+        if not unseen or video is None or video.unreadable is not None:
+            return self.plan.probe.notes
+        why = f": {self.clip_failures[0].message}" if self.clip_failures else ""
+        return (f"{NOT_LOOKED}its pictures, of which none could be decoded{why}", *self.plan.probe.notes)
 
     def _decoder(self) -> Decoder | None:
         """The one that was used (PyAV, where it had to finish what decord began); None where no frame was decoded."""
@@ -208,8 +242,8 @@ class _Decode(beam.DoFn):
         self.in_order: InOrder[_Work, Any] = InOrder(self.ahead, self._give)
 
     def process(self, plan: DecodePlan):
-        wanted = bool(plan.clips or plan.windows)
-        stream = self.make_pool().decode(decode_request(plan)) if wanted else None
+        request = decode_request(plan)
+        stream = self.make_pool().decode(request) if request.clips or request.windows else None
         yield from self.in_order.begin(_Work(DecodeTally(plan), stream))
 
     def finish_bundle(self):

@@ -26,6 +26,7 @@ from ..models.calibration import (
     verdict,
 )
 from ..models.pooling import curved, fused_log_odds, pooled_log_odds
+from .notes import MOST_NOTES
 from .records import AuthenticityScore, ClipFaces, Evidence, Leaning, MediaOutcome, MediaResult
 
 MAX_REASONS = 8
@@ -62,7 +63,7 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
     with_faces = sum(f.frames_with_face for f in faces)
     return MediaResult(
         outcome,
-        score_of(rows, outcome.damage, detectors, sum(f.tracks for f in faces), calibration),
+        score_of(rows, outcome.damage, detectors, sum(f.tracks for f in faces), calibration, outcome.notes),
         tuple(rows),
         with_faces,
         sum(f.frames_sampled for f in faces),
@@ -128,8 +129,11 @@ def score_of(
     detectors: Sequence[DetectorSpec],
     faces: int,
     calibration: Calibration,
+    notes: Sequence[str] = (),
 ) -> AuthenticityScore:
     """From a media's evidence to its answer, by the steps that models/pooling.py names.
+
+    notes: what is said of the file itself (notes.py); they are among the reasons whatever the detectors say.
 
     Rules set by hand are pooled over the whole media, weighted, averaged by family and added to what the fitted ones
     say. A detector without a rule, or with one for other weights, is evidence only.
@@ -175,7 +179,7 @@ def score_of(
         authenticity=value,
         verdict=verdict(value, calibration),
         family_authenticity={family: means.get(family) for family in FAMILIES},
-        reasons=tuple(texts[:MAX_REASONS]),
+        reasons=(*texts[: MAX_REASONS - len(notes[:MOST_NOTES])], *notes[:MOST_NOTES]),
         clips_assessed=len(clips),
         faces=faces,
         calibration_id=calibration.calibration_id,

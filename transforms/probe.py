@@ -11,14 +11,14 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import apache_beam as beam
 
 from .ahead import InOrder
 from .failures import STUMBLES, MediaError, WorldError, printable, stumbled
 from .media.pool import WorkerPool
-from .media.protocol import Limits, ProbeRequest
+from .media.protocol import ClockKind, Limits, ProbeRequest, SoundSource
 from .media.sniff import sniff
 from .metrics import inc_counter
 from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, VideoStream
@@ -29,6 +29,10 @@ from .staging import Staged, read_head, refuse_partial, refuse_replaced, remove,
 Planned = tuple[MediaFile, MediaOutcome | None]
 ENDED = "ended"
 MAX_KEY_FRAMES = 100_000
+MAX_SOURCES, MAX_CHANNELS = 64, 64
+MAX_JOINTS = 1_000
+MAX_NOTES, MAX_NOTE = 8, 300
+"""Sentences, and characters of one."""
 MAX_FRAME_RATE = 1e6
 """Hz; the probe itself believes 1000 at most."""
 
@@ -59,9 +63,7 @@ def probe_media(
         if kind.media_type is None:
             return MediaOutcome(file, "skipped", skipped_reason=kind.reason or "not_media")
         if kind.unsupported:
-            raise MediaError(
-                "unsupported_format", f"{kind.reason or kind.suffix} is media that no demuxer here may open"
-            )
+            raise MediaError("unsupported_format", f"no demuxer here reads {kind.name}")
         staged = stage(file, spool, max_bytes=max_bytes, ticket=ticket)
         reply = pool.probe(ProbeRequest(staged.path, kind.suffix, credentials)).result()
         refuse_partial(file, staged.path)
@@ -113,6 +115,9 @@ def probe_from_facts(
         decoder = facts.get("decoder")
         if media_type not in ("video", "audio", "gif") or decoder not in ("decord", "pyav", None):
             raise ValueError(f"{media_type = }, {decoder = }")
+        clock = facts.get("clock", "file")
+        if clock not in get_args(ClockKind):
+            raise ValueError(f"{clock = }")
         keys = tuple(sorted(seconds(k) for k in facts.get("key_frame_seconds", ())[:MAX_KEY_FRAMES]))
         return MediaProbe(
             file,
@@ -130,6 +135,8 @@ def probe_from_facts(
                 duration_seconds=seconds(video.get("duration_seconds") or 0.0),
                 frame_count=_count(video.get("frame_count") or 0),
                 pixel_format=str(video.get("pixel_format") or "")[:50],
+                index=_count(video["index"]) if "index" in video else None,
+                unreadable=printable(str(video["unreadable"]), 200) if video.get("unreadable") else None,
             )
             if video
             else None,
@@ -139,6 +146,10 @@ def probe_from_facts(
                 channels=_count(audio.get("channels") or 0),
                 start_seconds=seconds(audio.get("start_seconds") or 0.0),
                 duration_seconds=seconds(audio.get("duration_seconds") or 0.0),
+                sources=tuple(
+                    SoundSource(_count(stream), min(MAX_CHANNELS, _count(in_use)), bool(audible))
+                    for stream, in_use, audible in audio.get("sources", ())[:MAX_SOURCES]
+                ),
             )
             if audio
             else None,
@@ -147,6 +158,9 @@ def probe_from_facts(
             str(facts.get("decoder_reason") or "")[:200],
             {key: value for key, value in facts.items() if key != "key_frame_seconds"},  # a hundred thousand, maybe
             credentials,
+            clock=clock,
+            joints=tuple(sorted(seconds(joint) for joint in facts.get("joint_seconds", ())[:MAX_JOINTS])),
+            notes=tuple(printable(str(note), MAX_NOTE) for note in facts.get("notes", ())[:MAX_NOTES]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MediaError(

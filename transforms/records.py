@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .media.protocol import ClockKind, SoundSource
+
 MediaType = Literal["video", "audio", "gif"]
 Decoder = Literal["decord", "pyav"]
 
@@ -58,6 +60,10 @@ class VideoStream:
     frame_count: int
     """0 where the container does not say."""
     pixel_format: str
+    index: int | None = None
+    """Of the stream in the container; None: FFmpeg's own choice."""
+    unreadable: str | None = None
+    """Why no picture of it can be opened; its size is 0 x 0 then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class AudioStream:
     channels: int
     start_seconds: float
     duration_seconds: float
+    sources: tuple[SoundSource, ...] = ()
+    """What is heard together; empty: FFmpeg's own choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,12 @@ class MediaProbe:
     credentials: Mapping[str, Any] | None = field(default=None, repr=False)
     path_is_ours: bool = False
     """Whether `path` is a spool file, to be removed when the media has ended."""
+    clock: ClockKind = "file"
+    """How time stamps become the media's clock."""
+    joints: tuple[float, ...] = ()
+    """Seconds at which the time stamps of the picture jump, ascending."""
+    notes: tuple[str, ...] = ()
+    """What is not looked at or listened to, and jumps of the clock: a sentence each."""
     sandbox: str | None = None
     """Around the children that parse it, where it is read: `landlock+seccomp`, `landlock`, `seccomp` or `off`."""
 
@@ -273,6 +287,8 @@ class MediaOutcome:
     sound_failure: Failure | None = None
     damage: tuple[str, ...] = ()
     """What was wrong with clips of which frames came all the same, the first few."""
+    notes: tuple[str, ...] = ()
+    """As in MediaProbe."""
     width: int | None = None
     """Pixels of the video as stored, rotation applied; None without video."""
     height: int | None = None

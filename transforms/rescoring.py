@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ..models.base import DetectorSpec
 from ..models.calibration import Calibration
 from .fuse import DAMAGED, score_of
+from .notes import is_note
 from .records import AuthenticityScore, Evidence
 from .runs import Run
 from .tables import EVIDENCE, SCORES, UNIT, leanings_of, table_metadata
@@ -49,10 +50,10 @@ def rescored(
 ) -> AuthenticityScore:
     """The score that the audit would have made by this calibration.
 
-    reasons: those of the score as it stands, which alone still tell of damage.
+    reasons: those of the score as it stands, which alone still tell of damage and of what was not looked at.
     """
     damage = [reason.removeprefix(DAMAGED) for reason in reasons if reason.startswith(DAMAGED)]
-    return score_of(rows, damage, detectors, faces, calibration)
+    return score_of(rows, damage, detectors, faces, calibration, [reason for reason in reasons if is_note(reason)])
 
 
 def rescored_unit(

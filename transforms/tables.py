@@ -28,7 +28,8 @@ from .uris import escaped
 if TYPE_CHECKING:
     from .runs import Run
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+"""2: `assessed_seconds` is within `duration_seconds`, and evidence within the film; `check` holds files to that."""
 PARTITIONING = ds.partitioning(pa.schema([pa.field("run_date", pa.date32())]), flavor="hive")
 """For `pyarrow.dataset.dataset(folder, partitioning=PARTITIONING)`: `run_date` as a date."""
 
@@ -65,7 +66,7 @@ SCORES = pa.schema(
         _URI,
         _field("size_bytes", pa.int64(), "size of the media", "bytes"),
         _field("media_type", pa.string(), "video, audio or gif"),
-        _field("duration_seconds", pa.float64(), "as the container says; null where it does not", "seconds"),
+        _field("duration_seconds", pa.float64(), "by what is in it, not by its header; null where unknown", "seconds"),
         _field("authenticity", pa.float64(), "calibrated, in [0, 1]; null where all abstained", "none", _AUTHENTIC),
         _field("verdict", pa.string(), "authentic, inconclusive, manipulated or not_assessed, by the calibration"),
         *(
@@ -75,7 +76,7 @@ SCORES = pa.schema(
         _field("reasons", pa.list_(pa.string()), "sentences for a person, the weightiest first"),
         _field("clips_planned", pa.int32(), "clips chosen for decoding", "clips"),
         _field("clips_assessed", pa.int32(), "clips with at least one logit", "clips"),
-        _field("assessed_seconds", pa.float64(), "how much of the media was looked at", "seconds"),
+        _field("assessed_seconds", pa.float64(), "of it looked at; of sound alone: heard", "seconds"),
         _field("faces", pa.int32(), "face tracks in all clips", "tracks"),
         _field("decoder", pa.string(), "decord or pyav; null where no frame was decoded"),
         _field("calibration_id", pa.string(), "the calibration that made the probabilities"),

@@ -181,7 +181,8 @@ def test_the_longest_clip_that_somebody_can_use_is_decoded():
     heard = FakeDetector(name="b", needs=frozenset({"frames", "sound"})).spec
     long = dataclasses.replace(heard, clip=ClipGeometry(60, 15.0))
     assert clip_geometry(make_probe(), [short, long]) == long.clip
-    assert clip_geometry(make_probe(audio=False), [short, long]) == ClipGeometry()
+    assert clip_geometry(make_probe(audio=False), [short, long]) == ClipGeometry(frame_rate=15.0)
+    assert clip_geometry(make_probe(), [short]) == ClipGeometry(frame_rate=15.0)
     dense = dataclasses.replace(short, clip=ClipGeometry(50, 25.0, least_frame_rate=20, short_side=540))
     both = ClipGeometry(frames=100, frame_rate=25.0, least_frame_rate=20, short_side=540)
     assert clip_geometry(make_probe(), [short, long, dense]) == both  # 4 s as the longest, 25 Hz as the densest

@@ -161,3 +161,48 @@ def test_no_output_is_one_line(tmp_path):
     for out in (tmp_path, tmp_path / "none"):
         with pytest.raises(UsageError, match="holds no output"):
             check_output(str(out))
+
+
+def changed(store, name, version=None, **columns):
+    """One published file with other values in its first row, as a version of the schema wrote it."""
+
+    def change(table):
+        for column, value in columns.items():
+            kind = table.schema.field(column)
+            values = [value, *table[column].to_pylist()[1:]]
+            table = table.set_column(table.column_names.index(column), kind, pa.array(values, kind.type))
+        if version is not None:
+            metadata = {**table.schema.metadata, b"deephotlink.schema_version": version}
+            table = table.replace_schema_metadata(metadata)
+        return table
+
+    rewrite(store, name, change)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "rule"),
+    [
+        ("scores", {"assessed_seconds": 10_799.0, "duration_seconds": 1_800.0}, "assessed_too_much"),
+        ("scores", {"assessed_seconds": -1.0, "duration_seconds": 10.0}, "assessed_too_much"),
+        ("scores", {"clips_assessed": 7, "clips_planned": 6}, "assessed_too_much"),
+        ("evidence", {"start_seconds": 9_000.0, "end_seconds": 9_004.0}, "evidence_outside"),
+        ("evidence", {"start_seconds": -5.0, "end_seconds": 1.0}, "evidence_outside"),
+        ("evidence", {"start_seconds": 3.0, "end_seconds": 2.0}, "evidence_outside"),
+    ],
+)
+def test_no_row_may_tell_of_more_than_there_is(done, table, columns, rule):
+    store, run = done
+    name = public_name(run, table, 0)
+    changed(store, name, **columns)
+    (violation,) = check_output(store.root)
+    first = pq.ParquetFile(store.path(name)).read(["media_id"])["media_id"][0].as_py()
+    assert (violation.rule, violation.count, violation.ids) == (rule, 1, (first,))
+    # What an earlier version wrote is not held to a rule that it did not know.
+    changed(store, name, version=b"1")
+    assert rules(store) == set()
+
+
+def test_a_length_that_is_not_known_limits_nothing(done):
+    store, run = done
+    changed(store, public_name(run, "scores", 0), assessed_seconds=30.0, duration_seconds=None)
+    assert rules(store) == set()

@@ -26,7 +26,7 @@ from deephotlink.pipelines.forging import Made, apart, bits_a_second, speaks
 from deephotlink.transforms.media import containers
 from deephotlink.transforms.media.decoders import decode_items
 from deephotlink.transforms.media.protocol import ClipRequest, DecodedClip, DecodeRequest, Limits
-from tests.builders import make_audio, make_face_video, make_probe, make_sound, make_track, make_video
+from tests.builders import make_audio, make_face_video, make_media_file, make_probe, make_sound, make_track, make_video
 
 pytest.importorskip("cv2", reason="forging needs the extra `train`")
 
@@ -158,7 +158,7 @@ def test_one_face_at_a_time() -> None:
 
 
 def test_bits_follow_the_source_and_its_pixels() -> None:
-    probe = make_probe()
+    probe = make_probe(make_media_file())
     whole = make_probe(file=type(probe.file)(**{**_fields(probe.file), "size_bytes": 2_500_000}))
     assert bits_a_second(whole, 640, 360, Fraction(25)) == 2_000_000 - 64_000
     assert bits_a_second(whole, 320, 180, Fraction(25)) == (2_000_000 - 64_000) // 4

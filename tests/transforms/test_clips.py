@@ -4,10 +4,12 @@ import dataclasses
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deephotlink.models.base import ClipGeometry
 from deephotlink.transforms.clips import Sampling, frame_size, plan_clips, plan_decoding
-from tests.builders import make_probe
+from tests.builders import make_media_file, make_probe
 
 GEOMETRY = ClipGeometry(16, 30.0)
 
@@ -75,3 +77,50 @@ def test_frames_are_scaled_down_never_up_and_even():
 def test_nothing_is_planned_where_no_detector_wants_frames():
     plan = plan_decoding(make_probe(), Sampling(), lambda _: None, True, lambda _: ())
     assert plan.clips == () and plan.windows == () and not plan.clip_sound
+
+
+@given(
+    seconds=st.floats(0.02, 20_000),
+    rate=st.sampled_from([1 / 60, 0.1, 1, 5, 23.976, 25, 60, 1000]),
+    joints=st.lists(st.floats(0, 20_000), max_size=8),
+    keys=st.lists(st.floats(0, 20_000), max_size=8),
+    geometry=st.sampled_from([GEOMETRY, ClipGeometry(16, 15.0), ClipGeometry(60, 15.0), ClipGeometry(126, 30.0)]),
+    most=st.none() | st.integers(1, 9),
+    size=st.integers(1, 100_000_000),
+)
+def test_clips_never_overlap_nor_leave_the_film(seconds, rate, joints, keys, geometry, most, size):
+    """Nor are there more than pictures, bytes and the user have for them."""
+    frames = max(1, round(seconds * rate))
+    probe = stream(
+        make_probe(
+            make_media_file(size_bytes=size),
+            duration_seconds=seconds,
+            key_frame_seconds=tuple(sorted(keys)),
+            joints=tuple(sorted(joints)),
+        ),
+        frame_rate=frames / seconds,
+        frame_count=frames,
+    )
+    clips = plan_clips(probe, Sampling(clips=most), geometry)
+    assert 1 <= len(clips) <= min(most or len(clips), -(-frames // geometry.frames), -(-size // 4096))
+    assert [clip.clip_index for clip in clips] == list(range(len(clips)))
+    assert all(0 <= c.start_seconds < c.end_seconds <= seconds + 1e-9 for c in clips)
+    assert all(a.end_seconds <= b.start_seconds + 1e-9 for a, b in pairwise(clips))
+    assert all(c.start_seconds <= t < c.end_seconds for c in clips for t in c.times_seconds)
+    assert sum(c.end_seconds - c.start_seconds for c in clips) <= seconds + 1e-6
+    assert sum(len(c.times_seconds) for c in clips) <= frames + len(clips)
+
+
+def test_a_clip_lies_in_every_stretch_between_jumps_of_the_clock():
+    probe = make_probe(duration_seconds=16.0, key_frame_seconds=tuple(i / 2 for i in range(32)), joints=(10.0, 10.04))
+    assert [clip.start_seconds for clip in plan_clips(probe, Sampling(), GEOMETRY)] == [0.0, 10.0]
+    many = make_probe(duration_seconds=100.0, key_frame_seconds=(), joints=tuple(range(0, 100, 2)))
+    assert len(plan_clips(many, Sampling(), GEOMETRY)) == 50
+    assert len(plan_clips(many, Sampling(clips=5), GEOMETRY)) == 5
+
+
+def test_what_cannot_be_opened_is_planned_and_not_tried():
+    probe = stream(make_probe(duration_seconds=60.0), unreadable="they are encrypted", width=0, height=0)
+    plan = plan_decoding(probe, Sampling(), lambda _: GEOMETRY, True, lambda _: ())
+    (clip,) = plan.clips
+    assert (clip.start_seconds, clip.end_seconds) == (0.0, 60.0) and not plan.clip_sound

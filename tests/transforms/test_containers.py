@@ -86,7 +86,7 @@ def test_the_decoder_and_why(film: Path, tmp_path: Path) -> None:
 
 def test_a_large_film_is_known_by_its_index(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned = probe(str(film), LIMITS)
-    monkeypatch.setattr("deephotlink.transforms.media.containers.SCAN_BYTES", 1000)
+    monkeypatch.setattr("deephotlink.transforms.media.lengths.SCAN_BYTES", 1000)
     facts = probe(str(film), LIMITS)
     assert facts["key_frame_index"] == "index" and facts["decoder"] == "pyav"
     assert facts["key_frame_seconds"] == scanned["key_frame_seconds"]
@@ -184,8 +184,10 @@ def test_a_stream_may_not_outlast_the_limit(tmp_path: Path) -> None:
     data = (tmp_path / "b.mkv").read_bytes()
     at = data.index(b"\x44\x89\x88") + 3
     (tmp_path / "b.mkv").write_bytes(data[:at] + struct.pack(">d", 4000.0) + data[at + 8 :])
-    with pytest.raises(MediaError, match="video starts at 2000000 s"):
-        probe(str(tmp_path / "b.mkv"), LIMITS)
+    facts = probe(str(tmp_path / "b.mkv"), LIMITS)
+    # Two seconds of sound lie before the film in the file.
+    assert facts["duration_seconds"] == pytest.approx(6, abs=0.1)
+    assert "its clock jumps once, at 2.0 s by 1999998.0 s ahead" in facts["notes"][0]
 
 
 def test_a_scan_ends_by_packets_and_bytes_and_says_so(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +210,13 @@ def test_what_is_no_media_is_unreadable(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         assert refused(tmp_path / name) == "unreadable", name
     assert refused(tmp_path / "absent") == "unreadable"
+
+
+def test_a_film_that_is_still_being_written_is_told_so(film: Path, tmp_path: Path) -> None:
+    path = tmp_path / "growing.mp4"
+    path.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with pytest.raises(MediaError, match=r"no index .* still being written"):
+        probe(str(path), LIMITS)
 
 
 def test_boxes_of_hostile_files_end(tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ CASES: dict[str, tuple[Maker, str]] = {
     "fragmented": (simple("a.mp4", *H264, "-g", "24", "-movflags", "frag_keyframe+empty_moov"), "pyav"),
     "wmv": (simple("a.wmv", "-c:v", "wmv2", "-b:v", "2M", "-g", "24"), "pyav"),
     "gif": (simple("a.gif", frames=30, fps=10), "pyav"),
+    "animated png": (simple("a.apng", "-f", "apng", frames=30, fps=10), "pyav"),
+    "mpeg2 in vob": (simple("a.vob", "-c:v", "mpeg2video", "-b:v", "2M", "-bf", "2", "-f", "vob"), "pyav"),
 }
 
 
@@ -102,6 +104,7 @@ def request(facts: dict, path: Path, clips: list[ClipRequest], decoder: str | No
         height=fields.pop("height", video["height"]),
         rotation=video["rotation"],
         clips=tuple(clips),
+        clock=facts["clock"],
         **fields,
     )
 

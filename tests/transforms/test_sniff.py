@@ -51,10 +51,19 @@ MADE = [
     ("mpeg2video", PICTURE, ["-c:v", "mpeg2video"], "video", ".m2v", True),
     ("ivf", PICTURE, ["-c:v", "libvpx"], "video", ".ivf", True),
     ("yuv4mpegpipe", PICTURE, ["-pix_fmt", "yuv420p"], "video", ".y4m", True),
-    ("image2", PICTURE, ["-frames:v", "1", "-c:v", "mjpeg", "-update", "1"], None, "", False),
-    ("image2", PICTURE, ["-frames:v", "1", "-c:v", "png", "-update", "1"], None, "", False),
-    ("image2", PICTURE, ["-frames:v", "1", "-c:v", "bmp", "-update", "1"], None, "", False),
-    ("webp", PICTURE, ["-frames:v", "1"], None, "", False),
+    ("apng", PICTURE, [], "gif", ".png", False),
+    ("webp", PICTURE, ["-c:v", "libwebp_anim"], "gif", ".webp", True),
+]
+STILLS = [
+    ("image2", ["-c:v", "mjpeg", "-update", "1"]),
+    ("image2", ["-c:v", "png", "-update", "1"]),
+    ("image2", ["-c:v", "bmp", "-update", "1"]),
+    ("image2", ["-c:v", "tiff", "-update", "1"]),
+    ("image2", ["-c:v", "exr", "-pix_fmt", "gbrpf32le", "-update", "1"]),
+    ("image2", ["-c:v", "jpeg2000", "-update", "1"]),
+    ("image2", ["-c:v", "qoi", "-update", "1"]),
+    ("webp", ["-c:v", "libwebp"]),
+    ("ico", ["-c:v", "bmp"]),
 ]
 
 
@@ -65,7 +74,15 @@ def test_made_by_ffmpeg(tmp_path, muxer, source, more, media_type, suffix, unsup
     subprocess.run(command, check=True)
     kind = sniff(path.read_bytes()[:HEAD_BYTES])
     assert (kind.media_type, kind.suffix, kind.unsupported) == (media_type, suffix, unsupported)
-    assert kind.reason == (None if media_type else "not_media")
+    assert kind.reason is None
+
+
+@pytest.mark.parametrize(("muxer", "options"), STILLS)
+def test_stills_are_called_so(tmp_path, muxer, options) -> None:
+    path = tmp_path / "made"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *PICTURE, "-frames:v", "1", *options, "-f", muxer]
+    subprocess.run([*command, str(path)], check=True)
+    assert sniff(path.read_bytes()[:HEAD_BYTES]).reason == "still_image"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +106,11 @@ def test_made_by_ffmpeg(tmp_path, muxer, source, more, media_type, suffix, unsup
         (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf", "still_image"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "still_image"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "still_image"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 ", "not_media"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 ", "still_image"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "still_image"),
+        (b"8BPS\0\x01" + bytes(20), "still_image"),
+        (b"\xff\x0a\xfa\x7f", "still_image"),
+        (b"BMW made 300 cars\n", "not_media"),
         (b"7z\xbc\xaf\x27\x1c\0\x04", "nested_archive"),
     ],
 )
@@ -116,6 +137,15 @@ def test_no_media(head: bytes, reason: str) -> None:
 )
 def test_media_also_where_damaged(head: bytes, media_type: str) -> None:
     assert sniff(head).media_type == media_type
+
+
+def test_motion_is_not_dropped_with_a_picture() -> None:
+    """What phones and messengers make of a film must not pass for a photo."""
+    phone = sniff(b"\xff\xd8\xff\xe1\x10\0http://ns.adobe.com/xap/1.0/\0<x GCamera:MotionPhoto='1'/>" + bytes(99))
+    assert phone.unsupported and "motion photo" in phone.name
+    animated = b"RIFF\0\0\1\0WEBPVP8X\x0a\0\0\0\x02" + bytes(99)
+    assert sniff(animated).unsupported and sniff(animated).name == "animated WebP"
+    assert sniff(animated.replace(b"\x02", b"\x10")).reason == "still_image"
 
 
 def test_flac_behind_an_id3_tag_is_called_flac() -> None:

@@ -37,6 +37,8 @@ class Track:
     edits: list[tuple[float, float, float]] = field(default_factory=list)
     """(segment_duration_seconds, media_time_seconds, rate); media time -1 is an empty edit."""
     encrypted: bool = False
+    codec_tag: str = ""
+    """Four characters of the first sample description."""
     width: int = 0
     """Pixels, as the first sample description of a video track declares them."""
     height: int = 0
@@ -54,6 +56,8 @@ class IsoBoxes:
     """A top-level box says that it goes on past the end of the file."""
     still_brands: bool = False
     """`avif`, `heic` or `mif1` file without a movie: a picture."""
+    second_movie: int | None = None
+    """Byte at which another file begins behind this one; None where none does."""
     depth: int = 0
     """How deep its boxes nest, MAX_DEPTH + 1 at most: those below are not looked at."""
     fragment_samples: int = 0
@@ -81,7 +85,9 @@ def read_boxes(path: str) -> IsoBoxes:
                 found.top_level.append(printable(kind.decode("latin-1"), 16))
             if end > size:
                 found.truncated = True
-            if kind == b"ftyp":
+            if kind == b"ftyp" and found.tracks and found.second_movie is None:
+                found.second_movie = start - 8
+            elif kind == b"ftyp":
                 brands = _payload(file, start, min(end, size), 256)
             elif kind == b"moof":
                 found.fragmented = True
@@ -177,6 +183,7 @@ def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budg
                 # 8 bytes of `stsd`, then the first entry: size, type, …, 24 bytes on width and height.
                 body = _payload(file, at, after, 44)
                 track.encrypted = body[12:16] in (b"encv", b"enca")
+                track.codec_tag = printable(body[12:16].decode("latin-1"), 16)
                 if track.handler == "vide" and len(body) >= 44:
                     track.width, track.height = struct.unpack_from(">HH", body, 40)
             elif kind in (b"stsz", b"stz2"):

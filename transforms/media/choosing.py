@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .boxes import IsoBoxes, begins_as_iso
-from .packets import PacketScan
+from .lengths import Length
 
 DECORD_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d", "mpeg4"})
 """Checked frame by frame against FFmpeg in tests/transforms/test_decoders.py. Not HEVC: decord2 3.4.0 does not drain
@@ -22,15 +22,14 @@ def choose_decoder(
     container: Any,
     video: Any | None,
     streams: Sequence[Mapping[str, Any]],
-    scan: PacketScan,
-    index_kind: str,
+    length: Length,
     iso: IsoBoxes | None,
     head: bytes,
 ) -> tuple[str | None, str]:
     """(`decord` or `pyav`, why); (None, why) without video."""
     if video is None:
         return None, "no video"
-    reason = why_not_decord(container, video, streams, scan, index_kind, iso, head)
+    reason = why_not_decord(container, video, streams, length, iso, head)
     return ("pyav", reason) if reason else ("decord", "closed GOP, time stamps in order")
 
 
@@ -38,8 +37,7 @@ def why_not_decord(
     container: Any,
     video: Any,
     streams: Sequence[Mapping[str, Any]],
-    scan: PacketScan,
-    index_kind: str,
+    length: Length,
     iso: IsoBoxes | None,
     head: bytes,
 ) -> str:
@@ -57,7 +55,10 @@ def why_not_decord(
     codec = video.codec_context.name
     if codec not in DECORD_CODECS:
         return f"codec {codec}"
-    if index_kind == "index":
+    scan = length.scan
+    if length.kind != "file":
+        return "its clock jumps"
+    if length.index_kind == "index":
         return "large file: decord would read all of it"
     if scan.broken:
         return "damaged"
@@ -65,6 +66,11 @@ def why_not_decord(
         return "not scanned to its end"
     if scan.packets < (video.frames or 0) or (iso is not None and iso.truncated):
         return "cut short"
+    # decord aborts the process on some false lengths, and sees no frame where there is none. Some containers count from
+    # 0, some from where they start.
+    off = min(abs(length.declared - length.seconds), abs(length.declared - length.zero - length.seconds))
+    if length.declared <= 0 or not off <= max(1.0, 0.05 * length.seconds):
+        return "false length in the header" if length.declared > 0 else "no length in the header"
     if sum(s["kind"] == "video" and not s["attached_picture"] for s in streams) > 1:
         return "several video streams"
     if iso is not None and iso.fragmented:

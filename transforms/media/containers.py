@@ -1,27 +1,36 @@
-"""Probe: what a container says about itself, by PyAV, before a frame is decoded.
+"""Probe: what a container says about itself, by PyAV, before a frame is handed to anybody.
 
 Takes a path, gives `ContainerFacts` (facts.py), plain JSON. Runs in the sandboxed child; the parent judges the answer.
-The media's clock: 0 = the container's start time. The choice of the decoder stands in `choosing.py`.
+How long the file is stands in `lengths.py`, which streams count in `selection.py`, which decoder in `choosing.py`.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
-from ..failures import MediaError, printable
-from .boxes import MAX_DEPTH, IsoBoxes, Track, begins_as_iso, read_boxes
+from ..failures import MediaError
+from ..notes import CLOCK, NOT_LOOKED
+from .boxes import MAX_DEPTH, IsoBoxes, begins_as_iso, read_boxes
 from .choosing import choose_decoder
+from .clock import MediaClock
 from .facts import AudioFacts, ContainerFacts, StreamFacts, VideoFacts
-from .fed import open_file
-from .opening import SCAN_BYTES, Refusals, check_pixels, clock_zero, is_attached, open_container, primary_streams
-from .packets import PacketScan, index_key_pts, scan_packets
+from .far_clock import FarClock
+from .fed import is_fed, open_file
+from .first_picture import find_picture
+from .lengths import Length, measure, read_clock
+from .listening import Heard, listen_to
+from .opening import MAX_ATTACHMENTS, Refusals, check_pixels, clock_zero, open_container
+from .packets import PacketScan
 from .protocol import Limits
+from .selection import Selection, merged, select_sound, select_video, why_unreadable
+from .stream_facts import audio_facts, stream_facts, tags_of, video_facts
+from .unread import unread_note
 
-MAX_TAGS = 64
 MAX_KEY_FRAMES = 100_000
+MAX_JOINTS = 1_000
 
 
 def probe(path: str, limits: Limits) -> dict[str, Any]:
@@ -34,17 +43,17 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
     # FFmpeg opens decoders of its own to fill in what is missing, so what can be known before is judged before.
     iso = read_boxes(path) if begins_as_iso(head) else None
     if iso is not None:
-        _check_streams(len(iso.tracks), limits)
-        if iso.depth > MAX_DEPTH:
-            raise MediaError("too_large", f"boxes nested {iso.depth} deep or deeper: at most {MAX_DEPTH} are read")
-        if iso.samples > limits.max_samples:
-            raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are read")
-        for track in iso.tracks:
-            check_pixels(track.width, track.height, limits)
+        _check_boxes(iso, limits)
     with Refusals() as refusals:
-        container = open_container(path, limits)
+        try:
+            container = open_container(path, limits)
+        except MediaError as error:
+            if error.error_class == "unreadable" and iso is not None and "moov" not in iso.top_level:
+                why = "it was cut off, or is still being written"
+                raise MediaError("unreadable", f"no index (moov) where an mp4 or mov has one: {why}") from error
+            raise
     with container:
-        _check_streams(len(container.streams), limits)
+        _check_streams(container, limits)
         refusals.check(container, limits)
         for stream in container.streams:
             context = stream.codec_context if stream.type == "video" else None
@@ -52,51 +61,55 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
                 check_pixels(context.width, context.height, limits)
         if not container.format.name.startswith("mov,"):
             iso = None
-        streams = [_stream_facts(s, _track_of(s, iso), clock_zero(container)) for s in container.streams]
-        video, audio = primary_streams(container)
-        video, audio = (s if s is not None and not streams[s.index]["encrypted"] else None for s in (video, audio))
-        if video is None and audio is None:
-            raise _nothing_usable(streams)
-        declared = (container.duration or 0) / 1e6
-        # A duration that is missing or absurd is measured.
-        measure = () if 0 < declared <= limits.max_duration_seconds else tuple(s for s in (audio,) if s is not None)
-        scan, index_kind = _scan(container, video, measure, size)
-        duration = declared
-        if not 0 < declared <= limits.max_duration_seconds:
-            duration = _measured_seconds(container, scan)
-            if scan.complete is False and declared > limits.max_duration_seconds:
-                raise MediaError("too_large", f"says that it lasts {declared:.0f} s")
-        if duration > limits.max_duration_seconds:
-            raise MediaError(
-                "too_large", f"lasts {duration:.0f} s: at most {limits.max_duration_seconds:.0f} s are read"
-            )
         zero = clock_zero(container)
+        streams = [stream_facts(s, iso, zero) for s in container.streams]
+        look = _Look(path, size, limits, container, streams, iso)
+        chosen, length = look.chosen, look.length
+        if not chosen.sounds and (chosen.video is None or chosen.hopeless):
+            raise _nothing_usable(streams)
         longest = limits.max_duration_seconds
-        picture = (
-            _video_facts(video, streams[video.index], scan, zero, duration, longest) if video is not None else None
-        )
-        sound = _audio_facts(audio, zero, duration, longest) if audio is not None else None
-        decoder, reason = choose_decoder(container, video, streams, scan, index_kind, iso, head)
-        gif = container.format.name == "gif"
+        if length.seconds > longest:
+            raise MediaError("too_large", f"lasts {length.seconds:.0f} s: at most {longest:.0f} s are read")
+        picture = look.picture()
+        sound = look.sound()
+        scan = length.scan
+        if chosen.unreadable is not None:
+            decoder: str | None = "pyav"
+            reason = f"its pictures cannot be opened: {chosen.unreadable}"
+        else:
+            decoder, reason = choose_decoder(container, chosen.video, streams, length, iso, head)
+        animated = container.format.name in ("gif", "apng")
+        ends = [stream["start_seconds"] + stream["duration_seconds"] for stream in (picture, sound) if stream]
         facts: ContainerFacts = {
             "format": container.format.name,
-            "media_type": "gif" if gif else "video" if video is not None else "audio",
+            "media_type": "gif" if animated else "video" if chosen.video is not None else "audio",
             "still_image": bool(
-                (gif and scan.complete and scan.packets == 1) or (iso is not None and iso.still_brands)
+                (animated and scan.complete and scan.packets == 1) or (iso is not None and iso.still_brands)
             ),
             "size_bytes": size,
-            "duration_seconds": round(float(duration), 6),
+            "duration_seconds": min(longest, max(round(length.seconds, 6), *ends)),
+            "declared_seconds": round(length.declared, 6),
+            "clock": length.kind,
+            "clock_jumps": len(length.jumps),
+            "jump_seconds": [jump.by_seconds for jump in length.jumps[:MAX_JOINTS]],
+            "joint_seconds": [jump.at_seconds for jump in length.jumps[:MAX_JOINTS] if jump.at_seconds <= longest],
+            "notes": [
+                *merged(chosen.notes),
+                *look.unseen_note(),
+                *_clock_notes(length),
+                *unread_note(path, size, scan, iso, container),
+            ],
             "start_seconds": float(zero),
             "bit_rate": container.bit_rate or None,
-            "tags": _tags(container.metadata),
+            "tags": tags_of(container.metadata),
             "streams": streams,
             "boxes": iso.top_level if iso is not None else [],
             "edit_lists": [[list(edit) for edit in t.edits] for t in iso.tracks] if iso is not None else [],
             "fragmented": iso is not None and iso.fragmented,
-            "truncated": (iso is not None and iso.truncated) or _cut_short(video, scan),
+            "truncated": (iso is not None and iso.truncated) or _cut_short(chosen.video, scan),
             "encoder_sei": scan.encoder_notes,
-            "key_frame_seconds": _key_seconds(video, scan, zero, longest),
-            "key_frame_index": index_kind,
+            "key_frame_seconds": look.key_seconds(),
+            "key_frame_index": length.index_kind,
             "primary_video": picture,
             "primary_audio": sound,
             "decoder": decoder,
@@ -105,127 +118,159 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
         return dict(facts)
 
 
-def _check_streams(count: int, limits: Limits) -> None:
-    if count > limits.max_streams:
-        raise MediaError("too_large", f"{count} streams: at most {limits.max_streams} are read")
+class _Look:
+    """One file under examination: its length, then which of its streams count."""
+
+    def __init__(
+        self,
+        path: str,
+        size: int,
+        limits: Limits,
+        container: Any,
+        streams: list[StreamFacts],
+        iso: IsoBoxes | None,
+    ):
+        self.path, self.limits, self.container, self.streams = path, limits, container, streams
+        first = select_video(container, streams, {}, {}).video
+        main = first if first is not None else container.streams.best("audio")
+        fragmented = iso is not None and iso.fragmented
+        self.first_seconds = -math.inf
+        """When the first picture comes, where that was looked for."""
+        self.length: Length = measure(container, first, main, size, limits, fragmented)
+        if first is not None and (
+            why_unreadable(streams[first.index]) is not None or self._begins_between(first.index)
+        ):
+            self._find_picture(first.index)
+        clocks = self.length.clock.streams if self.length.clock is not None else {}
+        packets = {index: clock.shown for index, clock in clocks.items()}
+        if self.length.scan.complete:
+            packets = {s["index"]: packets.get(s["index"], 0) for s in streams}
+        else:
+            packets |= {s["index"]: s["frames"] for s in streams if s["frames"] and s["index"] not in packets}
+        seconds = {index: clock.end - clock.start for index, clock in clocks.items()}
+        seconds |= {s["index"]: s["duration_seconds"] or 0.0 for s in streams if s["index"] not in seconds}
+        self.packets = packets
+        self.chosen: Selection = select_video(container, streams, packets, seconds)
+        select_sound(container, streams, packets, self._listen, self.chosen)
+
+    @cached_property
+    def _clock(self) -> MediaClock | FarClock | None:
+        """For readers; None where the time stamps of the file are right."""
+        if self.length.kind == "file":
+            return None
+        return self.length.clock or read_clock(self.path, self.limits, self.length.kind)
+
+    def _begins_between(self, index: int) -> bool:
+        """Whether the first packet is no key frame: the pictures up to the first one may not be there to be decoded."""
+        clock = self.length.clock.streams.get(index) if self.length.clock is not None else None
+        return clock is not None and self.length.scan.complete and (not len(clock.keys) or bool(clock.keys[0] > 0))
+
+    def _find_picture(self, index: int) -> None:
+        """FFmpeg gives up on the size of a stream that begins between key frames: a later one may tell."""
+        stream = self.streams[index]
+        if stream["codec"] is None or stream["encrypted"]:
+            return
+        if (found := find_picture(self.path, self.limits, index, self._clock)) is not None:
+            if not stream["width"] or not stream["height"]:
+                stream["width"], stream["height"] = found.width, found.height
+                stream["pixel_format"] = found.pixel_format
+            self.first_seconds = found.seconds
+
+    def _listen(self, index: int) -> Heard:
+        start, seconds = self._span(index)
+        return listen_to(self.path, self.limits, index, start, seconds, self._clock, is_fed())
+
+    def _span(self, index: int) -> tuple[float, float]:
+        """(start, length) of a stream on the media's clock, seconds."""
+        clocks = self.length.clock.streams if self.length.clock is not None else {}
+        if (clock := clocks.get(index)) is not None:
+            return clock.start, max(0.0, clock.end - clock.start)
+        declared, longest = self.streams[index], self.limits.max_duration_seconds
+        start = declared["start_seconds"] or 0.0
+        if abs(start) > max(self.length.seconds, 60.0):
+            start = 0.0
+        length = declared["duration_seconds"] or 0.0
+        if self.length.scan.complete:
+            return start, 0.0  # not a packet of it came
+        if length <= 0 or start + length > self.length.seconds + 60.0 or self.length.kind == "placed":
+            length = max(0.0, self.length.seconds - max(0.0, start))
+        return start, min(length, longest)
+
+    def picture(self) -> VideoFacts | None:
+        video = self.chosen.video
+        if video is None:
+            return None
+        clocks = self.length.clock.streams if self.length.clock is not None else {}
+        clock, declared = clocks.get(video.index), self.streams[video.index]
+        start, length = self._span(video.index)
+        # What comes before the first picture that can be decoded is not there to be seen.
+        shown, unseen = self.packets.get(video.index, 0), max(0.0, self.first_seconds - start)
+        if length > 0:
+            shown = math.ceil(shown * max(0.0, length - unseen) / length)
+        start, length = start + unseen, max(0.0, length - unseen)
+        return video_facts(video, declared, clock, shown, start, length, self.chosen.unreadable)
+
+    def unseen_note(self) -> list[str]:
+        if self.chosen.video is None or self.chosen.unreadable is not None:
+            return []
+        unseen = self.first_seconds - max(0.0, self._span(self.chosen.video.index)[0])
+        told = f"{NOT_LOOKED}the first {unseen:.1f} s, whose pictures lean on one that is missing"
+        return [told] if unseen > 1 else []
+
+    def sound(self) -> AudioFacts | None:
+        sounds = self.chosen.sounds
+        if not sounds:
+            return None
+        spans = [self._span(source.stream) for source in sounds]
+        start = min(start for start, _ in spans)
+        end = max(start + length for start, length in spans)
+        return audio_facts(self.streams[sounds[0].stream], sounds, start, end - start)
+
+    def key_seconds(self) -> list[float]:
+        """Ascending, on the media's clock."""
+        video, longest = self.chosen.video, self.limits.max_duration_seconds
+        if video is None:
+            return []
+        clock = self.length.clock.streams.get(video.index) if self.length.clock is not None else None
+        if clock is not None and self.length.kind != "file":
+            seconds = sorted(float(second) for second in clock.key_seconds)
+        else:
+            base, zero = video.time_base, clock_zero(self.container)
+            seconds = [float(pts * base - zero) for pts in self.length.scan.key_pts]
+        return [round(second, 6) for second in seconds[:MAX_KEY_FRAMES] if abs(second) <= longest]
 
 
-def _scan(container: Any, video: Any | None, others: tuple[Any, ...], size: int) -> tuple[PacketScan, str]:
-    """Every packet where that is cheap; else the container's own index, set right by the first key packet."""
-    if size <= SCAN_BYTES:
-        scan = scan_packets(container, video, others)
-        return scan, ("none" if video is None else "scan" if scan.complete else "partial")
-    if video is not None and container.duration and (indexed := index_key_pts(container, video)):
-        return PacketScan(key_pts=indexed[:MAX_KEY_FRAMES]), "index"
-    scan = scan_packets(container, video, others)
-    return scan, ("none" if video is None else "scan" if scan.complete else "partial")
+def _check_boxes(iso: IsoBoxes, limits: Limits) -> None:
+    if len(iso.tracks) > limits.max_streams:
+        raise MediaError("too_large", f"{len(iso.tracks)} streams: at most {limits.max_streams} are read")
+    if iso.depth > MAX_DEPTH:
+        raise MediaError("too_large", f"boxes nested {iso.depth} deep or deeper: at most {MAX_DEPTH} are read")
+    if iso.samples > limits.max_samples:
+        raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are read")
+    for track in iso.tracks:
+        check_pixels(track.width, track.height, limits)
 
 
-def _measured_seconds(container: Any, scan: PacketScan) -> float:
-    spans = [
-        (first * container.streams[i].time_base, end * container.streams[i].time_base)
-        for i, (first, end) in scan.ends.items()
-    ]
-    return float(max(end for _, end in spans) - min(first for first, _ in spans)) if spans else 0.0
+def _check_streams(container: Any, limits: Limits) -> None:
+    """Fonts and other attachments are no streams that anybody decodes."""
+    attached = sum(stream.type == "attachment" for stream in container.streams)
+    count = len(container.streams) - attached
+    if count > limits.max_streams or attached > MAX_ATTACHMENTS:
+        # FFmpeg stops counting soon after the limit.
+        many = f"more than {limits.max_streams} streams"
+        exact = f"{count} streams" if len(container.streams) <= limits.max_streams + MAX_ATTACHMENTS else many
+        beside = f" and {attached} attachments" if attached else ""
+        raise MediaError("too_large", f"{exact}{beside}: at most {limits.max_streams} streams are read")
 
 
-def _sane_span(kind: str, start: float, length: float, duration: float, longest: float) -> tuple[float, float]:
-    """(start, length) of a stream. A single damaged time stamp can put its end years away: then the container's
-    `duration`, which was held against the limit, is believed. Raises MediaError where it even starts out there."""
-    if abs(start) > longest:
-        raise MediaError("too_large", f"its {kind} starts at {start:.0f} s: at most {longest:.0f} s are read")
-    if length > longest or start + length > longest:
-        length = min(max(0.0, duration - start), longest)
-    return start, length
-
-
-def _video_facts(
-    stream: Any, declared: StreamFacts, scan: PacketScan, zero: Fraction, duration: float, longest: float
-) -> VideoFacts:
-    base = stream.time_base or Fraction(1, 1000)
-    first = scan.pts[0] if scan.pts else stream.start_time or 0
-    if abs(first * base - zero) > longest:
-        first = stream.start_time or 0
-    start = float(first * base - zero)
-    rate = float(stream.average_rate or 0)
-    if scan.complete and len(scan.pts) > 1:
-        length = float((scan.ends[stream.index][1] - scan.pts[0]) * base)
-    else:
-        length = float(stream.duration * base) if stream.duration else max(0.0, duration - start)
-    start, length = _sane_span("video", start, length, duration, longest)
-    if not 0.01 <= rate <= 1000:
-        rate = len(scan.pts) / length if scan.complete and length > 0 else 0.0
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if declared["rotation"] % 180:
-        width, height = height, width
-    return {
-        "index": stream.index,
-        "codec": stream.codec_context.name,
-        "profile": declared["profile"],
-        "width": width,
-        "height": height,
-        "rotation": declared["rotation"],
-        "pixel_format": stream.codec_context.pix_fmt or "",
-        "frame_rate": round(rate, 6),
-        "frame_count": len(scan.pts) if scan.complete else stream.frames or 0,
-        "start_seconds": round(start, 6),
-        "duration_seconds": round(length, 6),
-    }
-
-
-def _audio_facts(stream: Any, zero: Fraction, duration: float, longest: float) -> AudioFacts:
-    start = float(stream.start_time * stream.time_base - zero) if stream.start_time is not None else 0.0
-    length = float(stream.duration * stream.time_base) if stream.duration else max(0.0, duration - start)
-    start, length = _sane_span("sound", start, length, duration, longest)
-    return {
-        "index": stream.index,
-        "codec": stream.codec_context.name,
-        "sample_rate": stream.codec_context.sample_rate,
-        "channels": stream.codec_context.channels,
-        "start_seconds": round(start, 6),
-        "duration_seconds": round(length, 6),
-    }
-
-
-def _codec_tag(context: Any | None) -> str:
-    """Four characters; empty where they are none (PyAV decodes them as ASCII, and raw video in AVI has 0xff there)."""
-    try:
-        return printable(context.codec_tag, 16) if context is not None else ""
-    except UnicodeDecodeError:
-        return ""
-
-
-def _stream_facts(stream: Any, track: Track | None, zero: Fraction) -> StreamFacts:
-    context = stream.codec_context
-    visual = context is not None and stream.type == "video"
-    audible = context is not None and stream.type == "audio"
-    base = stream.time_base
-    rate = float(stream.average_rate or 0) if visual else 0.0
-    aspect = stream.sample_aspect_ratio if visual else None
-    seconds = float(stream.duration * base) if stream.duration is not None and base else None
-    return {
-        "index": stream.index,
-        "kind": str(stream.type),
-        "codec": context.name if context is not None else None,
-        "profile": printable(str(stream.profile), 64) if context is not None and stream.profile else None,
-        "codec_tag": _codec_tag(context),
-        "width": context.width if visual else None,
-        "height": context.height if visual else None,
-        "pixel_format": context.pix_fmt if visual else None,
-        "rotation": track.rotation if track is not None and visual else 0,
-        "sample_aspect_ratio": f"{aspect.numerator}:{aspect.denominator}" if aspect else None,
-        "frame_rate": rate if math.isfinite(rate) and rate > 0 else None,
-        "frames": stream.frames or None,
-        "duration_seconds": seconds,
-        "start_seconds": float(stream.start_time * base - zero) if stream.start_time is not None and base else None,
-        "bit_rate": (context.bit_rate or None) if context is not None else None,
-        "sample_rate": context.sample_rate if audible else None,
-        "channels": context.channels if audible else None,
-        "language": printable(stream.language, 16) if stream.language else None,
-        "attached_picture": is_attached(stream),
-        "encrypted": track is not None and track.encrypted,
-        "tags": _tags(stream.metadata),
-    }
+def _clock_notes(length: Length) -> list[str]:
+    if not length.jumps:
+        return []
+    first = length.jumps[0]
+    by = f"{abs(first.by_seconds):.1f} s {'ahead' if first.by_seconds > 0 else 'back'}"
+    times = "once" if len(length.jumps) == 1 else f"{len(length.jumps)} times"
+    where = "at" if len(length.jumps) == 1 else "first at"
+    return [f"{CLOCK}{times}, {where} {first.at_seconds:.1f} s by {by}: times here are of film played through"]
 
 
 def _nothing_usable(streams: list[StreamFacts]) -> MediaError:
@@ -237,28 +282,8 @@ def _nothing_usable(streams: list[StreamFacts]) -> MediaError:
     return MediaError("no_streams", "neither video nor sound in it")
 
 
-def _track_of(stream: Any, iso: IsoBoxes | None) -> Track | None:
-    """FFmpeg keeps the track id as the stream's id."""
-    return next((t for t in iso.tracks if t.track_id == stream.id), None) if iso is not None else None
-
-
-def _key_seconds(video: Any | None, scan: PacketScan, zero: Fraction, longest: float) -> list[float]:
-    if video is None:
-        return []
-    base = video.time_base
-    seconds = (round(float(pts * base - zero), 6) for pts in scan.key_pts[:MAX_KEY_FRAMES])
-    return [second for second in seconds if abs(second) <= longest]
-
-
 def _cut_short(video: Any | None, scan: PacketScan) -> bool:
     return video is not None and (scan.broken or (scan.complete and scan.packets < (video.frames or 0)))
-
-
-def _tags(metadata: dict[str, str]) -> dict[str, str]:
-    out: dict[str, str] = {}
-    for key, value in list(metadata.items())[:MAX_TAGS]:
-        out[printable(str(key), 64).lower()] = printable(str(value))
-    return out
 
 
 def _head(path: str) -> bytes:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import av.error
 import numpy as np
 
-from ..failures import MediaError, printable
+from ..failures import MediaError
+from .clock import MediaClock
 from .decord_frames import DecordFrames
+from .far_clock import FarClock
+from .lengths import read_clock
+from .opening import words_of
 from .protocol import (
     ClipRequest,
     DecodedClip,
@@ -21,7 +26,7 @@ from .protocol import (
     WindowRequest,
 )
 from .pyav_frames import Picked, PyavFrames
-from .sound import SOUND_RATE, SoundReader, iter_windows
+from .sound import SOUND_RATE, SoundMix, iter_windows
 
 MEDIA_FAULTS = (MediaError, av.error.FFmpegError, ValueError, IndexError, AttributeError, RuntimeError)
 """What PyAV raises on broken files (AttributeError: a stream without a decoder)."""
@@ -42,7 +47,11 @@ class ItemDecoder:
         self._request, self._limits = request, limits
         self._frames: _Frames | None = None
         self._sound: _ClipSound | None = None
-        self._reader: SoundReader | None = None
+        self._reader: SoundMix | None = None
+
+    @cached_property
+    def _clock(self) -> MediaClock | FarClock | None:
+        return read_clock(self._request.path, self._limits, self._request.clock)
 
     def items(self, clips: Sequence[ClipRequest], windows: Sequence[WindowRequest]) -> Iterator[DecodedItem]:
         """As `decode_items`. What clips need is closed where windows begin."""
@@ -55,8 +64,8 @@ class ItemDecoder:
     def _decode_clip(self, clip: ClipRequest) -> DecodedItem:
         request, limits = self._request, self._limits
         if self._frames is None:
-            self._frames = _Frames(request, limits)
-            self._sound = _ClipSound(request.path, limits) if request.clip_sound else None
+            self._frames = _Frames(request, limits, self._clock)
+            self._sound = _ClipSound(request, limits, self._clock) if request.clip_sound else None
         needed = len(clip.times_seconds) * request.width * request.height * 3
         if needed > limits.item_bytes:
             return ItemFailed("too_large", f"a clip of {needed} bytes", clip_index=clip.clip_index)
@@ -78,7 +87,7 @@ class ItemDecoder:
     def _decode_windows(self, windows: Sequence[WindowRequest]) -> Iterator[DecodedItem]:
         if self._reader is None:
             try:
-                self._reader = SoundReader(self._request.path, self._limits)
+                self._reader = SoundMix(self._request.path, self._limits, self._request.sound, self._clock)
             except MEDIA_FAULTS as error:
                 failed = _failed(error)
                 yield ItemFailed(failed.error_class, failed.message)
@@ -108,8 +117,9 @@ class ItemDecoder:
 class _Frames:
     """decord as long as it goes well, else PyAV; each opened when first needed."""
 
-    def __init__(self, request: DecodeRequest, limits: Limits):
+    def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | FarClock | None):
         self._arguments = (request.path, request.width, request.height, limits)
+        self._stream, self._clock = request.video_stream, clock
         self._decord: DecordFrames | None = None
         self._pyav: PyavFrames | None = None
         self._try_decord = request.decoder == "decord"
@@ -131,7 +141,7 @@ class _Frames:
                     self._decord = None
         self.used = "pyav"
         if self._pyav is None:
-            self._pyav = PyavFrames(*self._arguments)
+            self._pyav = PyavFrames(*self._arguments, self._stream, self._clock)
         picked = self._pyav.pick(clip.times_seconds)
         if not len(picked.frames):
             raise MediaError("decode_failed", picked.damage or "no frame", "decode")
@@ -146,15 +156,15 @@ class _Frames:
 class _ClipSound:
     """Slices of sound beside the clips. A fault of the sound is a note; the frames are not lost with it."""
 
-    def __init__(self, path: str, limits: Limits):
-        self._reader: SoundReader | None = None
+    def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | FarClock | None):
+        self._reader: SoundMix | None = None
         self._note: str | None = None
         try:
-            self._reader = SoundReader(path, limits)
+            self._reader = SoundMix(request.path, limits, request.sound, clock)
         except MediaError as error:
             self._note = None if error.error_class == "no_audio" else f"sound: {error.error_class}"
         except MEDIA_FAULTS as error:
-            self._note = f"sound: {type(error).__name__}"
+            self._note = f"sound: {words_of(error)[:100]}"
 
     def slice(self, clip: ClipRequest) -> tuple[np.ndarray | None, str | None]:
         if self._reader is None:
@@ -163,7 +173,7 @@ class _ClipSound:
         try:
             return self._reader.read(first, max(first, round(clip.end_seconds * SOUND_RATE))), None
         except MEDIA_FAULTS as error:
-            return None, f"sound: {printable(str(error), 100)}"
+            return None, f"sound: {words_of(error)[:100]}"
 
     def close(self) -> None:
         if self._reader is not None:
@@ -173,4 +183,4 @@ class _ClipSound:
 def _failed(error: Exception, clip_index: int | None = None, window_index: int | None = None) -> ItemFailed:
     if isinstance(error, MediaError):
         return ItemFailed(error.error_class, error.message, clip_index, window_index)
-    return ItemFailed("decode_failed", printable(f"{type(error).__name__}: {error}"), clip_index, window_index)
+    return ItemFailed("decode_failed", words_of(error), clip_index, window_index)

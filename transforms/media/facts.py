@@ -19,6 +19,7 @@ class VideoFacts(TypedDict):
     frame_count: int  # frames shown; 0 where unknown
     start_seconds: float
     duration_seconds: float
+    unreadable: str | None  # why no picture of it can be opened; width and height are 0 then
 
 
 class AudioFacts(TypedDict):
@@ -30,6 +31,7 @@ class AudioFacts(TypedDict):
     channels: int
     start_seconds: float
     duration_seconds: float
+    sources: list[list[int]]  # what is heard together, each [index, channels in use, audible]: see protocol.SoundSource
 
 
 class StreamFacts(TypedDict):
@@ -65,7 +67,13 @@ class ContainerFacts(TypedDict):
     media_type: str  # video, audio, gif
     still_image: bool  # one picture: a GIF of a single frame, AVIF, HEIC
     size_bytes: int
-    duration_seconds: float  # 0 where unknown
+    duration_seconds: float  # by what is there (lengths.py); 0 where unknown
+    declared_seconds: float  # by the header
+    clock: str  # file, ordered, indexed, placed: see protocol.ClockKind
+    clock_jumps: int
+    jump_seconds: list[float]  # how far the time stamps go at each jump, the first MAX_JOINTS; negative: back
+    joint_seconds: list[float]  # when that is, on the media's clock
+    notes: list[str]  # what is not looked at or listened to, and jumps of the clock: a sentence each
     start_seconds: float  # container start time as written; 0 on the media's clock
     bit_rate: int | None
     tags: dict[str, str]

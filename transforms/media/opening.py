@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from fractions import Fraction
 from typing import Any
 
@@ -14,18 +15,26 @@ import av
 import av.error
 import av.logging
 
-from ..failures import MediaError
-from .fed import FedFile, is_fed
+from ..failures import MediaError, printable
+from .fed import FedFile, is_fed, open_file
 from .protocol import Limits
 
 FORMAT_WHITELIST = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,ogg,asf,gif,mxf,dv,rm,aiff,amr,caf,ac3,eac3,wav,mp3,"
-    "flac,aac"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,ogg,asf,gif,apng,mxf,dv,rm,aiff,amr,caf,ac3,eac3,wav,"
+    "mp3,flac,aac"
 )
 """Demuxers that may open a file. What is not here (HLS, concat, SDP, image sequences) can name other files or hosts."""
+TICKING = ("mpegts", "mpeg")
+"""Containers whose clock ticks on by itself, and whose packets can be found from any byte on."""
+GENERATE_PTS = 1
+"""FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets."""
 OPEN_TIMEOUT_SECONDS = 10.0
 SCAN_BYTES = 256 << 20
 """Files up to this size are demuxed whole by the probe; of larger ones the index is believed."""
+MAX_ATTACHMENTS = 1_000
+"""Fonts and pictures that a Matroska file brings along: FFmpeg counts each as a stream."""
+MAX_CHUNKS, LEAST_TAIL_BYTES = 64, 4_096
+"""Of a WAV file: chunks that are looked at, and bytes behind the samples that are worth a look."""
 FED_BUFFER_BYTES = 256 << 10
 """What FFmpeg reads at a time of a fed file; of others it reads as it likes."""
 
@@ -37,33 +46,79 @@ def open_container(path: str, limits: Limits) -> Any:
     whose pictures are larger than declared, `max_streams` that for containers that find ever more of them.
     """
     fed = is_fed()
+    options = {"ignore_length": "1"} if _wav_goes_on(path) else {}
     # A fed file waits for its store as long as that takes: the parent's clock stands still, FFmpeg's does not.
     timeout = None if fed else (OPEN_TIMEOUT_SECONDS, OPEN_TIMEOUT_SECONDS)
     try:
-        return av.open(
+        container = av.open(
             FedFile(path) if fed else "file:" + os.path.abspath(path),
             options={
                 "format_whitelist": FORMAT_WHITELIST,
                 "max_pixels": str(limits.max_pixels),
-                "max_streams": str(limits.max_streams + 1),
+                "max_streams": str(limits.max_streams + MAX_ATTACHMENTS + 1),
+                **options,
             },
             metadata_errors="replace",
             timeout=timeout,
             buffer_size=FED_BUFFER_BYTES,
         )
-    except (FileNotFoundError, PermissionError) as error:
+        if container.format.name in TICKING:
+            # FFmpeg would look for the pts of a packet without one by reading on until the clock has passed it: where
+            # the clock starts again that is the rest of the file, in quadratic time.
+            container.flags &= ~GENERATE_PTS
+        return container
+    except FileNotFoundError as error:
         raise MediaError("unreadable", f"cannot be opened: {error.strerror}") from error
+    except PermissionError as error:
+        # What some of FFmpeg's demuxers answer to a header that makes no sense.
+        why = words_of(error) if not os.access(path, os.R_OK) else "its header makes no sense"
+        raise MediaError("unreadable", f"no container that can be read: {why}") from error
     except av.error.ArgumentError as error:
         # What FFmpeg answers where the format that it recognises is not on the whitelist.
         raise MediaError("unsupported_format", "no container on the list of those that are read") from error
     except av.error.MemoryError as error:
         # What FFmpeg answers past `max_streams` too.
         raise MediaError(
-            "too_large", f"more than {limits.max_streams} streams, or headers of more than {limits.memory_bytes} bytes"
+            "too_large",
+            f"far more than {limits.max_streams} streams, or headers of more than {limits.memory_bytes} bytes",
         ) from error
     except (av.error.FFmpegError, ValueError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise MediaError("unreadable", f"no container that can be read: {reason}") from error
+        raise MediaError("unreadable", f"no container that can be read: {words_of(error)}") from error
+
+
+def _wav_goes_on(path: str) -> bool:
+    """Whether the samples of a WAV file go on where its header says that they end: the recorder never came back to
+    write how many there are. True only where no chunk follows there either."""
+    try:
+        size = os.path.getsize(path)
+        with open_file(path) as file:
+            head = file.read(12)
+            if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+                return False
+            at, data_ended = 12, False
+            for _ in range(MAX_CHUNKS):
+                file.seek(at)
+                header = file.read(8)
+                if len(header) < 8:
+                    return False
+                kind, length = struct.unpack("<4sI", header)
+                if data_ended and not (kind.isascii() and kind.decode().isprintable() and at + length <= size):
+                    return size - at >= LEAST_TAIL_BYTES
+                data_ended = data_ended or kind == b"data"
+                at += 8 + length + (length & 1)
+                if at >= size:
+                    return False
+    except OSError:
+        pass
+    return False
+
+
+def words_of(error: Exception) -> str:
+    """What went wrong, without the path that FFmpeg's errors carry along. Of some codes FFmpeg itself has no words."""
+    if not isinstance(error, av.error.FFmpegError):
+        return printable(f"{type(error).__name__}: {error}")
+    text = str(error.strerror or "")
+    return printable(text) if text and "Unknown error" not in text else "FFmpeg gives no reason"
 
 
 class Refusals:

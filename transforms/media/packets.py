@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import av
 import av.error
 from av.stream import Discard
 
-from ..failures import printable
+from .nals import NalReader
 
-MAX_PACKETS = 600_000
-"""About five hours of video at 30 Hz: keeps the lists of a scan below 50 MB."""
+MAX_PACKETS = 1_200_000
+"""Of all streams together: about five hours of video at 30 Hz with AAC sound. Keeps a scan below 100 MB."""
 MAX_BYTES = 320 << 20
 """Of packets, or of the file from the first packet on: a little more than opening.SCAN_BYTES, so that a file up to
 that size is always scanned whole. No bound by the clock: what a scan finds shall not depend on the machine's load."""
-SAMPLED_KEYS = 200
-"""Key packets whose NAL units are looked at."""
-SAMPLED_SEI = 3
-MAX_NALS = 64
+NO_STAMP = -(1 << 63)
+"""What FFmpeg calls AV_NOPTS_VALUE."""
+KEY, HIDDEN = 1, 2
+
+
+@dataclass(slots=True)
+class StreamPackets:
+    """The packets of one stream, in the order of the file. Time stamps in units of `base`."""
+
+    base: Fraction
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    durations: array[int] = field(default_factory=lambda: array("q"))
+    places: array[int] = field(default_factory=lambda: array("q"))
+    """Number among all packets that were looked at."""
+    flags: bytearray = field(default_factory=bytearray)
+    """KEY, HIDDEN (by an edit list)."""
+
+    def add(self, pts: int | None, dts: int | None, duration: int, place: int, flags: int) -> None:
+        self.pts.append(NO_STAMP if pts is None else pts)
+        self.dts.append(NO_STAMP if dts is None else dts)
+        self.durations.append(duration)
+        self.places.append(place)
+        self.flags.append(flags)
+
+    def __len__(self) -> int:
+        return len(self.flags)
 
 
 @dataclass(slots=True)
 class PacketScan:
-    """A demux-only pass over one video stream (and the ends of others)."""
+    """A demux-only pass over the streams of a file; what is not said to be of all is of the video alone."""
 
     pts: list[int] = field(default_factory=list)
     """Of the packets that are shown, ascending, in the stream's time base."""
@@ -37,6 +62,7 @@ class PacketScan:
     broken: bool = False
     """The demuxer met an error on the way."""
     missing_pts: int = 0
+    missing_dts: int = 0
     repeated_pts: int = 0
     backward_dts: int = 0
     discarded: int = 0
@@ -51,8 +77,13 @@ class PacketScan:
     """New codec parameters in mid-stream."""
     encoder_notes: list[str] = field(default_factory=list)
     """User-data SEI text of x264, x265 and others."""
-    ends: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Stream index -> first pts and last pts + duration, in the stream's time base."""
+    streams: dict[int, StreamPackets] = field(default_factory=dict)
+    """Of all streams that were looked at, by index."""
+    first_position: int = 0
+    last_position: int = 0
+    """Bytes from the start of the file at which the first and the last packet of all lie."""
+    bytes_seen: int = 0
+    """From the first packet on, those of streams that were not looked at too."""
 
 
 def demux(container: Any, *streams: Any) -> Iterator[Any]:
@@ -71,8 +102,8 @@ def demux(container: Any, *streams: Any) -> Iterator[Any]:
                 raise
             packets = container.demux(*streams)
             continue
-        except av.error.EOFError:
-            return
+        except (av.error.EOFError, av.error.PatchWelcomeError):
+            return  # the latter where another film follows that FFmpeg cannot change over to (Ogg)
         failures = 0
         yield packet
 
@@ -84,66 +115,89 @@ def pass_over_others(container: Any, *wanted: Any) -> None:
             stream.discard = Discard.all
 
 
-def scan_packets(container: Any, video: Any | None, others: tuple[Any, ...] = ()) -> PacketScan:
+def is_flush(packet: Any) -> bool:
+    """The packet without content that PyAV gives for each stream at the end."""
+    return packet.size == 0 and packet.dts is None
+
+
+def scan_packets(
+    container: Any, video: Any | None, others: tuple[Any, ...] = (), most_bytes: int | None = None
+) -> PacketScan:
     """Takes a container at its start, demuxes it to the end or the bounds. No decoder is opened."""
+    most_bytes = MAX_BYTES if most_bytes is None else most_bytes
     scan = PacketScan()
     wanted = tuple(s for s in (video, *others) if s is not None)
     pass_over_others(container, *wanted)
-    nals = NalReader(video)
-    newest_key: int | None = None
-    highest: int | None = None
-    last_dts: int | None = None
+    scan.streams = {stream.index: StreamPackets(stream.time_base or Fraction(1, 1000)) for stream in wanted}
+    pictures = _Pictures(video, scan)
+    picture_index = -1 if video is None else video.index
     count = size = 0
-    first_pos: int | None = None
+    first_position: int | None = None
     try:
         for packet in demux(container, *wanted):
-            if packet.size == 0 and packet.dts is None:
+            if is_flush(packet):
                 continue
             count += 1
             size += packet.size
-            if packet.pos is not None:
+            if (position := packet.pos) is not None:
                 # What lies between belongs to streams that are discarded, but was read all the same.
-                first_pos = packet.pos if first_pos is None else first_pos
-                size = max(size, packet.pos - first_pos)
-            if count > MAX_PACKETS or size > MAX_BYTES:
+                first_position = position if first_position is None else first_position
+                scan.last_position = max(scan.last_position, position + packet.size)
+                size = max(size, position - first_position)
+            if count > MAX_PACKETS or size > most_bytes:
                 break
-            pts = packet.pts
-            if pts is not None and not packet.is_discard:
-                first, end = scan.ends.get(packet.stream_index, (pts, pts))
-                scan.ends[packet.stream_index] = (min(first, pts), max(end, pts + (packet.duration or 0)))
-            if video is None or packet.stream_index != video.index:
-                continue
-            scan.packets += 1
-            if packet.dts is not None:
-                scan.backward_dts += last_dts is not None and packet.dts <= last_dts
-                last_dts = packet.dts
-            if packet.has_sidedata("new_extradata"):
-                scan.sizes_changed = True
-            if pts is None:
-                scan.missing_pts += 1
-                continue
-            scan.discarded += packet.is_discard
-            if newest_key is not None and pts < newest_key:
-                scan.leading += 1
-            if packet.is_keyframe:
-                # Also a key packet shown before something that was demuxed earlier breaks the order of the GOPs.
-                scan.leading += highest is not None and pts < highest
-                newest_key = pts
-                nals.look(packet, scan)
-                if not packet.is_discard:
-                    scan.key_pts.append(pts)
-            scan.reordered += highest is not None and pts < highest
-            highest = pts if highest is None else max(highest, pts)
-            if not packet.is_discard:
-                scan.pts.append(pts)
+            flags = (KEY if packet.is_keyframe else 0) | (HIDDEN if packet.is_discard else 0)
+            index = packet.stream_index
+            scan.streams[index].add(packet.pts, packet.dts, packet.duration or 0, count, flags)
+            if index == picture_index:
+                pictures.look(packet)
         else:
             scan.complete = True
     except av.error.FFmpegError:
         scan.broken = True
+    scan.first_position, scan.bytes_seen = first_position or 0, size
     scan.pts.sort()
     scan.key_pts.sort()
     scan.repeated_pts = len(scan.pts) - len(set(scan.pts))
     return scan
+
+
+class _Pictures:
+    """What is counted of the video's packets, in the order of the file."""
+
+    def __init__(self, video: Any | None, scan: PacketScan):
+        self.scan, self.nals = scan, NalReader(video)
+        self.newest_key: int | None = None
+        self.highest: int | None = None
+        self.last_dts: int | None = None
+
+    def look(self, packet: Any) -> None:
+        scan, pts, highest = self.scan, packet.pts, self.highest
+        scan.packets += 1
+        if packet.dts is not None:
+            scan.backward_dts += self.last_dts is not None and packet.dts <= self.last_dts
+            self.last_dts = packet.dts
+        else:
+            scan.missing_dts += 1
+        if packet.has_sidedata("new_extradata"):
+            scan.sizes_changed = True
+        if pts is None:
+            scan.missing_pts += 1
+            return
+        scan.discarded += packet.is_discard
+        if self.newest_key is not None and pts < self.newest_key:
+            scan.leading += 1
+        if packet.is_keyframe:
+            # Also a key packet shown before something that was demuxed earlier breaks the order of the GOPs.
+            scan.leading += highest is not None and pts < highest
+            self.newest_key = pts
+            self.nals.look(packet, scan)
+            if not packet.is_discard:
+                scan.key_pts.append(pts)
+        scan.reordered += highest is not None and pts < highest
+        self.highest = pts if highest is None else max(highest, pts)
+        if not packet.is_discard:
+            scan.pts.append(pts)
 
 
 def index_key_pts(container: Any, video: Any) -> list[int]:
@@ -160,74 +214,3 @@ def index_key_pts(container: Any, video: Any) -> list[int]:
             shift = packet.pts - packet.dts if packet.dts == indexed[0] else 0
             break
     return sorted(timestamp + shift for timestamp in indexed)
-
-
-class NalReader:
-    """Looks into key packets of H.264 and HEVC: is each an IDR, and did the encoder leave a note?"""
-
-    def __init__(self, video: Any | None):
-        context = getattr(video, "codec_context", None)
-        self.codec = context.name if context is not None else ""
-        self.seen = 0
-        extradata = (context.extradata or b"") if context is not None else b""
-        # avcC and hvcC begin with version 1 and hold the width of the length prefixes; Annex B begins with 0 0.
-        self.prefix = 0
-        if extradata[:1] == b"\x01":
-            if self.codec == "h264" and len(extradata) > 4:
-                self.prefix = (extradata[4] & 3) + 1
-            elif self.codec == "hevc" and len(extradata) > 21:
-                self.prefix = (extradata[21] & 3) + 1
-
-    def look(self, packet: Any, scan: PacketScan) -> None:
-        if self.codec not in ("h264", "hevc") or self.seen >= SAMPLED_KEYS:
-            return
-        self.seen += 1
-        kinds = set()
-        for nal in self._nals(bytes(packet)):
-            kind = nal[0] & 31 if self.codec == "h264" else nal[0] >> 1 & 63
-            kinds.add(kind)
-            if self.seen <= SAMPLED_SEI and kind == (6 if self.codec == "h264" else 39):
-                note = _user_data(nal[1 if self.codec == "h264" else 2 :])
-                if note and note not in scan.encoder_notes:
-                    scan.encoder_notes.append(note)
-        closed = 5 in kinds if self.codec == "h264" else bool(kinds & {16, 17, 18, 19, 20})
-        scan.open_gop_keys += not closed
-
-    def _nals(self, data: bytes) -> Iterator[bytes]:
-        position = 0
-        for _ in range(MAX_NALS):
-            if self.prefix:
-                length = int.from_bytes(data[position : position + self.prefix], "big")
-                start, end = position + self.prefix, position + self.prefix + length
-                position = end
-            else:
-                start = data.find(b"\x00\x00\x01", position) + 3
-                if start < 3:
-                    return
-                end = data.find(b"\x00\x00\x01", start)
-                end = len(data) if end < 0 else end
-                position = end
-            if start >= len(data) or end <= start:
-                return
-            # Only the head of a NAL unit is needed: slices are long.
-            yield data[start : min(end, start + 4096)]
-
-
-def _user_data(sei: bytes) -> str | None:
-    """Text of the first `user_data_unregistered` message: 16 bytes of UUID, then what the encoder likes."""
-    at = 0
-    while at + 2 < len(sei):
-        kind = size = 0
-        while at < len(sei) and sei[at] == 255:
-            kind, at = kind + 255, at + 1
-        kind, at = kind + (sei[at] if at < len(sei) else 0), at + 1
-        while at < len(sei) and sei[at] == 255:
-            size, at = size + 255, at + 1
-        size, at = size + (sei[at] if at < len(sei) else 0), at + 1
-        if kind == 5:
-            raw = sei[at + 16 : at + size].split(b"\x00")[0]
-            text = printable(raw.decode("latin-1"), 1000)
-            readable = sum(32 <= byte < 127 for byte in raw)
-            return text if len(raw) >= 4 and readable >= 0.9 * len(raw) else None
-        at += size
-    return None

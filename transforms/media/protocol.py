@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -73,6 +73,26 @@ class WindowRequest:
     detector: str
 
 
+ClockKind = Literal["file", "ordered", "indexed", "placed"]
+"""How time stamps become the media's clock. `file`: they are right, less where the container starts. The others are of
+files whose time stamps jump; what is to be added to them goes by the packets' number in the stream (`ordered`: a file
+that is read from its beginning), by their decoding time (`indexed`: a large file with an index of every sample) or by
+where they lie (`placed`: a large MPEG stream, see far_clock.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundSource:
+    """A stream of sound that is listened to."""
+
+    stream: int
+    """Index in the container."""
+    in_use: int = 0
+    """Of more than two channels, how many have sound in them: the sum of all is divided by it, so that a voice on one
+    of eight is not an eighth. 0: FFmpeg mixes them down."""
+    audible: bool = True
+    """False: nothing was heard in it where it was tried. It is added to the others, and makes them no softer."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
     path: str
@@ -87,6 +107,11 @@ class DecodeRequest:
     clip_sound: bool = False
     """Each clip with its own slice of sound, [start_seconds, end_seconds) at 16 kHz mono."""
     windows: tuple[WindowRequest, ...] = ()
+    video_stream: int | None = None
+    """Index in the container; None: FFmpeg's own choice, as `sound` where it is empty."""
+    sound: tuple[SoundSource, ...] = ()
+    """Heard together: their sum, divided by how many are audible."""
+    clock: ClockKind = "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +162,6 @@ def decode_request_from_json(fields: Mapping[str, Any]) -> DecodeRequest:
             **fields,
             "clips": tuple(ClipRequest(**{**c, "times_seconds": tuple(c["times_seconds"])}) for c in fields["clips"]),
             "windows": tuple(WindowRequest(**w) for w in fields["windows"]),
+            "sound": tuple(SoundSource(**s) for s in fields["sound"]),
         }
     )

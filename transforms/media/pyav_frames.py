@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_right
 from collections import deque
@@ -15,21 +16,32 @@ import av.filter
 import numpy as np
 
 from ..failures import MediaError
-from .opening import SCAN_BYTES, clock_zero, open_container, primary_streams
-from .packets import demux, index_key_pts, pass_over_others, scan_packets
+from .clock import MediaClock
+from .far_clock import FarClock
+from .opening import SCAN_BYTES, TICKING, clock_zero, open_container, primary_streams
+from .packets import index_key_pts, scan_packets
 from .protocol import Limits
+from .reading import StreamReader
 
 TOLERANCE_SECONDS = 0.0005
 """Moments are compared with time stamps that containers round to a millisecond."""
 BLIND_SEEK_SECONDS = 2.0
 """Without an index: a moment further ahead than this is sought, a nearer one decoded to."""
+LEAST_SKIPPED_FRAMES = 8
+"""A seek that spares fewer frames costs more than it saves."""
 STEPS_BACK_SECONDS = (1.0, 3.0, 9.0, 27.0)
 """How much earlier to seek where decoding began past the moment wanted."""
 UNINDEXED = ("avi", "mpegts", "mpeg", "asf", "flv", "rm", "dv", "mxf")
 """Containers whose time stamps are looked at before they are trusted."""
 JUMP_SECONDS = 10.0
 """In a stream with broken time stamps a jump ahead by more than this is taken for a discontinuity (as ffmpeg does)."""
+MOVING_PICTURES = ("gif", "apng")
+"""Containers of a few pictures without key frames: read from the start."""
 MAX_DAMAGED_PACKETS = 100_000
+EARLY_SECONDS = 2.0
+"""Before its time the first frame that can be decoded is on display for as long as this, as players have it."""
+MAX_RESTARTS = 3
+"""Times that a file is read from its beginning because nothing was found near the moment wanted."""
 
 
 @dataclass(slots=True)
@@ -83,23 +95,32 @@ class Scaler:
 class PyavFrames:
     """One open file, read forward as far as possible. Raises MediaError where nothing can be opened."""
 
-    def __init__(self, path: str, width: int, height: int, limits: Limits):
+    def __init__(
+        self,
+        path: str,
+        width: int,
+        height: int,
+        limits: Limits,
+        stream: int | None = None,
+        clock: MediaClock | FarClock | None = None,
+    ):
+        """stream: index in the container; None: FFmpeg's own choice. clock: see StreamReader."""
         self._path = path
         self._limits = limits
         self._scaler = Scaler(width, height)
         self._size = (height, width)
-        self._container: Any = None
-        self._keys: list[float] = []
+        self._keys: Sequence[float] | np.ndarray = ()
         self._keys_known = False
         self._sequential = False
         self._by_dts = False
-        self._look()
-        self._open()
+        self._restarts = 0
+        self._nothing_from = math.inf
+        """From this moment on no frame of the file can be decoded: that was tried."""
+        self._reader = StreamReader(path, limits, self._look(stream, clock), clock)
+        self._begin()
 
     def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        self._reader.close()
 
     def pick(self, times: Sequence[float]) -> Picked:
         """The frame on display at each of the ascending `times`, each frame once."""
@@ -124,50 +145,49 @@ class PyavFrames:
             notes.append(f"{self.damaged} damaged packets")
         return Picked(frames[: len(pts)], np.array(pts, np.float64), self.decoded, "; ".join(notes) or None)
 
-    def _look(self) -> None:
-        """Key frames, and whether the time stamps can be trusted for seeking."""
+    def _look(self, index: int | None, clock: MediaClock | FarClock | None) -> int:
+        """Key frames, and whether the time stamps can be trusted for seeking; the stream's index."""
         with open_container(self._path, self._limits) as container:
-            video, _ = primary_streams(container)
-            if video is None:
+            video = primary_streams(container)[0] if index is None else container.streams[index]
+            if video is None or video.codec_context is None:
                 raise MediaError("no_video", "no video stream that can be decoded", "decode")
             name = container.format.name.split(",")[0]
             zero = clock_zero(container)
-            if name == "gif":
+            if isinstance(clock, MediaClock):
+                if (mine := clock.streams.get(video.index)) is not None:
+                    self._keys, self._keys_known = mine.key_seconds, len(mine.keys) > 0
+            elif name in MOVING_PICTURES:
                 self._sequential = True
             elif name in UNINDEXED and os.path.getsize(self._path) <= SCAN_BYTES:
                 scan = scan_packets(container, video)
                 # H.264 in AVI has no time stamps of its own: FFmpeg invents ascending ones in packet order. Right is
                 # the decoding time at which each frame comes out.
                 self._by_dts = name == "avi" and not scan.reordered and bool(video.codec_context.has_b_frames)
-                self._sequential = self._by_dts or bool(
-                    scan.missing_pts or scan.backward_dts or scan.repeated_pts > len(scan.pts) // 2
-                )
+                guessed = scan.missing_pts and (scan.missing_dts or name not in TICKING)
+                self._sequential = self._by_dts or bool(guessed or scan.repeated_pts > len(scan.pts) // 2)
                 self._keys_known = scan.complete
                 self._keys = [float(pts * video.time_base - zero) for pts in scan.key_pts]
             elif name == "mov":
                 self._keys = [float(pts * video.time_base - zero) for pts in index_key_pts(container, video)]
                 self._keys_known = bool(self._keys)
+            return int(video.index)
 
     def _open(self) -> None:
         """(Re)starts at the beginning of the file."""
-        self.close()
-        self._container = open_container(self._path, self._limits)
-        video, _ = primary_streams(self._container)
-        assert video is not None
-        video.codec_context.thread_count = 1
+        self._reader.open()
+        self._begin()
+
+    def _begin(self) -> None:
+        video = self._reader.stream
         video.codec_context.options = {"max_pixels": str(self._limits.max_pixels)}
-        if os.path.getsize(self._path) > SCAN_BYTES:
-            pass_over_others(self._container, video)
-        self._video = video
-        self._zero = clock_zero(self._container)
         self._rate = float(video.average_rate or 25)
         if not 0.01 <= self._rate <= 1000:
             self._rate = 25.0
         self._restart()
-        self._at_start = True
 
-    def _restart(self) -> None:
-        """Forgets what was decoded, after a seek."""
+    def _restart(self, stands_at: float = 0.0) -> None:
+        """Forgets what was decoded, after a seek to `stands_at`."""
+        self._stands_at = stands_at
         self._source = self._decode()
         self._shown: tuple[Any, float] | None = None
         self._ahead: tuple[Any, float] | None = None
@@ -178,7 +198,8 @@ class PyavFrames:
         queue: deque[Any] = deque()
         last: float | None = None
         raw_last: float | None = None
-        for packet in demux(self._container, self._video):
+        zero = self._reader.zero
+        for packet in self._reader.packets():
             try:
                 queue.extend(packet.decode())
             except av.error.EOFError:
@@ -192,8 +213,8 @@ class PyavFrames:
             while queue:
                 frame = queue.popleft()
                 self.decoded += 1
-                stamp = frame.dts if self._by_dts else frame.pts
-                raw = None if stamp is None else float(stamp * frame.time_base - self._zero)
+                stamp = frame.dts if self._by_dts or frame.pts is None else frame.pts
+                raw = None if stamp is None else float(stamp * frame.time_base - zero)
                 if self._sequential or raw is None:
                     step = None if raw is None or raw_last is None else raw - raw_last
                     trusted = step is not None and 0 < step <= JUMP_SECONDS
@@ -211,15 +232,19 @@ class PyavFrames:
 
     def _on_display(self, time: float) -> tuple[Any, float] | None:
         """The last frame that begins by `time`; the first of the file where `time` is before it; None past the end."""
+        if time >= self._nothing_from:
+            return None
         if self._must_seek(time):
             self._seek(time)
         found = self._advance(time)
         for back in STEPS_BACK_SECONDS:
-            if found or self._at_start:
+            if found or self._reader.at_start:
                 break
             self._seek(time - back)
             found = self._advance(time)
-        if not found and not self._at_start:
+        if not found and not self._reader.at_start and self._restarts < MAX_RESTARTS:
+            # Where much is damaged, reading all from the start for each moment would take hours.
+            self._restarts += 1
             self._open()
             found = self._advance(time)
         if found and self._ended and self._shown is not None:
@@ -227,6 +252,8 @@ class PyavFrames:
             held = float(frame.duration * frame.time_base) if frame.duration else 0.0
             # Past the end of the video nothing is on display; half a second is forgiven (sound often outlasts it).
             return None if time > seconds + max(held, 1 / self._rate) + 0.5 else self._shown
+        if not found and self._ahead is not None and self._ahead[1] > time + max(1 / self._rate, EARLY_SECONDS):
+            return None
         return self._shown if found else self._ahead
 
     def _advance(self, time: float) -> bool:
@@ -236,6 +263,8 @@ class PyavFrames:
                 self._ahead = next(self._source, None)
                 if self._ahead is None:
                     self._ended = True
+                    if self._shown is None:
+                        self._nothing_from = min(self._nothing_from, self._stands_at)
                     break
             if self._ahead[1] > time + TOLERANCE_SECONDS:
                 break
@@ -251,7 +280,7 @@ class PyavFrames:
         position = newest[1] if newest is not None else 0.0
         if self._keys_known:
             at = bisect_right(self._keys, time + TOLERANCE_SECONDS) - 1
-            return at >= 0 and self._keys[at] > position + TOLERANCE_SECONDS
+            return at >= 0 and self._keys[at] > position + LEAST_SKIPPED_FRAMES / self._rate
         return time - position > BLIND_SEEK_SECONDS
 
     def _seek(self, time: float) -> None:
@@ -259,11 +288,5 @@ class PyavFrames:
         if self._sequential or time <= 0:
             self._open()
             return
-        target = int((time + TOLERANCE_SECONDS + float(self._zero)) / self._video.time_base)
-        try:
-            self._container.seek(target, stream=self._video, backward=True)
-        except av.error.FFmpegError:
-            self._open()
-            return
-        self._at_start = False
-        self._restart()
+        self._reader.seek(time + TOLERANCE_SECONDS)
+        self._restart(0.0 if self._reader.at_start else time)

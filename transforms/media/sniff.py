@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .format_names import name_of
+from .stills import Picture, picture
+
 HEAD_BYTES = 16_384
 """How much of a file is wanted: MP3 cut out of a broadcast may begin with several thousand bytes of a lost frame."""
 
@@ -26,6 +29,11 @@ class Kind:
     """Why it is no media: `not_media`, `empty`, `still_image`, `nested_archive`."""
     unsupported: bool = False
     """Media, in a format that no demuxer here may open."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for a person. A file need not be called as its first bytes say."""
+        return name_of(self.suffix)
 
 
 NOT_MEDIA = Kind(None, reason="not_media")
@@ -93,7 +101,7 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"\x12\x00\x0a", _video(".obu", unsupported=True)),
 )
 _NOT_MEDIA = (
-    *(b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"\0\0\1\0", b"8BPS", b"\x00\x00\x00\x0cJXL "),
+    *(b"\x89PNG", b"BM", b"\0\0\1\0"),  # what begins like a picture and goes on unlike one
     *(
         b"\x7fELF",
         b"MZ",
@@ -108,6 +116,12 @@ _NOT_MEDIA = (
     *(b"\x28\xb5\x2f\xfd", b"SQLite format 3\0", b"PAR1", b"\xd0\xcf\x11\xe0", b"MThd", b"OTTO", b"\0\1\0\0\0", b"wOF"),
     *(b"\x93NUMPY", b"\x89HDF", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"!<arch>", b"\0\x05\x16\x07", b"\x00asm"),
 )
+_PICTURES: dict[Picture, Kind] = {
+    "still": STILL_IMAGE,
+    "apng": Kind("gif", ".png"),
+    "webp": Kind("gif", ".webp", unsupported=True),
+    "motion photo": _video(".jpg", unsupported=True),
+}
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07")
 
 _STILL_BRANDS = frozenset({b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"miaf"})
@@ -137,6 +151,8 @@ def sniff(head: bytes) -> Kind:
     if head[257:262] == b"ustar" or head.startswith(_ARCHIVES):
         # before all others: a tar begins with its first member's name, which may be any of theirs
         return ARCHIVE
+    if (seen := picture(head)) is not None:
+        return _PICTURES[seen]
     if head.startswith(_NOT_MEDIA):
         return NOT_MEDIA
     for magic, kind in _MAGIC:
@@ -154,7 +170,7 @@ def _boxes(head: bytes) -> Kind | None:
     """ISO base media (MP4, MOV, 3GP, …) and QuickTime older than `ftyp`."""
     kind, size = head[4:8], int.from_bytes(head[:4], "big")
     if kind == b"jP  ":  # JPEG 2000; Motion JPEG 2000 says so in the ftyp that follows
-        return _video(".mj2") if head[20:24] == b"mjp2" else NOT_MEDIA
+        return _video(".mj2") if head[20:24] == b"mjp2" else STILL_IMAGE
     if kind in _BOXES:
         return _video(".mov") if size == 0 or size == 1 or size >= 8 else None
     if kind != b"ftyp":
@@ -165,7 +181,7 @@ def _boxes(head: bytes) -> Kind | None:
         moves = major in (b"mif1", b"mif2", b"miaf") and others & {b"avis", b"msf1", b"hevc"}
         return _video(".mp4") if moves else STILL_IMAGE
     if major in _IMAGE_BRANDS:
-        return NOT_MEDIA
+        return STILL_IMAGE
     if major in _AUDIO_BRANDS:
         return _audio(".m4a")
     return _video(".mov" if major == b"qt  " else ".3gp" if major[:2] == b"3g" else ".mp4")

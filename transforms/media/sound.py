@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -18,9 +18,11 @@ import av.error
 import numpy as np
 
 from ..failures import MediaError
-from .opening import SCAN_BYTES, clock_zero, open_container, primary_streams
-from .packets import demux, pass_over_others
-from .protocol import Limits, WindowRequest
+from .clock import MediaClock
+from .far_clock import FarClock
+from .opening import SCAN_BYTES, TICKING, open_container, primary_streams
+from .protocol import Limits, SoundSource, WindowRequest
+from .reading import StreamReader
 
 SOUND_RATE = 16_000
 """Hz. The same as models.base.SOUND_RATE, which children need not import."""
@@ -47,19 +49,39 @@ class SoundReader:
     Raises MediaError: `no_audio`, and what `open_container` raises.
     """
 
-    def __init__(self, path: str, limits: Limits | None = None):
+    def __init__(
+        self,
+        path: str,
+        limits: Limits | None = None,
+        source: SoundSource | None = None,
+        clock: MediaClock | FarClock | None = None,
+    ):
+        """source: None for the stream that FFmpeg would choose. clock: see StreamReader."""
         self._path = path
         self._limits = limits or Limits()
-        self._container: Any = None
+        self._in_use = source.in_use if source is not None else 0
         self._chunks: deque[tuple[int, np.ndarray]] = deque()
         self._low = 0
         """Samples before this are forgotten."""
         self._position = 0
         """The next sample that will come."""
         self._ended = False
-        self._large = os.path.getsize(path) > SCAN_BYTES
-        self._seek_ahead = SPARSE_AHEAD_SAMPLES if self._large else SEEK_AHEAD_SAMPLES
-        self._open()
+        large = os.path.getsize(path) > SCAN_BYTES
+        self._seek_ahead = SPARSE_AHEAD_SAMPLES if large else SEEK_AHEAD_SAMPLES
+        index = source.stream if source is not None else self._own_choice()
+        self._reader = StreamReader(path, self._limits, index, clock)
+        name = self._reader.container.format.name
+        self._slip = ASF_SLIP_SAMPLES if name == "asf" else SLIP_SAMPLES
+        # Where packets are only passed over, each way of getting there is as exact.
+        self._seeks = self._reader.ordered or name.split(",")[0] in SEEKABLE or (large and name in TICKING)
+        self._restart(0)
+
+    def _own_choice(self) -> int:
+        with open_container(self._path, self._limits) as container:
+            _, stream = primary_streams(container)
+            if stream is None:
+                raise MediaError("no_audio", "no sound that can be decoded", "sound")
+            return int(stream.index)
 
     def read(self, start: int, end: int) -> np.ndarray:
         """float32 [S], samples [start, end) of the media; zeros before its clock begins, shorter where the sound ends,
@@ -84,9 +106,7 @@ class SoundReader:
         return out
 
     def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        self._reader.close()
 
     def __enter__(self) -> SoundReader:
         return self
@@ -95,22 +115,11 @@ class SoundReader:
         self.close()
 
     def _open(self) -> None:
-        self.close()
-        self._container = open_container(self._path, self._limits)
-        _, stream = primary_streams(self._container)
-        if stream is None:
-            self.close()
-            raise MediaError("no_audio", "no sound that can be decoded", "sound")
-        stream.codec_context.thread_count = 1
-        if self._large:
-            pass_over_others(self._container, stream)
-        self._stream = stream
-        self._slip = ASF_SLIP_SAMPLES if self._container.format.name == "asf" else SLIP_SAMPLES
-        self._zero = clock_zero(self._container)
+        self._reader.open()
         self._restart(0)
 
     def _restart(self, low: int) -> None:
-        self._packets = demux(self._container, self._stream)
+        self._packets = self._reader.packets()
         self._resampler: Any = None
         self._format: tuple[Any, ...] | None = None
         self._chunks.clear()
@@ -132,21 +141,16 @@ class SoundReader:
     def _go_to(self, start: int) -> None:
         """Stands before `start`, with preroll; at the beginning where the container cannot seek."""
         target = start - PREROLL_SAMPLES
-        name = self._container.format.name.split(",")[0]
         forward = start >= self._low
-        if name in SEEKABLE and target > 0:
-            try:
-                offset = int((target / SOUND_RATE + float(self._zero)) / self._stream.time_base)
-                self._container.seek(offset, stream=self._stream, backward=True)
-            except av.error.FFmpegError:
-                self._open()
-            else:
+        if self._seeks and target > 0:
+            self._reader.seek(target / SOUND_RATE)
+            if not self._reader.at_start:
                 self._restart(start)
                 while self._fresh and not self._ended:
                     self._pull()
                 if self._run[0] <= start:
                     return
-                self._open()
+            self._open()
         elif not forward:
             self._open()
         self._low = start
@@ -173,11 +177,13 @@ class SoundReader:
     def _take(self, frame: Any) -> None:
         if not frame.samples or not frame.sample_rate:
             return
-        if self._fresh and not self._on_grid and frame.pts is not None:
-            frame = _cut_to_grid(frame, self._zero)
+        if self._fresh and not self._on_grid:
+            if frame.pts is None:
+                return  # after a seek nobody knows where this one belongs
+            frame = _cut_to_grid(frame, self._reader.zero)
             self._on_grid = True
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        pts = None if frame.pts is None else float(frame.pts * frame.time_base - self._zero) * SOUND_RATE
+        pts = None if frame.pts is None else float(frame.pts * frame.time_base - self._reader.zero) * SOUND_RATE
         began, taken = self._run
         expected = began + taken * SOUND_RATE / frame.sample_rate
         gap = pts is not None and not self._fresh and pts - expected > self._slip
@@ -187,7 +193,12 @@ class SoundReader:
             began = pts if pts is not None and (self._fresh or gap) else expected
             taken = 0
             self._position = round(began)
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SOUND_RATE)
+            several = self._in_use > 0 and frame.layout.nb_channels > 2
+            self._resampler = (
+                av.AudioResampler(format="flt", layout=frame.layout, rate=SOUND_RATE)
+                if several
+                else av.AudioResampler(format="flt", layout="mono", rate=SOUND_RATE)
+            )
             self._format = form
             self._fresh = False
         self._run = (began, taken + frame.samples)
@@ -202,7 +213,8 @@ class SoundReader:
             self._resampler = None
 
     def _append(self, out: Any) -> None:
-        samples = out.to_ndarray()[0]
+        samples = by_channel(out)  # (1, S), or (C, S) where FFmpeg does not mix
+        samples = samples[0] if len(samples) == 1 else np.clip(samples.sum(axis=0) / self._in_use, -1, 1)
         first = self._position
         self._position += len(samples)
         if self._position > self._low:
@@ -227,8 +239,74 @@ def _cut_to_grid(frame: Any, zero: Fraction) -> Any:
     return cut
 
 
+def by_channel(frame: Any) -> np.ndarray:
+    """float32 [C, S] of a frame of interleaved floats. (PyAV reads planes that are not there from a planar frame whose
+    channels have no layout, and crashes.)"""
+    channels = frame.layout.nb_channels
+    return frame.to_ndarray().reshape(-1, channels).T
+
+
+class SoundMix:
+    """Several streams heard together: their sum, divided by how many are audible. Read as SoundReader is; one that
+    breaks is left out from there on.
+
+    Raises MediaError where not even one can be opened.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        limits: Limits | None = None,
+        sources: Sequence[SoundSource] = (),
+        clock: MediaClock | FarClock | None = None,
+    ):
+        """sources: none for the stream that FFmpeg would choose."""
+        self._readers: list[SoundReader] = []
+        self._audible = max(1, sum(source.audible for source in sources))
+        error: Exception | None = None
+        for source in sources or (None,):
+            try:
+                self._readers.append(SoundReader(path, limits, source, clock))
+            except (MediaError, av.error.FFmpegError, ValueError, AttributeError) as raised:
+                error = raised
+        if not self._readers and error is not None:
+            raise error
+
+    def read(self, start: int, end: int) -> np.ndarray:
+        """As `SoundReader.read`; as long as the longest."""
+        parts, error = [], None
+        for reader in list(self._readers):
+            try:
+                parts.append(reader.read(start, end))
+            except (MediaError, av.error.FFmpegError, ValueError) as raised:
+                error = raised
+                if len(self._readers) > 1:
+                    self._readers.remove(reader)
+                    reader.close()
+        if not parts:
+            assert error is not None
+            raise error
+        if len(parts) == 1 and self._audible == 1:
+            return parts[0]
+        out = np.zeros(max(map(len, parts)), np.float32)
+        for part in parts:
+            out[: len(part)] += part
+        mixed: np.ndarray = np.clip(out / np.float32(self._audible), -1, 1)
+        return mixed
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+    def __enter__(self) -> SoundMix:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
 def iter_windows(
-    reader: SoundReader, windows: Iterable[WindowRequest]
+    reader: SoundReader | SoundMix, windows: Iterable[WindowRequest]
 ) -> Iterator[tuple[WindowRequest, np.ndarray | Exception]]:
     """Yields each window with its samples, by start; with the error where it cannot be had. One forward pass; stretches
     that nobody asked for are skipped where the container can seek."""

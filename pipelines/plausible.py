@@ -1,0 +1,62 @@
+"""What no row of a public table may say: more seen than there is, or evidence from beyond the end of the film.
+
+A rule of `check` (check.py) beside the invariant of plans and units. It holds for files of schema version 2 and later:
+the versions before counted stretches of slow films several times, and their files are still read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import duckdb
+
+SINCE_SCHEMA_VERSION = 2
+SLACK_SECONDS = 0.05
+"""Rounding, of what was assessed."""
+EDGE_SECONDS = 0.5
+"""How far evidence may reach beyond either end: decoders give a little more sound than packets say."""
+
+
+class Implausible(NamedTuple):
+    rule: str
+    """`assessed_too_much` or `evidence_outside`."""
+    message: str
+    media_ids: list[str]
+
+
+def is_held_to_it(metadata: Mapping[bytes, bytes] | None) -> bool:
+    """Whether a file with this metadata was written since the rule is in force."""
+    try:
+        return int((metadata or {}).get(b"deephotlink.schema_version", b"0")) >= SINCE_SCHEMA_VERSION
+    except ValueError:
+        return False
+
+
+def implausible_rows(
+    connection: duckdb.DuckDBPyConnection, scores: str | None, evidence: str | None
+) -> Iterator[Implausible]:
+    """scores, evidence: what DuckDB may select from, of one run; None where there is no such file."""
+    if scores is None:
+        return
+    found = _ids(
+        connection,
+        f"select media_id from {scores} where assessed_seconds > duration_seconds + {SLACK_SECONDS}"
+        " or clips_assessed > clips_planned or assessed_seconds < 0",
+    )
+    if found:
+        yield Implausible("assessed_too_much", "more assessed than there is", found)
+    if evidence is None:
+        return
+    found = _ids(
+        connection,
+        f"select distinct media_id from {evidence} as e join {scores} as s using (media_id)"
+        f" where e.start_seconds < -{EDGE_SECONDS} or e.start_seconds > e.end_seconds"
+        f" or e.end_seconds > s.duration_seconds + {EDGE_SECONDS}",
+    )
+    if found:
+        yield Implausible("evidence_outside", "evidence from outside of the film", found)
+
+
+def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    return [media_id for (media_id,) in connection.execute(f"{sql} order by media_id").fetchall()]

@@ -1,0 +1,31 @@
+"""What formats are called, for messages: a file need not have the suffix that its first bytes speak of."""
+
+from __future__ import annotations
+
+_REMUX = ": put it into a container, as `ffmpeg -i FILE -c copy FILE.mkv` does"
+_NAMES = {
+    ".h264": f"raw H.264 video without a container{_REMUX}",
+    ".hevc": f"raw HEVC video without a container{_REMUX}",
+    ".m4v": f"raw MPEG-4 video without a container{_REMUX}",
+    ".m2v": f"raw MPEG-1 or MPEG-2 video without a container{_REMUX}",
+    ".obu": f"raw AV1 video without a container{_REMUX}",
+    ".dts": "raw DTS sound",
+    ".dtshd": "raw DTS-HD sound",
+    ".webp": "animated WebP",
+    ".jpg": "the film that a motion photo carries behind its picture",
+    ".w64": "Sony Wave64",
+    ".wv": "WavPack",
+    ".ape": "Monkey's Audio",
+    ".mpc": "Musepack",
+    ".dff": "DSD sound (DSDIFF)",
+    ".dsf": "DSD sound (DSF)",
+    ".tta": "True Audio",
+    ".au": "Sun audio",
+    ".y4m": "uncompressed YUV4MPEG2 video",
+    ".dat": "a Video CD image",
+}
+
+
+def name_of(suffix: str) -> str:
+    """Of a format that sniff.py knows by this suffix."""
+    return _NAMES.get(suffix, f"this format ({suffix.removeprefix('.')})")

@@ -1,0 +1,50 @@
+"""What lies behind the end of a film in the same file: another film, joined by `cat`, that its container does not show.
+
+Players stop where the first film ends, and so does FFmpeg; what follows would go unseen without a word.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from typing import Any
+
+from ..notes import NOT_LOOKED
+from .boxes import IsoBoxes
+from .fed import is_fed
+from .packets import PacketScan
+
+LEAST_BYTES = 4_096
+MAGIC = {
+    "flv": rb"FLV\x01",
+    "asf": re.escape(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
+    "ogg": rb"OggS\x00\x02",
+    "wav": rb"RIFF....WAVE",
+    "aiff": rb"FORM....AIF[FC]",
+    "caf": rb"caff\x00\x01",
+    "apng": rb"\x89PNG\r\n\x1a\n",
+}
+"""With what a film begins, by the name of its container."""
+
+
+def unread_note(path: str, size: int, scan: PacketScan, iso: IsoBoxes | None, container: Any) -> list[str]:
+    """A sentence on what lies behind; none where nothing does. Files that come as they are read are not searched."""
+    at = None
+    if iso is not None:
+        at = iso.second_movie
+        if at is not None and scan.last_position > at:
+            at = None  # fragments of the other film were read as if they were of the first
+    elif (magic := MAGIC.get(container.format.name)) and (scan.complete or scan.broken) and scan.last_position:
+        at = _find(path, magic, scan.last_position)
+    if at is None or size - at < LEAST_BYTES:
+        return []
+    where = f"({(size - at) >> 10} KiB from byte {at} on)"
+    return [f"{NOT_LOOKED}a second recording behind the first in the same file {where}"]
+
+
+def _find(path: str, magic: bytes, start: int) -> int | None:
+    if is_fed():
+        return None
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        found = re.compile(magic, re.DOTALL).search(data, max(0, start - 16))
+        return found.start() if found is not None else None
