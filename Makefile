@@ -36,7 +36,7 @@ test: $(TEST_READY)
 	@mkdir -p .venv/mypy && ln -sfn ../.. .venv/mypy/deephotlink
 	cd .venv/mypy && ../bin/mypy --config-file ../../pyproject.toml --explicit-package-bases \
 	  -p deephotlink.models -p deephotlink.transforms -p deephotlink.pipelines
-	.venv/bin/python -m pytest --timeout 600 $(TESTS)
+	.venv/bin/python -m pytest --timeout 600 -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 chaos: $(CHAOS_READY)
 	CHAOS=long .venv/bin/python -m pytest -s --timeout 7200 $(or $(TESTS),tests/chaos)

@@ -63,6 +63,7 @@ EXTRAS = {
         "onnx>=1.19",
         "pytest>=9",
         "pytest-timeout",
+        "pytest-xdist",
         "ruff",
         "setuptools>=77",
     ],

@@ -57,11 +57,11 @@ def check_runner(beam_args: Sequence[str]) -> None:
     Raises:
         UsageError: it cannot be had as given. WorldError: what it needs does not answer.
     """
+    if "dataflow" in _name(beam_args).lower():
+        _check_dataflow()  # first: Beam asks the bucket of --temp_location for minutes before it misses its own parts
     pipeline = make_pipeline(beam_args)
     options: PipelineOptions = pipeline.options
     if not isinstance(pipeline.runner, PortableRunner):
-        if "Dataflow" in type(pipeline.runner).__name__:
-            _check_dataflow()
         return
     endpoint = options.view_as(PortableOptions).job_endpoint
     if endpoint:

@@ -52,6 +52,7 @@ def result_of(made: Made, file: MediaFile) -> MediaResult:
         return MediaResult(MediaOutcome(file, "skipped", skipped_reason="not_media"), None)
     fields: dict[str, Any] = {"media_type": "video", "container": "mp4", "duration_seconds": 10.0}
     fields |= {"width": 640, "height": 360, "frame_rate": 25.0, "sharpness": 100.0, "loudness_db": -20.0}
+    fields["clips_planned"] = len(made.logits)
     outcome = MediaOutcome(file, "read", **(fields | made.outcome))
     said = [
         Evidence(file.media_id, "eye", "facial", "", n, 0, float(n), n + 1.0, logit=logit)

@@ -151,11 +151,11 @@ def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
 
 def evidence(out: Path | str, part: str = "") -> list[tuple[str, str]]:
     """(name, row) of all that `scores` and `evidence` say of the files that have `part` in their names: every column
-    but which run made the row, when, and where the file lay."""
+    but which run made the row, when, where the file lay, and how old it was."""
     from deephotlink.pipelines.query import run_query
 
     found = []
-    for table, own in (("scores", ", scored_at"), ("evidence", "")):
+    for table, own in (("scores", ", scored_at, version"), ("evidence", "")):
         columns = f"regexp_extract(uri, '[^/]*$') as name, * exclude (run_id, run_date, media_id, uri{own})"
         rows = run_query(str(out), f"select {columns} from {table}").to_pylist()
         found += [(name, f"{table}: {row}") for row in rows if part in (name := row.pop("name"))]

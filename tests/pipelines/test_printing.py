@@ -177,12 +177,12 @@ def test_columns_of_one_name_hide_none(out):
 
 def test_what_we_did_wrong_has_an_exit_code_of_its_own(monkeypatch, capsys, tmp_path):
     def stumble(*_: object) -> int:
-        raise LookupError("s3://bucket/x?sig=SECRETS and \x1b[31m")
+        raise LookupError("https://host/x?sig=SECRETS and \x1b[31m")
 
     monkeypatch.setitem(cli._COMMANDS, "check", stumble)
     assert cli.main(["check", str(tmp_path)]) == cli.STUMBLED == 70
     said = capsys.readouterr().err
-    assert "LookupError: s3://bucket/x and \\x1b[31m" in said and "report it" in said.splitlines()[-1]
+    assert "LookupError: https://host/x and \\x1b[31m" in said and "report it" in said.splitlines()[-1]
     assert "?sig=SECRETS and" not in said and "\x1b" not in said
 
 

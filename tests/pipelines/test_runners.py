@@ -46,7 +46,6 @@ def refused(film: Path, out: Path, capsys: pytest.CaptureFixture[str], *options:
         (["--runner=PortableRunner"], "--job_endpoint"),
         (["--runner=PortableRunner", "--job_endpoint=localhost"], "HOST:PORT"),
         (["--runner=PortableRunner", "--job_endpoint=localhost:99999"], "HOST:PORT"),
-        (["--runner=DataflowRunner"], "project"),
         (["--runner=FlinkRunner", "--job_server_java_launcher=/none/java"], "there is no /none/java here"),
         (["--runner=FlinkRunner", "--flink_job_server_jar=/none.jar", "--job_server_java_launcher=sh"], "/none.jar"),
         (["--runner=SparkRunner", "--spark_submit_uber_jar"], "spark_rest_url"),
@@ -63,8 +62,9 @@ def test_dataflow_without_its_parts(film, tmp_path, capsys, monkeypatch):
     except ImportError:
         options = ["--project=project-1", "--region=europe-west1", "--temp_location=gs://bucket-1/tmp"]
         options += ["--staging_location=gs://bucket-1/staging"]
-        code, said = refused(film, tmp_path / "out", capsys, "--runner=DataflowRunner", *options)
-        assert code == cli.USAGE and "apache-beam[gcp]" in said
+        for given in ([], options):
+            code, said = refused(film, tmp_path / "out", capsys, "--runner=DataflowRunner", *given)
+            assert code == cli.USAGE and "apache-beam[gcp]" in said
     else:
         pytest.skip("Beam's parts for Google Cloud are installed")
 
