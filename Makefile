@@ -26,7 +26,7 @@ HOME_OF = case "$$$(1)" in "~/"*) $(1)="$$HOME/$${$(1)\#"~/"}";; esac
 
 audit: $(AUDIT_READY)
 	@$(call HOME_OF,ARCHIVE); $(call HOME_OF,OUTPUT); \
-	if [ -z "$$ARCHIVE" ]; then ARCHIVE=archive; .venv/bin/python -m deephotlink.pipelines.sample archive || exit; fi; \
+	if [ -z "$$ARCHIVE" ]; then ARCHIVE=archive; .venv/bin/python -m deephotlink.pipelines.samples.archive archive || exit; fi; \
 	exec .venv/bin/deephotlink audit "$$ARCHIVE" --output "$$OUTPUT" $(OPTIONS)
 
 test: $(TEST_READY)

@@ -2,20 +2,10 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-ROOMS = [
-    "pipelines",
-    "transforms",
-    "transforms.media",
-    "models",
-    "models.adapters",
-    "models.architectures",
-    "models.detectors",
-    "models.embedded",
-    "models.training",
-]
+PACKAGES = find_packages(str(ROOT), include=["pipelines*", "transforms*", "models*"])
 VERSION: dict[str, str] = {}
 exec((ROOT / "_version.py").read_text(), VERSION)  # noqa: S102  (our own file)
 
@@ -79,7 +69,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["deephotlink", *[f"deephotlink.{room}" for room in ROOMS]],
+    packages=["deephotlink", *[f"deephotlink.{name}" for name in PACKAGES]],
     package_dir={"deephotlink": "."},
     package_data={"deephotlink": ["py.typed"], "deephotlink.models.embedded": ["*.json", "*.md", "*.safetensors"]},
     script_name="setup.py",  # keeps this file itself out of the wheel

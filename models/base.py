@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .weights import NO_WEIGHTS, Weights, WeightsFile
+from .weights.files import NO_WEIGHTS, Weights, WeightsFile
 
 Family = Literal["facial", "lip_sync", "synthetic", "audio", "metadata"]
 Unit = Literal["media", "clip", "face_track", "audio_window"]
@@ -103,9 +103,9 @@ class MediaItem:
     """One media file as its container describes it (unit `media`)."""
 
     facts: Mapping[str, Any]
-    """`ContainerFacts` as JSON: see transforms/media/containers.py."""
+    """`ContainerFacts` as JSON: see transforms/media/probe_file.py."""
     credentials: Mapping[str, Any] | None
-    """Content Credentials as JSON, see transforms/media/credentials.py; None where they were not read."""
+    """Content Credentials as JSON, see transforms/media/containers/credentials.py; None where they were not read."""
 
 
 @dataclass(frozen=True, slots=True)

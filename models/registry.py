@@ -21,11 +21,12 @@ from typing import get_args
 from . import detectors
 from .base import FAMILIES, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Need, Precision, Unit
 from .embedded.files import fault
-from .weights import NO_WEIGHTS, Weights, recorded_sha256
+from .weights.files import NO_WEIGHTS, Weights, recorded_sha256
 
 GROUP = "deephotlink.detectors"
 """Entry points of other packages: each names a module like those in models/detectors."""
-ADAPTERS = ("hf", "onnx", "torch")
+ADAPTERS = {"hf": "hf", "onnx": "onnx", "torch": "torch_export"}
+"""By what stands before the colon of a name: the folder of the adapter."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -164,7 +165,9 @@ def adapter_of(name: str) -> ModuleType | None:
     `make(spec, weights) -> Detector`.
     """
     kind = name.partition(":")[0]
-    return importlib.import_module(f"{__package__}.adapters.{kind}") if ":" in name and kind in ADAPTERS else None
+    if ":" not in name or kind not in ADAPTERS:
+        return None
+    return importlib.import_module(f"{__package__}.adapters.{ADAPTERS[kind]}.adapter")
 
 
 def make(spec: DetectorSpec, weights: Weights = NO_WEIGHTS) -> Detector:

@@ -21,19 +21,19 @@ import apache_beam as beam
 
 from ..models import registry
 from ..models.base import ClipGeometry, Detector, DetectorSpec
-from ..models.calibration import Calibration, load_calibration
-from ..models.weights import NO_WEIGHTS, Weights
-from ..transforms.audio import plan_windows
+from ..models.calibration.calibration import Calibration, load_calibration
+from ..models.weights.files import NO_WEIGHTS, Weights
 from ..transforms.clips import PlanClips
 from ..transforms.decode import CLIPS, WINDOWS, DecodeClips
 from ..transforms.detect import Detect
 from ..transforms.faces import TrackFaces
 from ..transforms.fuse import FuseMedia
-from ..transforms.media.pool import WorkerPool, shared_pool
+from ..transforms.media.children.pool import WorkerPool, shared_pool
 from ..transforms.probe import ENDED, ProbeMedia
 from ..transforms.records import MediaFile, MediaOutcome, MediaProbe
-from ..transforms.weights import localise
-from .choosing import choose
+from ..transforms.sound_windows import plan_windows
+from ..transforms.tables.staged_weights import localise
+from .detector_choice import choose
 from .options import Reading
 
 SPREAD_RATE = 15.0

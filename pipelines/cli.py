@@ -20,8 +20,8 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..transforms.failures import NothingFound, UsageError, WorldError, printable
-from ..transforms.uris import escape, redact
-from .printing import steady
+from ..transforms.storage.uris import escape, redact
+from .terminal.printing import steady
 
 DONE, BROKEN, USAGE, NOTHING, MANY_FAILED, UNFINISHED, STUMBLED, AGAIN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 70, 75, 130
 
@@ -121,9 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: everything in the package and in the cache")
     for action in (pull, verify):
         action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: DEEPHOTLINK_WEIGHTS)")
-    from .forge_options import add_forge_arguments
-    from .quarantine import add_quarantine_arguments
-    from .train_options import add_train_arguments
+    from .outputs.quarantine import add_quarantine_arguments
+    from .training.forge_options import add_forge_arguments
+    from .training.train_options import add_train_arguments
 
     add_train_arguments(commands)
     add_forge_arguments(commands)
@@ -228,7 +228,7 @@ def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _check(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .check import look_at, tell
+    from .outputs.check import look_at, tell
 
     checked = look_at(args.output)
     for line in tell(checked, args.output):
@@ -237,19 +237,19 @@ def _check(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .query import query_command
+    from .outputs.query import query_command
 
     return query_command(args.output, args.sql, args.as_json)
 
 
 def _quarantine(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .quarantine import quarantine_command
+    from .outputs.quarantine import quarantine_command
 
     return quarantine_command(args)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .evaluate import Request, evaluate_command
+    from .accuracy.evaluate import Request, evaluate_command
 
     return evaluate_command(
         Request(
@@ -266,9 +266,9 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from ..models.calibrating import Wish
-    from .calibrate import calibrate_command
-    from .rescore import read_calibration
+    from ..models.calibration.calibrating import Wish
+    from .accuracy.calibrate import calibrate_command
+    from .accuracy.rescore import read_calibration
 
     wish = Wish(
         calibration_id=args.name or "",
@@ -281,8 +281,8 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _rescore(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .accuracy.rescore import read_calibration, rescore_command
     from .interrupts import interruptible
-    from .rescore import read_calibration, rescore_command
 
     calibration = read_calibration(args.calibration)
     with interruptible():
@@ -290,7 +290,7 @@ def _rescore(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .catalogue import catalogue, show
+    from .weights.catalogue import catalogue, show
 
     show(catalogue(args.names, args.weights_cache), args.as_json, in_full=bool(args.names))
     return DONE
@@ -298,8 +298,8 @@ def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .interrupts import interruptible
-    from .weights import pull_command, verify_command
-    from .weights_cache import weights_folder
+    from .weights.cache import weights_folder
+    from .weights.pull import pull_command, verify_command
 
     cache = weights_folder(args.weights_cache)
     if args.action == "verify":
@@ -310,8 +310,8 @@ def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def _train(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .interrupts import interruptible
-    from .train import run_training
-    from .train_options import train_config
+    from .training.train import run_training
+    from .training.train_options import train_config
 
     with interruptible():
         run_training(train_config(args))
@@ -319,9 +319,9 @@ def _train(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _forge(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .forge import forge
-    from .forge_options import forge_config
     from .interrupts import interruptible
+    from .training.forge import forge
+    from .training.forge_options import forge_config
 
     config = forge_config(args)
     with interruptible():

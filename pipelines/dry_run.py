@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from ..models.base import DetectorSpec
-from ..transforms.addresses import Secrets, secret_addresses
+from ..transforms.archives.secret_addresses import Secrets, secret_addresses
 from ..transforms.failures import MediaError, UsageError
-from ..transforms.media.sniff import sniff
-from ..transforms.runs import unfinished_run
-from ..transforms.sources import Planned, is_local
-from ..transforms.staging import read_head
-from ..transforms.store import OutputStore
+from ..transforms.media.containers.sniff import sniff
+from ..transforms.staging.spool_files import read_head
+from ..transforms.storage.output_store import OutputStore
+from ..transforms.storage.sources import Planned, is_local
+from ..transforms.tables.runs import unfinished_run
 from .jobs import make_plan, run_key, with_secret
-from .layout import Column, print_table
 from .options import AuditConfig
-from .printing import console, print_json
-from .progress import listing_progress
+from .terminal.printing import console, print_json
+from .terminal.progress import listing_progress
+from .terminal.tables import Column, print_table
 
 ROW_BYTES = 1_500
 """Bytes of tables a file and clip, compressed: measured on media/dev, rounded up."""

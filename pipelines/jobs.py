@@ -22,21 +22,23 @@ import torch
 from rich.markup import escape
 
 from ..models import registry
-from ..models.calibration import calibration_to_json, parse_calibration
-from ..models.weights import Weights, WeightsError
-from ..transforms import uris
-from ..transforms.addresses import Secrets, fetch_address, secret_addresses
+from ..models.calibration.calibration import calibration_to_json, parse_calibration
+from ..models.weights.files import Weights, WeightsError
+from ..transforms.archives.secret_addresses import Secrets, fetch_address, secret_addresses
 from ..transforms.commit import CommitUnits, commit_known, unit_key
 from ..transforms.detect import preload
 from ..transforms.failures import UsageError, WorldError
-from ..transforms.ids import Counts, SortedIds
-from ..transforms.intact import intact
 from ..transforms.listing import ListingOptions, list_sources
 from ..transforms.plan import Plan, UnitLimits, plan_media
 from ..transforms.publish import publish
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
-from ..transforms.retries import tell
-from ..transforms.runs import (
+from ..transforms.storage import uris
+from ..transforms.storage.damage import intact
+from ..transforms.storage.output_store import PAGE, OutputStore, open_store
+from ..transforms.storage.retries import tell
+from ..transforms.storage.sources import Planned
+from ..transforms.tables.id_sets import Counts, SortedIds
+from ..transforms.tables.runs import (
     Run,
     committed_ids,
     freeze_run,
@@ -48,23 +50,21 @@ from ..transforms.runs import (
     resume_key,
     unfinished_run,
 )
-from ..transforms.sources import Planned
-from ..transforms.store import PAGE, OutputStore, open_store
-from ..transforms.unsettled import unsettled
-from ..transforms.weights import stage_weights
+from ..transforms.tables.staged_weights import stage_weights
+from ..transforms.tables.unsettled import unsettled
 from .audit import ScoreMedia, build_detector, pool_of
-from .check import unfinished_runs
 from .interrupts import heed_signals
 from .options import AuditConfig, runner_named
-from .printing import console as console_of
-from .printing import print_json
-from .progress import listing_progress, live_progress
-from .query import connect, readable
-from .report import print_summary, summarise, summary_html, write_page
+from .outputs.check import unfinished_runs
+from .outputs.query import connect, readable
+from .outputs.report import print_summary, summarise, summary_html, write_page
+from .outputs.versions import superseded
 from .runners import check_runner, fault_of_runner, foreseen, make_pipeline
 from .spool import spool_folder
-from .versions import superseded
-from .wording import counted
+from .terminal.printing import console as console_of
+from .terminal.printing import print_json
+from .terminal.progress import listing_progress, live_progress
+from .terminal.wording import counted
 
 MAX_ERROR_SHARE = 0.01
 DONE, BROKEN, MANY_FAILED = 0, 1, 4

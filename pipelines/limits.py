@@ -7,8 +7,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..transforms.archives.members import ShardLimits
 from ..transforms.media.protocol import Limits
-from ..transforms.members import ShardLimits
 
 _SUFFIXES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _BUDGETS = ("probe_deadline_seconds", "item_deadline_seconds", "memory_bytes", "cpu_seconds", "item_bytes")

@@ -16,18 +16,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from .. import __version__
 from ..models.base import DetectorSpec
-from ..models.calibration import Calibration, CalibrationError, load_calibration
+from ..models.calibration.calibration import Calibration, CalibrationError, load_calibration
 from ..models.devices import best_device
-from ..models.mtcnn_weights import WEIGHTS_SHA256
-from ..models.weights import NO_WEIGHTS, Weights
+from ..models.faces.mtcnn_weights import WEIGHTS_SHA256
+from ..models.weights.files import NO_WEIGHTS, Weights
+from ..transforms.archives.members import ShardLimits
 from ..transforms.clips import SAMPLING_VERSION, Sampling
 from ..transforms.faces import FACES_VERSION
 from ..transforms.failures import ERROR_CLASSES, UsageError
 from ..transforms.media.protocol import Limits
-from ..transforms.members import ShardLimits
-from ..transforms.sources import MAX_FILE_BYTES
-from ..transforms.uris import redact
-from .choosing import choose, split_names
+from ..transforms.storage.sources import MAX_FILE_BYTES
+from ..transforms.storage.uris import redact
+from .detector_choice import choose, split_names
 from .limits import FileLimits, add_limit_arguments, budgets_of, limits_of, size
 
 Sandbox = Literal["auto", "require", "off"]

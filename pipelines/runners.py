@@ -21,9 +21,9 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.job_server import JavaJarJobServer
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
-from ..models.weights import WeightsError
+from ..models.weights.files import WeightsError
 from ..transforms.failures import UsageError, WorldError, printable
-from ..transforms.uris import redact
+from ..transforms.storage.uris import redact
 from .options import runner_named
 
 CONNECT_SECONDS = 10.0

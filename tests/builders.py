@@ -28,7 +28,7 @@ from deephotlink.models.base import (
     TrackItem,
     Unit,
 )
-from deephotlink.pipelines.making import (
+from deephotlink.pipelines.samples.synthetic_media import (
     make_audio,
     make_face_video,
     make_gif,

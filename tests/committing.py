@@ -20,8 +20,8 @@ from deephotlink.transforms.records import (
     MediaOutcome,
     MediaResult,
 )
-from deephotlink.transforms.runs import Run, create_run, next_slot, pending_units, plan_of, unfinished_run
-from deephotlink.transforms.store import OutputStore, open_store
+from deephotlink.transforms.storage.output_store import OutputStore, open_store
+from deephotlink.transforms.tables.runs import Run, create_run, next_slot, pending_units, plan_of, unfinished_run
 
 SCORED_AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

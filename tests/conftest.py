@@ -42,7 +42,7 @@ def _has_cuda() -> bool:
 @pytest.fixture(scope="session")
 def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample archive, made once for all tests: to be read only (`shutil.copytree` it where a test changes it)."""
-    from deephotlink.pipelines.sample import make_sample
+    from deephotlink.pipelines.samples.archive import make_sample
 
     folder = tmp_path_factory.mktemp("sample") / "archive"
     make_sample(folder)
@@ -65,7 +65,7 @@ def manifest() -> list[dict[str, str]]:
 @pytest.fixture
 def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without their waits."""
-    from deephotlink.transforms import retries
+    from deephotlink.transforms.storage import retries
 
     monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
 
@@ -74,5 +74,5 @@ def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_signal_lasts() -> Iterator[None]:
     """A signal ends the waits of all threads there are; in a process of tests some of them live on into other tests."""
     yield
-    if asking := sys.modules.get("deephotlink.transforms.asking"):
+    if asking := sys.modules.get("deephotlink.transforms.storage.requests"):
         asking._ended.clear()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deephotlink.models.calibration import Calibration, DetectorCalibration, calibration_to_json
+from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration, calibration_to_json
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import AuthenticityScore, Evidence, Failure, MediaFile, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import Run, create_run
-from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import Run, create_run
 
 CALIBRATION = Calibration(
     "made-1",

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from deephotlink.models.base import ClipItem, Detector, Item
 from deephotlink.models.batches import BatchedDetector
-from deephotlink.models.weights import LocalFile, Weights
+from deephotlink.models.weights.files import LocalFile, Weights
 
 TINY_CLIP: Mapping[str, Any] = {
     "hidden_size": 32,

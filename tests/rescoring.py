@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from deephotlink.models.calibration import Calibration, DetectorCalibration, Fusion
-from deephotlink.pipelines.rescore import rescore_output
+from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration, Fusion
+from deephotlink.pipelines.accuracy.rescore import rescore_output
 
 RULE = DetectorCalibration(1.0, 0.0, -9.0, 9.0, 1.0, "", "platt", 1.5, (), "ab", "1")
 

@@ -105,7 +105,8 @@ def test_nothing_else_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
 def test_the_wheel_can_be_imported_from_where_it_lies(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     code = (
-        "import deephotlink, deephotlink.models.base, deephotlink.transforms.records, deephotlink.pipelines.making;"
+        "import deephotlink, deephotlink.models.base, deephotlink.transforms.records;"
+        "import deephotlink.pipelines.samples.synthetic_media;"
         "print(deephotlink.__file__)"
     )
     done = subprocess.run(

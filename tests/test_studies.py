@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from deephotlink.models.base import Judgement
-from deephotlink.models.bounds import interval
-from deephotlink.models.calibration import Calibration, DetectorCalibration
+from deephotlink.models.calibration.bounds import interval
+from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration
 from deephotlink.models.training.split import part
-from deephotlink.transforms.media import containers
+from deephotlink.transforms.media import probe_file
 from deephotlink.transforms.media.protocol import Limits
 from deephotlink.transforms.records import Evidence
 from tests.bench import study_cost, study_decoders, study_false_positives, study_films, study_robustness
@@ -129,7 +129,7 @@ def test_clips_brought_into_one_form_join_without_being_coded_again(tmp_path: Pa
     assert [part_.group for part_ in parts] == ["heard", "silent"]
     film = tmp_path / "film.mp4"
     assert study_films.film_file([*parts, parts[0]], film)
-    facts = containers.probe(str(film), Limits())
+    facts = probe_file.probe(str(film), Limits())
     assert facts["duration_seconds"] == pytest.approx(5.0, abs=0.3)
     assert {stream["kind"] for stream in facts["streams"]} == {"video", "audio"}
 
@@ -154,7 +154,7 @@ def test_worn_films(tmp_path: Path, name: str) -> None:
     source = make_video(tmp_path / "a.mp4", 1, 25, (320, 240), audio=True)
     made = study_robustness.worn(source, study_robustness.FILM_VARIANTS[name], tmp_path / "worn")
     assert made is not None and source.exists() and len(list(tmp_path.iterdir())) == 2
-    video, *_ = [s for s in containers.probe(str(made), Limits())["streams"] if s["kind"] == "video"]
+    video, *_ = [s for s in probe_file.probe(str(made), Limits())["streams"] if s["kind"] == "video"]
     assert (video["width"], video["height"]) == ((160, 120) if name == "half size" else (272, 216))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
-from deephotlink.pipelines.making import encode, make_video
+from deephotlink.pipelines.samples.synthetic_media import encode, make_video
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

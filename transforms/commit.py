@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import apache_beam as beam
 import pyarrow.compute as pc
 
-from .known import known_unit
 from .metrics import inc_counter
 from .records import MediaResult
-from .runs import Run, planned_ids, planned_units
-from .store import OutputStore
-from .tables import to_parquet, unit_table
+from .storage.output_store import OutputStore
+from .tables.known_outcomes import known_unit
+from .tables.runs import Run, planned_ids, planned_units
+from .tables.schema import to_parquet, unit_table
 
 
 def unit_key(unit: int) -> str:

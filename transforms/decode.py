@@ -18,15 +18,15 @@ import numpy as np
 from ..models.base import SOUND_RATE
 from ..models.batches import spread
 from . import coders  # noqa: F401  (registers the coders of clips and windows)
-from .ahead import InOrder
 from .failures import MediaError
-from .measures import MOST_PICTURES, energy_of, loudness_db, sharpness_of
-from .media.pool import DecodeStream, WorkerPool
+from .media.children.pool import DecodeStream, WorkerPool
+from .media.measures import MOST_PICTURES, energy_of, loudness_db, sharpness_of
+from .media.notes import NOT_LOOKED
 from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, WindowRequest
 from .metrics import inc_counter
-from .notes import NOT_LOOKED
 from .records import AudioWindow, Clip, ClipFailure, ClipSpec, DecodePlan, Decoder, Failure, MediaOutcome
-from .staging import refuse_partial, remove
+from .staging.spool_files import refuse_partial, remove
+from .work_ahead import InOrder
 
 CLIPS, WINDOWS = "clips", "windows"
 MAX_DAMAGE_NOTES = 5

@@ -4,10 +4,10 @@ The cascade searches a handful of frames; in between, a face is where the line b
 output network alone (0.6 ms a face on one core, against 25 for a search) is asked what it sees there: that gives each
 frame its own landmarks and a confidence that was measured, not assumed.
 
-Frames of a short side over 360 (some detectors ask for them) are searched reduced to that, see models/faces.py; the
-output network's 48-pixel crops are cut out of them as they are. Reducing all of them beforehand took 10-40 ms a clip of
-16 frames to save 2-10, and gave boxes no nearer to those at 360 (within 3 pixels either way, 440 against 360).
-"""
+Frames of a short side over 360 (some detectors ask for them) are searched reduced to that, see
+models/faces/detection.py; the output network's 48-pixel crops are cut out of them as they are. Reducing all of them
+beforehand took 10-40 ms a clip of 16 frames to save 2-10, and gave boxes no nearer to those at 360 (within 3 pixels
+either way, 440 against 360)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import apache_beam as beam
 import numpy as np
 
 from ..models.devices import best_device
-from ..models.faces import FaceDetector
-from ..models.tracking import Faces, Trail, detection_positions, fill, link, runs, scene_cuts
+from ..models.faces.detection import FaceDetector
+from ..models.faces.tracking import Faces, Trail, detection_positions, fill, link, runs, scene_cuts
 from .failures import printable
 from .metrics import inc_counter
 from .records import Clip, ClipFaces, FaceTrack

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import apache_beam as beam
 
 from ..models.base import FAMILIES, DetectorSpec
-from ..models.calibration import (
+from ..models.calibration.calibration import (
     Calibration,
     DetectorCalibration,
     Fusion,
@@ -25,8 +25,8 @@ from ..models.calibration import (
     log_odds_of,
     verdict,
 )
-from ..models.pooling import curved, fused_log_odds, pooled_log_odds
-from .notes import MOST_NOTES
+from ..models.calibration.pooling import curved, fused_log_odds, pooled_log_odds
+from .media.notes import MOST_NOTES
 from .records import AuthenticityScore, ClipFaces, Evidence, Leaning, MediaOutcome, MediaResult
 
 MAX_REASONS = 8
@@ -131,7 +131,7 @@ def score_of(
     calibration: Calibration,
     notes: Sequence[str] = (),
 ) -> AuthenticityScore:
-    """From a media's evidence to its answer, by the steps that models/pooling.py names.
+    """From a media's evidence to its answer, by the steps that models/calibration/pooling.py names.
 
     notes: what is said of the file itself (notes.py); they are among the reasons whatever the detectors say.
 

@@ -15,20 +15,7 @@ from typing import Literal
 
 import apache_beam as beam
 
-from .addresses import fetch_address, secret_addresses
-from .failures import MediaError, NothingFound, UsageError, WorldError
-from .manifests import is_listing, read_listing
-from .media.sniff import HEAD_BYTES, sniff
-from .members import ShardLimits
-from .metrics import inc_counter
-from .named import list_rows, look_up, objects_below
-from .records import MediaFile
-from .retries import LISTING, ONCE
-from .shards import list_members, member_file, shard_kind
-from .sources import Found, LocalBlob, Planned, RemoteBlob, failed, open_blob, skipped
-from .staging import content
-from .uris import escape, is_member, is_remote, local_path, meanings, shards_of, split_remote
-from .walk import (
+from .archives.folders import (
     MAGIC,
     excluding,
     glob_local,
@@ -39,6 +26,19 @@ from .walk import (
     walk_local,
     walk_remote,
 )
+from .archives.listing_files import is_listing, read_listing
+from .archives.members import ShardLimits
+from .archives.named_sources import list_rows, look_up, objects_below
+from .archives.secret_addresses import fetch_address, secret_addresses
+from .archives.shards import list_members, member_file, shard_kind
+from .failures import MediaError, NothingFound, UsageError, WorldError
+from .media.containers.sniff import HEAD_BYTES, sniff
+from .metrics import inc_counter
+from .records import MediaFile
+from .staging.spool_files import content
+from .storage.retries import LISTING, ONCE
+from .storage.sources import Found, LocalBlob, Planned, RemoteBlob, failed, open_blob, skipped
+from .storage.uris import escape, is_member, is_remote, local_path, meanings, shards_of, split_remote
 
 __all__ = ["ListMedia", "ListingOptions", "expand", "fetch_address", "list_sources", "secret_addresses"]
 

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .failures import MediaError
-from .ids import HASH, Counts, SortedIds, ids_to_hashes
-from .plan_table import PLAN, plan_batch, plan_from_table
-from .room import spool_faults
-from .sources import Planned, failed
-from .spill import SortedRows
+from .staging.external_sort import SortedRows
+from .staging.spool_space import spool_faults
+from .storage.sources import Planned, failed
+from .tables.id_sets import HASH, Counts, SortedIds, ids_to_hashes
+from .tables.plan_table import PLAN, plan_batch, plan_from_table
 
 __all__ = ["Plan", "SortedIds", "UnitLimits", "plan_media"]
 

@@ -15,16 +15,16 @@ from typing import Any, NamedTuple, get_args
 
 import apache_beam as beam
 
-from .ahead import InOrder
 from .failures import STUMBLES, MediaError, WorldError, printable, stumbled
-from .media.pool import WorkerPool
+from .media.children.pool import WorkerPool
+from .media.containers.sniff import sniff
 from .media.protocol import ClockKind, Limits, ProbeRequest, SoundSource
-from .media.sniff import sniff
 from .metrics import inc_counter
 from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, VideoStream
-from .room import ROOM
-from .sources import MAX_FILE_BYTES
-from .staging import Staged, read_head, refuse_partial, refuse_replaced, remove, stage
+from .staging.spool_files import Staged, read_head, refuse_partial, refuse_replaced, remove, stage
+from .staging.spool_space import ROOM
+from .storage.sources import MAX_FILE_BYTES
+from .work_ahead import InOrder
 
 Planned = tuple[MediaFile, MediaOutcome | None]
 ENDED = "ended"

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .intact import intact
-from .runs import Run, committed_units
-from .store import OutputStore
-from .tables import explode_unit_tables, to_parquet
+from .storage.damage import intact
+from .storage.output_store import OutputStore
+from .tables.runs import Run, committed_units
+from .tables.schema import explode_unit_tables, to_parquet
 
 BLOCK_UNITS = 64
 ALL_TABLES = "all_tables"

@@ -96,7 +96,7 @@ class MediaProbe:
     """Which decoder is right on this file; None without video."""
     decoder_reason: str
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """For metadata detectors: see transforms/media/containers.py."""
+    """For metadata detectors: see transforms/media/probe_file.py."""
     credentials: Mapping[str, Any] | None = field(default=None, repr=False)
     path_is_ours: bool = False
     """Whether `path` is a spool file, to be removed when the media has ended."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..base import AudioGeometry, DetectorSpec, Need, WeightsFile
-from ..checkpoints import LARGEST_JSON
-from ..weights import Weights, WeightsError
+from ..weights.checkpoints import LARGEST_JSON
+from ..weights.files import Weights, WeightsError
 from .settings import Settings, read_settings
 from .settings_reader import EXAMPLE
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..base import AudioItem, ClipItem, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, film_frames, out_of_memory, spread, spread_faces
-from ..preprocess import crop_box, to_images
-from ..speech import unheard
-from ..weights import Weights, WeightsError
+from ..signals.preprocess import crop_box, to_images
+from ..signals.speech import unheard
+from ..weights.files import Weights, WeightsError
 from .settings import AudioSettings, ImageSettings, Settings
 
 LEAST_FACE_PIXELS = 12

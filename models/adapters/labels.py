@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..weights import WeightsError
+from ..weights.files import WeightsError
 
 
 def _words(text: str) -> frozenset[str]:

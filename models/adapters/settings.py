@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..base import AudioGeometry, ClipGeometry, Family, Precision, Unit
-from ..preprocess import ImagePreprocessing, Resample
+from ..signals.preprocess import ImagePreprocessing, Resample
 from .licences import forbids_commercial_use
 from .settings_reader import Reader, is_whole, read_json
 

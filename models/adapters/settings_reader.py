@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
-from ..checkpoints import read_object
-from ..weights import WeightsError
+from ..weights.checkpoints import read_object
+from ..weights.files import WeightsError
 
 EXAMPLE = """{
   "family": "facial", "unit": "face_track", "licence": "MIT",

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..weights import WeightsFile
+from ..weights.files import WeightsFile
 
 CLIP_L14: Mapping[str, Any] = {
     "hidden_size": 1024,

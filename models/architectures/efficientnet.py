@@ -3,7 +3,7 @@
 Written from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019): B0's
 stages scaled by width and depth, padding SAME, batch norm with an epsilon of 1e-3, squeeze-excite to a quarter of a
 block's own input. Stochastic depth and dropout play no part at inference. The same function as transformers'
-EfficientNetModel on the same tensors: tests/models/test_dfdc_b7.py.
+EfficientNetModel on the same tensors: tests/models/detectors/test_dfdc_b7.py.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..weights import WeightsError
+from ..weights.files import WeightsError
 from .efficientnet import HEAD, STAGES, STEM, SameConv2d
 
 EPSILON = 1e-3

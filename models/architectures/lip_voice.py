@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import SOUND_RATE
-from ..mouth import MouthSignals
+from ..faces.mouth import MouthSignals
 
 BANDS, LINES = 20, 2
 SOUND_FRAMES_PER_SECOND = 100

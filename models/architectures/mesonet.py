@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..keras_h5 import CONV, DENSE, NORM
+from ..weights.keras_h5 import CONV, DENSE, NORM
 
 INPUT_PIXELS = 256
 KERAS_EPSILON = 1e-3

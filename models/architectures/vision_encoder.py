@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_object, read_safetensors_part
-from ..preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-from ..weights import WeightsError
+from ..signals.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from ..weights.checkpoints import read_object, read_safetensors_part
+from ..weights.files import WeightsError
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 CLIP: Normalisation = (CLIP_MEAN, CLIP_STD)

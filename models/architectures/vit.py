@@ -2,7 +2,7 @@
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, in the pre-norm form with one fused projection for
 queries, keys and values, under the parameter names that published checkpoints of the ViT family carry. Parity with
-transformers' ViTForImageClassification on the same weights: tests/models/test_commfor.py.
+transformers' ViTForImageClassification on the same weights: tests/models/detectors/test_commfor.py.
 """
 
 from __future__ import annotations

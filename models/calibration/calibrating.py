@@ -15,15 +15,7 @@ import numpy as np
 
 from . import fitting as f
 from .bounds import Bounded, bounded_threshold, crossing
-from .calibration import (
-    STRETCH_SECONDS,
-    Calibration,
-    DetectorCalibration,
-    Fusion,
-    Method,
-    authenticity,
-    log_odds_of,
-)
+from .calibration import STRETCH_SECONDS, Calibration, DetectorCalibration, Fusion, Method, authenticity, log_odds_of
 from .figures import caught, counts, figures, groups_of, held_out_auc, in_words, told
 from .fitting import Array, Media, Said
 from .length import fitting_exponent

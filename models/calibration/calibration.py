@@ -1,9 +1,8 @@
 """From logits to an authenticity: what a calibration file says, and how it is read.
 
 A calibration names the data it was made on. Rules of a detector are either set by hand (format 1, and `method` "hand"),
-or fitted by `deephotlink calibrate` (models/fitting.py), and then hold for the very weights and version they were
-fitted on. How what is said of a film's parts becomes one answer: models/pooling.py.
-"""
+or fitted by `deephotlink calibrate` (models/calibration/fitting.py), and then hold for the very weights and version
+they were fitted on. How what is said of a film's parts becomes one answer: models/calibration/pooling.py."""
 
 from __future__ import annotations
 
@@ -17,6 +16,8 @@ from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
+
+from .. import embedded
 
 Verdict = Literal["authentic", "inconclusive", "manipulated", "not_assessed"]
 Method = Literal["hand", "platt", "isotonic", "quantiles"]
@@ -122,7 +123,7 @@ def load_calibration(path: str | Path | None = None) -> Calibration:
 
 @cache
 def _default() -> Calibration:
-    text = resources.files(__package__).joinpath("embedded", DEFAULT).read_text(encoding="utf-8")
+    text = resources.files(embedded).joinpath(DEFAULT).read_text(encoding="utf-8")
     return parse_calibration(text, DEFAULT)
 
 

@@ -1,4 +1,4 @@
-"""Stretches of media as rows, detectors as columns: `models/pooling.py` for many media at once."""
+"""Stretches of media as rows, detectors as columns: `models/calibration/pooling.py` for many media at once."""
 
 from __future__ import annotations
 

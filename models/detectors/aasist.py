@@ -3,7 +3,7 @@
 Paper: Jung et al., "AASIST: Audio Anti-Spoofing using Integrated Spectro-Temporal Graph Attention Networks", ICASSP
 2022, arXiv 2110.01200; trained on ASVspoof 2019 LA (speech of 2019's synthesis and conversion systems, clean studio
 recordings). Weights: github.com/clovaai/aasist, MIT, loaded as published. Twelve golden inputs each come out as the
-authors' code answers them, within 4e-5 (tests/models/test_aasist.py).
+authors' code answers them, within 4e-5 (tests/models/detectors/test_aasist.py).
 
 A window is 64,600 samples from 0 s on; shorter sound is repeated to that length as the authors do. No normalisation: a
 louder copy gets another logit. One window takes 0.8 s of one core and 0.25 GB.
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ..architectures.aasist import AASIST, AASIST_L, WINDOW_SAMPLES, Aasist
 from ..base import SOUND_RATE, AudioGeometry, AudioItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, two_class_logit
-from ..checkpoints import load_exactly, read_torch
-from ..speech import unheard
-from ..weights import NO_WEIGHTS, Weights, WeightsFile
+from ..signals.speech import unheard
+from ..weights.checkpoints import load_exactly, read_torch
+from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
 
 SPOOF, BONA_FIDE = 0, 1
 REVISION = "a04c9863f63d44471dde8a6abcb3b082b07cd1d1"

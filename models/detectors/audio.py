@@ -31,10 +31,10 @@ from ..architectures.speech_lines import SpeechLines
 from ..architectures.speech_traces import SpeechTraces
 from ..base import SOUND_RATE, AudioGeometry, AudioItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector
-from ..checkpoints import load_exactly, read_safetensors
 from ..embedded.files import embedded_weights
-from ..speech import analyse_speech, unheard
-from ..weights import NO_WEIGHTS, Weights
+from ..signals.speech import analyse_speech, unheard
+from ..weights.checkpoints import load_exactly, read_safetensors
+from ..weights.files import NO_WEIGHTS, Weights
 
 WINDOW_SAMPLES = 4 * SOUND_RATE
 LEAST_SAMPLES = SOUND_RATE

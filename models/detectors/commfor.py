@@ -11,8 +11,8 @@ arXiv 2411.04125. Weights: the hub repositories `OwensLab/commfor-model-384` and
 is on record: it runs only for who has said so by name.
 
 The published files are not at hand: random weights of the published names and shapes stand in for them, and
-transformers' ViTForImageClassification on the same numbers is the reference (tests/models/test_commfor.py). Golden
-outputs are still wanting.
+transformers' ViTForImageClassification on the same numbers is the reference (tests/models/detectors/test_commfor.py).
+Golden outputs are still wanting.
 
 Blind spots: trained on still images, so video codecs and their blocks are foreign to it; a swapped face in a real
 frame is no generated picture.
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from ..architectures.vit import VisionTransformer, VitShape
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread_frames
-from ..checkpoints import load_exactly, read_safetensors
-from ..preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
-from ..weights import NO_WEIGHTS, Weights, WeightsFile
+from ..signals.preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
+from ..weights.checkpoints import load_exactly, read_safetensors
+from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
 
 LEAST_SIDE = 112
 """Pixels: smaller pictures would be scaled up more than twofold even for 256."""

@@ -18,7 +18,7 @@ Frames: up to 16 at 8 a second, the rate of a clip of one or two seconds at the 
 second); clips decoded more densely for another detector are thinned by a whole step, sparser ones than 2 a second are
 not judged. Fewer than 4 frames are `too_short`; embeddings that hardly move are `no_motion`: a frozen picture would
 otherwise look generated. Neither has been measured with the published encoder, which is not at hand: random weights
-stand in for it, transformers' own models are the reference (tests/models/test_d3.py).
+stand in for it, transformers' own models are the reference (tests/models/detectors/test_d3.py).
 
 Precision: float32, on a GPU too: the statistic is made of differences of nearly equal numbers.
 
@@ -38,8 +38,8 @@ from ..architectures.clip_vision import clip_l14_file
 from ..architectures.vision_encoder import VisionEncoder, read_config
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector
-from ..preprocess import ImagePreprocessing, to_images
-from ..weights import NO_WEIGHTS, Weights, WeightsError
+from ..signals.preprocess import ImagePreprocessing, to_images
+from ..weights.files import NO_WEIGHTS, Weights, WeightsError
 
 RATE = 8.0
 """Hz, of the frames that are compared."""

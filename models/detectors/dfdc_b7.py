@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from ..architectures.efficientnet import EfficientNet
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces
-from ..checkpoints import load_exactly, read_torch
-from ..preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
-from ..weights import NO_WEIGHTS, Weights, WeightsFile
+from ..signals.preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
+from ..weights.checkpoints import load_exactly, read_torch
+from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
 
 SIDE = 380
 """Pixels."""

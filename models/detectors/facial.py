@@ -1,13 +1,13 @@
 """A forged face by what forging leaves around and inside it: our own network, learned from real faces alone.
 
 Method: self-blending and its relatives (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR
-2022; Li et al., "Face X-ray", CVPR 2020), written from the papers: models/training/faces.py makes the forgeries,
-facial.py the training, models/embedded/facial.md says on what and how well. EfficientNet-Lite0 at 224 pixels, begun
-with weights of ImageNet.
+2022; Li et al., "Face X-ray", CVPR 2020), written from the papers: models/training/forgeries/faces.py makes the
+forgeries, facial.py the training, models/embedded/facial.md says on what and how well. EfficientNet-Lite0 at 224
+pixels, begun with weights of ImageNet.
 
 Up to eight sure frames of a track are judged, each a square around the face, 3.1 times as wide as eyes and mouth are
-apart, mirrored past the frame's edge and scaled as Pillow does: the same bits as in training. The track's logit is
-the mean over its frames, and what `models/trembling.py` finds along it, on a line of its own: whether the inner face
+apart, mirrored past the frame's edge and scaled as Pillow does: the same bits as in training. The track's logit is the
+mean over its frames, and what `models/faces/trembling.py` finds along it, on a line of its own: whether the inner face
 moves with the head from frame to frame.
 
 Blind spots: faces made whole (no seam, no second source), forgeries that re-render the frame around the face, faces
@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from ..architectures.facial import facial_network, normalised
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import SURE, BatchedDetector, spread_faces
-from ..checkpoints import load_exactly, read_safetensors
 from ..embedded.files import embedded_weights
-from ..face_geometry import cut_square, face_square
-from ..preprocess import resize
-from ..trembling import Trembling, trembling
-from ..weights import NO_WEIGHTS, Weights
+from ..faces.geometry import cut_square, face_square
+from ..faces.trembling import Trembling, trembling
+from ..signals.preprocess import resize
+from ..weights.checkpoints import load_exactly, read_safetensors
+from ..weights.files import NO_WEIGHTS, Weights
 
 PIXELS = 224
 FRAMES = 8

@@ -11,7 +11,7 @@ Method: Yermakov, Cech, Matas and Fritz, "Deepfake Detection that Generalizes Ac
 2508.06248. Weights: the authors' hub repository `yermandy/GenD_CLIP_L_14` (MIT), trained on FaceForensics++.
 
 The published file is not at hand: random weights of the published names and shapes stand in for it, and transformers'
-own CLIP is the reference (tests/models/test_gend.py). Golden outputs are still wanting.
+own CLIP is the reference (tests/models/detectors/test_gend.py). Golden outputs are still wanting.
 
 Half precision: on a CPU at the full published size (random weights, two images of noise) float16 moved the logit by at
 most 6e-5, bfloat16 by 2e-4, with a head of small random weights; a trained one is stronger, hence the wide tolerance.
@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from ..architectures.clip_vision import CLIP_L14, ClipVision, tower_tensors
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces, two_class_logit
-from ..checkpoints import load_exactly, read_safetensors_part
-from ..mouth import eye_distances
-from ..preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
-from ..weights import NO_WEIGHTS, Weights, WeightsError, WeightsFile
+from ..faces.mouth import eye_distances
+from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
+from ..weights.checkpoints import load_exactly, read_safetensors_part
+from ..weights.files import NO_WEIGHTS, Weights, WeightsError, WeightsFile
 
 COMMIT = "891ce014a0308386c4d7d25b3dcf436a22db5504"
 REAL, FAKE = 0, 1

@@ -1,10 +1,10 @@
 """Does the mouth move as the voice says it would? Audio-visual correspondence, face by face.
 
-The mouth of a tracked face gives two lines (models/mouth.py): how much it moves and how far it is open. One linear map,
-learned from real talking films (models/training/lip_sync.py), tells from 0.4 s of the sound's mel bands how either
-would be. The mean of the two correlations at the true place, one frame of tolerance, is compared with the same at every
-circular shift of the sound by 0.5 s or more within the clip. `z` is how many standard deviations the true place stands
-above them; the logit falls with it: > 0 means that the sound fits no better where it is than elsewhere.
+The mouth of a tracked face gives two lines (models/faces/mouth.py): how much it moves and how far it is open. One
+linear map, learned from real talking films (models/training/lip_sync.py), tells from 0.4 s of the sound's mel bands how
+either would be. The mean of the two correlations at the true place, one frame of tolerance, is compared with the same
+at every circular shift of the sound by 0.5 s or more within the clip. `z` is how many standard deviations the true
+place stands above them; the logit falls with it: > 0 means that the sound fits no better where it is than elsewhere.
 
 Measured on sources never learned from (68 faces in 32 films, four folds; models/embedded/lip_sync.md): AUC of true
 against circularly shifted sound .95 [.90-.99], against the speech of somebody else .88 [.82-.93]; the correlation with
@@ -32,12 +32,12 @@ import torch
 from ..architectures.lip_voice import VoiceLines, circular_correlation, log_mel, mouth_lines, voice_at
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import SURE, failed, out_of_memory
-from ..checkpoints import load_exactly, read_safetensors
 from ..devices import same_bits_each_time
 from ..embedded.files import embedded_weights
-from ..mouth import MouthSignals, eye_distances, mouth_patches, mouth_signals
-from ..speech import Speech, analyse_speech
-from ..weights import NO_WEIGHTS, Weights
+from ..faces.mouth import MouthSignals, eye_distances, mouth_patches, mouth_signals
+from ..signals.speech import Speech, analyse_speech
+from ..weights.checkpoints import load_exactly, read_safetensors
+from ..weights.files import NO_WEIGHTS, Weights
 
 LEAST_SECONDS = 1.9
 """Seen and heard together; in less there are too few shifts to compare with."""
@@ -124,7 +124,7 @@ class Talk:
     times: np.ndarray
     """float64 [N], seconds from the start of the sound, ascending."""
     patches: np.ndarray
-    """float32 [N, 48, 64], see models/mouth.py."""
+    """float32 [N, 48, 64], see models/faces/mouth.py."""
     mouth: MouthSignals
     sound: np.ndarray
     """float32 [S], 16 kHz mono."""

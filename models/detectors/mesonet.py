@@ -2,8 +2,9 @@
 
 Paper: Afchar et al., "MesoNet: a Compact Facial Video Forgery Detection Network", WIFS 2018. `_df` was trained on
 deepfakes gathered from the web in 2018, `_f2f` on Face2Face (FaceForensics). Weights: github.com/DariusAf/MesoNet,
-Apache-2.0, Keras files read by models/keras_h5.py. All golden sigmoids come out within 1e-6 of the authors' code
-(tests/models/test_mesonet.py). Their sigmoid is near 1 for real faces: the logit here is the negative of what goes in.
+Apache-2.0, Keras files read by models/weights/keras_h5.py. All golden sigmoids come out within 1e-6 of the authors'
+code (tests/models/detectors/test_mesonet.py). Their sigmoid is near 1 for real faces: the logit here is the negative of
+what goes in.
 
 Four sure frames of a track are judged, each cut out as the authors align their faces: around the nose, 2.86 times as
 wide as the eyes or eyes and mouth are apart, turned so that the mouth is below the eyes, mirrored past the frame's
@@ -24,10 +25,10 @@ from torch import Tensor, nn
 from ..architectures.mesonet import INPUT_PIXELS, Meso4, MesoInception4, MesoNet
 from ..base import Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces
-from ..checkpoints import load_exactly
-from ..keras_h5 import read_keras_h5, torch_tensors
-from ..preprocess import resize, to_images
-from ..weights import NO_WEIGHTS, Weights, WeightsFile
+from ..signals.preprocess import resize, to_images
+from ..weights.checkpoints import load_exactly
+from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
+from ..weights.keras_h5 import read_keras_h5, torch_tensors
 
 REVISION = "2144d56a30e48cdcac1976ff13a1c5cdc86376c6"
 SOURCE = f"https://raw.githubusercontent.com/DariusAf/MesoNet/{REVISION}/weights"

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ..base import Detector, DetectorSpec, Judgement, MediaItem
-from ..weights import NO_WEIGHTS, Weights
-from .metadata_declared import View
-from .metadata_rules import Finding, combine, examine
+from ..metadata.declared import View
+from ..metadata.rules import Finding, combine, examine
+from ..weights.files import NO_WEIGHTS, Weights
 
 NO_INDICATION = "no_indication"
 

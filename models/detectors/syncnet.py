@@ -9,7 +9,7 @@ by which others clean talking-head data (OmniAvatar keeps 4 and more). Distance,
 evidence's detail.
 
 Method: Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, and the authors'
-syncnet_python for crop, sound and distance. Network: models/architectures/syncnet.py; sound: models/mfcc.py.
+syncnet_python for crop, sound and distance. Network: models/architectures/syncnet.py; sound: models/signals/mfcc.py.
 Weights: syncnet_v2.model from the authors' server, a state dict of 54.6 MB of tensors; no checksum is on record.
 Licence: MIT (code; the weights carry no other).
 
@@ -41,12 +41,12 @@ from torch import Tensor
 from ..architectures.syncnet import FRAMES, SIDE, SyncNet, SyncOffset, sync_offset
 from ..base import SOUND_RATE, ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import SURE, failed, out_of_memory
-from ..checkpoints import load_exactly, read_torch
 from ..devices import same_bits_each_time
-from ..mfcc import mfcc
-from ..preprocess import to_images
-from ..speech import analyse_speech
-from ..weights import NO_WEIGHTS, Weights, WeightsError, WeightsFile
+from ..signals.mfcc import mfcc
+from ..signals.preprocess import to_images
+from ..signals.speech import analyse_speech
+from ..weights.checkpoints import load_exactly, read_torch
+from ..weights.files import NO_WEIGHTS, Weights, WeightsError, WeightsFile
 from .lip_sync import LEAST_SURE_SHARE, speech_like
 
 FRAME_RATE = 25

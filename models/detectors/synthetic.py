@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from ..architectures.synthetic import STILL, synthetic_network
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread
-from ..checkpoints import load_exactly, read_safetensors
 from ..embedded.files import embedded_weights
-from ..preprocess import to_images
-from ..weights import NO_WEIGHTS, Weights
+from ..signals.preprocess import to_images
+from ..weights.checkpoints import load_exactly, read_safetensors
+from ..weights.files import NO_WEIGHTS, Weights
 
 PIXELS, FRAMES = 96, 6
 MOST_PATCHES = 4

@@ -11,8 +11,8 @@ arXiv 2302.10174. Weights: the head from the authors' repository (MIT), the back
 trained on ProGAN images and LSUN photographs.
 
 Tested against the published head file. The backbone is not at hand: random weights of the published shapes stand in for
-it, and transformers' own CLIP is the reference (tests/models/test_ufd.py). Golden outputs of the whole are still
-wanting.
+it, and transformers' own CLIP is the reference (tests/models/detectors/test_ufd.py). Golden outputs of the whole are
+still wanting.
 
 Half precision: on a CPU at the full published size (random backbone, published head, two images of noise) float16 moved
 logits of -5.2 and -5.8 by at most 0.012, bfloat16 by 0.13: so float16 is declared.
@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from ..architectures.clip_vision import CLIP_L14, TENSORS, ClipVision, clip_l14_file, tower_tensors
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread_frames
-from ..checkpoints import load_exactly, read_safetensors_part, read_torch
-from ..preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
-from ..weights import NO_WEIGHTS, Weights, WeightsFile
+from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
+from ..weights.checkpoints import load_exactly, read_safetensors_part, read_torch
+from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
 
 COMMIT = "76a0e3e60a8a06458707a625d269ba815a2e5919"
 PREPROCESSING = ImagePreprocessing(size=None, crop=(224, 224), halves="even", mean=CLIP_MEAN, std=CLIP_STD)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..weights import WeightsError, WeightsFile
+from ..weights.files import WeightsError, WeightsFile
 
 FOLDER = Path(__file__).resolve().parent
 MAX_FILE_BYTES, MAX_BYTES = 20_000_000, 40_000_000

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .devices import same_bits_each_time
+from ..devices import same_bits_each_time
+from ..signals.resampling import resize
 from .mtcnn import ONet, PNet, RNet, crop, suppress
 from .mtcnn_weights import load_mtcnn_arrays
-from .resampling import resize
 from .tracking import Faces
 
 __all__ = ["FaceDetector", "Faces"]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .face_geometry import face_axes
+from .geometry import face_axes
 
 PIXELS = 128
 """Side of the upright face that is looked at."""

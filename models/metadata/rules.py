@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import metadata_container as container
-from . import metadata_declared as declared
-from .metadata_declared import View
+from . import container as container
+from . import declared as declared
+from .declared import View
 
 MAX_SAW = 200
 

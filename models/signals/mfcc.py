@@ -3,8 +3,8 @@
 Takes 16 kHz sound, yields 13 values every 10 ms. The definition is that of the package python_speech_features 0.6 with
 its defaults, written from it: pre-emphasis, 25 ms without taper every 10 ms, power spectrum of 512 points, 26 triangles
 on the mel scale (O'Shaughnessy's 2595 log10(1 + f / 700)), logarithm, orthonormal DCT-II, lifter of 22, and the log
-energy of the frame in place of the first coefficient. Held against its own numbers in tests/models/test_mfcc.py.
-"""
+energy of the frame in place of the first coefficient. Held against its own numbers in
+tests/models/signals/test_mfcc.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from .base import SOUND_RATE
+from ..base import SOUND_RATE
 
 WINDOW_SAMPLES = 400
 """25 ms."""

@@ -1,7 +1,7 @@
 """What image processors do before a network, in torch on the device, for a whole batch at once.
 
 Resizing is Pillow's, bit for bit (resampling.py), so preprocessing adds nothing to what a CPU and a GPU differ by. What
-comes out is within 1e-5 of a grey level of the processors of transformers: tests/models/test_preprocess.py.
+comes out is within 1e-5 of a grey level of the processors of transformers: tests/models/signals/test_preprocess.py.
 """
 
 from __future__ import annotations

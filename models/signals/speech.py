@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import SOUND_RATE, Judgement
+from ..base import SOUND_RATE, Judgement
 
 WINDOW_SAMPLES = 640
 """40 ms: two periods of the lowest voice."""

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..accuracy import weighted_auc
 from ..architectures.lip_voice import (
     AFTER,
     APART,
@@ -31,9 +30,10 @@ from ..architectures.lip_voice import (
     mouth_lines,
 )
 from ..base import Judgement, TrackItem
+from ..calibration.accuracy import weighted_auc
 from ..detectors.lip_sync import NEAR_SECONDS, Talk, place, talk_of
-from ..mouth import mouth_signals
-from .house import Recipe, TrainingError
+from ..faces.mouth import mouth_signals
+from .loop import Recipe, TrainingError
 from .split import part
 
 MOST_RATE = 16.0

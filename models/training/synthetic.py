@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..accuracy import weighted_auc
 from ..architectures.efficientnet_lite import EfficientNetLite0
 from ..architectures.synthetic import SyntheticNetwork, small_network, synthetic_network
 from ..base import ClipItem
-from ..bounds import group_weights
-from . import generators
-from .chains import FilmChain, alike, cut
-from .generators import Autoencoder, generate
-from .house import Recipe, TrainingError
+from ..calibration.accuracy import weighted_auc
+from ..calibration.bounds import group_weights
+from .augmentation.film_chains import FilmChain, alike, cut
+from .forgeries import generators
+from .forgeries.generators import Autoencoder, generate
+from .loop import Recipe, TrainingError
 from .split import part
 
 FRAMES, PIXELS = 6, 96

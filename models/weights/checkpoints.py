@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .files import WeightsError
 from .pickled import looked_through
-from .weights import WeightsError
 
 _PASSED = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 

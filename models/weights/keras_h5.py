@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .weights import WeightsError
+from .files import WeightsError
 
 LARGEST_BYTES = 64 << 20
 """Of the file, and of all that it declares: a compressed dataset unfolds a thousandfold. MesoNet has 0.2 MB."""

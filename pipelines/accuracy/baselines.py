@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models.accuracy import Figure, Resampling, auc
+from ...models.calibration.accuracy import Figure, Resampling, auc
 
 BASELINES = ("bytes_a_second", "duration", "resolution", "frame_rate", "sharpness", "loudness")
 

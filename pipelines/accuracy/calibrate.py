@@ -1,7 +1,7 @@
 """`deephotlink calibrate`: a calibration file from an output whose media are labelled, or known to be real.
 
-Reads the evidence behind each media's newest score; what is fitted on it, and how, stands in models/calibrating.py.
-"""
+Reads the evidence behind each media's newest score; what is fitted on it, and how, stands in
+models/calibration/calibrating.py."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ import pyarrow as pa
 from rich.console import Console
 from rich.markup import escape
 
-from .. import __version__
-from ..models.calibrating import Wish, calibrate
-from ..models.calibration import (
+from ... import __version__
+from ...models.calibration.calibrating import Wish, calibrate
+from ...models.calibration.calibration import (
     STRETCH_SECONDS,
     Calibration,
     calibration_to_json,
     content_sha256,
     parse_calibration,
 )
-from ..models.fitting import Media, Said
-from ..models.registry import installed
-from ..transforms.failures import UsageError, local_fault, printable
-from ..transforms.runs import Run, list_runs
-from ..transforms.store import OutputStore
+from ...models.calibration.fitting import Media, Said
+from ...models.registry import installed
+from ...transforms.failures import UsageError, local_fault, printable
+from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.runs import Run, list_runs
+from ..outputs.query import connect, readable
+from ..terminal.printing import console as console_of
+from ..terminal.tables import Column, print_table
+from ..terminal.wording import shell_word
 from .labels import Label, join, read_labels
-from .layout import Column, print_table
-from .printing import console as console_of
-from .query import connect, readable
-from .wording import shell_word
 
 _ROWS = """
 select media_id, uri, run_id, coalesce(evidence_run_id, run_id) as evidence_run, fingerprint

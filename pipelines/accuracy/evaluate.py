@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..models.accuracy import LEVEL, Resampling, auc_within_groups, calibrated, ranking, share
-from ..models.calibration import calibration_to_json, content_sha256
-from ..transforms.failures import UsageError, local_fault, printable
+from ... import __version__
+from ...models.calibration.accuracy import LEVEL, Resampling, auc_within_groups, calibrated, ranking, share
+from ...models.calibration.calibration import calibration_to_json, content_sha256
+from ...transforms.failures import UsageError, local_fault, printable
+from ..terminal.printing import console
 from .baselines import Yardstick
-from .labelled import POOLING, Material, Subject, read_material
+from .labelled_scores import POOLING, Material, Subject, read_material
 from .labels import Labels, read_labels, without_secrets
-from .printing import console
 
 SCHEMA, SCHEMA_VERSION = "deephotlink.evaluation", 1
 FEW_GROUPS = 30

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..transforms.failures import printable
-from .layout import Column, print_table
+from ...transforms.failures import printable
+from ..terminal.tables import Column, print_table
 
 Json = Mapping[str, Any]
 

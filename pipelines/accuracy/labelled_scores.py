@@ -13,17 +13,17 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ..models.base import FAMILIES, DetectorSpec
-from ..models.calibration import Calibration, parse_calibration
-from ..models.registry import installed
-from ..transforms.failures import NothingFound, UsageError, printable
-from ..transforms.records import Evidence
-from ..transforms.rescoring import rescored
-from ..transforms.runs import list_runs
-from ..transforms.store import OutputStore
+from ...models.base import FAMILIES, DetectorSpec
+from ...models.calibration.calibration import Calibration, parse_calibration
+from ...models.registry import installed
+from ...transforms.failures import NothingFound, UsageError, printable
+from ...transforms.records import Evidence
+from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.rescoring import rescored
+from ...transforms.tables.runs import list_runs
+from ..outputs.query import connect, readable
 from .baselines import BASELINES, baseline_values
 from .labels import Joined, Labels, join
-from .query import connect, readable
 
 Kind = Literal["fused", "family", "detector"]
 POOLING = (

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..transforms.failures import UsageError, printable
-from ..transforms.retries import tell
-from ..transforms.sheets import UNREADABLE, read_sheet, unpacked
-from ..transforms.uris import canonical_local, is_remote, local_path, split_remote
+from ...transforms.archives.csv_files import UNREADABLE, read_sheet, unpacked
+from ...transforms.failures import UsageError, printable
+from ...transforms.storage.retries import tell
+from ...transforms.storage.uris import canonical_local, is_remote, local_path, split_remote
 
 COLUMNS = ("uri", "media_id", "label", "group", "family", "generator")
 _MOST_TOLD = 3
@@ -76,7 +76,7 @@ class Lines:
 
 
 def read_lines(path: str | Path, how: str) -> Lines:
-    """Reads a CSV file as `transforms/sheets.py` knows it.
+    """Reads a CSV file as `transforms/archives/csv_files.py` knows it.
 
     how: what was expected, for messages.
 

@@ -10,9 +10,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..models.accuracy import BINS, bin_of
-from ..transforms.failures import printable
-from .labelled import Material, Subject
+from ...models.calibration.accuracy import BINS, bin_of
+from ...transforms.failures import printable
+from .labelled_scores import Material, Subject
 
 REAL, FAKE = "#1f77b4", "#d62728"
 _MOST_PANELS = 16

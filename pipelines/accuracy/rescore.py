@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 
-from ..models.base import DetectorSpec
-from ..models.calibration import (
+from ...models.base import DetectorSpec
+from ...models.calibration.calibration import (
     Calibration,
     CalibrationError,
     calibration_to_json,
@@ -28,14 +28,15 @@ from ..models.calibration import (
     load_calibration,
     parse_calibration,
 )
-from ..models.registry import installed
-from ..transforms.failures import UsageError
-from ..transforms.intact import intact
-from ..transforms.plan_table import PLAN
-from ..transforms.publish import BLOCK_UNITS, public_name, publish
-from ..transforms.records import AuthenticityScore
-from ..transforms.rescoring import evidence_by_media, rescored, rescored_unit
-from ..transforms.runs import (
+from ...models.registry import installed
+from ...transforms.failures import UsageError
+from ...transforms.publish import BLOCK_UNITS, public_name, publish
+from ...transforms.records import AuthenticityScore
+from ...transforms.storage.damage import intact
+from ...transforms.storage.output_store import PAGE, OutputStore, holds_runs, open_store
+from ...transforms.tables.plan_table import PLAN
+from ...transforms.tables.rescoring import evidence_by_media, rescored, rescored_unit
+from ...transforms.tables.runs import (
     Run,
     freeze_run,
     list_runs,
@@ -46,14 +47,13 @@ from ..transforms.runs import (
     resume_key,
     unfinished_run,
 )
-from ..transforms.store import PAGE, OutputStore, holds_runs, open_store
-from ..transforms.tables import to_parquet
-from .check import unfinished_runs
-from .printing import console as console_of
-from .printing import print_json
-from .query import connect, readable
-from .report import Summary, print_summary, summarise, summary_html, write_page
-from .wording import counted
+from ...transforms.tables.schema import to_parquet
+from ..outputs.check import unfinished_runs
+from ..outputs.query import connect, readable
+from ..outputs.report import Summary, print_summary, summarise, summary_html, write_page
+from ..terminal.printing import console as console_of
+from ..terminal.printing import print_json
+from ..terminal.wording import counted
 
 _LATEST = """
 select media_id, coalesce(evidence_run_id, run_id) as wanted, run_id as newest, wanted as evidence

@@ -18,13 +18,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..transforms.failures import UsageError, printable
-from ..transforms.publish import ALL_TABLES
-from ..transforms.store import OutputStore
-from ..transforms.tables import TABLES
-from .plausible import implausible_rows, is_held_to_it
+from ...transforms.failures import UsageError, printable
+from ...transforms.publish import ALL_TABLES
+from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.schema import TABLES
+from ..terminal.wording import counted
+from .implausible_rows import implausible_rows, is_held_to_it
 from .query import open_duckdb, parquet_of, published_files
-from .wording import counted
 
 MAX_IDS = 10
 """Offending ids that a violation names."""

@@ -16,11 +16,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..transforms.failures import UsageError, local_fault, printable
-from ..transforms.uris import escaped, redact
-from .options import error_classes
+from ...transforms.failures import UsageError, local_fault, printable
+from ...transforms.storage.uris import escaped, redact
+from ..options import error_classes
+from ..terminal.wording import counted
 from .query import connect, readable
-from .wording import counted
 
 COLUMNS = ("uri", "error_class", "message", "stage", "attempts", "size_bytes", "failed_at", "media_id", "run_id")
 _FORMULA = ("=", "+", "-", "@")

@@ -11,12 +11,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..transforms.failures import UsageError, WorldError, printable
-from ..transforms.intact import damaged
-from ..transforms.store import OutputStore
-from ..transforms.tables import TABLES
-from .layout import print_table
-from .printing import console, nobody_reads, print_json
+from ...transforms.failures import UsageError, WorldError, printable
+from ...transforms.storage.damage import damaged
+from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.schema import TABLES
+from ..terminal.printing import console, nobody_reads, print_json
+from ..terminal.tables import print_table
 from .views import VIEWS
 
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)

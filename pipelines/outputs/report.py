@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from .. import __version__
-from ..transforms.failures import printable
-from ..transforms.store import PAGE, OutputStore
-from .layout import Column, print_table
+from ... import __version__
+from ...transforms.failures import printable
+from ...transforms.storage.output_store import PAGE, OutputStore
+from ..terminal.tables import Column, print_table
+from ..terminal.wording import counted, seconds, shell_word, told_apart
 from .summary import SUSPICIOUS_BELOW, Leaned, Summary, Suspicious, summarise
-from .wording import counted, seconds, shell_word, told_apart
 
 __all__ = ["Summary", "Suspicious", "print_summary", "summarise", "summary_html", "write_page"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import duckdb
 
-from ..transforms.fuse import LEANS
-from .printing import finite
+from ...transforms.fuse import LEANS
+from ..terminal.printing import finite
 
 SUSPICIOUS_BELOW = 0.45
 """Authenticity; nearer to 0.5 a file is not worth a look before others, and its name not worth a place on a page."""

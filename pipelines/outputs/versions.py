@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from ..transforms.runs import list_runs
-from ..transforms.store import OutputStore
+from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.runs import list_runs
 from .query import by_file, open_duckdb, readable
 
 _BY_URL = "(^|::)(https?|ftps?|sftp|webdav|webhdfs)://"

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..transforms.failures import UsageError
+from ...transforms.failures import UsageError
+from ..terminal.printing import steady
 from .encoding import EncodingError
-from .making import encode, face_frames, make_audio, make_gif, make_sound, make_video, portrait, remux
-from .printing import steady
 from .signing import sign_sample
+from .synthetic_media import encode, face_frames, make_audio, make_gif, make_sound, make_video, portrait, remux
 
 BOMB_BYTES = 128 << 20
 """Unpacked size of the zip member that is 1/1000 of that in the shard."""

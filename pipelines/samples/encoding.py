@@ -20,7 +20,7 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from ..models.base import SOUND_RATE
+from ...models.base import SOUND_RATE
 
 FILM_CODECS: Mapping[str, tuple[str, str]] = {
     ".mp4": ("libx264", "aac"),

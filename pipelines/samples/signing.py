@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ..transforms.media.credentials import MIME_TYPES
+from ...transforms.media.containers.credentials import MIME_TYPES
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary; `trainedAlgorithmicMedia` and its siblings follow the last slash."""

@@ -31,7 +31,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..transforms.metrics import FOLDER_VARIABLE, read_counters
+from ...transforms.metrics import FOLDER_VARIABLE, read_counters
 from .wording import counted, seconds
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..transforms.failures import printable
+from ...transforms.failures import printable
 
 LONGEST_CELL = 2000
 MOST_WORD = 28

@@ -8,7 +8,7 @@ import string
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from ..transforms.failures import printable
+from ...transforms.failures import printable
 
 CUT = "..."
 """Where a name was cut. ASCII, as some terminals have nothing else."""

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
-from ..models.base import SOUND_RATE
-from ..models.training.split import part
-from ..transforms.failures import UsageError, WorldError, local_fault, printable
-from .encoding import EncodingError
+from ... import __version__
+from ...models.base import SOUND_RATE
+from ...models.training.split import part
+from ...transforms.failures import UsageError, WorldError, local_fault, printable
+from ..samples.encoding import EncodingError
 from .forge_options import FAMILY_OF, ForgeConfig
 from .forging import REAL, Made, Tell, Workshop, forge_film, forge_sound, speaks
 from .material import Source, decoder_pool, probed, sounds, sources_of

@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..models.base import SOUND_RATE, ClipGeometry
-from ..models.speech import analyse_speech
-from ..transforms.clips import Sampling, plan_decoding
-from ..transforms.decode import decode_request
-from ..transforms.faces import shared_detector, track_faces
-from ..transforms.failures import printable
-from ..transforms.media.pool import WorkerPool
-from ..transforms.media.protocol import DecodedClip
-from ..transforms.records import Clip, DecodePlan, FaceTrack, MediaProbe
-from .encoding import FilmWriter, film_suffix, join_sound, sound_suffix, write_sound
+from ...models.base import SOUND_RATE, ClipGeometry
+from ...models.signals.speech import analyse_speech
+from ...transforms.clips import Sampling, plan_decoding
+from ...transforms.decode import decode_request
+from ...transforms.faces import shared_detector, track_faces
+from ...transforms.failures import printable
+from ...transforms.media.children.pool import WorkerPool
+from ...transforms.media.protocol import DecodedClip
+from ...transforms.records import Clip, DecodePlan, FaceTrack, MediaProbe
+from ..samples.encoding import FilmWriter, film_suffix, join_sound, sound_suffix, write_sound
 from .forge_options import FAMILY_OF, ForgeConfig
 from .material import Source, probed, sounds
 
@@ -144,7 +144,7 @@ def _pictures(
     shop: Workshop, source: Source, probe: MediaProbe, kinds: Sequence[str], donor: Sequence[Any], scratch: Path
 ) -> _Forged | None:
     """Films without sound in `scratch`; None where no frame came. A face kind that hardly touched it is left out."""
-    from ..models.training.forgeries_video import forge_face, frame_forger, smoothed
+    from ...models.training.forgeries.films import forge_face, frame_forger, smoothed
 
     plan = _plan(probe, shop.config)
     rate = _frame_rate(plan)
@@ -260,7 +260,7 @@ def _joined(heard: Sequence[tuple[float, np.ndarray]], first: float, seconds: fl
 
 def _donor(shop: Workshop, source: Source) -> tuple[Any, ...]:
     """Successive frames of a face of another group; none where none was found in a few tries."""
-    from ..models.training.forgeries_video import donor_face
+    from ...models.training.forgeries.films import donor_face
 
     others = [s for s in shop.sources if s.group != source.group]
     order = np.random.default_rng([*shop.seed(source, "donor")]).permutation(len(others))
@@ -326,7 +326,7 @@ def _as_loud_as(voice: np.ndarray, sound: np.ndarray) -> np.ndarray:
 
 
 def _vocoded(shop: Workshop, source: Source, sound: np.ndarray) -> tuple[str, np.ndarray]:
-    from ..models.training.vocoders import KINDS, vocoded
+    from ...models.training.forgeries.vocoders import KINDS, vocoded
 
     rng = np.random.default_rng([*shop.seed(source, "vocoded")])
     kind = KINDS[rng.integers(len(KINDS))]

@@ -17,17 +17,17 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..models.base import SOUND_RATE, AudioGeometry, ClipGeometry, ClipItem, DetectorSpec, TrackItem
-from ..transforms.audio import plan_windows
-from ..transforms.clips import Sampling, plan_decoding
-from ..transforms.decode import decode_request
-from ..transforms.faces import shared_detector, track_faces
-from ..transforms.failures import UsageError, printable
-from ..transforms.media.pool import WorkerPool
-from ..transforms.media.protocol import DecodedClip, DecodedWindow, Limits
-from ..transforms.probe import probe_media
-from ..transforms.records import Clip, MediaFile, MediaProbe
-from .labels import read_lines, some_of, word_of
+from ...models.base import SOUND_RATE, AudioGeometry, ClipGeometry, ClipItem, DetectorSpec, TrackItem
+from ...transforms.clips import Sampling, plan_decoding
+from ...transforms.decode import decode_request
+from ...transforms.faces import shared_detector, track_faces
+from ...transforms.failures import UsageError, printable
+from ...transforms.media.children.pool import WorkerPool
+from ...transforms.media.protocol import DecodedClip, DecodedWindow, Limits
+from ...transforms.probe import probe_media
+from ...transforms.records import Clip, MediaFile, MediaProbe
+from ...transforms.sound_windows import plan_windows
+from ..accuracy.labels import read_lines, some_of, word_of
 
 Kind = Literal["media", "still"]
 REAL, FAKE, SPEECH = "real", "fake", "speech"

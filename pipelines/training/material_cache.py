@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..transforms.failures import UsageError, printable
+from ...transforms.failures import UsageError, printable
 
 ARRAYS, RECORDS = "arrays.bin", "material.json"
 ALIGNED_BYTES = 64

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..models.accuracy import Resampling, weighted_auc
-from ..models.base import DetectorSpec
-from ..models.bounds import group_weights
+from ...models.base import DetectorSpec
+from ...models.calibration.accuracy import Resampling, weighted_auc
+from ...models.calibration.bounds import group_weights
 
 DRAWS = 1000
 Interval = tuple[float, float, float]

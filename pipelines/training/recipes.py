@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..models.base import ClipGeometry, DetectorSpec, TrackItem
-from ..models.checkpoints import load_exactly, read_torch
-from ..models.training.house import Plan, Recipe, train
-from ..transforms.failures import UsageError
+from ...models.base import ClipGeometry, DetectorSpec, TrackItem
+from ...models.training.loop import Plan, Recipe, train
+from ...models.weights.checkpoints import load_exactly, read_torch
+from ...transforms.failures import UsageError
 from .material import Source, films, sounds, stills
 
 Config = Literal["full", "small"]
@@ -199,7 +199,7 @@ class LipSync(Course):
         return _training("lip_sync").material_from_films(_tracks(sources, geometry, 5.0, True, tell))
 
     def amounts(self, material: Any) -> dict[str, int]:
-        from ..models.training.split import part
+        from ...models.training.split import part
 
         held = sum(part(one.group) == "held" for one in material.sequences)
         return {"fit": len(material.sequences) - held, "held": held}
@@ -288,7 +288,7 @@ def _training(module: str) -> Any:
         raise
 
 
-_MODELS = f"{__package__.rpartition('.')[0]}.models"
+_MODELS = f"{__package__.removesuffix('.pipelines.training')}.models"
 
 
 def _tracks(

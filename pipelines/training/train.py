@@ -20,19 +20,19 @@ from typing import Any
 
 import torch
 
-from .. import __version__
-from ..models.checkpoints import load_exactly, read_safetensors
-from ..models.devices import best_device
-from ..models.embedded.files import MAX_FILE_BYTES
-from ..models.training.house import Plan, Recipe, Trained, TrainingError, export, train
-from ..models.training.split import HELD_SHARE, part
-from ..models.weights import WeightsError
-from ..transforms.failures import UsageError, local_fault, printable
-from .card import card, grouped_figures
-from .courses import COURSES, Config, Course, begun, imagenet
+from ... import __version__
+from ...models.devices import best_device
+from ...models.embedded.files import MAX_FILE_BYTES
+from ...models.training.loop import Plan, Recipe, Trained, TrainingError, export, train
+from ...models.training.split import HELD_SHARE, part
+from ...models.weights.checkpoints import load_exactly, read_safetensors
+from ...models.weights.files import WeightsError
+from ...transforms.failures import UsageError, local_fault, printable
+from ..terminal.wording import shell_word
 from .material import REAL, Listed, Source, listed, sources_of
 from .material_cache import load_material, save_material
-from .wording import shell_word
+from .model_card import card, grouped_figures
+from .recipes import COURSES, Config, Course, begun, imagenet
 
 FAKES_ARE_MADE = "nothing is learned from forgeries of others: they are made on the fly from real media"
 

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import positive
+from ..options import positive
 
 if TYPE_CHECKING:
     from .train import TrainConfig

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from ..models.weights import LocalFile, WeightsFile
-from ..transforms.asking import ask
-from ..transforms.clients import open_store
-from ..transforms.failures import UsageError, printable
-from ..transforms.fetching import NotFound, WrongFile, fetch, local_file, look
-from ..transforms.retries import LISTING, retried
-from ..transforms.store import CONDITIONAL_PUTS, OutputStore
-from ..transforms.uris import escape, is_remote, local_path, scheme_of, split_remote
+from ...models.weights.files import LocalFile, WeightsFile
+from ...transforms.failures import UsageError, printable
+from ...transforms.storage.clients import open_store
+from ...transforms.storage.downloads import NotFound, WrongFile, fetch, local_file, look
+from ...transforms.storage.output_store import CONDITIONAL_PUTS, OutputStore
+from ...transforms.storage.requests import ask
+from ...transforms.storage.retries import LISTING, retried
+from ...transforms.storage.uris import escape, is_remote, local_path, scheme_of, split_remote
 
 MIRRORS = ".mirrors"
 """In the cache at home: local copies of what was used out of a cache that is a URL."""

@@ -14,18 +14,18 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ..models import registry
-from ..models.base import DetectorSpec
-from ..models.embedded.files import card_path, embedded_file, gist
-from ..models.weights import Weights, WeightsFile, combined_sha256
-from ..transforms.failures import UsageError, WorldError, printable
-from ..transforms.fetching import NotFound, look
-from ..transforms.uris import is_remote, split_remote, without_signature
-from .choosing import own_model
-from .layout import Column, print_table
-from .printing import console as console_of
-from .printing import print_json
-from .weights_cache import below, weights_folder
+from ...models import registry
+from ...models.base import DetectorSpec
+from ...models.embedded.files import card_path, embedded_file, gist
+from ...models.weights.files import Weights, WeightsFile, combined_sha256
+from ...transforms.failures import UsageError, WorldError, printable
+from ...transforms.storage.downloads import NotFound, look
+from ...transforms.storage.uris import is_remote, split_remote, without_signature
+from ..detector_choice import own_model
+from ..terminal.printing import console as console_of
+from ..terminal.printing import print_json
+from ..terminal.tables import Column, print_table
+from .cache import below, weights_folder
 
 Row = dict[str, Any]
 COLUMNS = ("name", "family", "unit", "weights", "licence", "sha256", "status")

@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..models.adapters.licences import forbids_commercial_use
-from ..transforms.failures import UsageError, WorldError, printable
-from ..transforms.fetching import MAX_WEIGHTS_BYTES, PARTIAL, digest_of
-from ..transforms.retries import is_storage_fault, tell
-from ..transforms.uris import is_remote
-from .weights_cache import HUB_NAME, below, local_root, note, upload
+from ...models.adapters.licences import forbids_commercial_use
+from ...transforms.failures import UsageError, WorldError, printable
+from ...transforms.storage.downloads import MAX_WEIGHTS_BYTES, PARTIAL, digest_of
+from ...transforms.storage.retries import is_storage_fault, tell
+from ...transforms.storage.uris import is_remote
+from .cache import HUB_NAME, below, local_root, note, upload
 
 PATTERNS = (
     "config.json",

@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 
-from ..models import registry
-from ..models.base import DetectorSpec
-from ..models.embedded.files import embedded_file
-from ..models.weights import WeightsFile
-from ..transforms.failures import UsageError, WorldError, printable
-from ..transforms.fetching import NotFound, Progress, WrongFile, digest_of, fetch, look
-from ..transforms.store import READ_ONLY
-from ..transforms.uris import is_remote, redact, scheme_of, split_remote
+from ...models import registry
+from ...models.base import DetectorSpec
+from ...models.embedded.files import embedded_file
+from ...models.weights.files import WeightsFile
+from ...transforms.failures import UsageError, WorldError, printable
+from ...transforms.storage.downloads import NotFound, Progress, WrongFile, digest_of, fetch, look
+from ...transforms.storage.output_store import READ_ONLY
+from ...transforms.storage.uris import is_remote, redact, scheme_of, split_remote
+from .cache import below, listed, local_root, note, noted, shown, upload
 from .hub import pull_hub
-from .weights_cache import below, listed, local_root, note, noted, shown, upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from deephotlink.models.base import ClipGeometry
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import decode_request
-from deephotlink.transforms.media import containers, decoders
+from deephotlink.transforms.media import probe_file
+from deephotlink.transforms.media.decoders import decode_file
 from deephotlink.transforms.media.protocol import DecodedClip, DecodeRequest, Limits
 from deephotlink.transforms.probe import probe_from_facts
 from tests.bench.measure import FFMPEG, cost_of, cost_of_command
@@ -20,7 +21,7 @@ LIP_SYNC, FRAMES = ClipGeometry(60, 15.0), ClipGeometry(16, 30.0)
 
 
 def planned(path: Path, geometry: ClipGeometry, decoder: str | None = None) -> DecodeRequest:
-    facts = containers.probe(str(path), LIMITS)
+    facts = probe_file.probe(str(path), LIMITS)
     probe = probe_from_facts(make_media_file(path), str(path), facts, None)
     request = decode_request(plan_decoding(probe, Sampling(), lambda _: geometry, False, lambda _: ()))
     return DecodeRequest(
@@ -30,7 +31,7 @@ def planned(path: Path, geometry: ClipGeometry, decoder: str | None = None) -> D
 
 def decode(request: DecodeRequest) -> tuple[int, int]:
     """(frames kept, frames decoded)."""
-    clips = [item for item in decoders.decode_items(request, LIMITS) if isinstance(item, DecodedClip)]
+    clips = [item for item in decode_file.decode_items(request, LIMITS) if isinstance(item, DecodedClip)]
     assert len(clips) == len(request.clips)
     return sum(len(c.frames) for c in clips), sum(c.frames_decoded for c in clips)
 

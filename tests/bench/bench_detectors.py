@@ -34,13 +34,13 @@ from deephotlink.models.base import SOUND_RATE, AudioItem, ClipGeometry, ClipIte
 from deephotlink.models.base import TrackItem as Track
 from deephotlink.models.batches import BatchedDetector
 from deephotlink.models.embedded.files import embedded_file
-from deephotlink.models.weights import LocalFile, Weights
-from deephotlink.pipelines.making import face_frames, make_sound, make_video
-from deephotlink.pipelines.weights_cache import at_hand, weights_folder
+from deephotlink.models.weights.files import LocalFile, Weights
+from deephotlink.pipelines.samples.synthetic_media import face_frames, make_sound, make_video
+from deephotlink.pipelines.weights.cache import at_hand, weights_folder
 from deephotlink.transforms.faces import shared_detector, track_faces
-from deephotlink.transforms.fetching import local_file
-from deephotlink.transforms.media import containers
+from deephotlink.transforms.media import probe_file
 from deephotlink.transforms.media.protocol import Limits
+from deephotlink.transforms.storage.downloads import local_file
 from tests.builders import make_clip
 
 LONG_SECONDS = 4.0
@@ -115,7 +115,7 @@ def item_of(spec: DetectorSpec, folder: Path) -> Any:
         if not path.exists():
             tags = {"aigc_info": '{"aigc_label_type": 1}'}
             make_video(path, seconds=1, tags=tags, options={"movflags": "+use_metadata_tags"})
-        return MediaItem(containers.probe(str(path), Limits()), None)
+        return MediaItem(probe_file.probe(str(path), Limits()), None)
     if spec.unit == "audio_window":
         assert spec.audio is not None
         return AudioItem(make_sound(spec.audio.window_samples / SOUND_RATE)[: spec.audio.window_samples], 0.0)

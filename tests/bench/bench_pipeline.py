@@ -12,7 +12,6 @@ from deephotlink.pipelines.audit import clip_geometry, pool_of
 from deephotlink.pipelines.cli import build_parser
 from deephotlink.pipelines.jobs import audit_archive
 from deephotlink.pipelines.options import AuditConfig, audit_config
-from deephotlink.transforms.audio import plan_windows
 from deephotlink.transforms.clips import plan_decoding
 from deephotlink.transforms.decode import DecodeTally, decode_request
 from deephotlink.transforms.detect import judge, questions
@@ -20,6 +19,7 @@ from deephotlink.transforms.faces import shared_detector, track_faces
 from deephotlink.transforms.media.protocol import ProbeRequest
 from deephotlink.transforms.probe import probe_from_facts
 from deephotlink.transforms.records import Clip
+from deephotlink.transforms.sound_windows import plan_windows
 from tests.bench.measure import FFMPEG, cost_of, cost_of_command, deephotlink, median
 from tests.builders import make_face_video, make_media_file
 

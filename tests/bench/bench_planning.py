@@ -162,7 +162,7 @@ def plan(source: str, out: str, kind: str) -> None:
     """In a process of its own: prints what it took as JSON."""
     from deephotlink.pipelines.jobs import make_plan, start_run
     from deephotlink.pipelines.options import AuditConfig, Parser, add_audit_arguments, audit_config
-    from deephotlink.transforms.store import open_store
+    from deephotlink.transforms.storage.output_store import open_store
 
     if source.startswith("s3://"):
         import s3fs  # noqa: F401
@@ -186,8 +186,8 @@ def finish(out: str) -> None:
     """Makes the run finished, as if all of its units had been committed and published; its own process."""
     from deephotlink.transforms.commit import commit_known
     from deephotlink.transforms.publish import publish
-    from deephotlink.transforms.runs import list_runs, pending_units
-    from deephotlink.transforms.store import OutputStore
+    from deephotlink.transforms.storage.output_store import OutputStore
+    from deephotlink.transforms.tables.runs import list_runs, pending_units
 
     store = OutputStore(out)
     (run,) = list_runs(store)

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from deephotlink.models.calibration import parse_calibration
-from deephotlink.pipelines.check import check_output
-from deephotlink.pipelines.rescore import rescore_output
+from deephotlink.models.calibration.calibration import parse_calibration
+from deephotlink.pipelines.accuracy.rescore import rescore_output
+from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import AuthenticityScore, Evidence, MediaFile, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import create_run, plan_of
-from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import create_run, plan_of
 
 DETECTORS = (("audio", "audio"), ("facial", "facial"), ("lip_sync", "lip_sync"))
 DETAIL = json.dumps({"summary": "what such a detector says in a sentence or so", "frames": 16, "logits": [0.1] * 12})

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 from tests.bench.bench_pipeline import copies
 from tests.bench.measure import median
 from tests.builders import make_face_video

@@ -1,9 +1,8 @@
 """What `lip_sync` was before it had a network, and what the network has to beat: nothing in it is learned.
 
-The mouth's motion and its opening (models/mouth.py) are each correlated with the logarithm of the speech band's power
-(models/speech.py), which follows the mouth by 40 ms; the mean of both at the true place is weighed against circular
-shifts, as the detector weighs its own.
-"""
+The mouth's motion and its opening (models/faces/mouth.py) are each correlated with the logarithm of the speech band's
+power (models/signals/speech.py), which follows the mouth by 40 ms; the mean of both at the true place is weighed
+against circular shifts, as the detector weighs its own."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deephotlink.models.detectors.lip_sync import Agreement, weighed
-from deephotlink.models.speech import Speech
+from deephotlink.models.signals.speech import Speech
 
 SOUND_LAG_SECONDS = 0.04
 

@@ -26,12 +26,12 @@ from deephotlink.models.base import AudioItem, Detector
 from deephotlink.models.detectors.audio import DETECTOR, make
 from deephotlink.models.embedded.files import embedded_path
 from deephotlink.models.training.audio import JUDGED_SAMPLES, judged_windows, material_from_sounds, window
-from deephotlink.models.training.gan_vocoder import VocoderPlan, vocoder
-from deephotlink.models.training.sound_augment import coded, floor_of, with_floor
-from deephotlink.models.training.speech_bank import FULL_PLANS, AudioMaterial, Piece, forged, vocoders
-from deephotlink.models.training.vocoders import at_rate
-from deephotlink.models.weights import Weights
-from deephotlink.pipelines.material import sounds, sources_of
+from deephotlink.models.training.augmentation.sound import coded, floor_of, with_floor
+from deephotlink.models.training.forgeries.gan_vocoder import VocoderPlan, vocoder
+from deephotlink.models.training.forgeries.speech_bank import FULL_PLANS, AudioMaterial, Piece, forged, vocoders
+from deephotlink.models.training.forgeries.vocoders import at_rate
+from deephotlink.models.weights.files import Weights
+from deephotlink.pipelines.training.material import sounds, sources_of
 from tests.published import local_file
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

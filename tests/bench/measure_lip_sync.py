@@ -26,14 +26,14 @@ import torch
 from deephotlink.models.architectures.lip_voice import VoiceLines, log_mel, mouth_lines
 from deephotlink.models.base import SOUND_RATE, ClipItem, Judgement, TrackItem
 from deephotlink.models.detectors.lip_sync import DETECTOR, MIDPOINT, Agreement, Talk, place, talk_of
-from deephotlink.models.mouth import MouthSignals
-from deephotlink.models.speech import analyse_speech
-from deephotlink.models.training.house import Plan, train
+from deephotlink.models.faces.mouth import MouthSignals
+from deephotlink.models.signals.speech import analyse_speech
 from deephotlink.models.training.lip_sync import LipSyncMaterial, LipSyncRecipe, sequences_of
+from deephotlink.models.training.loop import Plan, train
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import decode_request
 from deephotlink.transforms.faces import shared_detector, track_faces
-from deephotlink.transforms.media.pool import WorkerPool
+from deephotlink.transforms.media.children.pool import WorkerPool
 from deephotlink.transforms.media.protocol import DecodedClip, Limits
 from deephotlink.transforms.probe import probe_media
 from deephotlink.transforms.records import Clip, MediaFile, MediaProbe

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deephotlink.models.batches import DTYPES
-from deephotlink.models.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
+from deephotlink.models.signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 
 HEADS = 64
 

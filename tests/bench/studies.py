@@ -23,14 +23,14 @@ import numpy as np
 
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
-from deephotlink.models.bounds import interval
-from deephotlink.models.calibration import Calibration, load_calibration
-from deephotlink.models.pooling import pooled_log_odds
+from deephotlink.models.calibration.bounds import interval
+from deephotlink.models.calibration.calibration import Calibration, load_calibration
+from deephotlink.models.calibration.pooling import pooled_log_odds
 from deephotlink.models.training.split import part
-from deephotlink.pipelines.choosing import Chosen, choose
 from deephotlink.pipelines.cli import main as deephotlink
-from deephotlink.pipelines.material import Source, sources_of
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.detector_choice import Chosen, choose
+from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.pipelines.training.material import Source, sources_of
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.records import Evidence, MediaFile, MediaOutcome

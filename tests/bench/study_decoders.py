@@ -16,17 +16,17 @@ import numpy as np
 
 from deephotlink.models import registry
 from deephotlink.models.base import Detector
-from deephotlink.models.weights import NO_WEIGHTS
+from deephotlink.models.weights.files import NO_WEIGHTS
 from deephotlink.pipelines.audit import clip_geometry
-from deephotlink.pipelines.choosing import Chosen
-from deephotlink.pipelines.material import Source, decoder_pool, probed
-from deephotlink.transforms.audio import plan_windows
+from deephotlink.pipelines.detector_choice import Chosen
+from deephotlink.pipelines.training.material import Source, decoder_pool, probed
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import DecodeTally, decode_request
 from deephotlink.transforms.detect import judge, questions
 from deephotlink.transforms.faces import shared_detector, track_faces
-from deephotlink.transforms.media.pool import WorkerPool
+from deephotlink.transforms.media.children.pool import WorkerPool
 from deephotlink.transforms.records import Clip, MediaProbe
+from deephotlink.transforms.sound_windows import plan_windows
 from tests.bench.studies import arguments, chosen, reals, table, write
 
 BOUND = 1e-3

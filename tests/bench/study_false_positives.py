@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from deephotlink.models.base import DetectorSpec
-from deephotlink.models.calibration import Calibration
+from deephotlink.models.calibration.calibration import Calibration
 from tests.bench.studies import (
     VERDICTS,
     Audited,

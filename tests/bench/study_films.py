@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from deephotlink.models.base import DetectorSpec
-from deephotlink.models.bounds import interval
-from deephotlink.models.calibration import Calibration
+from deephotlink.models.calibration.bounds import interval
+from deephotlink.models.calibration.calibration import Calibration
 from deephotlink.models.training.split import part
 from deephotlink.transforms.records import Evidence
 from tests.bench.studies import (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deephotlink.models.base import DetectorSpec
-from deephotlink.pipelines.encoding import SOUND_CODECS
+from deephotlink.pipelines.samples.encoding import SOUND_CODECS
 from tests.bench.studies import (
     Audited,
     arguments,

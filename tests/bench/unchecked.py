@@ -15,7 +15,8 @@ import json
 import sys
 from typing import Any
 
-from deephotlink.transforms.media import containers, pool, worker, zygote
+from deephotlink.transforms.media import probe_file
+from deephotlink.transforms.media.children import pool, worker, zygote
 
 
 def replace(module: Any, name: str, value: Any) -> None:
@@ -29,28 +30,30 @@ def nothing(*_: Any, **__: Any) -> None:
 
 
 def without_checks_in_the_child() -> None:
-    from deephotlink.transforms.media import handover, opening, sandbox
+    from deephotlink.transforms.media.children import handover, sandbox
+    from deephotlink.transforms.media.containers import opening
 
     replace(sandbox, "limit_resources", nothing)
-    replace(containers, "read_boxes", nothing)
-    replace(containers, "_check_streams", nothing)
-    for module in (containers, opening):
+    replace(probe_file, "read_boxes", nothing)
+    replace(probe_file, "_check_streams", nothing)
+    for module in (probe_file, opening):
         replace(module, "check_pixels", nothing)
-    replace(containers, "_sane_span", lambda kind, start, length, duration, longest: (start, length))
+    replace(probe_file, "_sane_span", lambda kind, start, length, duration, longest: (start, length))
     replace(handover, "_check_extent", nothing)
 
 
 def without_checks() -> None:
-    from deephotlink.transforms import listing, probe, staging
-    from deephotlink.transforms.media import handover
-    from deephotlink.transforms.media.sniff import Kind
+    from deephotlink.transforms import listing, probe
+    from deephotlink.transforms.media.children import handover
+    from deephotlink.transforms.media.containers.sniff import Kind
+    from deephotlink.transforms.staging import spool_files
 
     film = lambda head: Kind("video", ".mp4")  # noqa: E731
-    for module in (probe, staging, listing):
+    for module in (probe, spool_files, listing):
         replace(module, "sniff", film)
     replace(probe, "read_head", lambda file: b"")
-    replace(staging, "HEAD_BYTES", 0)
-    replace(staging, "_refuse_replaced", nothing)
+    replace(spool_files, "HEAD_BYTES", 0)
+    replace(spool_files, "_refuse_replaced", nothing)
     replace(probe, "_count", int)
     replace(handover, "_check_extent", nothing)
     replace(pool, "without_surrogates", lambda value: value)

@@ -25,9 +25,9 @@ from apache_beam.transforms.display import DisplayData
 from deephotlink.models import registry
 from deephotlink.models.base import AudioGeometry, ClipGeometry, Detector, DetectorSpec, Judgement
 from deephotlink.pipelines import cli, options
-from deephotlink.transforms import asking, retries
-from deephotlink.transforms.media import zygote
+from deephotlink.transforms.media.children import zygote
 from deephotlink.transforms.media.protocol import Limits
+from deephotlink.transforms.storage import requests, retries
 
 NOTES = "CHAOS_NOTES"
 """Names the file that the command writes at its end: `{"answers": …, "slowest_over_seconds": …, …}`."""
@@ -139,7 +139,7 @@ def run(arguments: list[str]) -> int:
     if seconds := os.environ.get(DEADLINE):
         _shorten(float(seconds))
     if seconds := os.environ.get(ATTEMPT):
-        asking.ATTEMPT_SECONDS = float(seconds)
+        requests.ATTEMPT_SECONDS = float(seconds)
     if seconds := os.environ.get(NAPS):
         retries.BACKOFF_CAP_SECONDS = float(seconds)
     if seconds := os.environ.get(OUTAGE):  # it is the default of functions: another one would not be seen

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deephotlink.pipelines.check import Violation, check_output
+from deephotlink.pipelines.outputs.check import Violation, check_output
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLES = ("scores", "failures", "skipped")
@@ -136,7 +136,7 @@ def watched(out: Path | str, pause: float = 0.5) -> Iterator[list[Violation]]:
 def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
     """The table that each URI is in, after asserting that every planned one is in exactly one, and no other, and that
     we stumbled over none."""
-    from deephotlink.pipelines.query import run_query
+    from deephotlink.pipelines.outputs.query import run_query
 
     assert [str(violation) for violation in check_output(str(out))] == []
     stumbles = "select uri, message from failures where error_class = 'internal_error'"
@@ -152,7 +152,7 @@ def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
 def evidence(out: Path | str, part: str = "") -> list[tuple[str, str]]:
     """(name, row) of all that `scores` and `evidence` say of the files that have `part` in their names: every column
     but which run made the row, when, where the file lay, and how old it was."""
-    from deephotlink.pipelines.query import run_query
+    from deephotlink.pipelines.outputs.query import run_query
 
     found = []
     for table, own in (("scores", ", scored_at, version"), ("evidence", "")):
@@ -164,7 +164,7 @@ def evidence(out: Path | str, part: str = "") -> list[tuple[str, str]]:
 
 def failures(out: Path | str) -> dict[str, str]:
     """URI → error class of what could not be read."""
-    from deephotlink.pipelines.query import run_query
+    from deephotlink.pipelines.outputs.query import run_query
 
     return {row["uri"]: row["error_class"] for row in run_query(str(out), "from failures").to_pylist()}
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from deephotlink.pipelines.making import make_audio, make_gif, make_video, remux
+from deephotlink.pipelines.samples.synthetic_media import make_audio, make_gif, make_video, remux
 
 SIZE = (64, 48)
 _ISO = (".mp4", ".mov", ".m4a")

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import av
 
-from deephotlink.transforms.media import containers, credentials
-from deephotlink.transforms.media.boxes import read_boxes
-from deephotlink.transforms.media.decord_frames import DecordFrames
+from deephotlink.transforms.media import probe_file
+from deephotlink.transforms.media.containers import credentials
+from deephotlink.transforms.media.containers.iso_boxes import read_boxes
+from deephotlink.transforms.media.decoders.decord_frames import DecordFrames
+from deephotlink.transforms.media.decoders.pyav_frames import PyavFrames
+from deephotlink.transforms.media.decoders.sound import SoundReader
 from deephotlink.transforms.media.protocol import Limits
-from deephotlink.transforms.media.pyav_frames import PyavFrames
-from deephotlink.transforms.media.sound import SoundReader
 
 LIMITS = Limits()
 MARKER = "/marker/"
@@ -59,7 +60,7 @@ def _naked(path: str) -> object:
 
 
 READERS: tuple[Callable[[str], object], ...] = (
-    lambda path: containers.probe(path, LIMITS),
+    lambda path: probe_file.probe(path, LIMITS),
     _frames(DecordFrames),
     _frames(PyavFrames),
     _sound,

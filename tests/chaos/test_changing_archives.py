@@ -7,8 +7,8 @@ import random
 import time
 from pathlib import Path
 
-from deephotlink.pipelines.check import check_output
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.query import run_query
 from tests.builders import make_video
 from tests.chaos.launching import Server, exact, failures, watched
 from tests.chaos.sizes import sized

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 from tests.builders import make_video
 from tests.chaos.launching import Server, evidence, watched
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.pipelines.query import run_query
-from deephotlink.transforms.media.sandbox import available
+from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.transforms.media.children.sandbox import available
 from tests.builders import make_video
 from tests.chaos.launching import Server, children_of, exact, gone, watched
 from tests.chaos.sizes import LONG, sized

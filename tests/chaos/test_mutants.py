@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 from tests.builders import make_video
 from tests.chaos.launching import Server, evidence, exact, watched
 from tests.chaos.mutants import kinds_of, make_seeds, mutate

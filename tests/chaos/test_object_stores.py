@@ -15,11 +15,11 @@ import boto3
 import fsspec
 import pytest
 
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.sources import open_blob
-from deephotlink.transforms.store import open_store
-from deephotlink.transforms.uris import unescape
+from deephotlink.transforms.storage.output_store import open_store
+from deephotlink.transforms.storage.sources import open_blob
+from deephotlink.transforms.storage.uris import unescape
 from tests.builders import make_video
 from tests.chaos.launching import Server, evidence, exact, watched
 from tests.chaos.sizes import LONG, sized

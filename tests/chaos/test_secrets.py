@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 from tests.builders import make_video
 from tests.chaos.launching import Job, Server, failures
 from tests.chaos.web import Manner, Web

@@ -11,7 +11,7 @@ import resource
 import sys
 from typing import Any
 
-from deephotlink.transforms.media import worker
+from deephotlink.transforms.media.children import worker
 
 
 def weigh(kind: str, notes: int) -> None:

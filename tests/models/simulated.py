@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deephotlink.models.fitting import Media, Said
+from deephotlink.models.calibration.fitting import Media, Said
 
 
 def simulate(

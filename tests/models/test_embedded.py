@@ -19,15 +19,15 @@ from safetensors.numpy import load, save
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
 from deephotlink.models.embedded import files
-from deephotlink.models.weights import LocalFile, Weights, WeightsError, WeightsFile
+from deephotlink.models.weights.files import LocalFile, Weights, WeightsError, WeightsFile
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.catalogue import catalogue
-from deephotlink.pipelines.choosing import choose
-from deephotlink.pipelines.weights import pull, verify
-from deephotlink.transforms import weights as staging
+from deephotlink.pipelines.detector_choice import choose
+from deephotlink.pipelines.weights.catalogue import catalogue
+from deephotlink.pipelines.weights.pull import pull, verify
 from deephotlink.transforms.failures import UsageError
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.weights import localise, stage_weights
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables import staged_weights as staging
+from deephotlink.transforms.tables.staged_weights import localise, stage_weights
 
 PACKAGED = sorted(path.stem for path in files.FOLDER.glob("*.safetensors"))
 SECTIONS = (files.GIST, "Data", "Method and paper", "Figures", "Blind spots", "Intended use", "How to reproduce")

@@ -9,7 +9,7 @@ import pytest
 
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
-from deephotlink.models.weights import WeightsFile, combined_sha256
+from deephotlink.models.weights.files import WeightsFile, combined_sha256
 
 SPEC = DetectorSpec("theirs", "synthetic", "clip", frozenset({"frames"}), "summary", "blind to")
 A, B = "a" * 64, "b" * 64

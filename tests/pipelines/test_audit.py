@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from deephotlink.models.base import ClipGeometry, DetectorSpec
-from deephotlink.models.calibration import Calibration, DetectorCalibration
-from deephotlink.models.weights import Weights
+from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration
+from deephotlink.models.weights.files import Weights
 from deephotlink.pipelines.audit import ScoreMedia, clip_geometry
 from deephotlink.pipelines.jobs import foreseen, make_pipeline
 from deephotlink.pipelines.options import Reading
@@ -23,14 +23,7 @@ from deephotlink.transforms.detect import Question
 from deephotlink.transforms.failures import WorldError
 from deephotlink.transforms.listing import ListMedia
 from deephotlink.transforms.records import AudioWindow, Clip, MediaOutcome
-from tests.builders import (
-    FakeDetector,
-    make_audio,
-    make_face_video,
-    make_media_file,
-    make_probe,
-    make_video,
-)
+from tests.builders import FakeDetector, make_audio, make_face_video, make_media_file, make_probe, make_video
 
 CALIBRATION = Calibration(
     "test",

@@ -12,9 +12,9 @@ import pytest
 
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
-from deephotlink.models.weights import Weights, WeightsError, WeightsFile
-from deephotlink.pipelines import audit, choosing
-from deephotlink.pipelines.choosing import choose, shown_name, split_names
+from deephotlink.models.weights.files import Weights, WeightsError, WeightsFile
+from deephotlink.pipelines import audit, detector_choice
+from deephotlink.pipelines.detector_choice import choose, shown_name, split_names
 from deephotlink.pipelines.options import Parser, add_audit_arguments, audit_config
 from deephotlink.transforms.failures import UsageError
 from tests.builders import FakeDetector
@@ -63,7 +63,7 @@ def put(cache: Path, *names: str, data: bytes = DATA) -> None:
         (cache / name).write_bytes(data)
 
 
-def names_of(chosen: choosing.Chosen) -> list[str]:
+def names_of(chosen: detector_choice.Chosen) -> list[str]:
     return [spec.name for spec in chosen.specs]
 
 

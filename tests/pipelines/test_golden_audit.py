@@ -11,7 +11,7 @@ import pytest
 
 from deephotlink.models.detectors.aasist import WINDOW_SAMPLES
 from deephotlink.pipelines import cli
-from deephotlink.transforms.media.sound import SoundReader
+from deephotlink.transforms.media.decoders.sound import SoundReader
 
 GENERATED = "media/dev/audio_fake/RUB-SysSec__WaveFake__tests__sample_data__generated__LJ001-{}_gen.flac"
 RECORDED = "media/train/audio_real/neonbjb__tortoise-tts__tortoise__voices__angie__2.flac"

@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from deephotlink.pipelines.interrupts import SIGNALS, heed_signals, interruptible
-from deephotlink.transforms.asking import nap
+from deephotlink.transforms.storage.requests import nap
 
 
 def wait() -> None:

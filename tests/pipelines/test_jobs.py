@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.models.calibration import DEFAULT
+from deephotlink.models.calibration.calibration import DEFAULT
 from deephotlink.pipelines import cli, jobs, spool
-from deephotlink.pipelines.check import check_output
 from deephotlink.pipelines.options import Reading
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms import commit
 from deephotlink.transforms.failures import WorldError
-from deephotlink.transforms.media import pool
+from deephotlink.transforms.media.children import pool
 from tests.builders import make_video
 
 CODE = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())"

@@ -14,7 +14,7 @@ import torch
 
 from deephotlink.models.architectures.aasist import AASIST_L, Aasist
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.check import check_output
+from deephotlink.pipelines.outputs.check import check_output
 from tests.builders import make_audio
 
 FORBIDDEN = """

@@ -11,10 +11,10 @@ import fsspec
 import pytest
 
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.check import check_output
-from deephotlink.pipelines.query import run_query
-from deephotlink.transforms import staging
-from deephotlink.transforms.uris import escape
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.transforms.staging import spool_files
+from deephotlink.transforms.storage.uris import escape
 from tests.builders import make_video
 from tests.chaos.stores import moto
 
@@ -57,7 +57,7 @@ def audit(source: str, out: Path, *options: str) -> int:
 def test_every_key_is_scored_under_its_own_name(
     bucket: str, ranged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(staging, "RANGED_BYTES", 0 if ranged else staging.RANGED_BYTES)
+    monkeypatch.setattr(spool_files, "RANGED_BYTES", 0 if ranged else spool_files.RANGED_BYTES)
     out = tmp_path / "out"
     assert audit(bucket, out) == cli.DONE
     assert check_output(str(out)) == []

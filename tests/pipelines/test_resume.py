@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from deephotlink.pipelines.check import check_output
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.query import run_query
 from tests.builders import make_video
 
 KILLS = 20

@@ -14,9 +14,9 @@ import pytest
 
 from deephotlink.models.detectors import metadata
 from deephotlink.pipelines import cli, jobs
-from deephotlink.pipelines.check import check_output
-from deephotlink.pipelines.quarantine import COLUMNS, to_csv
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.quarantine import COLUMNS, to_csv
+from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms import commit
 from deephotlink.transforms.failures import ERROR_CLASSES, WorldError
 from tests.builders import make_video

@@ -8,11 +8,11 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from deephotlink.transforms.commit import CommitUnits, commit_known, commit_unit, unit_key
 from deephotlink.transforms.failures import WorldError
-from deephotlink.transforms.known import known_unit
 from deephotlink.transforms.records import Failure, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import create_run, pending_units, plan_of, planned_units
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.tables import unit_table
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.known_outcomes import known_unit
+from deephotlink.transforms.tables.runs import create_run, pending_units, plan_of, planned_units
+from deephotlink.transforms.tables.schema import unit_table
 from tests.committing import make_file, make_result, make_run
 
 

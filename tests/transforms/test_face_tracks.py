@@ -10,9 +10,9 @@ import torch
 from apache_beam.testing.util import assert_that
 from matplotlib.image import imread
 
-from deephotlink.models.faces import FaceDetector
-from deephotlink.models.preprocess import resize, to_images
-from deephotlink.models.tracking import Faces
+from deephotlink.models.faces.detection import FaceDetector
+from deephotlink.models.faces.tracking import Faces
+from deephotlink.models.signals.preprocess import resize, to_images
 from deephotlink.transforms.faces import TrackFaces, shared_detector, track_faces
 from deephotlink.transforms.records import ClipFaces
 from tests.builders import make_clip

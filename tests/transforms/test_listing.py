@@ -24,13 +24,14 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
-from deephotlink.transforms import listing, manifests, walk
-from deephotlink.transforms.addresses import Secrets, fetch_address
+from deephotlink.transforms import listing
+from deephotlink.transforms.archives import folders, listing_files
+from deephotlink.transforms.archives.members import ShardLimits
+from deephotlink.transforms.archives.secret_addresses import Secrets, fetch_address
 from deephotlink.transforms.failures import NothingFound, UsageError, WorldError
 from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, secret_addresses
-from deephotlink.transforms.members import ShardLimits
 from deephotlink.transforms.plan import SortedIds, plan_media
-from deephotlink.transforms.sources import Planned
+from deephotlink.transforms.storage.sources import Planned
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 4
@@ -205,7 +206,7 @@ def test_nothing_at_all(tmp_path) -> None:
 def test_what_may_not_be_read(archive, monkeypatch) -> None:
     """Permissions do not hold root back, so the system's answers are made here."""
     scan, look = os.scandir, os.open
-    monkeypatch.setattr(walk.os, "scandir", lambda path: refuse(path) if b"deep" in path else scan(path))
+    monkeypatch.setattr(folders.os, "scandir", lambda path: refuse(path) if b"deep" in path else scan(path))
 
     def opened(path, *args, **more):
         return refuse(path) if os.fsencode(path).endswith(b"b.mp4") else look(path, *args, **more)
@@ -449,7 +450,7 @@ def test_a_listing_that_cannot_be_opened_is_one_line(tmp_path, monkeypatch, numb
     def refuse(*_args):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(manifests, "open", refuse, raising=False)
+    monkeypatch.setattr(listing_files, "open", refuse, raising=False)
     with pytest.raises(UsageError, match=r"the listing .*l\.csv"):
         rows(path)
 
@@ -463,7 +464,7 @@ def test_a_listing_that_stops_in_the_middle_is_the_worlds_fault(tmp_path, monkey
 
         read = readinto = readinto1 = read1
 
-    monkeypatch.setattr(manifests, "open", lambda *_args: Sick(), raising=False)
+    monkeypatch.setattr(listing_files, "open", lambda *_args: Sick(), raising=False)
     with pytest.raises(WorldError, match=r"cannot read the listing .*l\.csv"):
         rows(path)
 

@@ -9,7 +9,7 @@ import pytest
 
 from deephotlink.transforms.plan import SortedIds, UnitLimits, plan_media
 from deephotlink.transforms.records import MediaFile
-from deephotlink.transforms.sources import Planned, skipped
+from deephotlink.transforms.storage.sources import Planned, skipped
 
 
 def media_id(name: object) -> str:

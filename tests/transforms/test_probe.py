@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.transforms import staging
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.probe import probe_from_facts, probe_media
+from deephotlink.transforms.staging import spool_files
 from tests.builders import make_media_file
 
 VIDEO = {"codec": "h264", "width": 640, "height": 360, "frame_rate": 25.0, "rotation": 0, "frame_count": 250}
@@ -99,7 +99,7 @@ def test_a_mistake_of_ours_is_a_row_that_says_where(member, tmp_path, raised):
 
 
 def test_a_library_that_stumbles_is_told_by_where_we_asked_it(member, tmp_path, monkeypatch):
-    monkeypatch.setattr(staging, "sniff", lambda head: json.loads("{"))
+    monkeypatch.setattr(spool_files, "sniff", lambda head: json.loads("{"))
     ended = probe_media((member, None), NoPool(None), tmp_path, False, 1 << 30, 1e5)
     assert re.fullmatch(r"JSONDecodeError in test_probe\.py, line \d+", ended.failure.message)
 

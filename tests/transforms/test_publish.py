@@ -11,12 +11,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from deephotlink.pipelines.check import check_output
+from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.publish import BLOCK_UNITS, publish
-from deephotlink.transforms.runs import list_runs, pending_units
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.tables import PARTITIONING, TABLES
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import list_runs, pending_units
+from deephotlink.transforms.tables.schema import PARTITIONING, TABLES
 from tests import committing
 from tests.committing import commit_all, finish, make_run
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from deephotlink.models.base import AudioGeometry
-from deephotlink.transforms.audio import plan_windows
+from deephotlink.transforms.sound_windows import plan_windows
 from tests.builders import FakeDetector, make_probe
 
 

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from deephotlink.transforms.ahead import InOrder
+from deephotlink.transforms.work_ahead import InOrder
 
 
 class Work:

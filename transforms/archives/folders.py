@@ -15,15 +15,25 @@ from urllib.parse import unquote
 
 from fsspec.utils import glob_translate
 
-from .asking import links_of
-from .clients import Client
-from .failures import UsageError, WorldError, printable
-from .objects import Entry
-from .retries import LISTING, READING, retried
-from .sources import Found, found_object, found_remote, look_local, look_remote
-from .store import PAGE, holds_runs
-from .tables import TABLES
-from .uris import SCHEME, canonical_local, escape, is_remote, local_path, redact, scheme_of, split_remote, unescape
+from ..failures import UsageError, WorldError, printable
+from ..storage.buckets import Entry
+from ..storage.clients import Client
+from ..storage.output_store import PAGE, holds_runs
+from ..storage.requests import links_of
+from ..storage.retries import LISTING, READING, retried
+from ..storage.sources import Found, found_object, found_remote, look_local, look_remote
+from ..storage.uris import (
+    SCHEME,
+    canonical_local,
+    escape,
+    is_remote,
+    local_path,
+    redact,
+    scheme_of,
+    split_remote,
+    unescape,
+)
+from ..tables.schema import TABLES
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -15,12 +15,12 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .failures import UsageError, WorldError, printable
-from .retries import tell
-from .room import spool_faults
-from .sheets import UNREADABLE, open_text, read_sheet, unpacked
-from .sources import CHUNK_BYTES, NoRanges, RemoteBlob, look_remote
-from .uris import SCHEME, is_remote, local_path, redact, split_remote
+from ..failures import UsageError, WorldError, printable
+from ..staging.spool_space import spool_faults
+from ..storage.retries import tell
+from ..storage.sources import CHUNK_BYTES, NoRanges, RemoteBlob, look_remote
+from ..storage.uris import SCHEME, is_remote, local_path, redact, split_remote
+from .csv_files import UNREADABLE, open_text, read_sheet, unpacked
 
 COLUMN = "uri"
 _NAMES = re.compile(r"\.(csv|tsv|parquet|jsonl|ndjson)(\.gz)?$", re.IGNORECASE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .failures import MediaError
-from .sources import MAX_FILE_BYTES, Blob
+from ..failures import MediaError
+from ..storage.sources import MAX_FILE_BYTES, Blob
 
 _FIRST_READ = 64 << 10
 _MOST_READ = 8 << 20

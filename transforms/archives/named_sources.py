@@ -16,14 +16,24 @@ from typing import IO, Any
 
 import numpy as np
 
-from .addresses import host_of
-from .clients import Client
-from .failures import MediaError, UsageError, WorldError
-from .retries import LISTING, READING, BadAddress, Patience, retried
-from .room import spool_faults
-from .sources import Found, Planned, failed, look_local, look_remote
-from .uris import SCHEME, escape, is_member, is_remote, local_path, meanings, name_bytes, shards_of, split_remote
-from .walk import excluding, in_order
+from ..failures import MediaError, UsageError, WorldError
+from ..staging.spool_space import spool_faults
+from ..storage.clients import Client
+from ..storage.retries import LISTING, READING, BadAddress, Patience, retried
+from ..storage.sources import Found, Planned, failed, look_local, look_remote
+from ..storage.uris import (
+    SCHEME,
+    escape,
+    is_member,
+    is_remote,
+    local_path,
+    meanings,
+    name_bytes,
+    shards_of,
+    split_remote,
+)
+from .folders import excluding, in_order
+from .secret_addresses import host_of
 
 Expand = Callable[[Iterable[Found], Any], Iterator[Planned]]
 

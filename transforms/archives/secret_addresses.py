@@ -13,12 +13,12 @@ from typing import IO
 
 import numpy as np
 
-from .failures import UsageError
-from .manifests import is_listing, read_listing
-from .room import spool_faults
-from .sources import look_local
-from .uris import SCHEME, escape, is_remote, local_path, name_bytes, split_remote, unescape
-from .walk import MAGIC, is_pattern, leads_up, shown_source
+from ..failures import UsageError
+from ..staging.spool_space import spool_faults
+from ..storage.sources import look_local
+from ..storage.uris import SCHEME, escape, is_remote, local_path, name_bytes, split_remote, unescape
+from .folders import MAGIC, is_pattern, leads_up, shown_source
+from .listing_files import is_listing, read_listing
 
 
 def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:

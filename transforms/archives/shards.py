@@ -10,12 +10,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Literal
 
-from .failures import MediaError, UsageError, WorldError
+from ..failures import MediaError, UsageError, WorldError
+from ..records import MediaFile
+from ..storage.sources import Blob
+from ..storage.uris import escape, media_id_of, name_bytes
 from .members import Member, Reader, ShardLimits, failing
-from .records import MediaFile
-from .sources import Blob
 from .tars import walk_tar
-from .uris import escape, media_id_of, name_bytes
 from .zips import walk_zip
 
 _LARGEST = (1 << 63) - 1

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .failures import MediaError
+from ..failures import MediaError
 from .members import Member, Reader, ShardLimits, failing
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .boxes import IsoBoxes, begins_as_iso
-from .lengths import Length
+from .clock.lengths import Length
+from .containers.iso_boxes import IsoBoxes, begins_as_iso
 
 DECORD_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d", "mpeg4"})
-"""Checked frame by frame against FFmpeg in tests/transforms/test_decoders.py. Not HEVC: decord2 3.4.0 does not drain
-FFmpeg 8's decoder and raises after a few seeks (`avcodec_send_packet`, EAGAIN; 8 files opened of 8, closed GOP too)."""
+"""Checked frame by frame against FFmpeg in tests/transforms/media/test_decoders.py. Not HEVC: decord2 3.4.0 does not
+drain FFmpeg 8's decoder and raises after a few seeks (`avcodec_send_packet`, EAGAIN; 8 files opened of 8, closed GOP
+too)."""
 EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 
 

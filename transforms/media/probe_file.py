@@ -12,22 +12,22 @@ from functools import cached_property
 from typing import Any
 
 from ..failures import MediaError
-from ..notes import CLOCK, NOT_LOOKED
-from .boxes import MAX_DEPTH, IsoBoxes, begins_as_iso, read_boxes
-from .choosing import choose_decoder
-from .clock import MediaClock
-from .facts import AudioFacts, ContainerFacts, StreamFacts, VideoFacts
-from .far_clock import FarClock
-from .fed import is_fed, open_file
-from .first_picture import find_picture
-from .lengths import Length, measure, read_clock
-from .listening import Heard, listen_to
-from .opening import MAX_ATTACHMENTS, Refusals, check_pixels, clock_zero, open_container
-from .packets import PacketScan
+from .clock.far_clock import FarClock
+from .clock.lengths import Length, measure, read_clock
+from .clock.media_clock import MediaClock
+from .clock.packets import PacketScan
+from .containers.facts import AudioFacts, ContainerFacts, StreamFacts, VideoFacts
+from .containers.fed_file import is_fed, open_file
+from .containers.iso_boxes import MAX_DEPTH, IsoBoxes, begins_as_iso, read_boxes
+from .containers.opening import MAX_ATTACHMENTS, Refusals, check_pixels, clock_zero, open_container
+from .decoder_choice import choose_decoder
+from .notes import CLOCK, NOT_LOOKED
 from .protocol import Limits
-from .selection import Selection, merged, select_sound, select_video, why_unreadable
+from .selection.first_picture import find_picture
+from .selection.listening import Heard, listen_to
+from .selection.streams import Selection, merged, select_sound, select_video, why_unreadable
 from .stream_facts import audio_facts, stream_facts, tags_of, video_facts
-from .unread import unread_note
+from .trailing_film import unread_note
 
 MAX_KEY_FRAMES = 100_000
 MAX_JOINTS = 1_000

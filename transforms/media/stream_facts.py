@@ -7,10 +7,10 @@ from fractions import Fraction
 from typing import Any
 
 from ..failures import printable
-from .boxes import IsoBoxes, Track
-from .clock import StreamClock
-from .facts import AudioFacts, StreamFacts, VideoFacts
-from .opening import is_attached
+from .clock.media_clock import StreamClock
+from .containers.facts import AudioFacts, StreamFacts, VideoFacts
+from .containers.iso_boxes import IsoBoxes, Track
+from .containers.opening import is_attached
 from .protocol import SoundSource
 
 MAX_TAGS = 64

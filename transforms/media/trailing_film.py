@@ -9,10 +9,10 @@ import mmap
 import re
 from typing import Any
 
-from ..notes import NOT_LOOKED
-from .boxes import IsoBoxes
-from .fed import is_fed
-from .packets import PacketScan
+from .clock.packets import PacketScan
+from .containers.fed_file import is_fed
+from .containers.iso_boxes import IsoBoxes
+from .notes import NOT_LOOKED
 
 LEAST_BYTES = 4_096
 MAGIC = {

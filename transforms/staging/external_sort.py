@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .room import spool_faults
+from .spool_space import spool_faults
 
 RUN_BYTES = 12 << 20
 """What is sorted in memory at a time."""

@@ -6,10 +6,10 @@ import os
 import threading
 from pathlib import Path
 
-from .failures import MediaError
-from .media.fed import BLOCK_BYTES
-from .room import private, spool_faults
-from .sources import RemoteBlob
+from ..failures import MediaError
+from ..media.containers.fed_file import BLOCK_BYTES
+from ..storage.sources import RemoteBlob
+from .spool_space import private, spool_faults
 
 MOST_AHEAD_BYTES = 8 << 20
 """One request, where reading goes straight on; it grows to that from a block."""

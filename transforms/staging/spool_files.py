@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .failures import MediaError
-from .media import feeding
-from .media.sniff import HEAD_BYTES, sniff
-from .records import MediaFile
-from .retries import ShortRead, retried
-from .room import ROOM, private, spool_faults
-from .sources import (
+from ..failures import MediaError
+from ..media.children import feeding
+from ..media.containers.sniff import HEAD_BYTES, sniff
+from ..records import MediaFile
+from ..storage.retries import ShortRead, retried
+from ..storage.sources import (
     CHUNK_BYTES,
     MAX_FILE_BYTES,
     LocalBlob,
@@ -30,7 +29,8 @@ from .sources import (
     open_blob,
     path_of,
 )
-from .sparse import SparseFile
+from .sparse_files import SparseFile
+from .spool_space import ROOM, private, spool_faults
 
 RANGED_BYTES = 256 << 20
 """Larger remote files come as they are read. Up to this size, opening.SCAN_BYTES, the probe reads all of a file."""

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .asking import LOOK_SECONDS, heed
-from .failures import WorldError
-from .retries import tell
+from ..failures import WorldError
+from ..storage.requests import LOOK_SECONDS, heed
+from ..storage.retries import tell
 
 FREE_SHARE = 0.5
 """Of what is free on the disk when the first file is staged, unless told otherwise."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from .asking import in_time, seconds_for
+from .requests import in_time, seconds_for
 from .retries import OddRead
 from .uris import SCHEME, scheme_of, split_remote
 

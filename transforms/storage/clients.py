@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from .asking import ask, client_options, range_of
-from .failures import UsageError, printable
-from .objects import objects_of
+from ..failures import UsageError, printable
+from .buckets import objects_of
+from .requests import ask, client_options, range_of
 from .retries import LISTING, ONCE, BadAddress, Patience, retried, tell
 from .uris import SCHEME, redact, scheme_of
 

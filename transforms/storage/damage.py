@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from .failures import UsageError, WorldError, printable
-from .store import OutputStore
+from ..failures import UsageError, WorldError, printable
+from .output_store import OutputStore
 
 
 def damaged(store: OutputStore, name: str, why: object) -> UsageError:

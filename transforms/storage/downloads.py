@@ -22,9 +22,9 @@ from typing import Any
 
 import fsspec
 
-from ..models.weights import LocalFile
-from .durable import sync_folder
-from .failures import MediaError, UsageError, WorldError
+from ...models.weights.files import LocalFile
+from ..failures import MediaError, UsageError, WorldError
+from .durable_files import sync_folder
 from .retries import BACKOFF_SECONDS, ONCE, ShortRead, is_storage_fault, retried, tell
 from .sources import CHUNK_BYTES, Found, LocalBlob, NoRanges, RemoteBlob, look_local, look_remote, open_blob
 from .uris import is_remote, local_path, scheme_of

@@ -19,12 +19,12 @@ from typing import IO, Any, BinaryIO, TypeVar
 
 import fsspec
 
-from .asking import ask, client_options, range_of
-from .durable import TEMPORARY, CannotLink, link, make_folders, parts_of, rename_alone, sync_folder, written
-from .failures import MediaError, UsageError, WorldError, printable
+from ..failures import MediaError, UsageError, WorldError, printable
+from ..tables.schema import TABLES
+from .durable_files import TEMPORARY, CannotLink, link, make_folders, parts_of, rename_alone, sync_folder, written
 from .ranges import Retried, seekable
+from .requests import ask, client_options, range_of
 from .retries import Patience, is_refusal, is_storage_fault, really, retried
-from .tables import TABLES
 from .uris import redact
 
 T = TypeVar("T")

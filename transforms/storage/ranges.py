@@ -8,8 +8,8 @@ from typing import Any, BinaryIO, cast
 
 from fsspec import AbstractFileSystem
 
-from .asking import ask
-from .media.by_range import ByRange
+from ..media.containers.ranged_file import ByRange
+from .requests import ask
 
 BUFFER_BYTES = 1 << 20
 Retry = Callable[[Callable[[], Any]], Any]

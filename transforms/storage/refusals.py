@@ -13,8 +13,8 @@ from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
 
-from .asking import LOOK_SECONDS, nap
 from .clients import Client
+from .requests import LOOK_SECONDS, nap
 from .retries import ONCE, gets_through
 
 Way = Literal["read", "look"]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .asking import SlowRead, nap
-from .failures import MediaError, Refused, UsageError, WorldError, printable
+from ..failures import MediaError, Refused, UsageError, WorldError, printable
+from .requests import SlowRead, nap
 from .uris import redact
 
 T = TypeVar("T")

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from . import witnesses
-from .asking import in_time, seconds_for, too_slow
+from ..failures import MediaError, Refused, WorldError
+from ..records import Failure, MediaFile, MediaOutcome
+from .buckets import Entry, Objects
 from .clients import Client
-from .failures import MediaError, Refused, WorldError
-from .objects import Entry, Objects
-from .records import Failure, MediaFile, MediaOutcome
+from .refusals import Way, lets_us, saw
+from .requests import in_time, seconds_for, too_slow
 from .retries import LISTING, READING, Patience, ShortRead, retried, tell
 from .uris import canonical_local, escape, media_id_of, name_bytes, scheme_of, split_remote, unescape, without_signature
 
@@ -183,7 +183,7 @@ class RemoteBlob:
 
 
 @contextmanager
-def refusals(address: str, way: witnesses.Way) -> Iterator[None]:
+def refusals(address: str, way: Way) -> Iterator[None]:
     """What a store refuses us while it lets us have others is a fault of the one, and no reason to stop.
 
     Raises:
@@ -192,10 +192,10 @@ def refusals(address: str, way: witnesses.Way) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        if not witnesses.lets_us(address, way):
+        if not lets_us(address, way):
             raise
         raise MediaError("refused", f"{error}; others may be read", stage="read") from None
-    witnesses.saw(address, way)
+    saw(address, way)
 
 
 def address_of(file: MediaFile) -> str:

@@ -13,9 +13,9 @@ import aiohttp
 import yarl
 from aiohttp.http import HttpProcessingError
 
-from . import asking
-from .asking import SILENCE, seconds_for, too_slow
-from .failures import UsageError, printable
+from ..failures import UsageError, printable
+from . import requests
+from .requests import SILENCE, seconds_for, too_slow
 from .retries import OddRead
 from .uris import redact
 
@@ -58,7 +58,7 @@ class Answer(aiohttp.ClientResponse):
 def options() -> dict[str, Any]:
     """Of fsspec's HTTP file system."""
     # aiohttp's own limit is five minutes for a whole answer, however steadily it comes
-    silence = SILENCE * asking.ATTEMPT_SECONDS
+    silence = SILENCE * requests.ATTEMPT_SECONDS
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
     # A server that packs what it sends counts the bytes of a range, and of the whole, in packed ones: it is asked not
     # to, and a little of what is packed may be very much.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .failures import printable
+from ..failures import printable
 
 MAX_DETAIL = 4000
 """Characters."""

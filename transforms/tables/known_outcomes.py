@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .runs import Run
-from .tables import UNIT, table_metadata
+from .schema import UNIT, table_metadata
 
 
 def known_unit(plan: pa.Table, run: Run, failed_at: datetime | None = None) -> pa.Table | None:

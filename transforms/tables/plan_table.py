@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .records import Failure, MediaFile, MediaOutcome
-from .room import spool_faults
+from ..records import Failure, MediaFile, MediaOutcome
+from ..staging.spool_space import spool_faults
 
 PLAN = pa.schema(
     [

@@ -35,12 +35,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .._version import __version__
-from .intact import intact
-from .plan import Plan
+from ..._version import __version__
+from ..plan import Plan
+from ..records import MediaFile, MediaOutcome
+from ..storage.damage import intact
+from ..storage.output_store import OutputStore
 from .plan_table import PLAN, PLAN_ROW_GROUP, plan_from_table, plan_to_table, write_plan
-from .records import MediaFile, MediaOutcome
-from .store import OutputStore
 
 _PART_ROWS = 1 << 12
 _RECORD = b"deephotlink.run"

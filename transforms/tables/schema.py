@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from .._version import __version__
-from ..models.base import FAMILIES
+from ..._version import __version__
+from ...models.base import FAMILIES
+from ..failures import printable
+from ..records import AuthenticityScore, Evidence, Failure, MediaOutcome, MediaResult
+from ..storage.uris import escaped
 from .details import MAX_DETAIL, cut_detail
-from .failures import printable
-from .records import AuthenticityScore, Evidence, Failure, MediaOutcome, MediaResult
-from .uris import escaped
 
 if TYPE_CHECKING:
     from .runs import Run

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..models.embedded.files import FOLDER, own_copy
-from ..models.weights import LocalFile, Weights
-from .failures import WorldError
-from .fetching import OBJECTS, fetch
-from .store import OutputStore
+from ...models.embedded.files import FOLDER, own_copy
+from ...models.weights.files import LocalFile, Weights
+from ..failures import WorldError
+from ..storage.downloads import OBJECTS, fetch
+from ..storage.output_store import OutputStore
 
 STAGED = "_weights"
 """Folder of an output: files of weights, each named by its sha256."""

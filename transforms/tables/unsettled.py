@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..models.batches import FAILED
-from .ids import DIGEST, HASH, Counts, SortedIds, ids_to_digests, ids_to_hashes
-from .intact import intact
+from ...models.batches import FAILED
+from ..storage.damage import intact
+from ..storage.output_store import OutputStore
+from .id_sets import DIGEST, HASH, Counts, SortedIds, ids_to_digests, ids_to_hashes
 from .runs import Run, committed_units, list_runs
-from .store import OutputStore
 
 _COLUMNS = ["media_id", "table", "failures.error_class", "evidence.list.element.abstained"]
 

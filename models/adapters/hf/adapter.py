@@ -4,9 +4,9 @@ A folder holds config.json, the weights as safetensors, preprocessor_config.json
 (hf_sidecar.py) where the labels do not say which of them means manipulated. Nothing is downloaded, unpickled or run:
 `deephotlink weights pull hf:OWNER/REPO` fetches, and code or pickles in a folder are never opened.
 
-What works is every image, video and audio classifier of transformers whose preprocessing is in models/preprocess.py
-or is that of wav2vec2; hf_network.py lists the exceptions. Images: the mean logit of a few frames spread over the clip
-(or over a face's track); video: frames at 7.5 Hz; audio: windows of 4 s one after another.
+What works is every image, video and audio classifier of transformers whose preprocessing is in
+models/signals/preprocess.py or is that of wav2vec2; hf_network.py lists the exceptions. Images: the mean logit of a few
+frames spread over the clip (or over a face's track); video: frames at 7.5 Hz; audio: windows of 4 s one after another.
 
 Licence: that of the model's card, or "not stated". Blind spots: whatever its author did not train it on.
 """
@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
-from ..base import SOUND_RATE, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Family, Unit
-from ..checkpoints import read_object
-from ..preprocess import ImagePreprocessing, from_processor
-from ..weights import Weights, WeightsError, WeightsFile
-from .described import NEEDS
-from .hf_audio import AudioDetector, read_extractor
-from .hf_images import HfDetector, ImageDetector, VideoDetector
-from .hf_network import INDEX, ONE_FILE, Architecture, build, read_architecture, shards_of
-from .hf_sidecar import NAME, Sidecar, licence_of, read_sidecar
-from .labels import Classes, label_names, tell_classes
+from ...base import SOUND_RATE, AudioGeometry, ClipGeometry, Detector, DetectorSpec, Family, Unit
+from ...signals.preprocess import ImagePreprocessing, from_processor
+from ...weights.checkpoints import read_object
+from ...weights.files import Weights, WeightsError, WeightsFile
+from ..described import NEEDS
+from ..labels import Classes, label_names, tell_classes
+from .audio import AudioDetector, read_extractor
+from .images import HfDetector, ImageDetector, VideoDetector
+from .network import INDEX, ONE_FILE, Architecture, build, read_architecture, shards_of
+from .sidecar import NAME, Sidecar, licence_of, read_sidecar
 
 CONFIG, CARD = "config.json", "README.md"
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import SOUND_RATE, AudioItem, DetectorSpec, Judgement
-from ..speech import unheard
-from ..weights import Weights, WeightsError
-from .hf_images import HfDetector
-from .hf_network import Architecture
-from .hf_sidecar import Sidecar
-from .items import normalised
-from .labels import Classes
+from ...base import SOUND_RATE, AudioItem, DetectorSpec, Judgement
+from ...signals.speech import unheard
+from ...weights.files import Weights, WeightsError
+from ..items import normalised
+from ..labels import Classes
+from .images import HfDetector
+from .network import Architecture
+from .sidecar import Sidecar
 
 EXTRACTOR = "Wav2Vec2FeatureExtractor"
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base import ClipItem, DetectorSpec, Judgement, TrackItem
-from ..batches import BatchedDetector
-from ..preprocess import ImagePreprocessing, crop_box, to_images
-from ..weights import Weights
-from .hf_network import Architecture, build
-from .hf_sidecar import Sidecar
-from .items import film_of, seen_frames
-from .labels import Classes
+from ...base import ClipItem, DetectorSpec, Judgement, TrackItem
+from ...batches import BatchedDetector
+from ...signals.preprocess import ImagePreprocessing, crop_box, to_images
+from ...weights.files import Weights
+from ..items import film_of, seen_frames
+from ..labels import Classes
+from .network import Architecture, build
+from .sidecar import Sidecar
 
 
 class HfDetector(BatchedDetector):

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_object, read_safetensors
-from ..weights import Weights, WeightsError
+from ...weights.checkpoints import read_object, read_safetensors
+from ...weights.files import Weights, WeightsError
 
 Task = Literal["image", "video", "audio"]
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from ..base import FAMILIES, Unit
-from ..checkpoints import read_object
-from ..weights import WeightsError
-from .licences import forbids_commercial_use
+from ...base import FAMILIES, Unit
+from ...weights.checkpoints import read_object
+from ...weights.files import WeightsError
+from ..licences import forbids_commercial_use
 
 NAME = "deephotlink.json"
 NOT_STATED = "not stated"

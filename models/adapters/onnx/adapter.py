@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Detector, DetectorSpec
-from ..batches import DTYPES
-from ..weights import Weights, WeightsError
-from .described import describe_settings, files_beside
-from .items import Rows, SettingsDetector, check_row_shape
-from .onnx_file import check_onnx
+from ...base import Detector, DetectorSpec
+from ...batches import DTYPES
+from ...weights.files import Weights, WeightsError
+from ..described import describe_settings, files_beside
+from ..items import Rows, SettingsDetector, check_row_shape
+from .file_check import check_onnx
 
 ARCHITECTURE = "ONNX graph"
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(bfloat16)": torch.bfloat16}

@@ -11,8 +11,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from ..weights import WeightsError
-from .described import LARGEST_FILE
+from ...weights.files import WeightsError
+from ..described import LARGEST_FILE
 
 DEEPEST = 64
 """Messages within messages."""

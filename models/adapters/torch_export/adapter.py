@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..base import Detector, DetectorSpec
-from ..batches import DTYPES
-from ..weights import Weights, WeightsError
-from .described import describe_settings, files_beside
-from .items import Rows, SettingsDetector, check_row_shape
-from .pt2 import Program, check_pt2
+from ...base import Detector, DetectorSpec
+from ...batches import DTYPES
+from ...weights.files import Weights, WeightsError
+from ..described import describe_settings, files_beside
+from ..items import Rows, SettingsDetector, check_row_shape
+from .pt2_check import Program, check_pt2
 
 ARCHITECTURE = "torch.export program"
 

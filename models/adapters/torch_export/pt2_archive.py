@@ -7,8 +7,8 @@ import json
 import zipfile
 from typing import Any
 
-from ..weights import WeightsError
-from .described import LARGEST_FILE
+from ...weights.files import WeightsError
+from ..described import LARGEST_FILE
 
 LARGEST_GRAPH = 32 << 20
 """Bytes of its JSON, which takes twenty times as much while it is looked at; a large network has 3 MB."""

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ..weights import WeightsError
-from .aten import NUMBER_OPERATORS, TENSOR_OPERATORS, TRAINING, WRAPPERS
-from .described import LARGEST_FILE
+from ...weights.files import WeightsError
+from ..described import LARGEST_FILE
+from .aten_operators import NUMBER_OPERATORS, TENSOR_OPERATORS, TRAINING, WRAPPERS
 from .pt2_archive import MADE_BY, Archive, Refused
 from .pt2_expressions import is_arithmetic
 
@@ -184,7 +184,8 @@ class _Checked:
                     return target
         return str(
             self.refuse(
-                f"the operator {target!r:.200} is not among those of plain networks (models/adapters/aten.py); "
+                f"the operator {target!r:.200} is not among those of plain networks "
+                "(models/adapters/torch_export/aten_operators.py); "
                 "a model that needs it can be exported to ONNX instead"
             )
         )

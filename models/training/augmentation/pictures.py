@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..face_geometry import cut_square, face_square
+from ...faces.geometry import cut_square, face_square
 
 cv2.setNumThreads(1)
 

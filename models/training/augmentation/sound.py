@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import butter, fftconvolve, istft, sosfilt, stft
 
-from ..base import SOUND_RATE
-from .vocoders import at_rate
+from ...base import SOUND_RATE
+from ..forgeries.vocoders import at_rate
 
 Step = Callable[[np.ndarray], np.ndarray]
 CODECS: tuple[tuple[str, str, tuple[int, ...], tuple[int, ...]], ...] = (

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from ..face_geometry import face_axes
-from .chains import coded_h264
-from .faces import Face, FaceBank, Shake, forged
+from ...faces.geometry import face_axes
+from ..forgeries.faces import Face, FaceBank, Shake, forged
+from .film_chains import coded_h264
 from .pictures import coloured, cut_face, warped, worn
 
 TAKE_FRAMES = 8

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ..face_geometry import FaceAxes, face_axes
-from .pictures import coded, coloured, sharpened, through, warped
+from ...faces.geometry import FaceAxes, face_axes
+from ..augmentation.pictures import coded, coloured, sharpened, through, warped
 
 KINDS = ("blended", "swapped", "coarse", "rebuilt")
 HULL = np.array(

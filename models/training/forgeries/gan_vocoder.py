@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import SOUND_RATE
+from ...base import SOUND_RATE
 from .vocoders import at_rate, fitted, mel_filters, softened
 
 POINTS, HOP, BINS, TOP_HZ = 1024, 256, 80, 8000.0

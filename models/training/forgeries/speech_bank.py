@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from ..base import SOUND_RATE
-from ..speech import SILENT_RANGE, analyse_speech
+from ...base import SOUND_RATE
+from ...signals.speech import SILENT_RANGE, analyse_speech
+from ..loop import TrainingError
+from ..split import part
 from .gan_vocoder import VocoderPlan, neurally_vocoded, train_vocoder
-from .house import TrainingError
-from .split import part
 from .vocoders import KINDS, vocoded
 
 LEAST_SECONDS = 2.0

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import istft, lfilter, resample_poly, stft
 
-from ..base import SOUND_RATE
+from ...base import SOUND_RATE
 
 KINDS = ("griffin_lim", "phase", "world", "lpc")
 """Of `vocoded`."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deephotlink.models.base import AudioItem, ClipItem, Detector, TrackItem
-from deephotlink.models.weights import LocalFile, Weights
+from deephotlink.models.weights.files import LocalFile, Weights
 
 CLOSE = 1e-5
 """Between logits of an exported model and of the eager one."""

@@ -14,18 +14,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from deephotlink.models.adapters import hf
-from deephotlink.models.adapters.hf_audio import least_samples
-from deephotlink.models.adapters.hf_sidecar import licence_of, read_sidecar
+from deephotlink.models.adapters.hf import adapter
+from deephotlink.models.adapters.hf.audio import least_samples
+from deephotlink.models.adapters.hf.sidecar import licence_of, read_sidecar
 from deephotlink.models.base import AudioItem, ClipItem, TrackItem
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
+from deephotlink.models.weights.files import LocalFile, Weights, WeightsError
 
 LABELS = {"id2label": {0: "real", 1: "fake"}, "label2id": {"real": 0, "fake": 1}}
 SIDE = 32
 SAME = 1e-5
 """Between logits of the adapter and of transformers where no picture is resized."""
 RESIZED = 5e-3
-"""The same where one is. models/preprocess.py rounds as Pillow does: less than 1e-5 was measured. One grey level more
+"""The same where one is. models/signals/preprocess.py rounds as Pillow does: less than 1e-5 was measured. One grey
+level more
 or less in every pixel moves these logits by up to 0.04, so this leaves room for a few of them in another build."""
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 
@@ -95,20 +96,20 @@ def vit(saved, tmp_path):
 
 
 def weights_of(folder: Path) -> Weights:
-    files = hf.files_of(str(folder), folder / "no cache")
+    files = adapter.files_of(str(folder), folder / "no cache")
     return Weights({r: LocalFile(str(p), hashlib.sha256(Path(p).read_bytes()).hexdigest()) for r, p in files.items()})
 
 
 def loaded(folder: Path):
     weights = weights_of(folder)
-    detector = hf.make(hf.describe(f"hf:{folder}", weights), weights)
+    detector = adapter.make(adapter.describe(f"hf:{folder}", weights), weights)
     detector.load("cpu")
     return detector
 
 
 def refused(folder: Path, match: str) -> None:
     with pytest.raises(WeightsError, match=match):
-        hf.describe("hf:x", weights_of(folder))
+        adapter.describe("hf:x", weights_of(folder))
 
 
 def change(folder: Path, file: str = "config.json", **fields) -> None:
@@ -287,35 +288,35 @@ def test_shards_and_older_names_load_as_from_pretrained_does(saved, tmp_path):
     assert loaded(folder).score([item]) == loaded(saved / "wav2vec2").score([item])
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"shards.*model-00002-of-00002.safetensors missing"):
-        hf.files_of(str(folder), tmp_path)
+        adapter.files_of(str(folder), tmp_path)
 
 
 def test_where_a_model_is_looked_for(saved, tmp_path):
     shutil.copytree(saved / "vit", tmp_path / "hf" / "someone" / "model")
     for reference_ in ("someone/model", "someone/model@main"):
-        assert hf.files_of(reference_, tmp_path)["config.json"] == tmp_path / "hf/someone/model/config.json"
+        assert adapter.files_of(reference_, tmp_path)["config.json"] == tmp_path / "hf/someone/model/config.json"
     with pytest.raises(WeightsError, match="deephotlink weights pull hf:someone/other"):
-        hf.files_of("someone/other", tmp_path)
+        adapter.files_of("someone/other", tmp_path)
     for escaping in ("../../etc/passwd", "someone/..", "../model", "/nowhere/model"):
         with pytest.raises(WeightsError, match="folder"):
-            hf.files_of(escaping, tmp_path)
+            adapter.files_of(escaping, tmp_path)
 
 
 def test_a_folder_that_lacks_something_says_what(vit):
     (vit / "preprocessor_config.json").rename(vit / "kept")
     with pytest.raises(WeightsError, match=r"expected preprocessor_config\.json"):
-        hf.files_of(str(vit), vit)
+        adapter.files_of(str(vit), vit)
     (vit / "kept").rename(vit / "preprocessor_config.json")
     (vit / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"expected config\.json"):
-        hf.files_of(str(vit), vit)
+        adapter.files_of(str(vit), vit)
 
 
 def test_changed_bytes_are_refused(vit):
     weights = weights_of(vit)
     (vit / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="the file was changed"):
-        hf.describe("hf:x", weights)
+        adapter.describe("hf:x", weights)
 
 
 class _Canary:
@@ -340,7 +341,7 @@ def test_code_and_pickles_in_a_folder_never_run(vit, tmp_path):
         refused(vit, r"got architectures \['Evil.*\(code beside a model is never run\); these work: .*ViTForImageCl")
     (vit / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"there is only pytorch_model\.bin, which is never opened"):
-        hf.files_of(str(vit), vit)
+        adapter.files_of(str(vit), vit)
     (vit / "model.safetensors").write_bytes((vit / "pytorch_model.bin").read_bytes())
     change(vit, architectures=["ViTForImageClassification"], model_type="vit")
     refused(vit, "expected a safetensors file")
@@ -390,7 +391,7 @@ def test_links_to_huge_files_are_refused_before_they_are_read(vit, name):
     (vit / name).unlink(missing_ok=True)
     (vit / name).symlink_to("huge")
     with pytest.raises(WeightsError, match=r"expected at most .* bytes in"):
-        hf.files_of(str(vit), vit)
+        adapter.files_of(str(vit), vit)
 
 
 def test_what_is_missing_is_said_in_the_error_alone(vit, capfd):
@@ -424,7 +425,7 @@ def test_an_index_that_reaches_out_of_its_folder_is_refused(vit, shard):
     (vit / "model.safetensors").unlink()
     (vit / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
     with pytest.raises(WeightsError, match="in the same folder"):
-        hf.files_of(str(vit), vit)
+        adapter.files_of(str(vit), vit)
 
 
 def test_a_model_without_its_classifier_is_refused(vit):

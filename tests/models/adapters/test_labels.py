@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deephotlink.models.adapters.labels import Classes, label_names, meaning_of, tell_classes, words_of
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.weights.files import WeightsError
 
 
 @pytest.mark.parametrize(

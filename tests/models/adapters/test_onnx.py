@@ -9,13 +9,13 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from deephotlink.models.adapters import onnx as adapter
-from deephotlink.models.adapters import onnx_file
-from deephotlink.models.adapters.onnx_file import check_onnx
+from deephotlink.models.adapters.onnx import adapter as adapter
+from deephotlink.models.adapters.onnx import file_check
+from deephotlink.models.adapters.onnx.file_check import check_onnx
 from deephotlink.models.batches import spread
 from deephotlink.models.registry import adapter_of, make
-from deephotlink.models.weights import WeightsError
-from tests.models.exported import (
+from deephotlink.models.weights.files import WeightsError
+from tests.models.adapters.exported import (
     CLOSE,
     FACES,
     FILM,
@@ -269,7 +269,7 @@ def test_functions_that_unfold_without_end_are_refused():
 
 
 def test_many_small_fields_are_refused(monkeypatch):
-    monkeypatch.setattr(onnx_file, "MOST_FIELDS", 1000)
+    monkeypatch.setattr(file_check, "MOST_FIELDS", 1000)
     with pytest.raises(WeightsError, match="too many parts"):
         check_onnx(b"\x08\x08" * 1001, "x.onnx")
 

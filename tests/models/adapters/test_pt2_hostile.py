@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from deephotlink.models.adapters import torch as adapter
-from deephotlink.models.adapters.aten import TENSOR_OPERATORS
-from deephotlink.models.adapters.pt2 import check_pt2
-from deephotlink.models.weights import WeightsError
-from tests.models.exported import PICTURES, loaded, make_clip_item, to_pt2, weights_of
+from deephotlink.models.adapters.torch_export import adapter as adapter
+from deephotlink.models.adapters.torch_export.aten_operators import TENSOR_OPERATORS
+from deephotlink.models.adapters.torch_export.pt2_check import check_pt2
+from deephotlink.models.weights.files import WeightsError
+from tests.models.adapters.exported import PICTURES, loaded, make_clip_item, to_pt2, weights_of
 
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"

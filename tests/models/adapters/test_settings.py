@@ -11,8 +11,8 @@ from deephotlink.models.adapters.items import to_logits
 from deephotlink.models.adapters.licences import forbids_commercial_use
 from deephotlink.models.adapters.settings import read_settings
 from deephotlink.models.adapters.settings_reader import EXAMPLE
-from deephotlink.models.weights import WeightsError
-from tests.models.exported import FACES, FILM, PICTURES, SOUND
+from deephotlink.models.weights.files import WeightsError
+from tests.models.adapters.exported import FACES, FILM, PICTURES, SOUND
 
 
 def read(found):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from deephotlink.models.adapters import torch as adapter
+from deephotlink.models.adapters.torch_export import adapter as adapter
 from deephotlink.models.batches import spread
 from deephotlink.models.registry import adapter_of, make
-from deephotlink.models.weights import WeightsError
-from tests.models.exported import (
+from deephotlink.models.weights.files import WeightsError
+from tests.models.adapters.exported import (
     CLOSE,
     FACES,
     FILM,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deephotlink.models.architectures.efficientnet import STAGES
 from deephotlink.models.architectures.efficientnet_lite import EPSILON, Block, EfficientNetLite0, Step
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.weights.files import WeightsError
 
 
 def published(network: EfficientNetLite0) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from deephotlink.models.accuracy import (
+from deephotlink.models.calibration.accuracy import (
     Resampling,
     auc,
     auc_within_groups,

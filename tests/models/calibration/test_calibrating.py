@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from deephotlink.models.calibrating import Wish, calibrate
-from deephotlink.models.calibration import (
+from deephotlink.models.calibration.calibrating import Wish, calibrate
+from deephotlink.models.calibration.calibration import (
     Calibration,
     calibration_to_json,
     load_calibration,
     log_odds_of,
     parse_calibration,
 )
-from deephotlink.models.fitting import Media, Said
-from deephotlink.models.length import pooled
-from deephotlink.models.stretches import Rows, fused_rows
+from deephotlink.models.calibration.fitting import Media, Said
+from deephotlink.models.calibration.length import pooled
+from deephotlink.models.calibration.stretches import Rows, fused_rows
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.records import Evidence, MediaOutcome
 from tests.builders import FakeDetector, make_media_file

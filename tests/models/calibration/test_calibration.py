@@ -5,8 +5,8 @@ from importlib import resources
 
 import pytest
 
-from deephotlink.models import calibration as c
-from deephotlink.models.pooling import pooled_log_odds
+from deephotlink.models.calibration import calibration as c
+from deephotlink.models.calibration.pooling import pooled_log_odds
 from deephotlink.models.registry import installed
 
 

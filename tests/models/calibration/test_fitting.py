@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from deephotlink.models import fitting as f
-from deephotlink.models.bounds import bounded_threshold, groups_needed, upper_bound
-from deephotlink.models.calibration import DetectorCalibration, Fusion
-from deephotlink.models.pooling import fused_log_odds, pooled_log_odds
+from deephotlink.models.calibration import fitting as f
+from deephotlink.models.calibration.bounds import bounded_threshold, groups_needed, upper_bound
+from deephotlink.models.calibration.calibration import DetectorCalibration, Fusion
+from deephotlink.models.calibration.pooling import fused_log_odds, pooled_log_odds
 from tests.models.simulated import simulate
 
 

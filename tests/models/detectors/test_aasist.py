@@ -17,8 +17,8 @@ from deephotlink.models.architectures.aasist import AASIST, AASIST_L, Aasist, me
 from deephotlink.models.base import AudioItem, DetectorSpec
 from deephotlink.models.detectors import aasist
 from deephotlink.models.detectors.aasist import DETECTORS, WINDOW_SAMPLES, AasistDetector, make, tiled
-from deephotlink.models.weights import Weights, WeightsError
-from deephotlink.transforms.media.sound import SoundReader
+from deephotlink.models.weights.files import Weights, WeightsError
+from deephotlink.transforms.media.decoders.sound import SoundReader
 from tests.builders import make_sound
 from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, local_file
 

@@ -15,7 +15,7 @@ from deephotlink.models.architectures.speech_traces import HOP, SpeechTraces
 from deephotlink.models.base import AudioItem, Detector
 from deephotlink.models.detectors.audio import DETECTOR, LEAST_SAMPLES, WINDOW_SAMPLES, AudioDetector, make
 from deephotlink.models.embedded.files import embedded_path
-from deephotlink.models.weights import Weights, WeightsError
+from deephotlink.models.weights.files import Weights, WeightsError
 from tests.published import assert_nothing_is_left_on_the_cpu, local_file, weights_of
 
 RATE = 16_000

@@ -15,8 +15,8 @@ from torch import Tensor
 from deephotlink.models.architectures.vit import VisionTransformer, VitShape
 from deephotlink.models.base import ClipItem, DetectorSpec
 from deephotlink.models.detectors.commfor import DETECTORS, CommForDetector, make, preprocessing
-from deephotlink.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, to_images
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.signals.preprocess import IMAGENET_MEAN, IMAGENET_STD, to_images
+from deephotlink.models.weights.files import WeightsError
 from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, lively, noise_clip, weights_of
 
 BY_SIDE = {384: DETECTORS[0], 224: DETECTORS[1]}

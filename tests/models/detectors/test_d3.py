@@ -14,7 +14,7 @@ import torch
 from deephotlink.models.architectures.vision_encoder import KINDS, VisionEncoder, read_config
 from deephotlink.models.base import ClipItem
 from deephotlink.models.detectors.d3 import DETECTOR, D3Detector, make, second_order_deviation
-from deephotlink.models.weights import Weights, WeightsError
+from deephotlink.models.weights.files import Weights, WeightsError
 from tests.published import (
     TINY_CLIP,
     assert_a_gpu_agrees,

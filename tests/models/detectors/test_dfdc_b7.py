@@ -25,7 +25,7 @@ from deephotlink.models.detectors.dfdc_b7 import (
     face_on_black,
     make,
 )
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.weights.files import WeightsError
 from tests.builders import make_clip, make_item, make_track
 from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, torch_bytes, weights_of
 

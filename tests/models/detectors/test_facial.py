@@ -14,8 +14,8 @@ import torch
 from deephotlink.models.architectures.facial import facial_network
 from deephotlink.models.base import ClipItem, TrackItem
 from deephotlink.models.detectors.facial import DETECTOR, FRAMES, PIXELS, FacialDetector, make
-from deephotlink.models.training.house import export
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
+from deephotlink.models.training.loop import export
+from deephotlink.models.weights.files import LocalFile, Weights, WeightsError
 
 LANDMARKS = np.array([[80, 70], [120, 70], [100, 92], [84, 112], [116, 112]], np.float32)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from deephotlink.models.base import TrackItem
 from deephotlink.models.detectors.gend import DETECTOR, GendDetector, GendNetwork, aligned_faces, make
-from deephotlink.models.preprocess import to_images
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.signals.preprocess import to_images
+from deephotlink.models.weights.files import WeightsError
 from tests.published import (
     TINY_CLIP,
     assert_a_gpu_agrees,

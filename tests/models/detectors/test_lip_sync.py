@@ -13,10 +13,10 @@ from deephotlink.models.base import ClipItem, Detector, Judgement, TrackItem
 from deephotlink.models.detectors import lip_sync
 from deephotlink.models.detectors.lip_sync import DETECTOR, make
 from deephotlink.models.embedded.files import embedded_path
-from deephotlink.models.mouth import HEIGHT, WIDTH, eye_distances, mouth_patches, mouth_signals
-from deephotlink.models.speech import analyse_speech
-from deephotlink.models.weights import Weights
-from deephotlink.transforms.media.pool import WorkerPool
+from deephotlink.models.faces.mouth import HEIGHT, WIDTH, eye_distances, mouth_patches, mouth_signals
+from deephotlink.models.signals.speech import analyse_speech
+from deephotlink.models.weights.files import Weights
+from deephotlink.transforms.media.children.pool import WorkerPool
 from deephotlink.transforms.media.protocol import Limits
 from tests.bench.measure_lip_sync import track_items
 from tests.published import local_file

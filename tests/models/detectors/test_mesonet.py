@@ -19,8 +19,8 @@ from deephotlink.models.architectures.mesonet import MesoNet
 from deephotlink.models.base import ClipItem, DetectorSpec, TrackItem
 from deephotlink.models.detectors import mesonet
 from deephotlink.models.detectors.mesonet import DETECTORS, FRAMES, MesoNetDetector, aligned_face, face_squares
-from deephotlink.models.preprocess import resize
-from deephotlink.models.weights import Weights, WeightsError
+from deephotlink.models.signals.preprocess import resize
+from deephotlink.models.weights.files import Weights, WeightsError
 from tests.builders import make_item
 from tests.published import assert_a_gpu_agrees, assert_nothing_is_left_on_the_cpu, local_file
 

@@ -9,12 +9,12 @@ import pytest
 
 from deephotlink.models.base import Judgement, MediaItem
 from deephotlink.models.detectors.metadata import DETECTOR, MetadataDetector, make
-from deephotlink.models.detectors.metadata_declared import View
-from deephotlink.models.detectors.metadata_rules import RULES, Finding, combine, examine
-from deephotlink.pipelines.making import make_video
-from deephotlink.pipelines.signing import sign_sample
-from deephotlink.transforms.media.containers import probe
-from deephotlink.transforms.media.credentials import read_credentials
+from deephotlink.models.metadata.declared import View
+from deephotlink.models.metadata.rules import RULES, Finding, combine, examine
+from deephotlink.pipelines.samples.signing import sign_sample
+from deephotlink.pipelines.samples.synthetic_media import make_video
+from deephotlink.transforms.media.containers.credentials import read_credentials
+from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import Limits
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -30,8 +30,8 @@ from deephotlink.models.detectors.syncnet import (
     smoothed,
     sound_windows,
 )
-from deephotlink.models.mfcc import mfcc
-from deephotlink.models.weights import Weights, WeightsError
+from deephotlink.models.signals.mfcc import mfcc
+from deephotlink.models.weights.files import Weights, WeightsError
 from tests.published import assert_a_gpu_agrees, torch_bytes, weights_of
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 from deephotlink.models.architectures.synthetic import SyntheticNetwork, small_network, synthetic_network
 from deephotlink.models.base import ClipItem
 from deephotlink.models.detectors.synthetic import DETECTOR, FRAMES, PIXELS, SyntheticDetector, make, patch_places
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.weights.files import WeightsError
 from tests.published import weights_of
 
 

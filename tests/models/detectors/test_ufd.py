@@ -13,10 +13,10 @@ from safetensors.torch import save
 
 from deephotlink.models.architectures.clip_vision import TENSORS, ClipVision, clip_l14_file, tower_tensors
 from deephotlink.models.base import ClipItem
-from deephotlink.models.checkpoints import load_exactly, read_safetensors_part, read_torch
 from deephotlink.models.detectors.ufd import DETECTOR, PREPROCESSING, UfdDetector, UfdNetwork, make
-from deephotlink.models.preprocess import CLIP_MEAN, CLIP_STD, to_images
-from deephotlink.models.weights import Weights, WeightsError
+from deephotlink.models.signals.preprocess import CLIP_MEAN, CLIP_STD, to_images
+from deephotlink.models.weights.checkpoints import load_exactly, read_safetensors_part, read_torch
+from deephotlink.models.weights.files import Weights, WeightsError
 from tests.published import (
     TINY_CLIP,
     assert_a_gpu_agrees,

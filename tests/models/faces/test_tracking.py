@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from deephotlink.models.tracking import Faces, closeness, detection_positions, fill, link, overlap, runs, scene_cuts
+from deephotlink.models.faces.tracking import (
+    Faces,
+    closeness,
+    detection_positions,
+    fill,
+    link,
+    overlap,
+    runs,
+    scene_cuts,
+)
 
 
 def face(x: float, y: float = 100, size: float = 60, confidence: float = 0.99) -> Faces:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deephotlink.models.trembling import LEAST_FRAMES, trembling
+from deephotlink.models.faces.trembling import LEAST_FRAMES, trembling
 
 LANDMARKS = np.array([[80, 82], [120, 82], [100, 104], [84, 122], [116, 122]], np.float32)
 SECONDS = np.arange(12) / 30

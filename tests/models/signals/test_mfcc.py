@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deephotlink.models.mfcc import COEFFICIENTS, mfcc
+from deephotlink.models.signals.mfcc import COEFFICIENTS, mfcc
 
 GOLDEN = {
     0: """17.58071 -9.311738 22.091999 13.946193 5.905401 -12.715091 -1.466218

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from deephotlink.models import resampling
-from deephotlink.models.preprocess import (
+from deephotlink.models.signals import resampling
+from deephotlink.models.signals.preprocess import (
     CLIP_MEAN,
     CLIP_STD,
     ImagePreprocessing,

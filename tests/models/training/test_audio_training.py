@@ -12,21 +12,21 @@ from scipy.signal import correlate
 
 from deephotlink.models.base import AudioItem
 from deephotlink.models.detectors.audio import DETECTOR, make
-from deephotlink.models.training import sound_augment
-from deephotlink.models.training.audio import (
-    AudioRecipe,
-    judged_windows,
-    material_from_sounds,
-    recipe,
-    speech_bank,
+from deephotlink.models.training.audio import AudioRecipe, judged_windows, material_from_sounds, recipe, speech_bank
+from deephotlink.models.training.augmentation import sound
+from deephotlink.models.training.augmentation.sound import CODECS, coded, drawn_chain, floor_of, with_floor
+from deephotlink.models.training.forgeries.gan_vocoder import (
+    VocoderPlan,
+    log_mel,
+    neurally_vocoded,
+    train_vocoder,
+    vocoder,
 )
-from deephotlink.models.training.gan_vocoder import VocoderPlan, log_mel, neurally_vocoded, train_vocoder, vocoder
-from deephotlink.models.training.house import Plan, TrainingError, export, train
-from deephotlink.models.training.sound_augment import CODECS, coded, drawn_chain, floor_of, with_floor
-from deephotlink.models.training.speech_bank import AudioMaterial, Forged, Piece, speaker
+from deephotlink.models.training.forgeries.speech_bank import AudioMaterial, Forged, Piece, speaker
+from deephotlink.models.training.forgeries.vocoders import KINDS, at_rate, fitted, softened, vocoded
+from deephotlink.models.training.loop import Plan, TrainingError, export, train
 from deephotlink.models.training.split import part
-from deephotlink.models.training.vocoders import KINDS, at_rate, fitted, softened, vocoded
-from deephotlink.models.weights import Weights
+from deephotlink.models.weights.files import Weights
 from tests.published import local_file
 
 RATE = 16_000
@@ -127,7 +127,7 @@ def test_a_chain_does_the_same_to_both_and_is_a_function_of_its_seed() -> None:
 @pytest.mark.parametrize("step", ["_speed", "_room", "_noise", "_tone", "_other_rate", "_band", "_clipping", "_words"])
 def test_every_step_does_something(step: str) -> None:
     sound = voice(1.0).astype(np.float64)
-    made = getattr(sound_augment, step)(np.random.default_rng(3))(sound)
+    made = getattr(sound, step)(np.random.default_rng(3))(sound)
     assert made.shape == sound.shape and np.isfinite(made).all() and not np.allclose(made, sound)
 
 
@@ -247,6 +247,6 @@ def test_a_recordings_noise_can_be_laid_under_another_sound() -> None:
 
 def test_a_denoiser_turns_the_floor_down_and_keeps_the_voice() -> None:
     noisy = voice(3.0, 1) + 0.004 * np.random.default_rng(0).standard_normal(3 * RATE).astype(np.float32)
-    cleaned = sound_augment._cleaned(np.random.default_rng(1))(noisy.astype(np.float64))
+    cleaned = sound._cleaned(np.random.default_rng(1))(noisy.astype(np.float64))
     assert len(cleaned) == len(noisy) and np.corrcoef(cleaned, noisy)[0, 1] > 0.9
     assert floor_of(cleaned).mean() < 0.7 * floor_of(noisy).mean()

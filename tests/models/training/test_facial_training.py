@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from deephotlink.models.accuracy import weighted_auc
 from deephotlink.models.architectures.facial import facial_network
 from deephotlink.models.base import ClipItem, TrackItem
-from deephotlink.models.training.faces import ALIGNED_PIXELS, aligned
+from deephotlink.models.calibration.accuracy import weighted_auc
+from deephotlink.models.training.augmentation.takes import TAKE_FRAMES
 from deephotlink.models.training.facial import (
     LARGEST_SIZE,
     FaceMaterial,
@@ -22,9 +22,9 @@ from deephotlink.models.training.facial import (
     recipe,
     with_rebuilt,
 )
-from deephotlink.models.training.house import Plan, TrainingError, train
+from deephotlink.models.training.forgeries.faces import ALIGNED_PIXELS, aligned
+from deephotlink.models.training.loop import Plan, TrainingError, train
 from deephotlink.models.training.split import part
-from deephotlink.models.training.takes import TAKE_FRAMES
 
 LANDMARKS = np.array([[45, 50], [75, 50], [60, 66], [48, 80], [72, 80]], np.float32)
 FIT = [name for name in (f"person {n}" for n in range(40)) if part(name) == "fit"][:3]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from deephotlink.models.face_geometry import SQUARE, cut_square, face_axes, face_square
-from deephotlink.models.training import faces as forging
-from deephotlink.models.training.faces import ALIGNED_PIXELS, KINDS, Face, FaceBank
-from deephotlink.models.training.house import Plan, train
-from deephotlink.models.training.pictures import cut_face
-from deephotlink.models.training.rebuild import ENLARGEMENTS, Enlarge, Rebuilder, RebuildRecipe, rebuild
+from deephotlink.models.faces.geometry import SQUARE, cut_square, face_axes, face_square
+from deephotlink.models.training.augmentation.pictures import cut_face
+from deephotlink.models.training.forgeries import faces as forging
+from deephotlink.models.training.forgeries.faces import ALIGNED_PIXELS, KINDS, Face, FaceBank
+from deephotlink.models.training.forgeries.rebuilt_faces import ENLARGEMENTS, Enlarge, Rebuilder, RebuildRecipe, rebuild
+from deephotlink.models.training.loop import Plan, train
 
 LANDMARKS = np.array([[80, 90], [130, 88], [104, 120], [86, 142], [128, 140]], np.float32)
 

@@ -10,9 +10,8 @@ import torch
 
 from deephotlink.models.architectures.lip_voice import APART, BANDS, BEFORE, VoiceLines, log_mel, mouth_lines
 from deephotlink.models.detectors.lip_sync import Talk, talk_of
-from deephotlink.models.mouth import mouth_signals
-from deephotlink.models.speech import analyse_speech
-from deephotlink.models.training.house import Plan, TrainingError, train
+from deephotlink.models.faces.mouth import mouth_signals
+from deephotlink.models.signals.speech import analyse_speech
 from deephotlink.models.training.lip_sync import (
     FOREIGN,
     FRAMES,
@@ -27,8 +26,9 @@ from deephotlink.models.training.lip_sync import (
     regression,
     sequences_of,
 )
+from deephotlink.models.training.loop import Plan, TrainingError, train
 from deephotlink.models.training.split import part
-from tests.models.test_lip_sync import RATE, heard, syllables, talking_face, voice
+from tests.models.detectors.test_lip_sync import RATE, heard, syllables, talking_face, voice
 
 
 def drawn_talk(seed: int, seconds: float = 4.0, rate: float = 15.0) -> Talk:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from deephotlink.models.training.house import BEST, LOG, STATE, Plan, Recipe, TrainingError, export, train
+from deephotlink.models.training.loop import BEST, LOG, STATE, Plan, Recipe, TrainingError, export, train
 from deephotlink.models.training.split import HELD_SHARE, part
 
 

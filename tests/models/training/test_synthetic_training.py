@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from deephotlink.models.base import ClipItem
-from deephotlink.models.training import generators
-from deephotlink.models.training.chains import FilmChain, alike, cut, sharpness, with_spectrum_of
-from deephotlink.models.training.house import Plan, TrainingError, train
+from deephotlink.models.training.augmentation.film_chains import FilmChain, alike, cut, sharpness, with_spectrum_of
+from deephotlink.models.training.forgeries import generators
+from deephotlink.models.training.loop import Plan, TrainingError, train
 from deephotlink.models.training.split import part
 from deephotlink.models.training.synthetic import (
     FRAMES,

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from deephotlink.models.face_geometry import face_axes
-from deephotlink.models.training.faces import Face, FaceBank, Shake
-from deephotlink.models.training.takes import TAKE_FRAMES, Chain, Frames, Take, pair
+from deephotlink.models.faces.geometry import face_axes
+from deephotlink.models.training.augmentation.takes import TAKE_FRAMES, Chain, Frames, Take, pair
+from deephotlink.models.training.forgeries.faces import Face, FaceBank, Shake
 
 LANDMARKS = np.array([[60, 62], [96, 62], [78, 84], [63, 100], [93, 100]], np.float32)
 

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from deephotlink.models import pickled
-from deephotlink.models.checkpoints import (
+from deephotlink.models.weights import pickled
+from deephotlink.models.weights.checkpoints import (
     load_exactly,
     read_object,
     read_safetensors,
     read_safetensors_part,
     read_torch,
 )
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.weights.files import WeightsError
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dtype=torch.bfloat16)}
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from deephotlink.models import keras_h5
-from deephotlink.models.keras_h5 import CONV, DENSE, NORM, read_keras_h5, torch_tensors
-from deephotlink.models.weights import WeightsError
+from deephotlink.models.weights import keras_h5
+from deephotlink.models.weights.files import WeightsError
+from deephotlink.models.weights.keras_h5 import CONV, DENSE, NORM, read_keras_h5, torch_tensors
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.normal(size=(3, 3)).astype(np.float32)

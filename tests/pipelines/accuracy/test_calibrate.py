@@ -8,19 +8,19 @@ import re
 import numpy as np
 import pytest
 
-from deephotlink.models.calibration import load_calibration
+from deephotlink.models.calibration.calibration import load_calibration
 from deephotlink.models.registry import installed
-from deephotlink.pipelines.calibrate import read_evidence
+from deephotlink.pipelines.accuracy.calibrate import read_evidence
+from deephotlink.pipelines.accuracy.labelled_scores import read_material
+from deephotlink.pipelines.accuracy.labels import read_labels
 from deephotlink.pipelines.cli import main
-from deephotlink.pipelines.labelled import read_material
-from deephotlink.pipelines.labels import read_labels
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.fuse import fuse_media, least_of_each_clip
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import Evidence, MediaOutcome
-from deephotlink.transforms.runs import create_run, plan_of
-from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import create_run, plan_of
 from tests.builders import FakeDetector
 from tests.committing import make_file, make_run
 

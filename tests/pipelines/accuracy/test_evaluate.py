@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from deephotlink.models.accuracy import Resampling
-from deephotlink.pipelines import cli, plots
-from deephotlink.pipelines.check import check_output
-from deephotlink.pipelines.evaluate import Request, evaluate, evaluate_command
-from deephotlink.pipelines.labelled import read_material
-from deephotlink.pipelines.labels import read_labels
-from deephotlink.pipelines.plots import draw
-from deephotlink.pipelines.query import run_query
+from deephotlink.models.calibration.accuracy import Resampling
+from deephotlink.pipelines import cli
+from deephotlink.pipelines.accuracy import plots
+from deephotlink.pipelines.accuracy.evaluate import Request, evaluate, evaluate_command
+from deephotlink.pipelines.accuracy.labelled_scores import read_material
+from deephotlink.pipelines.accuracy.labels import read_labels
+from deephotlink.pipelines.accuracy.plots import draw
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.query import run_query
 from tests.builders import make_audio, make_video
 from tests.labelled import CALIBRATION, Made, make_output, write_labels
 

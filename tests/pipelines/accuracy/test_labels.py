@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from deephotlink.pipelines.labels import Label, join, read_labels, without_secrets
+from deephotlink.pipelines.accuracy.labels import Label, join, read_labels, without_secrets
 from deephotlink.transforms.failures import UsageError
 
 IDS = {"a": "aa" * 32, "b": "bb" * 32, "c": "cc" * 32}

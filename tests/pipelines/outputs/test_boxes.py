@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.making import encode, portrait
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.pipelines.samples.synthetic_media import encode, portrait
 
 FACE = (176, 112, 356, 332)
 """x1 y1 x2 y2 of the face in the portrait, 512 by 600."""

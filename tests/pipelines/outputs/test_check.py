@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.check import check_output
+from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.publish import public_name, publish
-from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.storage.output_store import OutputStore
 from tests.committing import commit_all, finish, make_run
 
 

@@ -6,16 +6,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow.dataset import dataset
 
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.check import check_output
-from deephotlink.pipelines.query import connect, readable, run_query
-from deephotlink.transforms import retries
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.query import connect, readable, run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.publish import public_name, publish
 from deephotlink.transforms.records import Failure, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import plan_of
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.tables import PARTITIONING, TABLES
+from deephotlink.transforms.storage import retries
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import plan_of
+from deephotlink.transforms.tables.schema import PARTITIONING, TABLES
 from tests.committing import finish, make_file, make_result, make_run
 
 

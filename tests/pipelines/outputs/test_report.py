@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.query import run_query
-from deephotlink.pipelines.report import Summary, Suspicious, coverage, findings, print_summary, summary_html
-from deephotlink.pipelines.summary import Films, Leaned, Sounds
+from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.pipelines.outputs.report import Summary, Suspicious, coverage, findings, print_summary, summary_html
+from deephotlink.pipelines.outputs.summary import Films, Leaned, Sounds
 from tests.builders import make_audio, make_face_video, make_video
 
 HOSTILE = "/a/<script>alert(1)</script>\"'&\x1b]0;title\x07\u202egpj.exe.mp4"

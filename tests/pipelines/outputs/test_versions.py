@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.query import run_query
-from deephotlink.pipelines.versions import superseded
+from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.pipelines.outputs.versions import superseded
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import AuthenticityScore, Failure, MediaFile, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import create_run
-from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import create_run
 from tests.builders import make_video
 
 

@@ -15,8 +15,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from deephotlink.pipelines import sample
-from deephotlink.pipelines.making import face_frames, make_sound, speech_envelope
+from deephotlink.pipelines.samples import archive
+from deephotlink.pipelines.samples.synthetic_media import face_frames, make_sound, speech_envelope
 from deephotlink.transforms.failures import UsageError
 from tests.builders import (
     FakeDetector,
@@ -132,11 +132,11 @@ def test_hostile_files_are_small_and_call_themselves_media(sample_archive: Path)
             opened(folder / name)
     with opened(folder / "giant.mp4") as container:
         context = container.streams.video[0].codec_context
-        assert (context.width, context.height) == (sample.GIANT_SIDE, sample.GIANT_SIDE)
-    with zipfile.ZipFile(folder / "swells.zip") as archive:
-        [member] = archive.infolist()
+        assert (context.width, context.height) == (archive.GIANT_SIDE, archive.GIANT_SIDE)
+    with zipfile.ZipFile(folder / "swells.zip") as zipped:
+        [member] = zipped.infolist()
         assert member.file_size > 500 * member.compress_size
-        with archive.open(member) as stream:
+        with zipped.open(member) as stream:
             assert stream.read(12)[4:] == b"ftypisom"
 
 
@@ -149,7 +149,7 @@ def test_shards_hold_playable_members(sample_archive: Path) -> None:
 
 def test_a_sample_that_is_there_is_left_alone(sample_archive: Path) -> None:
     before = sample_archive.stat().st_mtime_ns, len(list(sample_archive.rglob("*")))
-    sample.make_sample(sample_archive)
+    archive.make_sample(sample_archive)
     assert (sample_archive.stat().st_mtime_ns, len(list(sample_archive.rglob("*")))) == before
     assert [path.name for path in sample_archive.parent.iterdir()] == ["archive"]
 
@@ -157,7 +157,7 @@ def test_a_sample_that_is_there_is_left_alone(sample_archive: Path) -> None:
 def test_other_peoples_folders_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("mine")
     with pytest.raises(UsageError, match="something else"):
-        sample.make_sample(tmp_path)
+        archive.make_sample(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.txt"]
 
 
@@ -166,9 +166,9 @@ def test_a_sample_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         assert root.is_dir() and root.parent == tmp_path
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample, "_make_plain", stop)
+    monkeypatch.setattr(archive, "_make_plain", stop)
     with pytest.raises(KeyboardInterrupt):
-        sample.make_sample(tmp_path / "archive")
+        archive.make_sample(tmp_path / "archive")
     assert not list(tmp_path.iterdir())
 
 

@@ -17,9 +17,9 @@ from unittest import mock
 import pytest
 
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.printing import finite
-from deephotlink.pipelines.query import unique
-from deephotlink.transforms.store import OutputStore
+from deephotlink.pipelines.outputs.query import unique
+from deephotlink.pipelines.terminal.printing import finite
+from deephotlink.transforms.storage.output_store import OutputStore
 from tests.builders import make_video
 from tests.committing import finish, make_run
 

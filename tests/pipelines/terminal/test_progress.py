@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from deephotlink.pipelines import progress
-from deephotlink.pipelines.progress import Listing, listing_progress, live_progress, look_of
+from deephotlink.pipelines.terminal import progress
+from deephotlink.pipelines.terminal.progress import Listing, listing_progress, live_progress, look_of
 from deephotlink.transforms.metrics import NAMES, inc_counter
 
 

@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from deephotlink.pipelines.catalogue import catalogue, show
-from deephotlink.pipelines.layout import Column, print_table
+from deephotlink.pipelines.terminal.tables import Column, print_table
+from deephotlink.pipelines.weights.catalogue import catalogue, show
 
 WHY = "metadata points to manipulation: Valid Content Credentials declare that AI made this (trainedAlgorithmicMedia)"
 COLUMNS = [Column("authenticity", right=True, whole=True), Column("verdict", whole=True), Column("file"), Column("why")]

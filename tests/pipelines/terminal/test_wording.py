@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deephotlink.pipelines import printing, progress, query, runners, wording
-from deephotlink.pipelines.wording import counted, seconds, shell_word, told_apart
+from deephotlink.pipelines import runners
+from deephotlink.pipelines.outputs import query
+from deephotlink.pipelines.terminal import printing, progress, wording
+from deephotlink.pipelines.terminal.wording import counted, seconds, shell_word, told_apart
 
 
 @pytest.mark.parametrize("module", [wording, printing, progress, query, runners])

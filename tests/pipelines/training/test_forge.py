@@ -12,7 +12,7 @@ import pytest
 
 from deephotlink.models.training.split import part
 from deephotlink.pipelines.cli import main
-from deephotlink.pipelines.encoding import (
+from deephotlink.pipelines.samples.encoding import (
     EncodingError,
     FilmWriter,
     film_suffix,
@@ -20,11 +20,11 @@ from deephotlink.pipelines.encoding import (
     sound_suffix,
     write_sound,
 )
-from deephotlink.pipelines.forge import write_labels
-from deephotlink.pipelines.forge_options import FAMILY_OF
-from deephotlink.pipelines.forging import Made, apart, bits_a_second, speaks
-from deephotlink.transforms.media import containers
-from deephotlink.transforms.media.decoders import decode_items
+from deephotlink.pipelines.training.forge import write_labels
+from deephotlink.pipelines.training.forge_options import FAMILY_OF
+from deephotlink.pipelines.training.forging import Made, apart, bits_a_second, speaks
+from deephotlink.transforms.media import probe_file
+from deephotlink.transforms.media.decoders.decode_file import decode_items
 from deephotlink.transforms.media.protocol import ClipRequest, DecodedClip, DecodeRequest, Limits
 from tests.builders import make_audio, make_face_video, make_media_file, make_probe, make_sound, make_track, make_video
 
@@ -63,7 +63,7 @@ def labels_of(folder: Path) -> list[dict[str, str]]:
 
 
 def pictures(path: Path) -> np.ndarray:
-    facts = containers.probe(str(path), Limits())
+    facts = probe_file.probe(str(path), Limits())
     video = next(s for s in facts["streams"] if s["kind"] == "video")
     width, height = video["width"], video["height"]
     clip = ClipRequest(0, 0.0, 1.0, tuple(n / 10 + 0.01 for n in range(10)))
@@ -181,7 +181,7 @@ def test_each_container_holds_what_was_written(tmp_path: Path, suffix: str) -> N
         for number in range(25):
             writer.write(np.full((48, 64, 3), 10 * number, np.uint8))
     join_sound(tmp_path / f"film{suffix}", make_sound(1.0), tmp_path / f"both{suffix}")
-    facts = containers.probe(str(tmp_path / f"both{suffix}"), Limits())
+    facts = probe_file.probe(str(tmp_path / f"both{suffix}"), Limits())
     assert sorted(stream["kind"] for stream in facts["streams"]) == ["audio", "video"]
 
 
@@ -209,7 +209,7 @@ def test_a_source_that_cannot_be_written_is_passed_over(
             raise EncodingError(path, b"Conversion failed!")
         write_sound(path, sound)
 
-    monkeypatch.setattr("deephotlink.pipelines.forging.write_sound", write)
+    monkeypatch.setattr("deephotlink.pipelines.training.forging.write_sound", write)
     command = ["forge", str(tmp_path / "media"), "--part", "all", "--kinds", "vocoded"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 0
     assert {row["group"] for row in labels_of(tmp_path / "out")} == {"second.wav"}
@@ -238,7 +238,7 @@ def test_a_full_disk_ends_in_a_line_and_the_same_command_begins_anew(
     command = ["forge", str(tmp_path / "media"), "--part", "all", "--kinds", "vocoded"]
     command += ["--output", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr("deephotlink.pipelines.forging.write_sound", full)
+        patch.setattr("deephotlink.pipelines.training.forging.write_sound", full)
         assert main(command) == 75
     assert not (tmp_path / "out").exists() and "space" in capsys.readouterr().err
     assert main(command) == 0

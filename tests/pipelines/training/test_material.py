@@ -9,8 +9,8 @@ import pytest
 
 from deephotlink.models.training.split import part
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.material import Source, listed, probed, sources_of
-from deephotlink.pipelines.material_cache import load_material, save_material
+from deephotlink.pipelines.training.material import Source, listed, probed, sources_of
+from deephotlink.pipelines.training.material_cache import load_material, save_material
 from deephotlink.transforms.failures import UsageError
 
 WORDS = {"a": "real", "b": " Real", "c": "REAL ", "d": "", "e": "fake", "f": " Forged", "g": "unknown"}

@@ -18,16 +18,17 @@ from safetensors import safe_open
 
 from deephotlink.models import registry
 from deephotlink.models.embedded import files as embedded
-from deephotlink.models.training import house
+from deephotlink.models.training import loop
 from deephotlink.models.training.split import part
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
-from deephotlink.pipelines import cli, courses, train
-from deephotlink.pipelines.card import grouped_figures
-from deephotlink.pipelines.courses import COURSES, Course, Effort
-from deephotlink.pipelines.making import encode, face_frames, make_sound, portrait
-from deephotlink.pipelines.material import Source
-from deephotlink.pipelines.material_cache import load_material, save_material
-from deephotlink.pipelines.query import run_query
+from deephotlink.models.weights.files import LocalFile, Weights, WeightsError
+from deephotlink.pipelines import cli
+from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.pipelines.samples.synthetic_media import encode, face_frames, make_sound, portrait
+from deephotlink.pipelines.training import recipes, train
+from deephotlink.pipelines.training.material import Source
+from deephotlink.pipelines.training.material_cache import load_material, save_material
+from deephotlink.pipelines.training.model_card import grouped_figures
+from deephotlink.pipelines.training.recipes import COURSES, Course, Effort
 from deephotlink.transforms.failures import UsageError
 
 
@@ -122,9 +123,9 @@ def test_from_made_media_to_a_detector_that_scores(name, people, tmp_path, monke
     assert record["sha256"] in card and record["made_by"] in card and "public domain" in card
 
     # The same once more decodes nothing, trains nothing and leaves the same bytes.
-    monkeypatch.setattr(courses, "films", lambda *a, **k: pytest.fail("decoded again"))
-    monkeypatch.setattr(courses, "stills", lambda *a, **k: pytest.fail("decoded again"))
-    monkeypatch.setattr(courses, "sounds", lambda *a, **k: pytest.fail("decoded again"))
+    monkeypatch.setattr(recipes, "films", lambda *a, **k: pytest.fail("decoded again"))
+    monkeypatch.setattr(recipes, "stills", lambda *a, **k: pytest.fail("decoded again"))
+    monkeypatch.setattr(recipes, "sounds", lambda *a, **k: pytest.fail("decoded again"))
     (out / f"{name}.safetensors").unlink()
     assert cli.main(command) == cli.DONE
     assert (out / f"{name}.safetensors").read_bytes() == body
@@ -167,7 +168,7 @@ class Numbers:
     names: tuple[str, ...] = ("a",)
 
 
-class FakeRecipe(house.Recipe):
+class FakeRecipe(loop.Recipe):
     """Learns the sign of a number."""
 
     name, warmup_steps = "fake", 1
@@ -393,15 +394,15 @@ def test_figures_weigh_groups_alike_and_draw_groups():
 def test_begun_weights_are_those_that_were_given():
     recipe = FakeRecipe(Numbers([], []))
     given = {"weight": torch.full((1, 1), 2.0).half(), "bias": torch.tensor([-1.0]).half()}
-    network = courses.begun(recipe, given).network()
+    network = recipes.begun(recipe, given).network()
     assert float(network.weight.detach()) == 2.0 and float(network.bias.detach()) == -1.0
     with pytest.raises(ValueError, match="bias"):
-        courses.begun(FakeRecipe(Numbers([], [])), {"weight": given["weight"]}).network()
+        recipes.begun(FakeRecipe(Numbers([], [])), {"weight": given["weight"]}).network()
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_faces_are_kept_as_networks_of_our_own_rebuild_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(courses, "REBUILD_STEPS", 3)
+    monkeypatch.setattr(recipes, "REBUILD_STEPS", 3)
     facial, rng = COURSES["facial"], np.random.default_rng(0)
     material_of, track_of, face_of = facial.kinds()
     points = np.array([[60, 60], [100, 60], [80, 80], [65, 100], [95, 100]], np.float32)
@@ -424,8 +425,8 @@ def test_a_missing_package_is_named(monkeypatch):
     def missing(name):
         raise ImportError(f"no {name}", name="cv2")
 
-    monkeypatch.setattr(courses.importlib, "import_module", missing)
+    monkeypatch.setattr(recipes.importlib, "import_module", missing)
     with pytest.raises(UsageError, match=r"pip install 'deephotlink\[train\]'"):
         COURSES["facial"].gather([Source("a", "a", "still")], "small", print)
     with pytest.raises(UsageError, match="--init none"):
-        courses.imagenet()
+        recipes.imagenet()

@@ -13,10 +13,10 @@ import pytest
 
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
-from deephotlink.models.weights import WeightsFile, combined_sha256
-from deephotlink.pipelines import catalogue as catalogue_module
+from deephotlink.models.weights.files import WeightsFile, combined_sha256
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.catalogue import catalogue
+from deephotlink.pipelines.weights import catalogue as catalogue_module
+from deephotlink.pipelines.weights.catalogue import catalogue
 from deephotlink.transforms.failures import UsageError, WorldError
 
 HEAD = WeightsFile("head.pth", "https://x.example/head.pth", "head", "abc123", "a" * 64, 4)

@@ -19,13 +19,14 @@ import pytest
 
 from deephotlink.models import registry
 from deephotlink.models.base import Detector, DetectorSpec, Judgement
-from deephotlink.models.weights import WeightsFile
-from deephotlink.pipelines import cli, hub, weights_cache
-from deephotlink.pipelines.weights import pull, verify
-from deephotlink.pipelines.weights_cache import weights_folder
-from deephotlink.transforms import fetching, retries
+from deephotlink.models.weights.files import WeightsFile
+from deephotlink.pipelines import cli
+from deephotlink.pipelines.weights import cache, hub
+from deephotlink.pipelines.weights.cache import weights_folder
+from deephotlink.pipelines.weights.pull import pull, verify
 from deephotlink.transforms.failures import UsageError, WorldError
-from deephotlink.transforms.fetching import PARTIAL, fetch
+from deephotlink.transforms.storage import downloads, retries
+from deephotlink.transforms.storage.downloads import PARTIAL, fetch
 
 DATA = bytes(range(256)) * 4096 + b"the end"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -142,8 +143,8 @@ def server():
 def hasty(monkeypatch, tmp_path):
     """No pauses between attempts, small ranges, and nothing in the cache of whoever runs this."""
     monkeypatch.setattr(retries, "BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr(fetching, "BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr(fetching, "CHUNK_BYTES", 1 << 18)
+    monkeypatch.setattr(downloads, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(downloads, "CHUNK_BYTES", 1 << 18)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("DEEPHOTLINK_WEIGHTS", raising=False)
 
@@ -245,11 +246,11 @@ def test_a_wrong_file_does_not_take_the_place_of_a_right_one_nor_the_other_way(s
 KILLED = """
 import sys
 from pathlib import Path
-from deephotlink.transforms import fetching
-fetching.CHUNK_BYTES = 1 << 16
+from deephotlink.transforms.storage import downloads
+downloads.CHUNK_BYTES = 1 << 16
 def tell(came, total):
     print(came, flush=True)
-fetching.fetch(sys.argv[1], Path(sys.argv[2]), "fake/weights.pth", sys.argv[3], 0, tell)
+downloads.fetch(sys.argv[1], Path(sys.argv[2]), "fake/weights.pth", sys.argv[3], 0, tell)
 """
 
 
@@ -302,7 +303,7 @@ def test_without_a_checksum_on_record_the_source_has_to_be_trusted(server, insta
 
 def test_a_size_that_is_not_on_record_has_a_limit_all_the_same(server, install, tmp_path, monkeypatch):
     install(make_spec("fake", file_at(server.url, sha256="", size_bytes=0)))
-    monkeypatch.setattr(fetching, "MAX_WEIGHTS_BYTES", 1000)
+    monkeypatch.setattr(downloads, "MAX_WEIGHTS_BYTES", 1000)
     with pytest.raises(UsageError, match="more than 1000"):
         list(pull(["fake"], str(tmp_path), unpinned=["fake"]))
     assert files_in(tmp_path) == []
@@ -362,7 +363,7 @@ def test_a_cache_that_is_a_url(server, install):
     with fsspec.open(got.where) as file:
         assert file.read() == DATA
     assert [(f.file, f.state) for f in verify(None, cache)] == [("fake/weights.pth", "ok")]
-    found = weights_cache.at_hand(cache, "fake", registry.installed()["fake"].weights[0])
+    found = cache.at_hand(cache, "fake", registry.installed()["fake"].weights[0])
     assert found is not None and found.sha256 == SHA256 and Path(found.path).read_bytes() == DATA
     with pytest.raises(UsageError, match="cannot be written"):
         list(pull(["fake"], "http://127.0.0.1:9/cache"))
@@ -447,9 +448,9 @@ def test_a_model_of_the_hub_comes_without_code(monkeypatch, install, tmp_path, c
     fake_hub(monkeypatch, MODEL)
     code, said, _ = run(capsys, "pull", "hf:some/model@main", "--weights-cache", tmp_path)
     assert code == cli.DONE and SHA256 in said
-    assert files_in(tmp_path / "hf/some/model") == [weights_cache.PULLED, "config.json", "model.safetensors"]
+    assert files_in(tmp_path / "hf/some/model") == [cache.PULLED, "config.json", "model.safetensors"]
     assert not (tmp_path / PARTIAL).exists()
-    note = json.loads((tmp_path / "hf/some/model" / weights_cache.PULLED).read_text())
+    note = json.loads((tmp_path / "hf/some/model" / cache.PULLED).read_text())
     assert note["revision"] == "c0ffee" * 6 and note["files"]["model.safetensors"] == SHA256
     assert {f.state for f in verify(["hf:some/model"], str(tmp_path))} == {"ok"}
     (tmp_path / "hf/some/model/model.safetensors").unlink()

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deephotlink.pipelines.labels import read_labels
-from deephotlink.transforms import manifests
+from deephotlink.pipelines.accuracy.labels import read_labels
+from deephotlink.transforms.archives import listing_files
+from deephotlink.transforms.archives.listing_files import read_listing
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.manifests import read_listing
 
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 4
 NAMES = ["/films/a, b; c.mp4", "/films/d|e\tf.mp4", "/films/line\nbreak.mp4", '/films/"x" é🎬.mp4', "s3://b/ g .mp4"]
@@ -153,7 +153,7 @@ def test_what_is_wrong_is_told(tmp_path: Path, name: str, data: bytes, said: lis
 
 
 def test_listings_in_a_store_are_read_likewise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "CHUNK_BYTES", 7)
+    monkeypatch.setattr(listing_files, "CHUNK_BYTES", 7)
     fs = fsspec.filesystem("memory")
     fs.pipe("/lists/l ?x=1.csv", sheet(";").encode("utf-16"))
     assert list(read_listing("memory://lists/l ?x=1.csv")) == NAMES

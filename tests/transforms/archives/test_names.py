@@ -26,14 +26,14 @@ from fsspec.implementations.memory import MemoryFile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from deephotlink.transforms import objects
 from deephotlink.transforms.failures import MediaError, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.plan import SortedIds, plan_media
 from deephotlink.transforms.records import MediaFile
-from deephotlink.transforms.sources import open_blob
-from deephotlink.transforms.staging import stage
-from deephotlink.transforms.uris import escape, unescape
+from deephotlink.transforms.staging.spool_files import stage
+from deephotlink.transforms.storage import buckets
+from deephotlink.transforms.storage.sources import open_blob
+from deephotlink.transforms.storage.uris import escape, unescape
 from tests.chaos.stores import moto
 from tests.object_servers import AZURE_ACCOUNT, AzureServer, GoogleServer, azure_environment, serving
 
@@ -120,8 +120,8 @@ def memory(tmp_path: Path, patch: pytest.MonkeyPatch) -> Iterator[Store]:
 @pytest.fixture(scope="module", params=[s3, gs, az, memory], ids=lambda kind: kind.__name__)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objects.Objects, "page_keys", 3)
-        patch.setattr(objects.MemoryObjects, "page_keys", 3)
+        patch.setattr(buckets.Objects, "page_keys", 3)
+        patch.setattr(buckets.MemoryObjects, "page_keys", 3)
         for kind in ("s3", "gs", "az"):
             fsspec.config.conf.pop(kind, None)
         clear_clients()
@@ -243,9 +243,9 @@ KEYS = ("a//b.mp4", "c.mp4")
 
 
 def test_more_keys_than_a_page_holds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects.Objects, "page_keys", objects.PAGE_KEYS)
+    monkeypatch.setattr(buckets.Objects, "page_keys", buckets.PAGE_KEYS)
     bucket = f"many-{next(NUMBERS)}"
-    names = {f"{n % 7}/{n:05d}.mp4" for n in range(objects.PAGE_KEYS + 5)}
+    names = {f"{n % 7}/{n:05d}.mp4" for n in range(buckets.PAGE_KEYS + 5)}
     store.fill(bucket, dict.fromkeys(names, FILM))
     root = f"{store.root}{bucket}/"
     assert {file.uri for file in files(root)} == {root + name for name in names}

@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 
+from deephotlink.transforms.archives.members import Member, ShardLimits
+from deephotlink.transforms.archives.shards import list_members, shard_kind
 from deephotlink.transforms.failures import MediaError
-from deephotlink.transforms.members import Member, ShardLimits
-from deephotlink.transforms.shards import list_members, shard_kind
 
 
 class Bytes:

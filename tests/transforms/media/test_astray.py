@@ -16,8 +16,8 @@ import pytest
 from deephotlink.models.base import ClipGeometry
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import DecodeTally, decode_request
-from deephotlink.transforms.media.containers import probe
-from deephotlink.transforms.media.decoders import decode_items
+from deephotlink.transforms.media.decoders.decode_file import decode_items
+from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import Limits
 from deephotlink.transforms.probe import probe_from_facts
 from deephotlink.transforms.records import Clip, MediaOutcome, MediaProbe, WindowSpec
@@ -263,7 +263,7 @@ def test_a_large_film_is_not_read_whole(case: str, folder: Path, monkeypatch: py
     for module in ("lengths", "reading", "pyav_frames", "sound"):
         monkeypatch.setattr(f"deephotlink.transforms.media.{module}.SCAN_BYTES", 1000)
     # These films have a hundredth of the bytes of real ones.
-    monkeypatch.setattr("deephotlink.transforms.media.far_clock.LEAST_BYTES", 1 << 10)
+    monkeypatch.setattr("deephotlink.transforms.media.clock.far_clock.LEAST_BYTES", 1 << 10)
     found, outcome, clips, sounds = examine(film)
     joints = len(film.parts)
     assert found.duration_seconds == pytest.approx(film.seconds, abs=0.15 + 0.3 * joints)

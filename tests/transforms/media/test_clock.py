@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deephotlink.transforms.media.clock import MediaClock, media_clock
-from deephotlink.transforms.media.packets import HIDDEN, KEY, StreamPackets
-from deephotlink.transforms.media.stamps import LONGEST_HOLD_SECONDS, USUAL_STEPS
+from deephotlink.transforms.media.clock.media_clock import MediaClock, media_clock
+from deephotlink.transforms.media.clock.packets import HIDDEN, KEY, StreamPackets
+from deephotlink.transforms.media.clock.time_stamps import LONGEST_HOLD_SECONDS, USUAL_STEPS
 
 TICKS = 90_000
 VIDEO, AUDIO = 0, 1

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from deephotlink.transforms.failures import MediaError
-from deephotlink.transforms.media.boxes import read_boxes
-from deephotlink.transforms.media.containers import probe
-from deephotlink.transforms.media.facts import ContainerFacts
+from deephotlink.transforms.media.containers.facts import ContainerFacts
+from deephotlink.transforms.media.containers.iso_boxes import read_boxes
+from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import Limits
 from tests.numbered import H264, QUIET_265, X265, ffmpeg, make_numbered
 
 LIMITS = Limits()
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+SHARED = Path(__file__).resolve().parents[3].parent / "shared"
 TONE = ("-f", "lavfi", "-i", "sine=d=2")
 
 
@@ -86,7 +86,7 @@ def test_the_decoder_and_why(film: Path, tmp_path: Path) -> None:
 
 def test_a_large_film_is_known_by_its_index(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned = probe(str(film), LIMITS)
-    monkeypatch.setattr("deephotlink.transforms.media.lengths.SCAN_BYTES", 1000)
+    monkeypatch.setattr("deephotlink.transforms.media.clock.lengths.SCAN_BYTES", 1000)
     facts = probe(str(film), LIMITS)
     assert facts["key_frame_index"] == "index" and facts["decoder"] == "pyav"
     assert facts["key_frame_seconds"] == scanned["key_frame_seconds"]
@@ -193,7 +193,7 @@ def test_a_stream_may_not_outlast_the_limit(tmp_path: Path) -> None:
 def test_a_scan_ends_by_packets_and_bytes_and_says_so(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("MAX_PACKETS", "MAX_BYTES"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"deephotlink.transforms.media.packets.{bound}", 40)
+            patch.setattr(f"deephotlink.transforms.media.clock.packets.{bound}", 40)
             facts = probe(str(film), LIMITS)
             assert (facts["key_frame_index"], facts["decoder"]) == ("partial", "pyav")
             assert facts["decoder_reason"] == "not scanned to its end"

@@ -12,11 +12,17 @@ from pathlib import Path
 import c2pa
 import pytest
 
-from deephotlink.pipelines.making import make_audio, make_gif, make_video
-from deephotlink.pipelines.signing import SigningIdentity, make_identity, sign_sample
-from deephotlink.transforms.media.credentials import MAX_LIST, MAX_TEXT, SETTINGS, read_credentials, summarise
+from deephotlink.pipelines.samples.signing import SigningIdentity, make_identity, sign_sample
+from deephotlink.pipelines.samples.synthetic_media import make_audio, make_gif, make_video
+from deephotlink.transforms.media.containers.credentials import (
+    MAX_LIST,
+    MAX_TEXT,
+    SETTINGS,
+    read_credentials,
+    summarise,
+)
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[3].parent / "shared"
 AI = "trainedAlgorithmicMedia"
 
 
@@ -211,7 +217,7 @@ def test_no_setting_lets_the_reader_out() -> None:
 def test_a_forked_child_reads_as_well_as_its_parent(signed: Path) -> None:
     program = textwrap.dedent("""
         import os, sys
-        from deephotlink.transforms.media.credentials import prepare, read_credentials
+        from deephotlink.transforms.media.containers.credentials import prepare, read_credentials
         prepare()
         child = os.fork()
         if child:
@@ -228,7 +234,7 @@ def _under_watch(path: Path, suffix: str, ours: bool) -> subprocess.CompletedPro
     """Reads in a process that the kernel kills at its first socket; with `ours` false by c2pa's default settings."""
     program = textwrap.dedent("""
         import sys, pyseccomp, c2pa
-        from deephotlink.transforms.media.credentials import prepare, read_credentials
+        from deephotlink.transforms.media.containers.credentials import prepare, read_credentials
         prepare()
         watch = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
         watch.add_rule(pyseccomp.KILL_PROCESS, "socket")

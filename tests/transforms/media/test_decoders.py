@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deephotlink.transforms.media.containers import probe
-from deephotlink.transforms.media.decoders import decode_items
+from deephotlink.transforms.media.decoders.decode_file import decode_items
+from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import (
     ClipRequest,
     DecodedClip,
@@ -136,7 +136,7 @@ def test_frames_are_those_asked_for(case: str, tmp_path: Path, monkeypatch: pyte
         with monkeypatch.context() as patch:
             if used == "decord":
                 # No silent help from PyAV here.
-                patch.setattr("deephotlink.transforms.media.decoders.PyavFrames", None)
+                patch.setattr("deephotlink.transforms.media.decoders.decode_file.PyavFrames", None)
             items = list(decode_items(request(facts, path, clips, used), LIMITS))
         assert [item.clip_index for item in items] == [clip.clip_index for clip in clips]
         for clip, item in zip(clips, items, strict=True):

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.pipelines.making import remux
-from deephotlink.transforms import listing, staging
+from deephotlink.pipelines.samples.synthetic_media import remux
+from deephotlink.transforms import listing
+from deephotlink.transforms.archives.members import ShardLimits
 from deephotlink.transforms.failures import MediaError
 from deephotlink.transforms.listing import ListingOptions, list_sources
-from deephotlink.transforms.media import containers
-from deephotlink.transforms.media.boxes import read_boxes
-from deephotlink.transforms.media.containers import probe
+from deephotlink.transforms.media import probe_file
+from deephotlink.transforms.media.containers.iso_boxes import read_boxes
+from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import Limits
-from deephotlink.transforms.members import ShardLimits
-from deephotlink.transforms.staging import stage
+from deephotlink.transforms.staging import spool_files
+from deephotlink.transforms.staging.spool_files import stage
 from tests.builders import make_audio, make_gif, make_media_file, make_video
 from tests.numbered import ffmpeg
 
@@ -44,7 +45,7 @@ def unopened(monkeypatch):
     def see(*arguments):
         raise AssertionError("FFmpeg was asked")
 
-    monkeypatch.setattr(containers, "open_container", see)
+    monkeypatch.setattr(probe_file, "open_container", see)
 
 
 @pytest.mark.parametrize("constant_size", [0, 1])
@@ -173,7 +174,7 @@ def test_frames_that_no_decoder_may_make_are_too_large(tmp_path, name, size):
 def test_a_file_over_the_bytes_is_refused_where_it_lies_and_unread(film, tmp_path, monkeypatch):
     file = make_media_file(film)
     assert stage(file, tmp_path, max_bytes=file.size_bytes).path == str(film)
-    monkeypatch.setattr(staging, "open_blob", None)
+    monkeypatch.setattr(spool_files, "open_blob", None)
     with pytest.raises(MediaError, match=f"too_large: {file.size_bytes} bytes: at most 100 are read"):
         stage(file, tmp_path, max_bytes=100)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from deephotlink.transforms.decode import DecodeTally
-from deephotlink.transforms.measures import energy_of, loudness_db, sharpness_of
+from deephotlink.transforms.media.measures import energy_of, loudness_db, sharpness_of
 from deephotlink.transforms.media.protocol import DecodedClip, DecodedWindow
 from tests.transforms.test_decode import plan
 

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from deephotlink.transforms.failures import MediaError, UsageError, WorldError
-from deephotlink.transforms.media import pool as pool_module
-from deephotlink.transforms.media.credentials import read_credentials
-from deephotlink.transforms.media.handover import MAX_DEPTH, MAX_NODES, clip_bytes, parse_message
-from deephotlink.transforms.media.pool import WorkerPool, shared_pool
+from deephotlink.transforms.media.children import pool as pool_module
+from deephotlink.transforms.media.children.decode_queue import DecodeStream
+from deephotlink.transforms.media.children.handover import MAX_DEPTH, MAX_NODES, clip_bytes, parse_message
+from deephotlink.transforms.media.children.pool import WorkerPool, shared_pool
+from deephotlink.transforms.media.containers.credentials import read_credentials
 from deephotlink.transforms.media.protocol import (
     ClipRequest,
     DecodedClip,
@@ -35,7 +36,6 @@ from deephotlink.transforms.media.protocol import (
     ProtocolError,
     WindowRequest,
 )
-from deephotlink.transforms.media.streams import DecodeStream
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="decoder processes need Linux")
 
@@ -179,7 +179,7 @@ def test_a_kill_from_outside_is_forgiven_once(pool: WorkerPool, healthy: Path, t
 
 
 def test_a_long_film_is_asked_for_slice_by_slice_of_one_worker(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deephotlink.transforms.media.streams.SLICE_ITEMS", 3)
+    monkeypatch.setattr("deephotlink.transforms.media.children.decode_queue.SLICE_ITEMS", 3)
     pool = WorkerPool(1, 64 << 20, Limits())
     try:
         request = ask(healthy, clips=8, windows=7, clip_sound=True)
@@ -201,7 +201,7 @@ def test_a_long_film_is_asked_for_slice_by_slice_of_one_worker(healthy: Path, mo
 def test_losses_are_of_the_item_in_any_slice(
     pool: WorkerPool, healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deephotlink.transforms.media.streams.SLICE_ITEMS", 2)
+    monkeypatch.setattr("deephotlink.transforms.media.children.decode_queue.SLICE_ITEMS", 2)
     items = tell(list(pool.decode(ask(faulty(healthy, tmp_path, "segv"), clips=8, windows=1))))
     lost = [f"worker_killed {i}" for i in (1, 3, 5)]
     assert items == ["clip 0", lost[0], "clip 2", lost[1], "clip 4", lost[2], "worker_killed None"]
@@ -366,7 +366,7 @@ def test_memory_goes_with_the_array(pool: WorkerPool, healthy: Path) -> None:
 
 UNCLOSED = """
 import sys
-from deephotlink.transforms.media.pool import shared_pool
+from deephotlink.transforms.media.children.pool import shared_pool
 from deephotlink.transforms.media.protocol import ClipRequest, DecodeRequest, Limits
 clips = tuple(ClipRequest(i, float(i), i + 1.0, (float(i),)) for i in range(2))
 stream = shared_pool(1, 1 << 20, Limits()).decode(DecodeRequest(sys.argv[1], "pyav", 160, 120, 0, clips))
@@ -433,7 +433,7 @@ def test_closing_ends_what_waits_and_leaves_no_child(healthy: Path, tmp_path: Pa
 
 ORPHANS = """
 import sys, time
-from deephotlink.transforms.media.pool import WorkerPool
+from deephotlink.transforms.media.children.pool import WorkerPool
 from deephotlink.transforms.media.protocol import ClipRequest, DecodeRequest, Limits
 pool = WorkerPool(1, 1 << 20, Limits())
 clips = tuple(ClipRequest(i, float(i), i + 1.0, (float(i),)) for i in range(2))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.transforms.media.sandbox import available, landlock_abi, system_paths
+from deephotlink.transforms.media.children.sandbox import available, landlock_abi, system_paths
 from tests.builders import make_gif, make_video
 from tests.numbered import ffmpeg
 
@@ -19,7 +19,7 @@ INTRUDER = r"""
 import json, os, socket, sys, threading
 path, other, walls = sys.argv[1], sys.argv[2], sys.argv[3].split("+")
 from deephotlink.transforms.media.protocol import Limits
-from deephotlink.transforms.media.sandbox import confine, limit_resources
+from deephotlink.transforms.media.children.sandbox import confine, limit_resources
 import fcntl, signal
 parent = os.getppid()
 limit_resources(Limits(memory_bytes=2 << 30))
@@ -78,17 +78,17 @@ print(json.dumps(result))
 
 WORKER = r"""
 import json, os, sys
-from deephotlink.transforms.media import worker
-from deephotlink.transforms.media.sandbox import available, confine, prepare
+from deephotlink.transforms.media.children import worker
+from deephotlink.transforms.media.children.sandbox import available, confine, prepare
 worker.preload()
 prepare(available())
 for path in sys.argv[1:]:
     if os.fork() == 0:
         confine(path, available())
         before = set(sys.modules)
-        from deephotlink.transforms.media.containers import probe
-        from deephotlink.transforms.media.credentials import read_credentials
-        from deephotlink.transforms.media.decoders import ItemDecoder
+        from deephotlink.transforms.media.probe_file import probe
+        from deephotlink.transforms.media.containers.credentials import read_credentials
+        from deephotlink.transforms.media.decoders.decode_file import ItemDecoder
         from deephotlink.transforms.media.protocol import ClipRequest, DecodeRequest, Limits, WindowRequest
         facts, items = probe(path, Limits()), 0
         read_credentials(path, os.path.splitext(path)[1])

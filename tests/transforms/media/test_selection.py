@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deephotlink.models.speech import analyse_speech
-from deephotlink.pipelines.encoding import write_wav
-from deephotlink.pipelines.making import make_sound
+from deephotlink.models.signals.speech import analyse_speech
+from deephotlink.pipelines.samples.encoding import write_wav
+from deephotlink.pipelines.samples.synthetic_media import make_sound
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import DecodeTally, decode_request
 from deephotlink.transforms.failures import MediaError
 from deephotlink.transforms.fuse import fuse_media
-from deephotlink.transforms.media.containers import probe
-from deephotlink.transforms.media.decoders import decode_items
+from deephotlink.transforms.media.decoders.decode_file import decode_items
+from deephotlink.transforms.media.decoders.sound import SoundMix
+from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import Limits, SoundSource
-from deephotlink.transforms.media.sound import SoundMix
 from deephotlink.transforms.probe import probe_from_facts
 from deephotlink.transforms.records import MediaOutcome, MediaProbe, WindowSpec
 from tests.astray import X264
@@ -307,7 +307,7 @@ def test_a_film_behind_a_film_is_named(parts: Path, tmp_path: Path) -> None:
 
 
 def calibration() -> Any:
-    from deephotlink.models.calibration import load_calibration
+    from deephotlink.models.calibration.calibration import load_calibration
 
     return load_calibration()
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from deephotlink.transforms.media.sniff import HEAD_BYTES, sniff
+from deephotlink.transforms.media.containers.sniff import HEAD_BYTES, sniff
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+SHARED = Path(__file__).resolve().parents[4] / "shared"
 
 PICTURE = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=0.5"]
 SOUND = ["-f", "lavfi", "-i", "sine=frequency=300:duration=0.5:sample_rate=48000"]

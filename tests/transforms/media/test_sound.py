@@ -10,8 +10,8 @@ import pytest
 
 from deephotlink.models.base import SOUND_RATE as MODELS_RATE
 from deephotlink.transforms.failures import MediaError
+from deephotlink.transforms.media.decoders.sound import SOUND_RATE, SoundReader, iter_windows
 from deephotlink.transforms.media.protocol import WindowRequest
-from deephotlink.transforms.media.sound import SOUND_RATE, SoundReader, iter_windows
 from tests.numbered import FFMPEG, ffmpeg, make_numbered
 
 SECONDS = 24

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deephotlink.transforms import spill
-from deephotlink.transforms.spill import SortedRows
+from deephotlink.transforms.staging import external_sort
+from deephotlink.transforms.staging.external_sort import SortedRows
 
 SCHEMA = pa.schema([("text", pa.string()), ("number", pa.int64()), ("rest", pa.string())])
 
@@ -41,16 +41,16 @@ def sorted_rows(rows: list[tuple[str, int, str]], batch_rows: int) -> list[tuple
 def test_rows_come_back_sorted_as_python_sorts_them(rows: list[tuple[str, int]], batch_rows: int) -> None:
     numbered = [(*row, str(at)) for at, row in enumerate(rows)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spill, "RUN_BYTES", 400)
-        patch.setattr(spill, "BLOCK_BYTES", 100)
+        patch.setattr(external_sort, "RUN_BYTES", 400)
+        patch.setattr(external_sort, "BLOCK_BYTES", 100)
         found = sorted_rows(numbered, batch_rows)
     assert [row[:2] for row in found] == sorted(rows)
     assert sorted(found) == sorted(numbered)
 
 
 def test_many_runs_of_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spill, "RUN_BYTES", 20_000)
-    monkeypatch.setattr(spill, "BLOCK_BYTES", 1_000)
+    monkeypatch.setattr(external_sort, "RUN_BYTES", 20_000)
+    monkeypatch.setattr(external_sort, "BLOCK_BYTES", 1_000)
     rows = [(f"{number % 97}", number, "x" * (number % 50)) for number in range(20_000)]
     random.Random(0).shuffle(rows)
     assert sorted_rows(rows, 64) == sorted(rows)
@@ -60,7 +60,7 @@ PLAN = """
 import json, re, sys
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.plan import SortedIds, plan_media
-from deephotlink.transforms.plan_table import write_plan
+from deephotlink.transforms.tables.plan_table import write_plan
 
 # not by getrusage, which begins with what the process had that started this one
 peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) >> 10

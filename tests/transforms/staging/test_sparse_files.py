@@ -18,20 +18,22 @@ import numpy as np
 import pytest
 
 from deephotlink.models.base import ClipGeometry
-from deephotlink.models.calibration import load_calibration
-from deephotlink.transforms import asking, room, staging
+from deephotlink.models.calibration.calibration import load_calibration
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import DecodeTally, decode_request
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.media import fed, feeding, opening
-from deephotlink.transforms.media.pool import WorkerPool
+from deephotlink.transforms.media.children import feeding
+from deephotlink.transforms.media.children.pool import WorkerPool
+from deephotlink.transforms.media.containers import fed_file, opening
 from deephotlink.transforms.media.protocol import DecodedClip, Limits
 from deephotlink.transforms.probe import probe_media
 from deephotlink.transforms.records import Evidence, MediaFile, MediaOutcome, MediaProbe
-from deephotlink.transforms.room import SpoolRoom
-from deephotlink.transforms.sparse import SparseFile
+from deephotlink.transforms.staging import spool_files, spool_space
+from deephotlink.transforms.staging.sparse_files import SparseFile
+from deephotlink.transforms.staging.spool_space import SpoolRoom
+from deephotlink.transforms.storage import requests
 
 MiB = 1 << 20
 
@@ -81,7 +83,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
-    return make_large_film(tmp_path_factory.mktemp("large") / "film.mov", staging.RANGED_BYTES + 20 * MiB)
+    return make_large_film(tmp_path_factory.mktemp("large") / "film.mov", spool_files.RANGED_BYTES + 20 * MiB)
 
 
 @pytest.fixture
@@ -144,8 +146,8 @@ def spool(tmp_path) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     for left in folder.iterdir():
-        staging.remove(str(left))
-    assert room.ROOM._used_bytes == 0
+        spool_files.remove(str(left))
+    assert spool_space.ROOM._used_bytes == 0
 
 
 def listed(source: object) -> MediaFile:
@@ -188,15 +190,15 @@ def test_a_large_remote_film_gives_the_same_frames_for_few_bytes(film, web, pool
     assert web.served_bytes < 0.4 * size
     # It takes no more room on the disk than came, and none once it is done with.
     assert os.stat(there.path).st_blocks * 512 < web.served_bytes + MiB
-    staging.refuse_partial(there.file, there.path)
-    staging.remove(there.path)
+    spool_files.refuse_partial(there.file, there.path)
+    spool_files.remove(there.path)
     assert list(spool.iterdir()) == [] and feeding.source_of(there.path) is None
-    assert room.ROOM._used_bytes == 0
+    assert spool_space.ROOM._used_bytes == 0
 
 
 def test_what_is_scanned_whole_is_staged_whole() -> None:
     """Else a remote film might be decoded by another decoder than the same film at home."""
-    assert staging.RANGED_BYTES == opening.SCAN_BYTES
+    assert spool_files.RANGED_BYTES == opening.SCAN_BYTES
 
 
 def test_a_slow_store_is_not_held_against_the_decoder(web, spool) -> None:
@@ -230,7 +232,7 @@ def test_an_object_at_fault_in_the_middle_ends_its_film(web, pool, spool, no_nap
     items = list(pool.decode(decode_request(plan_of(probe))))
     assert [getattr(item, "error_class", None) for item in items] == [error_class]
     with pytest.raises(MediaError) as fault:
-        staging.refuse_partial(probe.file, probe.path)
+        spool_files.refuse_partial(probe.file, probe.path)
     assert fault.value.error_class == error_class
 
 
@@ -243,7 +245,7 @@ def test_a_film_that_is_replaced_while_it_is_read_is_not_scored(web, pool, spool
     assert tally.outcome().status == "read"
     web.etag = '"second"'
     with pytest.raises(MediaError) as fault:
-        staging.refuse_partial(probe.file, probe.path)
+        spool_files.refuse_partial(probe.file, probe.path)
     tally.source_failure = fault.value
     outcome = tally.outcome()
     assert outcome.status == "failed" and outcome.failure is not None
@@ -255,10 +257,10 @@ def test_a_film_that_is_replaced_while_it_is_read_is_not_scored(web, pool, spool
 
 
 def test_servers_without_ranges_give_it_whole(web, spool, monkeypatch) -> None:
-    monkeypatch.setattr(staging, "RANGED_BYTES", MiB)
+    monkeypatch.setattr(spool_files, "RANGED_BYTES", MiB)
     web.ranges, web.path = False, web.path.with_name("small.bin")
     web.path.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(2 * MiB))
-    staged = staging.stage(listed(web.url), spool)
+    staged = spool_files.stage(listed(web.url), spool)
     assert feeding.source_of(staged.path) is None
     assert Path(staged.path).read_bytes() == web.path.read_bytes()
     staged.release()
@@ -303,7 +305,7 @@ def test_a_worker_that_was_taken_over_gets_no_more_than_its_file(asked) -> None:
     feeder = feeding.Feeder(source)
     feeder.theirs.settimeout(5)
     feeder.theirs.sendall(struct.pack("<QQ", *asked))
-    assert feeder.theirs.recv(1) == fed.HERE
+    assert feeder.theirs.recv(1) == fed_file.HERE
     assert all(start >= 0 and length > 0 and start + length <= 100 for start, length in fetched)
     feeder.close()
     assert feeder.theirs.recv(1) == b""
@@ -326,8 +328,8 @@ def test_fed_files_are_files(tmp_path, monkeypatch) -> None:
     path = tmp_path / "film"
     path.write_bytes(bytes(range(256)) * 10)
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(fed, "_ask_for", lambda start, length: asked.append((start, length)))
-    with fed.FedFile(str(path)) as file:
+    monkeypatch.setattr(fed_file, "_ask_for", lambda start, length: asked.append((start, length)))
+    with fed_file.FedFile(str(path)) as file:
         assert file.seek(0, os.SEEK_END) == file.tell() == 2560 and file.read(5) == b""
         assert file.seek(-2, os.SEEK_END) == 2558 and file.read(9) == b"\xfe\xff"
         assert file.seek(10) == 10 and file.seek(3, os.SEEK_CUR) == 13 and file.read(2) == b"\x0d\x0e"
@@ -386,21 +388,21 @@ def _refused(spool: SpoolRoom, ticket: int) -> Exception | None:
 
 def test_half_of_what_is_free_is_the_room(tmp_path, monkeypatch) -> None:
     spool = SpoolRoom()
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=50))
+    monkeypatch.setattr(spool_space.shutil, "disk_usage", lambda folder: SimpleNamespace(free=50))
     spool.bound(None, tmp_path)
     assert spool._limit_bytes == 25
 
 
 @pytest.mark.parametrize("large", [True, False])
 def test_a_file_that_fails_gives_its_room_back(web, spool, no_naps, monkeypatch, large) -> None:
-    monkeypatch.setattr(staging, "RANGED_BYTES", MiB if large else 4 * MiB)
+    monkeypatch.setattr(spool_files, "RANGED_BYTES", MiB if large else 4 * MiB)
     web.path = web.path.with_name("small.bin")
     web.path.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(2 * MiB))
     file, web.cut_short = listed(web.url), True
     with pytest.raises(MediaError) as fault:
-        staging.stage(file, spool)
+        spool_files.stage(file, spool)
     assert fault.value.error_class == "read_short"
-    assert list(spool.iterdir()) == [] and room.ROOM._used_bytes == 0
+    assert list(spool.iterdir()) == [] and spool_space.ROOM._used_bytes == 0
 
 
 @pytest.mark.parametrize("end", ["known", "missing", "not media", "staged", "too large"])
@@ -413,9 +415,9 @@ def test_every_file_lets_those_after_it_have_room(tmp_path, spool, pool, end) ->
         path.unlink()
     if end == "known":
         known = MediaOutcome(file, "skipped", skipped_reason="link")
-    ticket = room.ROOM.ticket()
+    ticket = spool_space.ROOM.ticket()
     probe_media((file, known), pool, spool, False, 10 if end == "too large" else 1 << 30, 1e6, ticket)
-    assert ticket not in room.ROOM._outstanding and room.ROOM._used_bytes == 0
+    assert ticket not in spool_space.ROOM._outstanding and spool_space.ROOM._used_bytes == 0
 
 
 def test_a_signal_ends_the_wait_for_room(tmp_path) -> None:
@@ -432,6 +434,6 @@ def test_a_signal_ends_the_wait_for_room(tmp_path) -> None:
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    asking.end_waits()
+    requests.end_waits()
     thread.join(5)
     assert ended == [True]

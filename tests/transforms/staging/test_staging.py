@@ -12,11 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import pytest
 
-from deephotlink.transforms import asking, staging
 from deephotlink.transforms.failures import MediaError, WorldError
 from deephotlink.transforms.listing import list_sources
 from deephotlink.transforms.records import MediaFile
-from deephotlink.transforms.staging import read_head, stage
+from deephotlink.transforms.staging import spool_files
+from deephotlink.transforms.staging.spool_files import read_head, stage
+from deephotlink.transforms.storage import requests
 
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 100
 
@@ -169,7 +170,7 @@ def test_members(tmp_path, spool, compression, where) -> None:
         fsspec.filesystem("memory").pipe(source, path.read_bytes())
     _, (file, outcome) = list_sources([source])
     assert outcome is None
-    assert read_head(file) == FILM[: staging.HEAD_BYTES]
+    assert read_head(file) == FILM[: spool_files.HEAD_BYTES]
     staged = stage(file, spool)
     with open(staged.path, "rb") as f:
         assert f.read() == FILM
@@ -227,7 +228,7 @@ def test_servers_that_do_not(web, spool, no_naps, mode, fault, error_class) -> N
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_server_that_drips_is_given_up(web, spool, monkeypatch, ranges) -> None:
     """One object that comes byte by byte is at fault, not the store, and holds nobody up for hours."""
-    monkeypatch.setattr(asking, "ATTEMPT_SECONDS", 0.3)
+    monkeypatch.setattr(requests, "ATTEMPT_SECONDS", 0.3)
     file = listed(web.url)
     web.mode, web.ranges = "drip", ranges
     begun = time.monotonic()
@@ -247,7 +248,7 @@ def test_a_full_spool_is_the_worlds_fault(monkeypatch, spool) -> None:
     def full(path: str, flags: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    monkeypatch.setattr(staging, "private", full)
+    monkeypatch.setattr(spool_files, "private", full)
     with pytest.raises(
         WorldError, match=r"spool folder is full.*free some space or set TMPDIR to another folder"
     ) as raised:

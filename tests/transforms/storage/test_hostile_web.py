@@ -14,14 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from deephotlink.pipelines import cli
-from deephotlink.transforms import asking, retries, web
 from deephotlink.transforms.failures import MediaError, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.media.sniff import sniff
+from deephotlink.transforms.media.containers.sniff import sniff
 from deephotlink.transforms.probe import probe_media
 from deephotlink.transforms.records import MediaOutcome
-from deephotlink.transforms.sources import RemoteBlob, look_remote
-from deephotlink.transforms.staging import read_head, stage
+from deephotlink.transforms.staging.spool_files import read_head, stage
+from deephotlink.transforms.storage import requests, retries, web
+from deephotlink.transforms.storage.sources import RemoteBlob, look_remote
 
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 100
 MIB = 1 << 20
@@ -148,7 +148,7 @@ def listed(server, path: str = "/film.mp4"):
 
 @pytest.fixture
 def hurried(monkeypatch) -> None:
-    monkeypatch.setattr(asking, "ATTEMPT_SECONDS", 0.3)
+    monkeypatch.setattr(requests, "ATTEMPT_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("hurried", "no_naps")

@@ -13,12 +13,12 @@ import fsspec
 import pytest
 from fsspec.implementations.ftp import FTPFileSystem
 
-from deephotlink.transforms import retries, sources
 from deephotlink.transforms.failures import MediaError, Refused, UsageError, WorldError
 from deephotlink.transforms.listing import ListingOptions, fetch_address, list_sources, secret_addresses
-from deephotlink.transforms.staging import read_head, stage
-from deephotlink.transforms.store import OutputStore, holds_runs
-from deephotlink.transforms.store import open_store as open_output
+from deephotlink.transforms.staging.spool_files import read_head, stage
+from deephotlink.transforms.storage import retries, sources
+from deephotlink.transforms.storage.output_store import OutputStore, holds_runs
+from deephotlink.transforms.storage.output_store import open_store as open_output
 
 pytestmark = pytest.mark.usefixtures("no_naps")
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 100

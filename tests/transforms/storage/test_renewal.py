@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import fsspec
 import pytest
 
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.failures import MediaError, Refused, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.retries import ONCE
-from deephotlink.transforms.sources import RemoteBlob, look_remote
-from deephotlink.transforms.staging import stage
-from deephotlink.transforms.store import OutputStore
+from deephotlink.transforms.staging.spool_files import stage
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.storage.retries import ONCE
+from deephotlink.transforms.storage.sources import RemoteBlob, look_remote
 from tests.chaos.stores import moto
 from tests.committing import finish, make_run
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deephotlink.transforms import retries, sources
 from deephotlink.transforms.failures import MediaError, UsageError, WorldError
-from deephotlink.transforms.uris import escape, local_path, media_id_of, redact, split_remote, unescape
+from deephotlink.transforms.storage import retries, sources
+from deephotlink.transforms.storage.uris import escape, local_path, media_id_of, redact, split_remote, unescape
 
 
 @given(st.binary(max_size=20) | st.text(alphabet="\\xuU0459af\n\x85é\u202e", max_size=20).map(str.encode))

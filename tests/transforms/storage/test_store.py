@@ -14,10 +14,10 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from deephotlink.transforms import asking, retries
-from deephotlink.transforms import store as store_module
 from deephotlink.transforms.failures import UsageError, WorldError
-from deephotlink.transforms.store import TEMPORARY, OutputStore, open_store
+from deephotlink.transforms.storage import output_store as store_module
+from deephotlink.transforms.storage import requests, retries
+from deephotlink.transforms.storage.output_store import TEMPORARY, OutputStore, open_store
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -289,7 +289,7 @@ class DripFileSystem(AsyncFileSystem):
 
 def test_an_output_that_drips_is_given_up(monkeypatch):
     monkeypatch.setitem(_registry, "drip", DripFileSystem)
-    monkeypatch.setattr(asking, "ATTEMPT_SECONDS", 0.1)
+    monkeypatch.setattr(requests, "ATTEMPT_SECONDS", 0.1)
     store = OutputStore("drip://out")
     for call in (lambda: store.read("x"), lambda: store.put_new("x", b"1"), lambda: store.exists("x")):
         with pytest.raises(WorldError, match=r"cannot .* x in drip://out: SlowRead: it came at less than 32 KiB"):

@@ -8,20 +8,20 @@ import time
 
 import pytest
 
-from deephotlink.models.calibration import calibration_to_json
-from deephotlink.pipelines.check import check_output
+from deephotlink.models.calibration.calibration import calibration_to_json
+from deephotlink.pipelines.accuracy.rescore import rescore_output
 from deephotlink.pipelines.cli import main
-from deephotlink.pipelines.query import run_query
-from deephotlink.pipelines.rescore import rescore_output
+from deephotlink.pipelines.outputs.check import check_output
+from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.plan import SortedIds
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import Evidence, Failure, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import committed_ids, plan_of
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.unsettled import unsettled
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import committed_ids, plan_of
+from deephotlink.transforms.tables.unsettled import unsettled
 from tests.builders import FakeDetector
 from tests.committing import finish, make_run
 from tests.rescoring import calibration

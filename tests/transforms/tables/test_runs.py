@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from deephotlink.transforms import runs
 from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.publish import publish
-from deephotlink.transforms.runs import (
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables import runs
+from deephotlink.transforms.tables.runs import (
     Run,
     committed_ids,
     create_run,
@@ -21,7 +22,6 @@ from deephotlink.transforms.runs import (
     resume_key,
     unfinished_run,
 )
-from deephotlink.transforms.store import OutputStore
 from tests.committing import commit_all, finish, make_file, make_plan, make_run
 
 

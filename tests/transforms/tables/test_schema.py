@@ -9,19 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from deephotlink.models.base import FAMILIES
-from deephotlink.transforms.details import MAX_DETAIL, cut_detail
-from deephotlink.transforms.plan_table import plan_from_table, plan_to_table
 from deephotlink.transforms.records import ClipFailure, Failure, MediaFile, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import Run
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.tables import (
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.storage.uris import escape, unescape
+from deephotlink.transforms.tables.details import MAX_DETAIL, cut_detail
+from deephotlink.transforms.tables.plan_table import plan_from_table, plan_to_table
+from deephotlink.transforms.tables.runs import Run
+from deephotlink.transforms.tables.schema import (
     PARTITIONING,
     TABLES,
     explode_unit_tables,
     to_parquet,
     unit_table,
 )
-from deephotlink.transforms.uris import escape, unescape
 from tests.committing import SCORED_AT, finish, make_file, make_result, make_run
 
 RUN = Run("20261123T120000Z-00000000", date(2026, 11, 23), "key", 1, "print", 6, 1, "default-1")

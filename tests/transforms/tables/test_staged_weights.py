@@ -10,12 +10,12 @@ from dataclasses import replace
 import fsspec
 import pytest
 
-from deephotlink.models.weights import LocalFile, Weights, WeightsError
-from deephotlink.transforms import fetching
-from deephotlink.transforms import weights as staging
+from deephotlink.models.weights.files import LocalFile, Weights, WeightsError
 from deephotlink.transforms.failures import UsageError
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.weights import STAGED, localise, stage_weights
+from deephotlink.transforms.storage import downloads
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables import staged_weights as staging
+from deephotlink.transforms.tables.staged_weights import STAGED, localise, stage_weights
 
 HEAD, BACKBONE = b"head" * 1000, b"backbone" * 1000
 
@@ -106,5 +106,5 @@ def test_what_is_nowhere_is_said(held):
     store = OutputStore("memory://staging-gone/out", patience_seconds=1)
     staged = elsewhere(stage_weights(store, held)["two"])
     fsspec.filesystem("memory").rm("/staging-gone/out", recursive=True)
-    with pytest.raises(fetching.NotFound, match="nothing at"):
+    with pytest.raises(downloads.NotFound, match="nothing at"):
         localise(staged)

@@ -11,9 +11,9 @@ from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.failures import ERROR_CLASSES
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import Failure, MediaFile, MediaOutcome, MediaResult
-from deephotlink.transforms.runs import plan_of
-from deephotlink.transforms.store import OutputStore
-from deephotlink.transforms.unsettled import Unsettled, unsettled
+from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import plan_of
+from deephotlink.transforms.tables.unsettled import Unsettled, unsettled
 from tests.committing import make_file, make_result, make_run
 
 ROOT = Path(deephotlink.__file__).parent

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from ..failures import MediaError
-from .protocol import DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, ItemFailed
+from ...failures import MediaError
+from ..protocol import DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, ItemFailed
 from .zygote import Worker
 
 LOOK_SECONDS = 0.5

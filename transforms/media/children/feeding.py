@@ -12,8 +12,8 @@ import socket
 import threading
 from typing import Protocol
 
-from ..failures import MediaError, WorldError
-from .fed import ASKED, HERE
+from ...failures import MediaError, WorldError
+from ..containers.fed_file import ASKED, HERE
 
 
 class Source(Protocol):

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from ..failures import printable
-from .protocol import (
+from ...failures import printable
+from ..protocol import (
     ClipRequest,
     DecodedClip,
     DecodedItem,

@@ -12,7 +12,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from ..failures import MediaError, UsageError, WorldError
+from ...failures import MediaError, UsageError, WorldError
+from ..protocol import DecodedItem, DecodeRequest, ItemFailed, Limits, ProbeRequest, ProtocolError, to_json
+from .decode_queue import Ahead, Cancelled, DecodeStream, Preempted, Stream, item_bytes
 from .feeding import source_of
 from .handover import (
     MAX_ITEM_BYTES,
@@ -24,9 +26,7 @@ from .handover import (
     window_bytes,
     without_surrogates,
 )
-from .protocol import DecodedItem, DecodeRequest, ItemFailed, Limits, ProbeRequest, ProtocolError, to_json
 from .sandbox import SandboxMode, available
-from .streams import Ahead, Cancelled, DecodeStream, Preempted, Stream, item_bytes
 from .zygote import PoolStats, Worker, WorkerLost, Zygote
 
 MAX_DEATHS = 3

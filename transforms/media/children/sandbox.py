@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Literal
 
-from .protocol import Limits
+from ..protocol import Limits
 
 SandboxMode = Literal["auto", "require", "off"]
 Wall = Literal["landlock", "seccomp"]

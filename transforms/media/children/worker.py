@@ -1,4 +1,5 @@
-"""The child processes that parse hostile bytes. Run as `python -m deephotlink.transforms.media.worker`, not imported.
+"""The child processes that parse hostile bytes. Run as `python -m deephotlink.transforms.media.children.worker`, not
+imported.
 
 One *zygote* a slot loads the libraries once and stays clean: it never looks at a file. For each job it forks a *worker*
 (about 5 ms), which locks itself in, serves one file and is gone; whatever a file does to its process ends there.
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 EXIT_NO_SANDBOX = 97
-PARENTS_OWN = {"worker", "zygote", "pool", "streams", "feeding"}
+PARENTS_OWN = {"worker", "zygote", "pool", "decode_queue", "feeding", "measures"}
 """Modules of this package that a worker has no use for."""
 
 
@@ -43,9 +44,9 @@ def main(arguments: list[str]) -> None:
     from .sandbox import prepare
 
     prepare(config["walls"])
-    from .fed import feed_from
+    from ..containers.fed_file import feed_from
+    from ..protocol import Limits
     from .handover import MAX_ITEM_BYTES, receive_with_fds, send_message
-    from .protocol import Limits
 
     limits = Limits(**config["limits"])
     gc.collect()
@@ -94,20 +95,21 @@ def _await_message(sock: socket.socket) -> None:
 def preload() -> None:
     """Loads all that a worker needs, as it cannot open most files later. Nothing is set up here that refuses to live on
     after a fork, as a c2pa context does ("Context is not valid")."""
+    from ... import media
+
     # PyAV by itself loads what it makes of subtitles only when it opens a container that may have some.
     for name in ("numpy", "av", "av.subtitles.stream", "av.subtitles.codeccontext", "decord", "c2pa"):
         importlib.import_module(name)
-    folder = os.path.dirname(os.path.abspath(__file__))
-    for module in pkgutil.iter_modules([folder]):
-        if module.name not in PARENTS_OWN:
-            importlib.import_module(f"{__package__}.{module.name}")
+    for module in pkgutil.walk_packages(media.__path__, f"{media.__name__}."):
+        if module.name.rpartition(".")[2] not in PARENTS_OWN:
+            importlib.import_module(module.name)
     with contextlib.suppress(ImportError, RuntimeError, OSError):  # no libseccomp here: the parent has found out too
         importlib.import_module("pyseccomp")
 
 
 def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
     """A worker's whole life: one request, one file."""
-    from ..failures import MediaError
+    from ...failures import MediaError
     from .handover import MAX_REQUEST_BYTES, receive_with_fds, send_message
     from .sandbox import confine, limit_resources
 
@@ -142,23 +144,23 @@ def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
 
 
 def _probe(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
-    from . import faults
-    from .containers import probe
-    from .credentials import read_credentials
+    from ..containers.credentials import read_credentials
+    from ..probe_file import probe
+    from . import planted_faults
     from .handover import send_message
 
-    faults.strike(fields["path"], "probe")
+    planted_faults.strike(fields["path"], "probe")
     send_message(sock, {"facts": probe(fields["path"], limits)})
     if fields["credentials"]:
-        faults.strike(fields["path"], "credentials")
+        planted_faults.strike(fields["path"], "credentials")
         send_message(sock, {"credentials": read_credentials(fields["path"], fields["suffix"])})
 
 
 def _decode(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
-    from . import faults
-    from .decoders import ItemDecoder
+    from ..decoders.decode_file import ItemDecoder
+    from ..protocol import DecodedItem, decode_request_from_json
+    from . import planted_faults
     from .handover import MAX_ITEM_BYTES, MAX_REQUEST_BYTES, hand_over, receive_with_fds, send_message
-    from .protocol import DecodedItem, decode_request_from_json
 
     request = decode_request_from_json(fields)
     count = 0
@@ -169,13 +171,13 @@ def _decode(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
             while True:
                 _, (fd,) = receive_with_fds(sock, MAX_ITEM_BYTES, 1)
                 if count == 1:
-                    faults.strike(request.path, "decode")
+                    planted_faults.strike(request.path, "decode")
                 item = next(items, None)
                 if item is None:
                     os.close(fd)
                     send_message(sock, {"end": True})
                     break
-                words = faults.lie(request.path, hand_over(item, fd), fd)
+                words = planted_faults.lie(request.path, hand_over(item, fd), fd)
                 del item  # before the next one is decoded: two at a time would double the peak
                 os.close(fd)
                 send_message(sock, words)

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..failures import MediaError, WorldError, printable
+from ...failures import MediaError, WorldError, printable
+from ..protocol import Limits, ProtocolError
 from .feeding import Feeder, Source
 from .handover import ERROR_CLASS, MAX_ITEM_BYTES, Countdown, create_buffer, receive_message, send_message
-from .protocol import Limits, ProtocolError
 
 START_SECONDS = 120.0
 """For a zygote to load its libraries, on a busy machine with cold disks too."""
@@ -29,7 +29,7 @@ LOG_BYTES = 4096
 START_LOG_BYTES = 64 << 10
 """Room for a traceback, of which the end matters."""
 EXIT_NO_SANDBOX = 97
-PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "deephotlink.transforms.media.worker")
+PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "deephotlink.transforms.media.children.worker")
 """What runs as the child; tests and benchmarks put a measuring one in its place."""
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH"),

@@ -17,7 +17,7 @@ from typing import Any
 
 import av.error
 
-from .clock import Jump
+from .media_clock import Jump
 from .packets import demux
 
 SAMPLES, SAMPLES_FED = 32, 12

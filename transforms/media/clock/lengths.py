@@ -17,13 +17,13 @@ from typing import Any
 import av.error
 import numpy as np
 
-from .clock import Jump, MediaClock, media_clock
+from ..containers.fed_file import is_fed
+from ..containers.opening import SCAN_BYTES, TICKING, clock_zero, is_attached, open_container
+from ..protocol import ClockKind, Limits
 from .far_clock import FarClock, far_clock
-from .fed import is_fed
-from .opening import SCAN_BYTES, TICKING, clock_zero, is_attached, open_container
+from .media_clock import Jump, MediaClock, media_clock
 from .packets import HIDDEN, KEY, NO_STAMP, PacketScan, StreamPackets, demux, index_key_pts, scan_packets
-from .protocol import ClockKind, Limits
-from .stamps import LEAST_LEAP_SECONDS, LONGEST_HOLD_SECONDS
+from .time_stamps import LEAST_LEAP_SECONDS, LONGEST_HOLD_SECONDS
 
 WHOLE_INDEX = ("mov", "matroska", "avi", "mxf")
 """Containers of which FFmpeg knows the index of the whole file as soon as it is opened."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .packets import HIDDEN, KEY, StreamPackets
-from .stamps import BACK_SECONDS, FARTHEST, LEAST_LEAP_SECONDS, LONGEST_HOLD_SECONDS, Stamps, is_hold, read_stamps
+from .time_stamps import BACK_SECONDS, FARTHEST, LEAST_LEAP_SECONDS, LONGEST_HOLD_SECONDS, Stamps, is_hold, read_stamps
 
 NEAR_ZERO_SECONDS = 1.0
 MOST_PAIRED = 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..failures import printable
+from ...failures import printable
 
 if TYPE_CHECKING:
     from .packets import PacketScan

@@ -12,7 +12,7 @@ import av
 import av.error
 from av.stream import Discard
 
-from .nals import NalReader
+from .nal_units import NalReader
 
 MAX_PACKETS = 1_200_000
 """Of all streams together: about five hours of video at 30 Hz with AAC sound. Keeps a scan below 100 MB."""

@@ -14,12 +14,12 @@ from typing import Any
 
 import av.error
 
-from ..failures import MediaError
-from .clock import MediaClock, StreamClock
+from ...failures import MediaError
+from ..containers.opening import SCAN_BYTES, clock_zero, open_container
+from ..protocol import Limits
 from .far_clock import FarClock
-from .opening import SCAN_BYTES, clock_zero, open_container
+from .media_clock import MediaClock, StreamClock
 from .packets import demux, is_flush, pass_over_others
-from .protocol import Limits
 
 
 class StreamReader:

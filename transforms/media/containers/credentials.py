@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..failures import printable
-from .fed import open_file
+from ...failures import printable
+from .fed_file import open_file
 
 if TYPE_CHECKING:
     import c2pa

@@ -9,7 +9,7 @@ import struct
 import threading
 from typing import BinaryIO
 
-from .by_range import ByRange
+from .ranged_file import ByRange
 
 ASKED = struct.Struct("<QQ")
 """What a worker asks for: the first byte, and how many."""

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from ..failures import printable
-from .fed import open_file
+from ...failures import printable
+from .fed_file import open_file
 
 MAX_TOP_BOXES = 256
 MAX_BOXES = 20_000

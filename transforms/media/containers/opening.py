@@ -15,9 +15,9 @@ import av
 import av.error
 import av.logging
 
-from ..failures import MediaError, printable
-from .fed import FedFile, is_fed, open_file
-from .protocol import Limits
+from ...failures import MediaError, printable
+from ..protocol import Limits
+from .fed_file import FedFile, is_fed, open_file
 
 FORMAT_WHITELIST = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,ogg,asf,gif,apng,mxf,dv,rm,aiff,amr,caf,ac3,eac3,wav,"

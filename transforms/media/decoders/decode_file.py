@@ -9,13 +9,12 @@ from typing import Any
 import av.error
 import numpy as np
 
-from ..failures import MediaError
-from .clock import MediaClock
-from .decord_frames import DecordFrames
-from .far_clock import FarClock
-from .lengths import read_clock
-from .opening import words_of
-from .protocol import (
+from ...failures import MediaError
+from ..clock.far_clock import FarClock
+from ..clock.lengths import read_clock
+from ..clock.media_clock import MediaClock
+from ..containers.opening import words_of
+from ..protocol import (
     ClipRequest,
     DecodedClip,
     DecodedItem,
@@ -25,6 +24,7 @@ from .protocol import (
     Limits,
     WindowRequest,
 )
+from .decord_frames import DecordFrames
 from .pyav_frames import Picked, PyavFrames
 from .sound import SOUND_RATE, SoundMix, iter_windows
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..failures import MediaError
-from .opening import clock_zero, open_container, primary_streams
-from .packets import scan_packets
-from .protocol import Limits
+from ...failures import MediaError
+from ..clock.packets import scan_packets
+from ..containers.opening import clock_zero, open_container, primary_streams
+from ..protocol import Limits
 from .pyav_frames import TOLERANCE_SECONDS, Picked
 
 try:

@@ -15,13 +15,13 @@ import av.error
 import av.filter
 import numpy as np
 
-from ..failures import MediaError
-from .clock import MediaClock
-from .far_clock import FarClock
-from .opening import SCAN_BYTES, TICKING, clock_zero, open_container, primary_streams
-from .packets import index_key_pts, scan_packets
-from .protocol import Limits
-from .reading import StreamReader
+from ...failures import MediaError
+from ..clock.far_clock import FarClock
+from ..clock.media_clock import MediaClock
+from ..clock.packets import index_key_pts, scan_packets
+from ..clock.stream_reader import StreamReader
+from ..containers.opening import SCAN_BYTES, TICKING, clock_zero, open_container, primary_streams
+from ..protocol import Limits
 
 TOLERANCE_SECONDS = 0.0005
 """Moments are compared with time stamps that containers round to a millisecond."""

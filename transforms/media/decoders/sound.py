@@ -17,12 +17,12 @@ import av
 import av.error
 import numpy as np
 
-from ..failures import MediaError
-from .clock import MediaClock
-from .far_clock import FarClock
-from .opening import SCAN_BYTES, TICKING, open_container, primary_streams
-from .protocol import Limits, SoundSource, WindowRequest
-from .reading import StreamReader
+from ...failures import MediaError
+from ..clock.far_clock import FarClock
+from ..clock.media_clock import MediaClock
+from ..clock.stream_reader import StreamReader
+from ..containers.opening import SCAN_BYTES, TICKING, open_container, primary_streams
+from ..protocol import Limits, SoundSource, WindowRequest
 
 SOUND_RATE = 16_000
 """Hz. The same as models.base.SOUND_RATE, which children need not import."""

@@ -7,11 +7,11 @@ from itertools import islice
 
 import av.error
 
-from .clock import MediaClock
-from .far_clock import FarClock
-from .opening import check_pixels
-from .protocol import Limits
-from .reading import StreamReader
+from ..clock.far_clock import FarClock
+from ..clock.media_clock import MediaClock
+from ..clock.stream_reader import StreamReader
+from ..containers.opening import check_pixels
+from ..protocol import Limits
 
 MOST_PACKETS = 3_000
 """Two minutes at 25 Hz: longer than any broadcast goes without a key frame."""

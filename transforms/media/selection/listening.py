@@ -14,14 +14,14 @@ import av
 import av.error
 import numpy as np
 
-from ...models.base import SOUND_RATE
-from ...models.speech import analyse_speech
-from ..failures import MediaError
-from .clock import MediaClock
-from .far_clock import FarClock
-from .protocol import Limits
-from .reading import StreamReader
-from .sound import by_channel
+from ....models.base import SOUND_RATE
+from ....models.signals.speech import analyse_speech
+from ...failures import MediaError
+from ..clock.far_clock import FarClock
+from ..clock.media_clock import MediaClock
+from ..clock.stream_reader import StreamReader
+from ..decoders.sound import by_channel
+from ..protocol import Limits
 
 MOMENTS, MOMENT_SECONDS = 6, 2.0
 FED_MOMENTS = 2

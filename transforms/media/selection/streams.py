@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..failures import printable
+from ...failures import printable
+from ..containers.facts import StreamFacts
 from ..notes import NOT_HEARD, NOT_LOOKED
-from .facts import StreamFacts
+from ..protocol import SoundSource
 from .listening import Heard
-from .protocol import SoundSource
 
 SECOND_TRACK, SILENT_TRACK = "a second sound track", "a sound track that is silent where it was tried"
 COVER_SECONDS = 1.0
