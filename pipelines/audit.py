@@ -33,8 +33,8 @@ from ..transforms.probe import ENDED, ProbeMedia
 from ..transforms.records import MediaFile, MediaOutcome, MediaProbe
 from ..transforms.sound_windows import plan_windows
 from ..transforms.tables.staged_weights import localise
-from .detector_choice import choose
 from .options import Reading
+from .weights.detector_choice import choose
 
 SPREAD_RATE = 15.0
 """Hz, of short clips of which no detector says that it needs them denser. A 720p clip of 16 frames costs 3 % more than

@@ -27,7 +27,8 @@ DONE, BROKEN, USAGE, NOTHING, MANY_FAILED, UNFINISHED, STUMBLED, AGAIN, INTERRUP
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from .options import Parser, add_audit_arguments, share
+    from .options import Parser, add_audit_arguments
+    from .terminal.argument_types import share
 
     parser = Parser(
         prog="deephotlink",

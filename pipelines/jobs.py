@@ -29,15 +29,17 @@ from ..transforms.commit import CommitUnits, commit_known, unit_key
 from ..transforms.detect import preload
 from ..transforms.failures import UsageError, WorldError
 from ..transforms.listing import ListingOptions, list_sources
-from ..transforms.plan import Plan, UnitLimits, plan_media
+from ..transforms.plan import UnitLimits, plan_media
 from ..transforms.publish import publish
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
 from ..transforms.storage import uris
-from ..transforms.storage.damage import intact
-from ..transforms.storage.output_store import PAGE, OutputStore, open_store
+from ..transforms.storage.output_names import PAGE
+from ..transforms.storage.output_store import OutputStore, open_store
 from ..transforms.storage.retries import tell
 from ..transforms.storage.sources import Planned
+from ..transforms.tables.damage import intact
 from ..transforms.tables.id_sets import Counts, SortedIds
+from ..transforms.tables.plan_table import Plan
 from ..transforms.tables.runs import (
     Run,
     committed_ids,

@@ -23,12 +23,13 @@ from ..models.weights.files import NO_WEIGHTS, Weights
 from ..transforms.archives.members import ShardLimits
 from ..transforms.clips import SAMPLING_VERSION, Sampling
 from ..transforms.faces import FACES_VERSION
-from ..transforms.failures import ERROR_CLASSES, UsageError
+from ..transforms.failures import UsageError
 from ..transforms.media.protocol import Limits
 from ..transforms.storage.sources import MAX_FILE_BYTES
 from ..transforms.storage.uris import redact
-from .detector_choice import choose, split_names
 from .limits import FileLimits, add_limit_arguments, budgets_of, limits_of, size
+from .terminal.argument_types import error_classes, positive, positive_seconds, share
+from .weights.detector_choice import choose, split_names
 
 Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
@@ -225,47 +226,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         where = f"; see `{self.prog} -h`" if self.prog.startswith("deephotlink") else ""
         raise UsageError(f"{message}{where}")
-
-
-def positive(text: str) -> int:
-    number = int(text) if text.strip().lstrip("+-").isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text}")
-    return number
-
-
-def share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"expected a share such as 0.05, got {text}")
-    return number
-
-
-def error_classes(text: str) -> tuple[str, ...]:
-    """Names of failure classes, ascending; none, where `text` is empty.
-
-    Raises:
-        argparse.ArgumentTypeError: one is none of ours; names all that are.
-    """
-    names = sorted({name.strip() for name in text.split(",")} - {""})
-    if unknown := [name for name in names if name not in ERROR_CLASSES]:
-        raise argparse.ArgumentTypeError(
-            f"no class {unknown[0]!r}: expected some of {', '.join(sorted(ERROR_CLASSES))}"
-        )
-    return tuple(names)
-
-
-def positive_seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0.1 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"expected seconds of 0.1 or more, got {text}")
-    return number
 
 
 def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditConfig:

@@ -1,4 +1,7 @@
-"""The direction of imports: pipelines → transforms → models, never back, and steps never import one another."""
+"""The direction of imports, by the table `FLOORS`, and how large files and folders may be.
+
+`docs/architecture.md` says what each wing is for.
+"""
 
 import ast
 from functools import cache
@@ -9,6 +12,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "transforms", "models")
 MODULES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+FLOORS = {
+    "models": "devices weights metadata | embedded | base calibration | batches signals | adapters faces"
+    " | architectures | detectors | registry training",
+    "models.training": "loop split | forgeries | augmentation | detectors",
+    "transforms": "failures metrics work_ahead | media | records | storage | staging | archives tables"
+    " | clips coders sound_windows faces fuse | listing plan probe decode detect rescoring commit publish",
+    "transforms.media": "protocol notes measures | containers | clock"
+    " | stream_facts trailing_film decoder_choice decoders | selection | probe_file | children",
+    "pipelines": "limits spool interrupts terminal | samples weights outputs | accuracy options"
+    " | training audit runners | jobs | dry_run | cli",
+}
+"""What lies in a folder, from the ground up: a module or wing imports from floors below its own, and on its own floor
+nothing but itself."""
+MOST_FILES, MOST_STEPS, MOST_LINES = 14, 18, 350
 PICKLE_ALLOWED = {Path("models/faces/mtcnn_weights.py")}
 """The mtcnn wheel's weight files are joblib (a pickle): read there, after their sha256 was checked."""
 
@@ -41,6 +58,42 @@ def is_step(module: Path) -> bool:
 
 def below(names: set[str], *packages: str) -> set[str]:
     return {name for name in names if name.startswith(tuple(f"{package}." for package in packages)) or name in packages}
+
+
+def inside(folder: str, name: str) -> str | None:
+    """The module or wing of the folder that a dotted name lies in."""
+    rest = name.removeprefix(f"{folder}.")
+    return rest.split(".")[0] if rest != name else None
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_wings_import_from_below(folder: str) -> None:
+    floors = [floor.split() for floor in FLOORS[folder].split("|")]
+    height = {name: number for number, floor in enumerate(floors) for name in floor}
+    here = ROOT / folder.replace(".", "/")
+    there = {path.stem for path in here.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert there - {"__init__"} == set(height), "FLOORS names what lies in the folder, no more and no less"
+    wrong = set()
+    for module in MODULES:
+        own = inside(folder, ".".join(module.with_suffix("").parts))
+        if own is None or own == "__init__":
+            continue
+        for name in imports(module):
+            other = inside(folder, name)
+            if other in height and other != own and height[other] >= height[own]:
+                wrong.add(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_no_wing_is_crowded() -> None:
+    for folder in sorted({module.parent for module in MODULES}):
+        files = [module for module in MODULES if module.parent == folder and module.name != "__init__.py"]
+        assert len(files) <= (MOST_STEPS if folder == Path("transforms") else MOST_FILES), folder
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_no_file_is_long(module: Path) -> None:
+    assert len((ROOT / module).read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
 def test_the_rooms_are_found() -> None:

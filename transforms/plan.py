@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from tempfile import TemporaryFile
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +16,9 @@ import pyarrow.compute as pc
 
 from .failures import MediaError
 from .staging.external_sort import SortedRows
-from .staging.spool_space import spool_faults
 from .storage.sources import Planned, failed
 from .tables.id_sets import HASH, Counts, SortedIds, ids_to_hashes
-from .tables.plan_table import PLAN, plan_batch, plan_from_table
-
-__all__ = ["Plan", "SortedIds", "UnitLimits", "plan_media"]
+from .tables.plan_table import PLAN, Plan, plan_batch, plan_from_table
 
 _CHUNK = 1 << 12
 _ALIKE = (
@@ -42,60 +37,6 @@ class UnitLimits:
     """Bytes of media, inflated; a larger file is alone in its unit."""
     max_rows: int = 1024
     """With those that need no reading, because the listing knows how they end."""
-
-
-class Plan:
-    """The entries in the order of their units, which count from 0 without gaps. They lie in a file without a name, and
-    have no `fetch_uri`: it may hold a secret (`addresses.py`)."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.units = 0
-        self.duplicates = 0
-        """Entries dropped because the same media_id was listed before."""
-        self.already_done = 0
-        """Entries dropped because `done` has them."""
-        self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115
-        self._writer = pa.ipc.new_stream(self._file, PLAN, options=pa.ipc.IpcWriteOptions(compression="lz4"))
-
-    def append(self, batch: pa.RecordBatch) -> None:
-        """Raises WorldError where the disk is full."""
-        with spool_faults():
-            self._writer.write_batch(batch)
-        self.rows += batch.num_rows
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """By `plan_table.PLAN`. One reader at a time."""
-        self._writer.close()
-        with spool_faults():
-            self._file.seek(0)
-            yield from pa.ipc.open_stream(self._file)
-
-    def records(self) -> Iterator[Planned]:
-        for batch in self.batches():
-            yield from (Planned(*row) for row in plan_from_table(pa.Table.from_batches([batch])))
-
-    @property
-    def entries(self) -> list[Planned]:
-        """All records, about 1 KB each."""
-        return list(self.records())
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> Plan:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Plan):
-            return NotImplemented
-        told = lambda plan: (plan.units, plan.duplicates, plan.already_done, plan.entries)  # noqa: E731
-        return bool(told(self) == told(other))
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def plan_media(

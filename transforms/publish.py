@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .storage.damage import intact
 from .storage.output_store import OutputStore
+from .tables.damage import intact
 from .tables.runs import Run, committed_units
 from .tables.schema import explode_unit_tables, to_parquet
 

@@ -15,13 +15,13 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...models.base import DetectorSpec
-from ...models.calibration.calibration import Calibration
-from ..fuse import DAMAGED, score_of
-from ..media.notes import is_note
-from ..records import AuthenticityScore, Evidence
-from .runs import Run
-from .schema import EVIDENCE, SCORES, UNIT, leanings_of, table_metadata
+from ..models.base import DetectorSpec
+from ..models.calibration.calibration import Calibration
+from .fuse import DAMAGED, score_of
+from .media.notes import is_note
+from .records import AuthenticityScore, Evidence
+from .tables.runs import Run
+from .tables.schema import EVIDENCE, SCORES, UNIT, leanings_of, table_metadata
 
 BATCH_ROWS = 1 << 14
 """Rows of evidence that are held as Python objects at a time, beside those of one media."""

@@ -7,8 +7,8 @@ nothing is learned, so a synthesiser need not be known (Afchar et al. 2025 learn
 Network (models/architectures/speech_traces.py): copy-synthesis. Recorded speech is taken apart and put together again
 by vocoders, so that words, voice and microphone are those of the recording and only the synthesis differs (the idea of
 WaveFake, Frank and Schönherr 2021; written from the papers): Griffin-Lim, WORLD, linear prediction, and small neural
-vocoders of three kinds trained here. Both pass the same rooms, codecs and levels. models/training/audio.py is its
-training. Alone it fails on neural synthesis that it never learned, so the lines weigh more.
+vocoders of three kinds trained here. Both pass the same rooms, codecs and levels. models/training/detectors/audio.py is
+its training. Alone it fails on neural synthesis that it never learned, so the lines weigh more.
 
 A window is four seconds from 0 s on, shorter sound is repeated to that length; its level does not matter.
 models/embedded/audio.md says on what it was measured and how well.

@@ -1,10 +1,11 @@
 """Does the mouth move as the voice says it would? Audio-visual correspondence, face by face.
 
 The mouth of a tracked face gives two lines (models/faces/mouth.py): how much it moves and how far it is open. One
-linear map, learned from real talking films (models/training/lip_sync.py), tells from 0.4 s of the sound's mel bands how
-either would be. The mean of the two correlations at the true place, one frame of tolerance, is compared with the same
-at every circular shift of the sound by 0.5 s or more within the clip. `z` is how many standard deviations the true
-place stands above them; the logit falls with it: > 0 means that the sound fits no better where it is than elsewhere.
+linear map, learned from real talking films (models/training/detectors/lip_sync.py), tells from 0.4 s of the sound's mel
+bands how either would be. The mean of the two correlations at the true place, one frame of tolerance, is compared with
+the same at every circular shift of the sound by 0.5 s or more within the clip. `z` is how many standard deviations the
+true place stands above them; the logit falls with it: > 0 means that the sound fits no better where it is than
+elsewhere.
 
 Measured on sources never learned from (68 faces in 32 films, four folds; models/embedded/lip_sync.md): AUC of true
 against circularly shifted sound .95 [.90-.99], against the speech of somebody else .88 [.82-.93]; the correlation with

@@ -2,8 +2,8 @@
 
 Method: real film against the same film made anew by small generators of our own (autoencoders with several ways of
 enlarging, moved latents, filters, lattices of random kernels, interpolated frames), content, sharpness and coding being
-the same on both sides: models/training/synthetic.py. The motion's part reads first and second differences in time of
-learned features, after Zheng et al., "D3", ICCV 2025, arXiv 2508.00701. How well, and on what: models/embedded/
+the same on both sides: models/training/detectors/synthetic.py. The motion's part reads first and second differences in
+time of learned features, after Zheng et al., "D3", ICCV 2025, arXiv 2508.00701. How well, and on what: models/embedded/
 synthetic.md. **Read that before believing a logit: no large generator of today was at hand to measure it on.**
 
 Patches are taken at the resolution that was decoded, never scaled: scaling destroys what is looked for. Up to four of

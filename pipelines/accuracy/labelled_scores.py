@@ -18,8 +18,8 @@ from ...models.calibration.calibration import Calibration, parse_calibration
 from ...models.registry import installed
 from ...transforms.failures import NothingFound, UsageError, printable
 from ...transforms.records import Evidence
+from ...transforms.rescoring import rescored
 from ...transforms.storage.output_store import OutputStore
-from ...transforms.tables.rescoring import rescored
 from ...transforms.tables.runs import list_runs
 from ..outputs.query import connect, readable
 from .baselines import BASELINES, baseline_values

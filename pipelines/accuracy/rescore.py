@@ -32,10 +32,11 @@ from ...models.registry import installed
 from ...transforms.failures import UsageError
 from ...transforms.publish import BLOCK_UNITS, public_name, publish
 from ...transforms.records import AuthenticityScore
-from ...transforms.storage.damage import intact
-from ...transforms.storage.output_store import PAGE, OutputStore, holds_runs, open_store
+from ...transforms.rescoring import evidence_by_media, rescored, rescored_unit
+from ...transforms.storage.output_names import PAGE
+from ...transforms.storage.output_store import OutputStore, holds_runs, open_store
+from ...transforms.tables.damage import intact
 from ...transforms.tables.plan_table import PLAN
-from ...transforms.tables.rescoring import evidence_by_media, rescored, rescored_unit
 from ...transforms.tables.runs import (
     Run,
     freeze_run,

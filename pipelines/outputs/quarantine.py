@@ -18,7 +18,7 @@ from typing import Any
 
 from ...transforms.failures import UsageError, local_fault, printable
 from ...transforms.storage.uris import escaped, redact
-from ..options import error_classes
+from ..terminal.argument_types import error_classes
 from ..terminal.wording import counted
 from .query import connect, readable
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...transforms.failures import UsageError, WorldError, printable
-from ...transforms.storage.damage import damaged
 from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.damage import damaged
 from ...transforms.tables.schema import TABLES
 from ..terminal.printing import console, nobody_reads, print_json
 from ..terminal.tables import print_table

@@ -14,7 +14,8 @@ from rich.markup import escape
 
 from ... import __version__
 from ...transforms.failures import printable
-from ...transforms.storage.output_store import PAGE, OutputStore
+from ...transforms.storage.output_names import PAGE
+from ...transforms.storage.output_store import OutputStore
 from ..terminal.tables import Column, print_table
 from ..terminal.wording import counted, seconds, shell_word, told_apart
 from .summary import SUSPICIOUS_BELOW, Leaned, Summary, Suspicious, summarise

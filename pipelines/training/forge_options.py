@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..options import positive, positive_seconds
+from ..terminal.argument_types import positive, positive_seconds
 
 FAMILY_OF: Mapping[str, str] = {
     "blended": "face_swap",

@@ -92,19 +92,23 @@ class Facial(Course):
     full, small = Effort(2400, 240, 2.3), Effort(30, 15, 0.5)
 
     def kinds(self) -> tuple[type, ...]:
-        module = _training("facial")
-        return module.FaceMaterial, _training("takes").Take, _training("faces").Face
+        module = _training("detectors.facial")
+        return module.FaceMaterial, _training("augmentation.takes").Take, _training("forgeries.faces").Face
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
         geometry = ClipGeometry(frames=16, short_side=720) if config == "full" else ClipGeometry(8, short_side=360)
         tracks = _tracks(sources, geometry, 1.5 if config == "full" else 5.0, False, tell)
-        return _training("facial").material_from_films(tracks, _pictures(sources, tell))
+        return _training("detectors.facial").material_from_films(tracks, _pictures(sources, tell))
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
         """Every face as autoencoders of our own, trained here, give it back."""
         if config == "small":
             return material
-        facial, rebuild, faces = _training("facial"), _training("rebuild"), _training("faces")
+        facial, rebuild, faces = (
+            _training("detectors.facial"),
+            _training("forgeries.rebuilt_faces"),
+            _training("forgeries.faces"),
+        )
         fit, held = (
             [faces.aligned(face.image, face.landmarks) for take in side for face in take.faces[:LEARNED_FRAMES]]
             for side in (material.fit, material.held)
@@ -120,7 +124,7 @@ class Facial(Course):
         return facial.with_rebuilt(material, networks)
 
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
-        module = _training("facial")
+        module = _training("detectors.facial")
         # The detector's own network also in the small configuration: what it leaves can be run.
         small = {"pairs": 2, "pixels": 96} if config == "small" else {}
         found: Recipe = module.FacialRecipe(material, start=start, **small)
@@ -147,18 +151,18 @@ class Synthetic(Course):
     full, small = Effort(2500, 250, 3.0), Effort(20, 10, 0.8)
 
     def kinds(self) -> tuple[type, ...]:
-        module = _training("synthetic")
+        module = _training("detectors.synthetic")
         return module.SyntheticMaterial, module.Stretch, FilmBank
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
         geometry = self.spec().clip or ClipGeometry()
         clips = films(sources, geometry, 4.0 if config == "full" else 10.0, faces=False, sound=False, tell=tell)
         named = ((film.source.group, film.clip) for film in clips)
-        return _training("synthetic").material_from_films(named, _pictures(sources, tell))
+        return _training("detectors.synthetic").material_from_films(named, _pictures(sources, tell))
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
         """The generators, trained on what is learned from."""
-        made = _training("synthetic").learned_generators(material, 400 if config == "full" else 10, seed)
+        made = _training("detectors.synthetic").learned_generators(material, 400 if config == "full" else 10, seed)
         return FilmBank(
             material,
             {name: {key: value.numpy() for key, value in one.state_dict().items()} for name, one in made.items()},
@@ -168,7 +172,7 @@ class Synthetic(Course):
         return super().amounts(material.material if isinstance(material, FilmBank) else material)
 
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
-        module, generators = _training("synthetic"), _training("generators")
+        module, generators = _training("detectors.synthetic"), _training("forgeries.generators")
         decoders = {}
         for name, arrays in material.decoders.items():
             decoders[name] = generators.Autoencoder(name, generators.DECODERS[name]).eval()
@@ -180,7 +184,7 @@ class Synthetic(Course):
 
     def judged(self, recipe: Any, network: nn.Module) -> Judged:
         films = recipe.judged
-        return films.groups, _training("synthetic").judged_logits(network, films)
+        return films.groups, _training("detectors.synthetic").judged_logits(network, films)
 
     def begins_with_imagenet(self, config: Config) -> bool:
         return config == "full"
@@ -191,12 +195,12 @@ class LipSync(Course):
     full, small = Effort(60, 60, 0.05), Effort(40, 20, 0.1)
 
     def kinds(self) -> tuple[type, ...]:
-        module = _training("lip_sync")
+        module = _training("detectors.lip_sync")
         return module.LipSyncMaterial, module.Sequence
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
         geometry = self.spec().clip or ClipGeometry()
-        return _training("lip_sync").material_from_films(_tracks(sources, geometry, 5.0, True, tell))
+        return _training("detectors.lip_sync").material_from_films(_tracks(sources, geometry, 5.0, True, tell))
 
     def amounts(self, material: Any) -> dict[str, int]:
         from ...models.training.split import part
@@ -205,7 +209,7 @@ class LipSync(Course):
         return {"fit": len(material.sequences) - held, "held": held}
 
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
-        found: Recipe = _training("lip_sync").recipe(material, config == "small", seed)
+        found: Recipe = _training("detectors.lip_sync").recipe(material, config == "small", seed)
         return found
 
 
@@ -214,7 +218,7 @@ class Audio(Course):
     full, small = Effort(1600, 150, 0.6), Effort(40, 20, 0.1)
 
     def kinds(self) -> tuple[type, ...]:
-        audio, bank = _training("audio"), _training("speech_bank")
+        audio, bank = _training("detectors.audio"), _training("forgeries.speech_bank")
         return bank.AudioMaterial, bank.Piece, bank.Forged, audio.SpeechBank
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
@@ -222,18 +226,18 @@ class Audio(Course):
             ((source.group, sound) for source, sound in sounds([s for s in sources if s.fake == fake], tell))
             for fake in (False, True)
         )
-        return _training("audio").material_from_sounds(recorded, spoken)
+        return _training("detectors.audio").material_from_sounds(recorded, spoken)
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
         """The vocoders, trained on what is learned from, and what they make of both sides."""
-        return _training("audio").speech_bank(material, config == "small", seed)
+        return _training("detectors.audio").speech_bank(material, config == "small", seed)
 
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
-        found: Recipe = _training("audio").recipe(material, config == "small")
+        found: Recipe = _training("detectors.audio").recipe(material, config == "small")
         return found
 
     def judged(self, recipe: Any, network: nn.Module) -> Judged:
-        logits_of = _training("audio").logits_of
+        logits_of = _training("detectors.audio").logits_of
         groups = [one.piece.group for one in recipe.held]
         return groups, {kind: logits_of(network, heard) for kind, heard in recipe.judged.items()}
 

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..options import positive
+from ..terminal.argument_types import positive
 
 if TYPE_CHECKING:
     from .train import TrainConfig

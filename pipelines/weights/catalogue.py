@@ -21,11 +21,11 @@ from ...models.weights.files import Weights, WeightsFile, combined_sha256
 from ...transforms.failures import UsageError, WorldError, printable
 from ...transforms.storage.downloads import NotFound, look
 from ...transforms.storage.uris import is_remote, split_remote, without_signature
-from ..detector_choice import own_model
 from ..terminal.printing import console as console_of
 from ..terminal.printing import print_json
 from ..terminal.tables import Column, print_table
 from .cache import below, weights_folder
+from .detector_choice import own_model
 
 Row = dict[str, Any]
 COLUMNS = ("name", "family", "unit", "weights", "licence", "sha256", "status")

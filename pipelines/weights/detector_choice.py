@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
-from ..models import registry
-from ..models.base import DetectorSpec
-from ..models.embedded.files import embedded_file
-from ..models.weights.files import LocalFile, Weights, WeightsError, WeightsFile
-from ..transforms.failures import UsageError, printable
-from ..transforms.storage.downloads import NotFound, WrongFile, fetch, local_file
-from ..transforms.storage.uris import is_remote, local_path, split_remote
-from .weights.cache import HUB_NAME, at_hand, below, local_root, mirror_hub, noted, weights_folder
-from .weights.pull import check_licence
+from ...models import registry
+from ...models.base import DetectorSpec
+from ...models.embedded.files import embedded_file
+from ...models.weights.files import LocalFile, Weights, WeightsError, WeightsFile
+from ...transforms.failures import UsageError, printable
+from ...transforms.storage.downloads import NotFound, WrongFile, fetch, local_file
+from ...transforms.storage.uris import is_remote, local_path, split_remote
+from .cache import HUB_NAME, at_hand, below, local_root, mirror_hub, noted, weights_folder
+from .pull import check_licence
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ from torch import nn
 from deephotlink.models.base import AudioItem, Detector
 from deephotlink.models.detectors.audio import DETECTOR, make
 from deephotlink.models.embedded.files import embedded_path
-from deephotlink.models.training.audio import JUDGED_SAMPLES, judged_windows, material_from_sounds, window
 from deephotlink.models.training.augmentation.sound import coded, floor_of, with_floor
+from deephotlink.models.training.detectors.audio import JUDGED_SAMPLES, judged_windows, material_from_sounds, window
 from deephotlink.models.training.forgeries.gan_vocoder import VocoderPlan, vocoder
 from deephotlink.models.training.forgeries.speech_bank import FULL_PLANS, AudioMaterial, Piece, forged, vocoders
 from deephotlink.models.training.forgeries.vocoders import at_rate

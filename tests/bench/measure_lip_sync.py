@@ -28,7 +28,7 @@ from deephotlink.models.base import SOUND_RATE, ClipItem, Judgement, TrackItem
 from deephotlink.models.detectors.lip_sync import DETECTOR, MIDPOINT, Agreement, Talk, place, talk_of
 from deephotlink.models.faces.mouth import MouthSignals
 from deephotlink.models.signals.speech import analyse_speech
-from deephotlink.models.training.lip_sync import LipSyncMaterial, LipSyncRecipe, sequences_of
+from deephotlink.models.training.detectors.lip_sync import LipSyncMaterial, LipSyncRecipe, sequences_of
 from deephotlink.models.training.loop import Plan, train
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import decode_request

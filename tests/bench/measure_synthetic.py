@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from deephotlink.models.base import ClipGeometry, ClipItem, Detector
 from deephotlink.models.detectors.synthetic import DETECTOR, make
 from deephotlink.models.embedded.files import embedded_path
-from deephotlink.models.training import synthetic
 from deephotlink.models.training.augmentation.film_chains import FilmChain, alike, coded_h264, cut
+from deephotlink.models.training.detectors import synthetic
+from deephotlink.models.training.detectors.synthetic import Stretch
 from deephotlink.models.training.forgeries.generators import DECODERS, KINDS, Autoencoder, generate
-from deephotlink.models.training.synthetic import Stretch
 from deephotlink.models.weights.files import LocalFile, Weights
 from deephotlink.pipelines.training.material import films, sources_of, stills
 from deephotlink.pipelines.training.model_card import grouped_figures

@@ -28,9 +28,9 @@ from deephotlink.models.calibration.calibration import Calibration, load_calibra
 from deephotlink.models.calibration.pooling import pooled_log_odds
 from deephotlink.models.training.split import part
 from deephotlink.pipelines.cli import main as deephotlink
-from deephotlink.pipelines.detector_choice import Chosen, choose
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.pipelines.training.material import Source, sources_of
+from deephotlink.pipelines.weights.detector_choice import Chosen, choose
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.records import Evidence, MediaFile, MediaOutcome

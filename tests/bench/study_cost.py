@@ -22,7 +22,7 @@ import torch
 from deephotlink.models import registry
 from deephotlink.models.base import Detector
 from deephotlink.models.weights.files import NO_WEIGHTS
-from deephotlink.pipelines.detector_choice import Chosen
+from deephotlink.pipelines.weights.detector_choice import Chosen
 from tests.bench.bench_detectors import item_of
 from tests.bench.measure import cost_of_command, deephotlink
 from tests.bench.studies import chosen, table, write

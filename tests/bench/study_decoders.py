@@ -18,8 +18,8 @@ from deephotlink.models import registry
 from deephotlink.models.base import Detector
 from deephotlink.models.weights.files import NO_WEIGHTS
 from deephotlink.pipelines.audit import clip_geometry
-from deephotlink.pipelines.detector_choice import Chosen
 from deephotlink.pipelines.training.material import Source, decoder_pool, probed
+from deephotlink.pipelines.weights.detector_choice import Chosen
 from deephotlink.transforms.clips import Sampling, plan_decoding
 from deephotlink.transforms.decode import DecodeTally, decode_request
 from deephotlink.transforms.detect import judge, questions

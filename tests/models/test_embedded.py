@@ -21,8 +21,8 @@ from deephotlink.models.base import DetectorSpec
 from deephotlink.models.embedded import files
 from deephotlink.models.weights.files import LocalFile, Weights, WeightsError, WeightsFile
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.detector_choice import choose
 from deephotlink.pipelines.weights.catalogue import catalogue
+from deephotlink.pipelines.weights.detector_choice import choose
 from deephotlink.pipelines.weights.pull import pull, verify
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.storage.output_store import OutputStore

@@ -5,13 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from deephotlink.models.calibration.calibration import (
-    Calibration,
-    DetectorCalibration,
-    Fusion,
-    Pattern,
-    log_odds_of,
-)
+from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration, Fusion, Pattern, log_odds_of
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.records import ClipFaces, ClipFailure, Evidence, Failure, MediaOutcome
 from tests.builders import FakeDetector, make_media_file

@@ -30,8 +30,9 @@ from deephotlink.transforms.archives.members import ShardLimits
 from deephotlink.transforms.archives.secret_addresses import Secrets, fetch_address
 from deephotlink.transforms.failures import NothingFound, UsageError, WorldError
 from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, secret_addresses
-from deephotlink.transforms.plan import SortedIds, plan_media
+from deephotlink.transforms.plan import plan_media
 from deephotlink.transforms.storage.sources import Planned
+from deephotlink.transforms.tables.id_sets import SortedIds
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 4

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deephotlink.transforms.plan import SortedIds, UnitLimits, plan_media
+from deephotlink.transforms.plan import UnitLimits, plan_media
 from deephotlink.transforms.records import MediaFile
 from deephotlink.transforms.storage.sources import Planned, skipped
+from deephotlink.transforms.tables.id_sets import SortedIds
 
 
 def media_id(name: object) -> str:

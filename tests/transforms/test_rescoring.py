@@ -16,10 +16,10 @@ from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.fuse import fuse_media
-from deephotlink.transforms.plan import SortedIds
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import Evidence, Failure, MediaOutcome, MediaResult
 from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.id_sets import SortedIds
 from deephotlink.transforms.tables.runs import committed_ids, plan_of
 from deephotlink.transforms.tables.unsettled import unsettled
 from tests.builders import FakeDetector

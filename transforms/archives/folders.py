@@ -18,8 +18,9 @@ from fsspec.utils import glob_translate
 from ..failures import UsageError, WorldError, printable
 from ..storage.buckets import Entry
 from ..storage.clients import Client
-from ..storage.output_store import PAGE, holds_runs
-from ..storage.requests import links_of
+from ..storage.output_names import PAGE, TABLE_FOLDERS
+from ..storage.output_store import holds_runs
+from ..storage.ranges import links_of
 from ..storage.retries import LISTING, READING, retried
 from ..storage.sources import Found, found_object, found_remote, look_local, look_remote
 from ..storage.uris import (
@@ -33,7 +34,6 @@ from ..storage.uris import (
     split_remote,
     unescape,
 )
-from ..tables.schema import TABLES
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -283,7 +283,7 @@ def excluding(outputs: Sequence[str]) -> Excluded:
         # as it is named and as it lies: the source may come by either way
         paths = [local_path(place)] if not is_remote(place) else []
         names = [canonical_local(p) for path in paths for p in (path, os.path.realpath(path))]
-        ours = ("_runs", "_resume", *((*TABLES, PAGE) if holds_runs(place) else ()))
+        ours = ("_runs", "_resume", *((*TABLE_FOLDERS, PAGE) if holds_runs(place) else ()))
         for root in names or [escape(split_remote(place)[0])]:
             roots += [f"{root.rstrip('/')}/{name}" for name in ours]
     exact, folders = frozenset(roots), tuple(f"{root}/" for root in roots)

@@ -11,7 +11,8 @@ import fsspec
 
 from ..failures import UsageError, printable
 from .buckets import objects_of
-from .requests import ask, client_options, range_of
+from .ranges import client_options, range_of
+from .requests import ask
 from .retries import LISTING, ONCE, BadAddress, Patience, retried, tell
 from .uris import SCHEME, redact, scheme_of
 

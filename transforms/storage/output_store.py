@@ -20,20 +20,16 @@ from typing import IO, Any, BinaryIO, TypeVar
 import fsspec
 
 from ..failures import MediaError, UsageError, WorldError, printable
-from ..tables.schema import TABLES
 from .durable_files import TEMPORARY, CannotLink, link, make_folders, parts_of, rename_alone, sync_folder, written
-from .ranges import Retried, seekable
-from .requests import ask, client_options, range_of
+from .output_names import FOLDERS
+from .ranges import Retried, client_options, range_of, seekable
+from .requests import ask
 from .retries import Patience, is_refusal, is_storage_fault, really, retried
 from .uris import redact
 
 T = TypeVar("T")
 Names = list[str]
 
-FOLDERS = ("_runs", "_resume", "_weights", *TABLES)
-"""All that is ours in an output, but for its page: whatever else lies there is the user's."""
-PAGE = "summary.html"
-"""What was found, for people; rewritten by each run."""
 CONDITIONAL_PUTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
 """Protocols whose fsspec file system sends `mode="create"` on as a condition (If-None-Match, ifGenerationMatch=0,
 overwrite=False). The others look first and write then, which two processes may do at once."""

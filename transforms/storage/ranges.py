@@ -1,4 +1,7 @@
-"""Files of a store read by range, each range asked for again while the store is at fault."""
+"""Reading from a store: ranges of a file, and the links of a web page.
+
+A web server is asked in its own way (web.py), every other store by its fsspec client.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,50 @@ import io
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
+import fsspec
 from fsspec import AbstractFileSystem
 
 from ..media.containers.ranged_file import ByRange
-from .requests import ask
+from .requests import ask, in_time, seconds_for
+from .uris import scheme_of
 
 BUFFER_BYTES = 1 << 20
 Retry = Callable[[Callable[[], Any]], Any]
+
+
+def client_options(address: str) -> dict[str, Any]:
+    """Of the fsspec file system that opens a URI."""
+    scheme = scheme_of(address)
+    if scheme in ("s3", "s3a"):
+        # What is read are ranges, which have no checksum of their own; rclone sends that of the whole object along, and
+        # none of them would pass.
+        settings = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
+        return {"config_kwargs": {"response_checksum_validation": "when_required", **settings}}
+    if scheme not in ("http", "https"):
+        return {}
+    from . import web  # only where it is needed: aiohttp is an extra
+
+    return web.options()
+
+
+def range_of(fs: Any, path: str, start: int, length: int) -> bytes | None:
+    """Bytes from `start` on, as many as `length` where the store gives them; None where it gives whole files only.
+
+    Raises:
+        SlowRead, retries.OddRead
+    """
+    if "http" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+        from . import web
+
+        return in_time(fs, seconds_for(length), web.range_of, fs, path, start, length)
+    return bytes(ask(fs, "cat_file", path, start=start, end=start + length, length=length))
+
+
+def links_of(fs: Any, url: str, base: str) -> list[str]:
+    """Whole addresses of what the page at `url` links to, if it is one, as if it lay at `base`; each once, sorted."""
+    from . import web
+
+    return in_time(fs, seconds_for(web.MAX_PAGE_BYTES), web.links_of, fs, url, base)
 
 
 class _Ranges(ByRange):

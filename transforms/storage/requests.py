@@ -14,10 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
 
-import fsspec
 from fsspec.asyn import AsyncFileSystem
-
-from .uris import scheme_of
 
 T = TypeVar("T")
 
@@ -81,41 +78,6 @@ def ask(fs: Any, method: str, *args: Any, length: int = 0, **more: Any) -> Any:
     # Of `info` there may be two: a HEAD and a GET, or the object and the folder of that name.
     seconds = PAGES_SECONDS if method in ("ls", "find") else seconds_for(length) * (2 if method == "info" else 1)
     return in_time(fs, seconds, inner, *args, **more)
-
-
-def client_options(address: str) -> dict[str, Any]:
-    """Of the fsspec file system that opens a URI."""
-    scheme = scheme_of(address)
-    if scheme in ("s3", "s3a"):
-        # What is read are ranges, which have no checksum of their own; rclone sends that of the whole object along, and
-        # none of them would pass.
-        settings = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
-        return {"config_kwargs": {"response_checksum_validation": "when_required", **settings}}
-    if scheme not in ("http", "https"):
-        return {}
-    from . import web  # only where it is needed: aiohttp is an extra
-
-    return web.options()
-
-
-def range_of(fs: Any, path: str, start: int, length: int) -> bytes | None:
-    """Bytes from `start` on, as many as `length` where the store gives them; None where it gives whole files only.
-
-    Raises:
-        SlowRead, retries.OddRead
-    """
-    if "http" in ([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
-        from . import web
-
-        return in_time(fs, seconds_for(length), web.range_of, fs, path, start, length)
-    return bytes(ask(fs, "cat_file", path, start=start, end=start + length, length=length))
-
-
-def links_of(fs: Any, url: str, base: str) -> list[str]:
-    """Whole addresses of what the page at `url` links to, if it is one, as if it lay at `base`; each once, sorted."""
-    from . import web
-
-    return in_time(fs, seconds_for(web.MAX_PAGE_BYTES), web.links_of, fs, url, base)
 
 
 def in_time(fs: AsyncFileSystem, seconds: float, call: Callable[..., Awaitable[T]], *args: Any, **more: Any) -> T:

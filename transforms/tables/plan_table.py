@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..records import Failure, MediaFile, MediaOutcome
 from ..staging.spool_space import spool_faults
+from ..storage.sources import Planned
 
 PLAN = pa.schema(
     [
@@ -93,3 +95,57 @@ def plan_from_table(table: pa.Table) -> list[tuple[MediaFile, MediaOutcome | Non
 
 
 _FILE_FIELDS = [f.name for f in dataclasses.fields(MediaFile) if f.name != "fetch_uri"]
+
+
+class Plan:
+    """The entries in the order of their units, which count from 0 without gaps. They lie in a file without a name, and
+    have no `fetch_uri`: it may hold a secret (`addresses.py`)."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.units = 0
+        self.duplicates = 0
+        """Entries dropped because the same media_id was listed before."""
+        self.already_done = 0
+        """Entries dropped because `done` has them."""
+        self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115
+        self._writer = pa.ipc.new_stream(self._file, PLAN, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Raises WorldError where the disk is full."""
+        with spool_faults():
+            self._writer.write_batch(batch)
+        self.rows += batch.num_rows
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """By `PLAN`. One reader at a time."""
+        self._writer.close()
+        with spool_faults():
+            self._file.seek(0)
+            yield from pa.ipc.open_stream(self._file)
+
+    def records(self) -> Iterator[Planned]:
+        for batch in self.batches():
+            yield from (Planned(*row) for row in plan_from_table(pa.Table.from_batches([batch])))
+
+    @property
+    def entries(self) -> list[Planned]:
+        """All records, about 1 KB each."""
+        return list(self.records())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Plan:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        told = lambda plan: (plan.units, plan.duplicates, plan.already_done, plan.entries)  # noqa: E731
+        return bool(told(self) == told(other))
+
+    __hash__ = None  # type: ignore[assignment]

@@ -36,11 +36,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..._version import __version__
-from ..plan import Plan
 from ..records import MediaFile, MediaOutcome
-from ..storage.damage import intact
 from ..storage.output_store import OutputStore
-from .plan_table import PLAN, PLAN_ROW_GROUP, plan_from_table, plan_to_table, write_plan
+from .damage import intact
+from .plan_table import PLAN, PLAN_ROW_GROUP, Plan, plan_from_table, plan_to_table, write_plan
 
 _PART_ROWS = 1 << 12
 _RECORD = b"deephotlink.run"
@@ -162,7 +161,7 @@ def freeze_run(
     settings: Mapping[str, Any] | None = None,
     slot: int | None = None,
 ) -> Run:
-    """As `create_run`, of a table by `plan_table.PLAN`, ordered by unit and media_id, or of a `plan.Plan`.
+    """As `create_run`, of a table by `plan_table.PLAN`, ordered by unit and media_id, or of a `plan_table.Plan`.
 
     Raises:
         ValueError

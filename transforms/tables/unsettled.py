@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...models.batches import FAILED
-from ..storage.damage import intact
 from ..storage.output_store import OutputStore
+from .damage import intact
 from .id_sets import DIGEST, HASH, Counts, SortedIds, ids_to_digests, ids_to_hashes
 from .runs import Run, committed_units, list_runs
 

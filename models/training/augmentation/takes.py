@@ -16,8 +16,8 @@ import numpy as np
 
 from ...faces.geometry import face_axes
 from ..forgeries.faces import Face, FaceBank, Shake, forged
+from ..forgeries.pictures import coloured, cut_face, warped, worn
 from .film_chains import coded_h264
-from .pictures import coloured, cut_face, warped, worn
 
 TAKE_FRAMES = 8
 CODED_SHARE = 0.8

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..architectures.speech_traces import SpeechTraces
-from ..base import SOUND_RATE
-from ..calibration.accuracy import weighted_auc
-from .augmentation.sound import drawn_chain, floor_of, with_floor
-from .forgeries.speech_bank import (
+from ...architectures.speech_traces import SpeechTraces
+from ...base import SOUND_RATE
+from ...calibration.accuracy import weighted_auc
+from ..augmentation.sound import drawn_chain, floor_of, with_floor
+from ..forgeries.speech_bank import (
     FULL_PLANS,
     NEURAL_KINDS,
     SMALL_PLANS,
@@ -32,7 +32,7 @@ from .forgeries.speech_bank import (
     material_from_sounds,
     vocoders,
 )
-from .loop import Recipe, TrainingError
+from ..loop import Recipe, TrainingError
 
 __all__ = ["AudioMaterial", "AudioRecipe", "SpeechBank", "material_from_sounds", "recipe", "speech_bank"]
 

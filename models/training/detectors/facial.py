@@ -16,21 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..architectures.efficientnet_lite import EfficientNetLite0
-from ..architectures.facial import FacialNetwork, facial_network, normalised, small_network
-from ..base import TrackItem
-from ..batches import spread
-from ..calibration.accuracy import weighted_auc
-from ..calibration.bounds import group_weights
-from ..faces.detection import FaceDetector
-from ..faces.geometry import face_axes
-from ..faces.trembling import trembling
-from ..weights.checkpoints import load_exactly
-from .augmentation.takes import TAKE_FRAMES, Chain, Frames, Take, pair
-from .forgeries import faces as forging
-from .forgeries.faces import KINDS, Face, FaceBank
-from .loop import Recipe, TrainingError
-from .split import part
+from ...architectures.efficientnet_lite import EfficientNetLite0
+from ...architectures.facial import FacialNetwork, facial_network, normalised, small_network
+from ...base import TrackItem
+from ...batches import spread
+from ...calibration.accuracy import weighted_auc
+from ...calibration.bounds import group_weights
+from ...faces.detection import FaceDetector
+from ...faces.geometry import face_axes
+from ...faces.trembling import trembling
+from ...weights.checkpoints import load_exactly
+from ..augmentation.takes import TAKE_FRAMES, Chain, Frames, Take, pair
+from ..forgeries import faces as forging
+from ..forgeries.faces import KINDS, Face, FaceBank
+from ..loop import Recipe, TrainingError
+from ..split import part
 
 BODY_SHARE = 0.08
 """Of the learning rate, for layers that come with weights of ImageNet."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..architectures.lip_voice import (
+from ...architectures.lip_voice import (
     AFTER,
     APART,
     BANDS,
@@ -29,12 +29,12 @@ from ..architectures.lip_voice import (
     log_mel,
     mouth_lines,
 )
-from ..base import Judgement, TrackItem
-from ..calibration.accuracy import weighted_auc
-from ..detectors.lip_sync import NEAR_SECONDS, Talk, place, talk_of
-from ..faces.mouth import mouth_signals
-from .loop import Recipe, TrainingError
-from .split import part
+from ...base import Judgement, TrackItem
+from ...calibration.accuracy import weighted_auc
+from ...detectors.lip_sync import NEAR_SECONDS, Talk, place, talk_of
+from ...faces.mouth import mouth_signals
+from ..loop import Recipe, TrainingError
+from ..split import part
 
 MOST_RATE = 16.0
 """Hz: denser tracks give several sequences, each thinned as the detector's clips are."""

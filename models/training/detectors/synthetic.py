@@ -17,16 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..architectures.efficientnet_lite import EfficientNetLite0
-from ..architectures.synthetic import SyntheticNetwork, small_network, synthetic_network
-from ..base import ClipItem
-from ..calibration.accuracy import weighted_auc
-from ..calibration.bounds import group_weights
-from .augmentation.film_chains import FilmChain, alike, cut
-from .forgeries import generators
-from .forgeries.generators import Autoencoder, generate
-from .loop import Recipe, TrainingError
-from .split import part
+from ...architectures.efficientnet_lite import EfficientNetLite0
+from ...architectures.synthetic import SyntheticNetwork, small_network, synthetic_network
+from ...base import ClipItem
+from ...calibration.accuracy import weighted_auc
+from ...calibration.bounds import group_weights
+from ..augmentation.film_chains import FilmChain, alike, cut
+from ..forgeries import generators
+from ..forgeries.generators import Autoencoder, generate
+from ..loop import Recipe, TrainingError
+from ..split import part
 
 FRAMES, PIXELS = 6, 96
 """Of a patch."""

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ...faces.geometry import FaceAxes, face_axes
-from ..augmentation.pictures import coded, coloured, sharpened, through, warped
+from .pictures import coded, coloured, sharpened, through, warped
 
 KINDS = ("blended", "swapped", "coarse", "rebuilt")
 HULL = np.array(

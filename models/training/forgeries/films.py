@@ -16,8 +16,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from ...faces.geometry import face_axes
-from ..augmentation.pictures import sharpened, through
 from .faces import Face, FaceBank, coarsened, face_mask, from_elsewhere, moved, of_another
+from .pictures import sharpened, through
 
 FACE_KINDS = ("blended", "swapped", "coarse")
 FRAME_KINDS = ("resynthesised", "stylised")

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..augmentation.pictures import coloured
 from ..loop import Recipe
 from .faces import ALIGNED_PIXELS
+from .pictures import coloured
 
 Enlarge = Literal["shuffle", "nearest", "transposed"]
 ENLARGEMENTS: tuple[Enlarge, ...] = ("shuffle", "nearest", "transposed")

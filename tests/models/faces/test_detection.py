@@ -12,12 +12,7 @@ from matplotlib.image import imread
 
 from deephotlink.models.faces.detection import FaceDetector, resized_elsewhere
 from deephotlink.models.faces.mtcnn import ONet, PNet, RNet, crop, suppress
-from deephotlink.models.faces.mtcnn_weights import (
-    WEIGHTS_SHA256,
-    FaceWeightsError,
-    load_mtcnn_arrays,
-    weights_folder,
-)
+from deephotlink.models.faces.mtcnn_weights import WEIGHTS_SHA256, FaceWeightsError, load_mtcnn_arrays, weights_folder
 from deephotlink.models.faces.tracking import Faces
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_faces.json").read_text())

@@ -12,9 +12,15 @@ from scipy.signal import correlate
 
 from deephotlink.models.base import AudioItem
 from deephotlink.models.detectors.audio import DETECTOR, make
-from deephotlink.models.training.audio import AudioRecipe, judged_windows, material_from_sounds, recipe, speech_bank
-from deephotlink.models.training.augmentation import sound
+from deephotlink.models.training.augmentation import sound as steps
 from deephotlink.models.training.augmentation.sound import CODECS, coded, drawn_chain, floor_of, with_floor
+from deephotlink.models.training.detectors.audio import (
+    AudioRecipe,
+    judged_windows,
+    material_from_sounds,
+    recipe,
+    speech_bank,
+)
 from deephotlink.models.training.forgeries.gan_vocoder import (
     VocoderPlan,
     log_mel,
@@ -127,7 +133,7 @@ def test_a_chain_does_the_same_to_both_and_is_a_function_of_its_seed() -> None:
 @pytest.mark.parametrize("step", ["_speed", "_room", "_noise", "_tone", "_other_rate", "_band", "_clipping", "_words"])
 def test_every_step_does_something(step: str) -> None:
     sound = voice(1.0).astype(np.float64)
-    made = getattr(sound, step)(np.random.default_rng(3))(sound)
+    made = getattr(steps, step)(np.random.default_rng(3))(sound)
     assert made.shape == sound.shape and np.isfinite(made).all() and not np.allclose(made, sound)
 
 
@@ -247,6 +253,6 @@ def test_a_recordings_noise_can_be_laid_under_another_sound() -> None:
 
 def test_a_denoiser_turns_the_floor_down_and_keeps_the_voice() -> None:
     noisy = voice(3.0, 1) + 0.004 * np.random.default_rng(0).standard_normal(3 * RATE).astype(np.float32)
-    cleaned = sound._cleaned(np.random.default_rng(1))(noisy.astype(np.float64))
+    cleaned = steps._cleaned(np.random.default_rng(1))(noisy.astype(np.float64))
     assert len(cleaned) == len(noisy) and np.corrcoef(cleaned, noisy)[0, 1] > 0.9
     assert floor_of(cleaned).mean() < 0.7 * floor_of(noisy).mean()

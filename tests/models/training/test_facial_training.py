@@ -14,7 +14,7 @@ from deephotlink.models.architectures.facial import facial_network
 from deephotlink.models.base import ClipItem, TrackItem
 from deephotlink.models.calibration.accuracy import weighted_auc
 from deephotlink.models.training.augmentation.takes import TAKE_FRAMES
-from deephotlink.models.training.facial import (
+from deephotlink.models.training.detectors.facial import (
     LARGEST_SIZE,
     FaceMaterial,
     FacialRecipe,

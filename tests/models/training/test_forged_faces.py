@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from deephotlink.models.faces.geometry import SQUARE, cut_square, face_axes, face_square
-from deephotlink.models.training.augmentation.pictures import cut_face
 from deephotlink.models.training.forgeries import faces as forging
 from deephotlink.models.training.forgeries.faces import ALIGNED_PIXELS, KINDS, Face, FaceBank
+from deephotlink.models.training.forgeries.pictures import cut_face
 from deephotlink.models.training.forgeries.rebuilt_faces import ENLARGEMENTS, Enlarge, Rebuilder, RebuildRecipe, rebuild
 from deephotlink.models.training.loop import Plan, train
 

@@ -12,7 +12,7 @@ from deephotlink.models.architectures.lip_voice import APART, BANDS, BEFORE, Voi
 from deephotlink.models.detectors.lip_sync import Talk, talk_of
 from deephotlink.models.faces.mouth import mouth_signals
 from deephotlink.models.signals.speech import analyse_speech
-from deephotlink.models.training.lip_sync import (
+from deephotlink.models.training.detectors.lip_sync import (
     FOREIGN,
     FRAMES,
     NEAR_STEPS,

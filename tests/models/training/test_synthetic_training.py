@@ -11,10 +11,7 @@ import torch
 
 from deephotlink.models.base import ClipItem
 from deephotlink.models.training.augmentation.film_chains import FilmChain, alike, cut, sharpness, with_spectrum_of
-from deephotlink.models.training.forgeries import generators
-from deephotlink.models.training.loop import Plan, TrainingError, train
-from deephotlink.models.training.split import part
-from deephotlink.models.training.synthetic import (
+from deephotlink.models.training.detectors.synthetic import (
     FRAMES,
     PIXELS,
     SyntheticMaterial,
@@ -23,6 +20,9 @@ from deephotlink.models.training.synthetic import (
     material_from_films,
     recipe,
 )
+from deephotlink.models.training.forgeries import generators
+from deephotlink.models.training.loop import Plan, TrainingError, train
+from deephotlink.models.training.split import part
 
 
 def film(seed: int, frames: int = 8, side: int = 160) -> np.ndarray:

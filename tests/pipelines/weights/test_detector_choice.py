@@ -13,9 +13,10 @@ import pytest
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
 from deephotlink.models.weights.files import Weights, WeightsError, WeightsFile
-from deephotlink.pipelines import audit, detector_choice
-from deephotlink.pipelines.detector_choice import choose, shown_name, split_names
+from deephotlink.pipelines import audit
 from deephotlink.pipelines.options import Parser, add_audit_arguments, audit_config
+from deephotlink.pipelines.weights import detector_choice
+from deephotlink.pipelines.weights.detector_choice import choose, shown_name, split_names
 from deephotlink.transforms.failures import UsageError
 from tests.builders import FakeDetector
 

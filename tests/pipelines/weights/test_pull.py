@@ -21,8 +21,8 @@ from deephotlink.models import registry
 from deephotlink.models.base import Detector, DetectorSpec, Judgement
 from deephotlink.models.weights.files import WeightsFile
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.weights import cache, hub
-from deephotlink.pipelines.weights.cache import weights_folder
+from deephotlink.pipelines.weights import hub
+from deephotlink.pipelines.weights.cache import PULLED, at_hand, weights_folder
 from deephotlink.pipelines.weights.pull import pull, verify
 from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.storage import downloads, retries
@@ -363,7 +363,7 @@ def test_a_cache_that_is_a_url(server, install):
     with fsspec.open(got.where) as file:
         assert file.read() == DATA
     assert [(f.file, f.state) for f in verify(None, cache)] == [("fake/weights.pth", "ok")]
-    found = cache.at_hand(cache, "fake", registry.installed()["fake"].weights[0])
+    found = at_hand(cache, "fake", registry.installed()["fake"].weights[0])
     assert found is not None and found.sha256 == SHA256 and Path(found.path).read_bytes() == DATA
     with pytest.raises(UsageError, match="cannot be written"):
         list(pull(["fake"], "http://127.0.0.1:9/cache"))
@@ -448,9 +448,9 @@ def test_a_model_of_the_hub_comes_without_code(monkeypatch, install, tmp_path, c
     fake_hub(monkeypatch, MODEL)
     code, said, _ = run(capsys, "pull", "hf:some/model@main", "--weights-cache", tmp_path)
     assert code == cli.DONE and SHA256 in said
-    assert files_in(tmp_path / "hf/some/model") == [cache.PULLED, "config.json", "model.safetensors"]
+    assert files_in(tmp_path / "hf/some/model") == [PULLED, "config.json", "model.safetensors"]
     assert not (tmp_path / PARTIAL).exists()
-    note = json.loads((tmp_path / "hf/some/model" / cache.PULLED).read_text())
+    note = json.loads((tmp_path / "hf/some/model" / PULLED).read_text())
     assert note["revision"] == "c0ffee" * 6 and note["files"]["model.safetensors"] == SHA256
     assert {f.state for f in verify(["hf:some/model"], str(tmp_path))} == {"ok"}
     (tmp_path / "hf/some/model/model.safetensors").unlink()

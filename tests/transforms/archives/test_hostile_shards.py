@@ -18,9 +18,10 @@ from deephotlink.transforms.archives.members import Member, ShardLimits
 from deephotlink.transforms.archives.shards import list_members
 from deephotlink.transforms.failures import MediaError
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.plan import SortedIds, plan_media
+from deephotlink.transforms.plan import plan_media
 from deephotlink.transforms.probe import probe_media
 from deephotlink.transforms.records import MediaOutcome
+from deephotlink.transforms.tables.id_sets import SortedIds
 from deephotlink.transforms.tables.plan_table import plan_from_table, plan_to_table
 
 FILM = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 4

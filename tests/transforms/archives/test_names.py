@@ -28,12 +28,13 @@ from hypothesis import strategies as st
 
 from deephotlink.transforms.failures import MediaError, UsageError, WorldError
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.plan import SortedIds, plan_media
+from deephotlink.transforms.plan import plan_media
 from deephotlink.transforms.records import MediaFile
 from deephotlink.transforms.staging.spool_files import stage
 from deephotlink.transforms.storage import buckets
 from deephotlink.transforms.storage.sources import open_blob
 from deephotlink.transforms.storage.uris import escape, unescape
+from deephotlink.transforms.tables.id_sets import SortedIds
 from tests.chaos.stores import moto
 from tests.object_servers import AZURE_ACCOUNT, AzureServer, GoogleServer, azure_environment, serving
 

@@ -260,7 +260,7 @@ LARGE = [
 def test_a_large_film_is_not_read_whole(case: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too large to be scanned: the length by the index or by a few looks, and the frames at their moments."""
     film = CASES[case](folder)
-    for module in ("lengths", "reading", "pyav_frames", "sound"):
+    for module in ("clock.lengths", "clock.stream_reader", "decoders.pyav_frames", "decoders.sound"):
         monkeypatch.setattr(f"deephotlink.transforms.media.{module}.SCAN_BYTES", 1000)
     # These films have a hundredth of the bytes of real ones.
     monkeypatch.setattr("deephotlink.transforms.media.clock.far_clock.LEAST_BYTES", 1 << 10)

@@ -59,7 +59,8 @@ def test_many_runs_of_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 PLAN = """
 import json, re, sys
 from deephotlink.transforms.listing import list_sources
-from deephotlink.transforms.plan import SortedIds, plan_media
+from deephotlink.transforms.plan import plan_media
+from deephotlink.transforms.tables.id_sets import SortedIds
 from deephotlink.transforms.tables.plan_table import write_plan
 
 # not by getrusage, which begins with what the process had that started this one

@@ -15,13 +15,7 @@ from deephotlink.transforms.storage.uris import escape, unescape
 from deephotlink.transforms.tables.details import MAX_DETAIL, cut_detail
 from deephotlink.transforms.tables.plan_table import plan_from_table, plan_to_table
 from deephotlink.transforms.tables.runs import Run
-from deephotlink.transforms.tables.schema import (
-    PARTITIONING,
-    TABLES,
-    explode_unit_tables,
-    to_parquet,
-    unit_table,
-)
+from deephotlink.transforms.tables.schema import PARTITIONING, TABLES, explode_unit_tables, to_parquet, unit_table
 from tests.committing import SCORED_AT, finish, make_file, make_result, make_run
 
 RUN = Run("20261123T120000Z-00000000", date(2026, 11, 23), "key", 1, "print", 6, 1, "default-1")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...failures import printable
-
-if TYPE_CHECKING:
-    from .packets import PacketScan
 
 SAMPLED_KEYS = 200
 """Key packets whose NAL units are looked at."""
 SAMPLED_SEI = 3
 MAX_NALS = 64
+
+
+class Found(Protocol):
+    """Where it is written down (`packets.PacketScan`)."""
+
+    encoder_notes: list[str]
+    open_gop_keys: int
 
 
 class NalReader:
@@ -32,7 +36,7 @@ class NalReader:
             elif self.codec == "hevc" and len(extradata) > 21:
                 self.prefix = (extradata[21] & 3) + 1
 
-    def look(self, packet: Any, scan: PacketScan) -> None:
+    def look(self, packet: Any, found: Found) -> None:
         if self.codec not in ("h264", "hevc") or self.seen >= SAMPLED_KEYS:
             return
         self.seen += 1
@@ -42,10 +46,10 @@ class NalReader:
             kinds.add(kind)
             if self.seen <= SAMPLED_SEI and kind == (6 if self.codec == "h264" else 39):
                 note = _user_data(nal[1 if self.codec == "h264" else 2 :])
-                if note and note not in scan.encoder_notes:
-                    scan.encoder_notes.append(note)
+                if note and note not in found.encoder_notes:
+                    found.encoder_notes.append(note)
         closed = 5 in kinds if self.codec == "h264" else bool(kinds & {16, 17, 18, 19, 20})
-        scan.open_gop_keys += not closed
+        found.open_gop_keys += not closed
 
     def _nals(self, data: bytes) -> Iterator[bytes]:
         position = 0

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from ..failures import UsageError, WorldError, printable
-from .output_store import OutputStore
+from ..storage.output_store import OutputStore
 
 
 def damaged(store: OutputStore, name: str, why: object) -> UsageError:
