@@ -30,7 +30,7 @@ SAMPLING_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a film is sampled. The defaults, and why, stand in README under "What is looked at"."""
+    """How a film is sampled. The defaults, and why: docs/benchmarks.md."""
 
     every_seconds: float = 10.0
     """One clip for each such stretch of film, so that a long film is covered as densely as a short one."""

@@ -1,9 +1,8 @@
-"""The package in README's "Add a detector", built from that page and installed beside deephotlink, audits a video."""
+"""The package in docs/detectors.md, built from that page and installed beside deephotlink, audits a video."""
 
 from __future__ import annotations
 
 import json
-import re
 import site
 import subprocess
 import sys
@@ -18,17 +17,16 @@ import pytest
 
 from deephotlink.pipelines.samples.synthetic_media import encode, make_video
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+from .pages import ROOT, blocks_of
 
 
-def files_of_readme() -> dict[str, str]:
-    """The files of the package as the section shows them: a name in backticks, and below it what the file holds."""
-    section = README.read_text(encoding="utf-8").partition("\n## Add a detector\n")[2].partition("\n## ")[0]
-    return dict(re.findall(r"^`([\w.]+)`\n```\w+\n(.*?)^```$", section, re.M | re.S))
+def files_of_page() -> dict[str, str]:
+    """The files of the package as the page shows them."""
+    return {block.name: block.text for block in blocks_of(ROOT / "docs" / "detectors.md") if block.name is not None}
 
 
 def test_the_package_is_short():
-    files = files_of_readme()
+    files = files_of_page()
     assert sorted(files) == ["deephotlink_frozen.py", "pyproject.toml"]
     assert sum(len(text.splitlines()) for text in files.values()) < 40
 
@@ -49,7 +47,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (Path(mine) / "parent.pth").write_text("\n".join(lines) + "\n")
     source = folder / "deephotlink-frozen"
     source.mkdir()
-    for name, text in files_of_readme().items():
+    for name, text in files_of_page().items():
         (source / name).write_text(text, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--disable-pip-version-check"]
     done = subprocess.run(

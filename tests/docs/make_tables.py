@@ -1,0 +1,198 @@
+"""docs/tables.md, made from the schemas, the views and the lists of words in the code.
+
+    python -m tests.docs.make_tables
+
+A test compares the file with what is made here.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from deephotlink.pipelines.views import VIEWS
+from deephotlink.transforms.failures import ERROR_CLASSES
+from deephotlink.transforms.tables import TABLES
+
+from .pages import ROOT
+
+TABLES_MD = ROOT / "docs" / "tables.md"
+
+HEAD = """\
+# Tables
+
+<!-- Made by `python -m tests.docs.make_tables` from the code. Change the code, then run that again. -->
+
+An output holds four tables as Parquet files, compressed with zstd, one folder for each day:
+`OUT/{scores,evidence,failures,skipped}/run_date=YYYY-MM-DD/*.parquet`. All four exist from the first results on, with
+no rows where there is nothing to report. Each column's meaning, unit and polarity is also stored in the files, as Arrow
+field metadata. `run_date` is the Hive partition key, so it is a column for every reader but is not inside the files.
+
+- **Every file is in exactly one of `scores`, `failures` and `skipped`.** `deephotlink check OUT` proves it.
+- The key is (`run_id`, `media_id`).
+- In `evidence`, a `logit` above 0 means manipulated. If a detector cannot judge, `logit` is null and `abstained` says
+  why.
+- Tables keep the rows of older runs. For how each file stands now, use the [views](#views).
+
+DuckDB, Spark, Polars, BigQuery and pandas all read the files. If two versions of deephotlink wrote into one output,
+Polars needs `missing_columns="insert", extra_columns="ignore"`.
+
+## Cut a face out of the original
+
+`box` is where a face is, in pixels of a frame of `frame_width` by `frame_height` that is shown at `box_seconds`. That
+frame is the whole picture, upright and scaled down, so divide by its size to get shares of the original:
+
+```sh
+ffmpeg -i FILE -ss BOX_SECONDS -frames:v 1 \\
+  -vf "crop=iw*(X2-X1)/FRAME_WIDTH:ih*(Y2-Y1)/FRAME_HEIGHT:iw*X1/FRAME_WIDTH:ih*Y1/FRAME_HEIGHT" face.png
+```
+
+## Time
+
+`duration_seconds` is the length of the packets in the file, end to end, not what a header or the last time stamp says.
+`start_seconds` in `evidence` is the time that a player shows if it plays the packets in order. If time stamps start
+again (VOB or TS files joined with `cat`) or are far off (one damaged frame), the clock continues where it was, and
+`reasons` says so. Files over 256 MiB are not read whole for this: an index is believed as far as it agrees with the end
+of the file, and MPEG streams are looked at in places. One picture may be held for up to ten seconds, for as long as
+there is sound, and in a silent film for up to five minutes if the rest is longer.
+
+## What was not looked at
+
+`reasons` says what was not looked at, whatever the detectors say: cover art, second video streams, other sound tracks,
+pictures that cannot be decoded, a second recording joined behind the first. If a file has several sound tracks, mono
+tracks of one recording are heard together; otherwise the track in which somebody speaks is heard. If a track has more
+than two channels, all channels that contain sound count equally.
+"""
+
+ROWS = {
+    "scores": "One row for each file that could be read.",
+    "evidence": "One row for each answer of a detector, about a file, a clip, a face or a window of sound.",
+    "failures": "One row for each file of which nothing could be read.",
+    "skipped": "One row for each file that is not media, or not one that deephotlink reads.",
+}
+VIEW_ROWS = {
+    "files": "How each file stands now: one row for each file.",
+    "latest": "The files that are scored or failed now, with all columns of `scores` and those of `failures`.",
+    "timeline": "The evidence behind the scores in `latest`, in order of time.",
+    "to_retry": "The failures in `latest`, and scored files on which a detector raised (`detector_error`).",
+}
+VIEW_COLUMNS = {"outcome": "`scored`, `failed` or `skipped`", "run_date": "the day on which the run began (UTC)"}
+VIEWS_HEAD = """\
+## Views
+
+`deephotlink query` has four views. **A file is a URI, and each view counts it once.** If a file was replaced or
+touched, the version that was looked at last counts, whatever came of it. The older versions stay in the tables. The
+summary page, `evaluate`, `calibrate` and the others count in the same way. If an older version comes back, the next
+audit looks at it again.
+"""
+SKIP_REASONS = {
+    "not_media": "not video or sound",
+    "nested_archive": "an archive inside an archive; it is never opened",
+    "still_image": "a picture that does not move",
+    "empty": "no bytes",
+    "shard": "a tar or zip whose members have rows of their own",
+    "empty_archive": "a tar or zip without members",
+    "folder_mark": "an object of no bytes that only stands for a folder in a bucket",
+    "linked_folder": "a symbolic link to a folder; links to folders are not followed",
+    "broken_link": "a symbolic link to nothing",
+    "link": "a link inside an archive",
+    "not_a_file": "a device, a socket, a pipe, or a loop of links",
+}
+ABSTAINED = {
+    "no_indication": "`metadata`: the file declares nothing about how it was made",
+    "no_video": "the detector judges pictures, and there are none",
+    "no_audio": "the detector judges sound, and there is none",
+    "no_face": "no face was found",
+    "no_speech": "nobody speaks",
+    "no_motion": "the face or the picture does not move enough",
+    "face_hidden": "too little of the face is visible",
+    "silent": "the sound is too quiet",
+    "flat": "the picture shows nearly nothing",
+    "too_short": "the clip or the sound is too short",
+    "low_resolution": "the face or the picture is too small",
+    "low_frame_rate": "too few frames per second",
+    "decode_failed": "this part of the file could not be decoded",
+    "detector_error": "the detector raised an error on this item",
+}
+
+
+def tables_md() -> str:
+    parts = [HEAD, "## The four tables\n"]
+    parts += [_table(name, TABLES[name]) for name in ROWS]
+    parts += [VIEWS_HEAD, *_views()]
+    parts += ["## Words\n", "### Verdicts\n", _words(VERDICTS)]
+    parts += ["### `skipped.reason`\n", _words(SKIP_REASONS)]
+    parts += [
+        "### `evidence.abstained`\n",
+        "A detector may use other words too. Those of our own are:\n",
+        _words(ABSTAINED),
+    ]
+    parts += ["### `failures.error_class`\n", "Also what `--retry-failures=CLASS,…` takes.\n", _words(ERROR_CLASSES)]
+    return "\n".join(parts)
+
+
+VERDICTS = {
+    "manipulated": "`authenticity` is at or below the threshold of the calibration",
+    "inconclusive": "there is some evidence, not enough to decide",
+    "authentic": "`authenticity` is at or above the other threshold; the default calibration never says it",
+    "not_assessed": "no calibrated detector could judge; `reasons` says why",
+}
+
+
+def _table(name: str, schema: pa.Schema) -> str:
+    lines = [f"### {name}\n", f"{ROWS[name]}\n", "| column | type | unit | meaning |", "|---|---|---|---|"]
+    for field in schema:
+        words = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        unit = "" if words.get("unit", "none") == "none" else words["unit"]
+        polarity = "" if words.get("polarity", "none") == "none" else f" ({words['polarity']})"
+        lines.append(f"| `{field.name}` | {_type(field.type)} | {unit} | {_cell(words['description'] + polarity)} |")
+    return "\n".join([*lines, ""])
+
+
+def _views() -> list[str]:
+    described = {field.name: _meaning(field) for schema in TABLES.values() for field in schema}
+    parts = []
+    with duckdb.connect() as connection:
+        for name, schema in TABLES.items():
+            dated = schema.append(pa.field("run_date", pa.date32())).empty_table()
+            connection.register(f"empty_{name}", dated)
+            connection.execute(f"create table {name} as select * from empty_{name}")
+        for sql in VIEWS:
+            connection.execute(sql)
+        for name, told in VIEW_ROWS.items():
+            columns = [row[0] for row in connection.execute(f"describe {name}").fetchall()]
+            own = [f"`{column}`: {VIEW_COLUMNS[column]}" for column in columns if column not in described]
+            listed = ", ".join(f"`{column}`" for column in columns)
+            parts.append(f"### {name}\n\n{told}\n\nColumns: {listed}.\n")
+            if own:
+                parts.append(f"New here: {'; '.join(own)}.\n")
+    return parts
+
+
+def _meaning(field: pa.Field) -> str:
+    return (field.metadata or {}).get(b"description", b"").decode()
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list of {_type(kind.value_type)}"
+    if pa.types.is_struct(kind):
+        return f"struct ({', '.join(field.name for field in kind)})"
+    return "timestamp (UTC)" if pa.types.is_timestamp(kind) else str(kind)
+
+
+def _words(meanings: dict[str, str]) -> str:
+    lines = [f"| `{word}` | {_cell(meaning)} |" for word, meaning in meanings.items()]
+    return "\n".join(["| word | meaning |", "|---|---|", *lines, ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    TABLES_MD.write_text(tables_md(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

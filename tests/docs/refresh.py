@@ -1,0 +1,42 @@
+"""Writes into README and docs/ what the commands that they show print now, and docs/tables.md from the schemas.
+
+python -m tests.docs.refresh [PAGE...]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from .make_tables import TABLES_MD, tables_md
+from .pages import PAGES, blocks_of, shown
+from .running import Desk
+
+
+def refresh(page: Path, desk: Desk) -> None:
+    desk.clear()
+    desk.write_files(page)
+    text = page.read_text(encoding="utf-8")
+    moved = 0
+    for block in blocks_of(page):
+        if block.kind == "console":
+            new = shown(desk.run_block(block))
+            start = block.start + moved
+            text = text[:start] + new + text[start + len(block.text) :]
+            moved += len(new) - len(block.text)
+    page.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    TABLES_MD.write_text(tables_md(), encoding="utf-8")
+    wanted = [Path(name).resolve() for name in sys.argv[1:]] or PAGES
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder).resolve())
+        desk.audit()
+        for page in wanted:
+            refresh(page, desk)
+
+
+if __name__ == "__main__":
+    main()
