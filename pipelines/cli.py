@@ -41,13 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     audit = commands.add_parser(
         "audit",
-        help="score the media of an archive",
-        description="Scores the media of an archive. Options that are not listed here go to Apache Beam (--runner=…).",
+        help="score the files of an archive",
+        description="Scores the files of an archive. Unrecognised options are passed to Apache Beam (--runner=…).",
         allow_abbrev=False,
     )
     add_audit_arguments(audit)
-    told = "prove that every planned file stands in exactly one table, or say what is unfinished"
-    codes = "Exit codes: 0 all is there, 1 something is wrong, 5 nothing is wrong and a run is not finished."
+    told = "prove that every planned file is in exactly one table, or say what is unfinished"
+    codes = "Exit codes: 0 everything is there, 1 something is wrong, 5 nothing is wrong but a run is not finished."
     check = commands.add_parser("check", help=told, description=codes)
     check.add_argument("output", metavar="OUT")
     query = commands.add_parser(
@@ -56,15 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     query.add_argument("output", metavar="OUT")
     query.add_argument("sql", metavar="SQL")
     query.add_argument(
-        "--json", action="store_true", dest="as_json", help="one JSON object a row (null for NaN and infinities)"
+        "--json", action="store_true", dest="as_json", help="one JSON object per row (null for NaN and infinities)"
     )
-    calibrate = commands.add_parser("calibrate", help="a calibration file from labelled or real media of an output")
+    calibrate = commands.add_parser("calibrate", help="make a calibration file from labelled or real files")
     calibrate.add_argument("output", metavar="OUT")
     of = calibrate.add_mutually_exclusive_group(required=True)
     of.add_argument(
         "--labels", metavar="FILE", help="CSV: uri or media_id, label (real or fake), group, family, generator"
     )
-    of.add_argument("--real-only", action="store_true", help="all media of OUT are real; groups only by --labels")
+    of.add_argument("--real-only", action="store_true", help="take all files of OUT as real, each a group of its own")
     calibrate.add_argument("--output", required=True, dest="file", metavar="FILE", help="the calibration file to write")
     calibrate.add_argument("--false-positive-rate", type=share, default=0.05, metavar="SHARE", help="default 0.05")
     calibrate.add_argument(
@@ -72,26 +72,24 @@ def build_parser() -> argparse.ArgumentParser:
         type=share,
         default=0.05,
         metavar="SHARE",
-        help="of forgeries as `authentic` (0.05; 0: never said)",
+        help="forgeries that may be called `authentic` (default 0.05; 0: never say it)",
     )
-    calibrate.add_argument("--name", metavar="ID", help="calibration_id (default: from date and content)")
-    calibrate.add_argument("--data", default="", metavar="TEXT", help="what the media are, in words")
-    calibrate.add_argument("--evidence-only", default="", metavar="NAMES", help="detectors that are to have no say")
-    calibrate.add_argument("--base", metavar="FILE", help="whose rules set by hand serve the rest (default: built in)")
-    calibrate.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    rescore = commands.add_parser("rescore", help="new scores from stored evidence by another calibration")
+    calibrate.add_argument("--name", metavar="ID", help="calibration_id (default: made from date and content)")
+    calibrate.add_argument("--data", default="", metavar="TEXT", help="what the files are, in words")
+    calibrate.add_argument("--evidence-only", default="", metavar="NAMES", help="detectors that must not count")
+    calibrate.add_argument("--base", metavar="FILE", help="keep the hand-set rules of this one (default: built in)")
+    calibrate.add_argument("--quiet", action="store_true", help="print only errors")
+    rescore = commands.add_parser("rescore", help="make new scores from stored evidence")
     rescore.add_argument("output", metavar="OUT")
-    rescore.add_argument("--calibration", required=True, metavar="FILE", help="as `calibrate` wrote it")
-    rescore.add_argument(
-        "--run", metavar="RUN_ID", help="what this run scored, from its evidence (default: the newest)"
-    )
-    rescore.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    rescore.add_argument("--calibration", required=True, metavar="FILE", help="a file that `calibrate` wrote")
+    rescore.add_argument("--run", metavar="RUN_ID", help="rescore this run (default: the newest scores)")
+    rescore.add_argument("--quiet", action="store_true", help="print only errors")
     rescore.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object at the end")
     evaluate = commands.add_parser(
         "evaluate",
-        help="what the scores are worth on labelled media",
-        description="Accuracy of the fused score, each family and each detector on media of which the truth is known, "
-        "with 95 % intervals and trivial baselines beside it.",
+        help="measure accuracy on labelled files",
+        description="Measures the fused score, each family and each detector on files whose truth is known, "
+        "with 95 % intervals and trivial baselines.",
         allow_abbrev=False,
     )
     evaluate.add_argument("output", metavar="OUT")
@@ -99,29 +97,29 @@ def build_parser() -> argparse.ArgumentParser:
         "--labels",
         required=True,
         metavar="CSV",
-        help="columns `uri` or `media_id`, `label` (real, fake), optional `group`, `family`, `generator`",
+        help="columns `uri` or `media_id`, `label` (real, fake); optional: `group`, `family`, `generator`",
     )
-    evaluate.add_argument("--run", metavar="RUN_ID", help="this run's rows (default: each media's newest)")
+    evaluate.add_argument("--run", metavar="RUN_ID", help="use the rows of this run (default: each file's newest)")
     evaluate.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the groups (default: 1000)")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: 0)")
     evaluate.add_argument("--json", dest="json_file", metavar="FILE", help="write all figures as JSON")
     evaluate.add_argument("--markdown", dest="markdown_file", metavar="FILE", help="write the tables as Markdown")
-    evaluate.add_argument("--plots", metavar="DIR", help="write ROC, reliability and score distributions, PNG and SVG")
-    weights = commands.add_parser("weights", help="fetch the weights of published detectors, or check those at hand")
+    evaluate.add_argument("--plots", metavar="DIR", help="write ROC, reliability and score plots as PNG and SVG")
+    weights = commands.add_parser("weights", help="download weights of published detectors, or check them")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
-    pull = actions.add_parser("pull", help="fetch files into the cache; the only command that downloads")
+    pull = actions.add_parser("pull", help="download weights into the cache; the only command that downloads")
     pull.add_argument("names", nargs="+", metavar="NAME", help="a published detector, or hf:OWNER/REPO[@REVISION]")
-    pull.add_argument("--from", dest="source", metavar="URL", help="a mirror: URL/NAME/FILE, or the file itself")
+    pull.add_argument("--from", dest="source", metavar="URL", help="a mirror (URL/NAME/FILE), or the file itself")
     pull.add_argument(
-        "--allow-unpinned", action="append", default=[], metavar="NAME", help="fetch files without a checksum on record"
+        "--allow-unpinned", action="append", default=[], metavar="NAME", help="download files without a checksum"
     )
     pull.add_argument(
-        "--accept-licence", action="append", default=[], metavar="NAME", help="accept that commercial use is forbidden"
+        "--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence"
     )
-    verify = actions.add_parser("verify", help="hash what is in the cache and the package, compare with the record")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="default: everything in the package and in the cache")
+    verify = actions.add_parser("verify", help="compare the weights that are here with the record")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all in the package and in the cache")
     for action in (pull, verify):
-        action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: DEEPHOTLINK_WEIGHTS)")
+        action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: $DEEPHOTLINK_WEIGHTS)")
     from .outputs.quarantine import add_quarantine_arguments
     from .training.forge_options import add_forge_arguments
     from .training.train_options import add_train_arguments
@@ -129,10 +127,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_train_arguments(commands)
     add_forge_arguments(commands)
     add_quarantine_arguments(commands)
-    detectors = commands.add_parser("detectors", help="what is installed, its licence and limits")
-    detectors.add_argument("names", nargs="*", metavar="NAME", help="all that is on record of these (hf:DIR too)")
-    detectors.add_argument("--weights-cache", metavar="DIR", help="folder or URL where weights lie")
-    detectors.add_argument("--json", action="store_true", dest="as_json", help="one JSON array")
+    detectors = commands.add_parser("detectors", help="list the detectors, or everything about some")
+    detectors.add_argument("names", nargs="*", metavar="NAME", help="everything on record about these (hf:DIR too)")
+    detectors.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: $DEEPHOTLINK_WEIGHTS)")
+    detectors.add_argument("--json", action="store_true", dest="as_json", help="print one JSON array")
     return parser
 
 
@@ -145,9 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, prints = _run(argv)
         if (why := streams.lost) is not None:
             if not prints:
-                what = "what was found cannot be printed here, and stands in the tables"
+                what = "the results cannot be printed here, but they are in the tables"
             else:
-                what, code = "what was asked for cannot be printed", code or AGAIN
+                what, code = "the result cannot be printed", code or AGAIN
             _say(code, f"{what}: {why}")
     return code
 
@@ -181,13 +179,13 @@ def _run(argv: Sequence[str] | None) -> tuple[int, bool]:
         # No file, no store and no machine did that: a mistake of ours, and for us to find.
         for line in redact("".join(traceback.format_exception(error))).splitlines():
             print(escape(line), file=sys.stderr)
-        return _say(STUMBLED, "this is a mistake in deephotlink: please report it with the lines above"), prints
+        return _say(STUMBLED, "this is a bug in deephotlink: please report it with the lines above"), prints
 
 
 def _wanting(error: Exception) -> str | None:
     """What this machine has not enough of, where that is what was raised."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory"
+        return "not enough memory"
     out = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
     if isinstance(error, OSError) and error.errno in out:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
@@ -196,8 +194,8 @@ def _wanting(error: Exception) -> str | None:
 
 def _again(command: str) -> str:
     if command in ("audit", "rescore", "train"):
-        return "; the same command again goes on where it stopped"
-    return "; give the same command again"
+        return "; the same command continues where it stopped"
+    return "; run the same command again"
 
 
 def _only_prints(args: argparse.Namespace) -> bool:
@@ -328,7 +326,7 @@ def _forge(args: argparse.Namespace, rest: Sequence[str]) -> int:
     with interruptible():
         made = forge(config)
     forged = sum(row.label == "fake" for row in made)
-    print(f"{printable(config.output)}: {len(made) - forged} real and {forged} forged files, and which is which")
+    print(f"{printable(config.output)}: {len(made) - forged} real and {forged} forged files, and their labels")
     return DONE
 
 

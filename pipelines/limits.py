@@ -45,8 +45,8 @@ def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
     limits, archives = Limits(), ShardLimits()
     group = parser.add_argument_group(
         "limits",
-        "A file over one of these ends in `failures` as too_large, before it is decoded, and does not stop the others. "
-        "Once raised: --retry-failures=too_large. SIZE is in bytes, or ends in K, M, G or T (1024).",
+        "A file over one of these limits becomes a row in `failures`, too_large, and is not decoded; the others go on. "
+        "After raising one: --retry-failures=too_large. SIZE is in bytes, or ends in K, M, G or T (powers of 1024).",
     )
     add = group.add_argument
     add("--max-bytes", type=size, default=archives.max_bytes, metavar="SIZE", help="of a file or member (default 64G)")
@@ -62,35 +62,35 @@ def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=limits.max_duration_seconds,
         metavar="SECONDS",
-        help=f"of a film or recording (default {limits.max_duration_seconds:.0f}, two days)",
+        help=f"length of a file (default {limits.max_duration_seconds:.0f}, two days)",
     )
     add(
         "--max-streams",
         type=streams,
         default=limits.max_streams,
         metavar="N",
-        help=f"or tracks, of a container (default {limits.max_streams})",
+        help=f"streams or tracks in a file (default {limits.max_streams})",
     )
     add(
         "--max-samples",
         type=count,
         default=limits.max_samples,
         metavar="N",
-        help=f"that mp4 and mov declare in all (default {limits.max_samples})",
+        help=f"samples declared by an mp4 or mov (default {limits.max_samples})",
     )
     add(
         "--max-members",
         type=count,
         default=archives.max_members,
         metavar="N",
-        help=f"of a tar or zip that are listed (default {archives.max_members})",
+        help=f"members read from a tar or zip (default {archives.max_members})",
     )
     add(
         "--max-ratio",
         type=count,
         default=archives.max_ratio,
         metavar="N",
-        help=f"of inflated to deflated bytes of a zip's member (default {archives.max_ratio})",
+        help=f"inflated to deflated bytes of a zip member (default {archives.max_ratio})",
     )
 
 
@@ -130,7 +130,7 @@ def count(text: str) -> int:
     """
     number = int(text) if re.fullmatch(r"\d{1,10}", text.strip()) else 0
     if not 1 <= number <= 2_000_000_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 2000000000, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 2000000000, got {text}")
     return number
 
 
@@ -142,7 +142,7 @@ def streams(text: str) -> int:
     """
     number = count(text)
     if number > 1000:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 to 1000, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1000, got {text}")
     return number
 
 
@@ -157,5 +157,5 @@ def seconds(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 1 <= number <= 3e8:
-        raise argparse.ArgumentTypeError(f"expected seconds of 1 or more, got {text}")
+        raise argparse.ArgumentTypeError(f"expected 1 second or more, got {text}")
     return number

@@ -168,43 +168,43 @@ class AuditConfig:
 
 def add_audit_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("sources", nargs="+", metavar="SOURCE", help="file, folder, glob, fsspec URI, tar or zip shard, or a listing")
-    add("--output", required=True, metavar="OUT", help="folder or fsspec URI for the tables")
-    add("--detectors", metavar="NAMES", help="comma-separated (default: every one that is ready)")
-    add("--weights", action="append", default=[], metavar="NAME=PATH", help="a detector's file (or NAME.ROLE=PATH)")
-    add("--weights-cache", metavar="DIR", help="folder or URL of pulled weights (default: DEEPHOTLINK_WEIGHTS)")
-    add("--allow-unpinned", action="append", default=[], metavar="NAME", help="run other weights than those on record")
-    add("--accept-licence", action="append", default=[], metavar="NAME", help="accept that commercial use is forbidden")
-    add("--calibration", metavar="FILE", help="calibration file (default: the conservative one)")
-    add("--clips", type=positive, metavar="N", help="at most N clips a file")
-    add("--frames", type=positive, metavar="N", help="frames a clip (default: what the detectors ask for)")
-    add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="a clip every so often (default 10)")
-    add("--short-side", type=positive, metavar="PX", help="scale frames down to this (default: 360, more if asked for)")
-    add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same ones each time")
-    add("--dry-run", action="store_true", help="print what would be done and needed, and do nothing")
-    add("--identity", choices=("version", "content"), default="version", help="what makes a file the same file")
-    add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder children")
+    add("sources", nargs="+", metavar="SOURCE", help="file, folder, glob, URI, tar or zip, or listing (column `uri`)")
+    add("--output", required=True, metavar="OUT", help="folder or URI for the tables")
+    add("--detectors", metavar="NAMES", help="comma-separated names (default: all that are ready)")
+    add("--weights", action="append", default=[], metavar="NAME=PATH", help="weights of a detector (or NAME.ROLE=PATH)")
+    add("--weights-cache", metavar="DIR", help="folder or URL of weights (default: $DEEPHOTLINK_WEIGHTS)")
+    add("--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights unlike the record")
+    add("--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence")
+    add("--calibration", metavar="FILE", help="calibration file (default: the built-in one)")
+    add("--clips", type=positive, metavar="N", help="at most N clips from each file")
+    add("--frames", type=positive, metavar="N", help="frames in each clip (default: what the detectors need)")
+    add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="one clip every SECONDS (default 10)")
+    add("--short-side", type=positive, metavar="PX", help="shorter side of frames (default 360, or as detectors need)")
+    add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same every time")
+    add("--dry-run", action="store_true", help="print what would be done and needed; write nothing")
+    add("--identity", choices=("version", "content"), default="version", help="how files are recognised")
+    add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder processes")
     add(
         "--retry-failures",
         type=error_classes,
         metavar="CLASS,…",
-        help="ask again what failed before, or that of these classes: --retry-failures or --retry-failures=CLASS,…",
+        help="audit failed files again: all, or those of these classes (--retry-failures=CLASS,…)",
     )
     parser.bare_options["--retry-failures"] = ""
-    add("--max-failure-rate", type=share, metavar="SHARE", help="exit with 4 where more of the media failed")
-    add("--wave-size", type=positive, metavar="UNITS", help="units of work between two commits (2; with --runner 128)")
-    add("--unit-size", type=positive, default=16, metavar="N", help="files in a unit of work at most (default 16)")
-    add("--decoders", type=positive, metavar="N", help="decoder children (default: cores less one, 1-8)")
+    add("--max-failure-rate", type=share, metavar="SHARE", help="exit with 4 if a larger share of files failed")
+    add("--wave-size", type=positive, metavar="UNITS", help="units between commits (2; with --runner 128)")
+    add("--unit-size", type=positive, default=16, metavar="N", help="at most N files in a unit (default 16)")
+    add("--decoders", type=positive, metavar="N", help="decoder processes (default: cores less one, 1-8)")
     add("--ahead-mib", type=positive, default=256, metavar="MIB", help="decoded clips that may wait (default 256)")
     add(
         "--max-spool",
         type=size,
         metavar="SIZE",
-        help="of staged files at a time (default: half of what TMPDIR has free)",
+        help="copies of remote files (default: half of what is free in TMPDIR)",
     )
-    add("--device", default="auto", help="auto, cpu or cuda:N for the models (default auto)")
-    add("--quiet", action="store_true", help="print nothing but errors")
-    add("--json", action="store_true", dest="as_json", help="print one JSON object at the end, nothing else")
+    add("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
+    add("--quiet", action="store_true", help="print only errors")
+    add("--json", action="store_true", dest="as_json", help="print only one JSON object at the end")
     add_limit_arguments(parser)
 
 
@@ -295,7 +295,7 @@ def check_beam_args(beam_args: Sequence[str]) -> None:
                 add.__get__(None, options)(parser)
     _, unknown = parser.parse_known_args(list(beam_args))
     if unknown:
-        raise UsageError(f"no option {unknown[0]!r}: neither deephotlink nor Beam knows it; see `deephotlink audit -h`")
+        raise UsageError(f"unknown option {unknown[0]!r}, in deephotlink and in Beam; see `deephotlink audit -h`")
 
 
 def _subclasses(kind: type) -> set[type]:

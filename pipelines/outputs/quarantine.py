@@ -31,8 +31,8 @@ def add_quarantine_arguments(commands: Any) -> None:
     parser = commands.add_parser(
         "quarantine",
         help="list what could not be read, to hand to someone or to audit again",
-        description="Writes the files that no run has settled as CSV: `uri`, why, how often they were tried, size and "
-        "when. The listing is a SOURCE for `audit`. Nothing in it is a formula, a control character or a secret.",
+        description="Writes the files that no run has settled as CSV: URI, reason, attempts, size and time. It can be "
+        "a SOURCE of `audit`. Nothing in it is a formula, a control character or a secret.",
         allow_abbrev=False,
     )
     parser.add_argument("output", metavar="OUT")
@@ -42,7 +42,7 @@ def add_quarantine_arguments(commands: Any) -> None:
         type=error_classes,
         default=(),
         metavar="CLASS,…",
-        help="of these failures only (default: all)",
+        help="only failures of these classes (default: all)",
     )
     parser.add_argument("--output", dest="file", metavar="FILE", help="a name that ends in .csv (default: print it)")
 
@@ -54,7 +54,7 @@ def quarantine_command(args: argparse.Namespace) -> int:
         UsageError: there is no output, it is damaged, or no file can be written there. WorldError: the disk failed.
     """
     if args.file is not None and not args.file.lower().endswith(".csv"):
-        raise UsageError(f"expected --output with a name that ends in .csv, for `audit` to know it: got {args.file}")
+        raise UsageError(f"expected --output with a name that ends in .csv, which `audit` recognises: got {args.file}")
     rows = quarantined(args.output, args.classes)
     text = to_csv(rows)
     if args.file is None:

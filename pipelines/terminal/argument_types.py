@@ -20,7 +20,7 @@ def share(text: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"expected a share such as 0.05, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, such as 0.05, got {text}")
     return number
 
 
@@ -33,7 +33,7 @@ def error_classes(text: str) -> tuple[str, ...]:
     names = sorted({name.strip() for name in text.split(",")} - {""})
     if unknown := [name for name in names if name not in ERROR_CLASSES]:
         raise argparse.ArgumentTypeError(
-            f"no class {unknown[0]!r}: expected some of {', '.join(sorted(ERROR_CLASSES))}"
+            f"unknown class {unknown[0]!r}: expected some of {', '.join(sorted(ERROR_CLASSES))}"
         )
     return tuple(names)
 
@@ -44,5 +44,5 @@ def positive_seconds(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0.1 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"expected seconds of 0.1 or more, got {text}")
+        raise argparse.ArgumentTypeError(f"expected 0.1 seconds or more, got {text}")
     return number

@@ -44,23 +44,21 @@ class ForgeConfig:
 def add_forge_arguments(commands: Any) -> None:
     parser = commands.add_parser(
         "forge",
-        help="make labelled forgeries of your own real media, to calibrate and study on",
-        description="Writes forged files made of real ones, and the real ones through the same chain. "
+        help="make labelled forgeries from your own real files, to calibrate and study",
+        description="Writes forged files made from real ones, and the real ones put through the same chain. "
         f"Kinds: {', '.join(FAMILY_OF)}. Needs the extra `train`.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("sources", nargs="+", metavar="SOURCE", help="real videos and sound: files or folders")
+    add("sources", nargs="+", metavar="SOURCE", help="files or folders of real video and sound")
     add("--output", required=True, metavar="DIR", help="a new folder for the files, labels.csv and forged.json")
-    add("--labels", metavar="CSV", help="uri, label, group of the sources: only real ones are used")
+    add("--labels", metavar="CSV", help="uri, label, group of the sources; only real ones are used")
     add("--labels-out", metavar="CSV", help="write the labels there (default: labels.csv in DIR)")
-    add("--kinds", metavar="KINDS", help="comma-separated (default: all)")
-    add(
-        "--part", choices=("held", "fit", "all"), default="held", help="groups kept from training, learned from, or all"
-    )
+    add("--kinds", metavar="KINDS", help="comma-separated kinds (default: all)")
+    add("--part", choices=("held", "fit", "all"), default="held", help="groups held out, learned from, or all")
     add("--seed", type=int, default=0, metavar="S")
     add("--seconds", type=positive_seconds, default=6.0, metavar="SECONDS", help="of each source (default 6)")
-    add("--short-side", type=positive, default=480, metavar="PX", help="larger pictures are reduced (default 480)")
+    add("--short-side", type=positive, default=480, metavar="PX", help="reduce larger pictures (default 480)")
 
 
 def forge_config(args: argparse.Namespace) -> ForgeConfig:

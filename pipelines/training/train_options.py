@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def add_train_arguments(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
-        help="train a detector of ours on your own real media",
-        description="Trains audio, facial, lip_sync or synthetic on real media; the forgeries are made on the fly. "
-        "The same command again goes on where the last one stopped.",
+        help="train one of the embedded detectors on your own real files",
+        description="Trains audio, facial, lip_sync or synthetic on real files; it makes the forgeries itself. "
+        "The same command continues where the last one stopped.",
         allow_abbrev=False,
     )
     parser.add_argument("name", metavar="NAME", help="the detector")
@@ -29,25 +29,23 @@ def add_train_arguments(commands: Any) -> None:
         action="extend",
         required=True,
         metavar="SOURCE",
-        help="files, folders, or a CSV with uri and perhaps group, label, licence: only rows that are real are used",
+        help="files, folders, or a CSV (uri; optional group, label, licence); only real files are used",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="weights, card, checkpoints, decoded material")
+    parser.add_argument("--output", required=True, metavar="DIR", help="for weights, card, checkpoints, decoded files")
+    parser.add_argument("--labels", metavar="CSV", help="uri, group, label of the files; a group is never split")
     parser.add_argument(
-        "--labels", metavar="CSV", help="uri, group, label of the media: a group is never on both sides"
+        "--config", choices=("full", "small"), default="full", help="small: takes minutes, to try it (default: full)"
     )
-    parser.add_argument(
-        "--config", choices=("full", "small"), default="full", help="small: minutes, to try the way (default: full)"
-    )
-    parser.add_argument("--steps", type=positive, metavar="N", help="of the whole run")
-    parser.add_argument("--minutes", type=_minutes, metavar="M", help="of this sitting; the same command goes on")
+    parser.add_argument("--steps", type=positive, metavar="N", help="steps of the whole training")
+    parser.add_argument("--minutes", type=_minutes, metavar="M", help="stop after M minutes; run it again to continue")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
-    parser.add_argument("--workers", type=_none_or_more, default=0, metavar="N", help="processes that make batches")
+    parser.add_argument("--workers", type=_none_or_more, default=0, metavar="N", help="processes that prepare batches")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda:0 (default: auto)")
     parser.add_argument(
-        "--init", metavar="PATH", help="weights to begin with, or none (default: ImageNet's where a network has them)"
+        "--init", metavar="PATH", help="weights to start from, or none (default: ImageNet's if it has some)"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be learned from and held; decode nothing"
+        "--dry-run", action="store_true", help="say what would be learned from and held out; decode nothing"
     )
 
 
@@ -82,7 +80,7 @@ def _minutes(text: str) -> float:
     except ValueError:
         minutes = 0.0
     if not 0 < minutes < 1e6:
-        raise argparse.ArgumentTypeError(f"expected minutes above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"expected more than 0 minutes, got {text}")
     return minutes
 
 
