@@ -40,20 +40,20 @@ def _field(name: str, kind: pa.DataType, description: str, unit: str = "none", p
 
 _LOGIT = "> 0 = manipulated, < 0 = authentic"
 _AUTHENTIC = "1 = authentic, 0 = manipulated"
-_RUN_ID = _field("run_id", pa.string(), "the run that wrote the row; ascending in time")
+_RUN_ID = _field("run_id", pa.string(), "the run that wrote the row; later runs sort after earlier ones")
 _MEDIA_ID = _field(
     "media_id", pa.string(), "sha256 of canonical URI, version and member; (run_id, media_id) is the key"
 )
-_URI = _field("uri", pa.string(), "canonical URI, control characters escaped; a plain absolute path locally")
+_URI = _field("uri", pa.string(), "canonical URI, control characters escaped; an absolute path for local files")
 _SANDBOX = _field(
     "sandbox",
     pa.string(),
-    "around the processes that parsed it: landlock+seccomp, landlock, seccomp or off; null where none did",
+    "what confined the processes that parsed it: landlock+seccomp, landlock, seccomp or off; null if none did",
 )
 _VERSION = _field(
     "version",
     pa.string(),
-    "which version of the file (of a member: of its shard) was looked at: ETag, generation, or size and time of change",
+    "version of the file (for a member, of its shard): ETag, generation, or size and modification time",
 )
 _BOX = pa.struct([pa.field(side, pa.float32()) for side in ("x1", "y1", "x2", "y2")])
 _LEANING = [("detector", pa.string()), ("log_odds", pa.float64()), ("logits", pa.int32())]
@@ -64,48 +64,51 @@ SCORES = pa.schema(
         _RUN_ID,
         _MEDIA_ID,
         _URI,
-        _field("size_bytes", pa.int64(), "size of the media", "bytes"),
+        _field("size_bytes", pa.int64(), "size of the file", "bytes"),
         _field("media_type", pa.string(), "video, audio or gif"),
-        _field("duration_seconds", pa.float64(), "by what is in it, not by its header; null where unknown", "seconds"),
-        _field("authenticity", pa.float64(), "calibrated, in [0, 1]; null where all abstained", "none", _AUTHENTIC),
+        _field(
+            "duration_seconds", pa.float64(), "length by its packets, not by its header; null if unknown", "seconds"
+        ),
+        _field("authenticity", pa.float64(), "calibrated, in [0, 1]; null if nothing could judge", "none", _AUTHENTIC),
         _field("verdict", pa.string(), "authentic, inconclusive, manipulated or not_assessed, by the calibration"),
         *(
-            _field(f"{f}_authenticity", pa.float64(), f"as authenticity, {f} detectors only", "none", _AUTHENTIC)
+            _field(f"{f}_authenticity", pa.float64(), f"like authenticity, from {f} detectors only", "none", _AUTHENTIC)
             for f in FAMILIES
         ),
-        _field("reasons", pa.list_(pa.string()), "sentences for a person, the weightiest first"),
+        _field("reasons", pa.list_(pa.string()), "sentences for a person, the strongest first"),
         _field("clips_planned", pa.int32(), "clips chosen for decoding", "clips"),
         _field("clips_assessed", pa.int32(), "clips with at least one logit", "clips"),
-        _field("assessed_seconds", pa.float64(), "of it looked at; of sound alone: heard", "seconds"),
+        _field("assessed_seconds", pa.float64(), "length that was looked at; for sound alone, listened to", "seconds"),
         _field("faces", pa.int32(), "face tracks in all clips", "tracks"),
-        _field("decoder", pa.string(), "decord or pyav; null where no frame was decoded"),
-        _field("calibration_id", pa.string(), "the calibration that made the probabilities"),
+        _field("decoder", pa.string(), "decord or pyav; null if no frame was decoded"),
+        _field("calibration_id", pa.string(), "the calibration that was used"),
         _field("fingerprint", pa.string(), "hash of sampling, decoders, detectors and weights"),
         _field("scored_at", pa.timestamp("us", tz="UTC"), "when the row was made", "UTC"),
-        _field("container", pa.string(), "format as the demuxer names it"),
-        _field("decoder_reason", pa.string(), "why this decoder"),
+        _field("container", pa.string(), "container format, as the demuxer names it"),
+        _field("decoder_reason", pa.string(), "why this decoder was chosen"),
         _field("has_video", pa.bool_(), "whether there is a video stream"),
         _field("has_audio", pa.bool_(), "whether there is an audio stream"),
         _field("frames_kept", pa.int64(), "frames handed to the detectors", "frames"),
-        _field("frames_decoded", pa.int64(), "frames decoded to get these", "frames"),
+        _field("frames_decoded", pa.int64(), "frames decoded to get the kept ones", "frames"),
         _field("frames_sampled_for_faces", pa.int64(), "frames searched for faces", "frames"),
-        _field("frames_with_face", pa.int64(), "of these, with a face at confidence >= 0.9", "frames"),
-        _field("member", pa.string(), "name inside the tar or zip shard; null for a plain file"),
-        _field("width", pa.int32(), "of the video as stored, rotation applied; null without video", "pixels"),
-        _field("height", pa.int32(), "likewise", "pixels"),
-        _field("frame_rate", pa.float64(), "of the video, average; null where unknown", "Hz"),
+        _field("frames_with_face", pa.int64(), "searched frames with a face at confidence >= 0.9", "frames"),
+        _field("member", pa.string(), "name inside the tar or zip; null for a plain file"),
+        _field("width", pa.int32(), "width of the stored video after rotation; null without video", "pixels"),
+        _field("height", pa.int32(), "height of the stored video after rotation; null without video", "pixels"),
+        _field("frame_rate", pa.float64(), "average frame rate; null if unknown", "Hz"),
         _field(
             "sharpness", pa.float64(), "variance of the luma's Laplacian at a short side of 256, median of 8 frames"
         ),
-        _field("loudness_db", pa.float64(), "RMS of the sound that was decoded; null where none was needed", "dBFS"),
-        _field("evidence_run_id", pa.string(), "run whose evidence the score was made from; null: the row's own"),
+        _field("loudness_db", pa.float64(), "RMS of the decoded sound; null if none was needed", "dBFS"),
+        _field("evidence_run_id", pa.string(), "run whose evidence made the score; null if it is the row's own"),
         _SANDBOX,
         _VERSION,
         _field(
             "detectors",
             _LEANINGS,
-            "what each detector that gave a logit said of the whole media: log_odds by the calibration's rule, without"
-            " one the mean of the highest quarter of its logits; has_say: whether it moves authenticity",
+            "what each detector that gave a logit says about the whole file. log_odds: by the rule of the calibration"
+            " (calibrated), otherwise the mean of the highest quarter of its logits; logits: how many; has_say: whether"
+            " it changes authenticity",
             "log-odds",
             _LOGIT,
         ),
@@ -118,18 +121,18 @@ EVIDENCE = pa.schema(
         _URI,
         _field("detector", pa.string(), "name of the detector"),
         _field("family", pa.string(), f"one of {', '.join(FAMILIES)}"),
-        _field("weights_sha256", pa.string(), "of its weights; empty for a training-free detector"),
-        _field("clip_index", pa.int32(), "the clip judged; null where it was none"),
-        _field("track_id", pa.int32(), "the face track judged, numbered within its clip; null where it was none"),
-        _field("start_seconds", pa.float64(), "start of what was judged, on the media's clock", "seconds"),
-        _field("end_seconds", pa.float64(), "its end, half-open", "seconds"),
-        _field("logit", pa.float64(), "uncalibrated; null where the detector abstained", "logit", _LOGIT),
-        _field("abstained", pa.string(), "why there is no logit; null where there is one"),
+        _field("weights_sha256", pa.string(), "sha256 of its weights; empty for a detector without weights"),
+        _field("clip_index", pa.int32(), "the clip that was judged; null if none"),
+        _field("track_id", pa.int32(), "the face track judged, numbered within its clip; null if none"),
+        _field("start_seconds", pa.float64(), "start of what was judged, on the clock of the file", "seconds"),
+        _field("end_seconds", pa.float64(), "end of what was judged (exclusive)", "seconds"),
+        _field("logit", pa.float64(), "uncalibrated; null if the detector abstained", "logit", _LOGIT),
+        _field("abstained", pa.string(), "why there is no logit; null if there is one"),
         _field("box", _BOX, "where the face is at box_seconds, in a frame of frame_width by frame_height", "pixels"),
-        _field("detail", pa.string(), "what the detector saw, JSON or a short sentence"),
-        _field("box_seconds", pa.float64(), "when the frame of the box is shown, on the media's clock", "seconds"),
-        _field("frame_width", pa.int32(), "of that frame: the whole picture, rotation applied, scaled down", "pixels"),
-        _field("frame_height", pa.int32(), "likewise", "pixels"),
+        _field("detail", pa.string(), "what the detector saw, as JSON or a short sentence"),
+        _field("box_seconds", pa.float64(), "when the frame of the box is shown, on the clock of the file", "seconds"),
+        _field("frame_width", pa.int32(), "width of that frame: the whole picture, upright, scaled down", "pixels"),
+        _field("frame_height", pa.int32(), "height of that frame", "pixels"),
     ]
 )
 FAILURES = pa.schema(
@@ -137,18 +140,18 @@ FAILURES = pa.schema(
         _RUN_ID,
         _MEDIA_ID,
         _URI,
-        _field("stage", pa.string(), "the step at which nothing of the media could be read"),
+        _field("stage", pa.string(), "the step that failed"),
         _field("error_class", pa.string(), "short word to group by"),
-        _field("message", pa.string(), "what was wrong, control characters escaped"),
-        _field("attempts", pa.int32(), "runs that tried and failed so far, this one included", "attempts"),
-        _field("size_bytes", pa.int64(), "size of the media as listed; 0 where it was missing", "bytes"),
+        _field("message", pa.string(), "what was wrong, with control characters escaped"),
+        _field("attempts", pa.int32(), "runs that have tried and failed, including this one", "attempts"),
+        _field("size_bytes", pa.int64(), "size of the file as listed; 0 if it was missing", "bytes"),
         _field("failed_at", pa.timestamp("us", tz="UTC"), "when the row was made", "UTC"),
         _SANDBOX,
         _VERSION,
     ]
 )
 SKIPPED = pa.schema(
-    [_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it is no media: not_media, …"), _VERSION]
+    [_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it was skipped: not_media, …"), _VERSION]
 )
 
 TABLES: dict[str, pa.Schema] = {"evidence": EVIDENCE, "failures": FAILURES, "skipped": SKIPPED, "scores": SCORES}
