@@ -82,7 +82,7 @@ class DecodeTally:
     def __post_init__(self) -> None:
         video = self.plan.probe.video
         if video is not None and video.unreadable is not None:
-            why = f"its pictures cannot be opened: {video.unreadable}"
+            why = f"the video stream cannot be opened: {video.unreadable}"
             for spec in self.plan.clips:
                 self._clip_failed(spec.clip_index, "decode_failed", why)
 
@@ -104,7 +104,7 @@ class DecodeTally:
                 self.damage.append(f"{spec.start_seconds:.1f} s: {item.damage}")
             if self.plan.clip_sound and item.sound is None and self.sound_failure is None:
                 self.sound_failure = Failure(
-                    "sound", "sound_failed", item.damage or "the clip's sound could not be read"
+                    "sound", "sound_failed", item.damage or "the sound of the clip could not be read"
                 )
             self._look_at(item.clip_index, item.frames)
             self._hear(item.sound)
@@ -196,7 +196,7 @@ class DecodeTally:
         if not unseen or video is None or video.unreadable is not None:
             return self.plan.probe.notes
         why = f": {self.clip_failures[0].message}" if self.clip_failures else ""
-        return (f"{NOT_LOOKED}its pictures, of which none could be decoded{why}", *self.plan.probe.notes)
+        return (f"{NOT_LOOKED}the video, because none of it could be decoded{why}", *self.plan.probe.notes)
 
     def _decoder(self) -> Decoder | None:
         """The one that was used (PyAV, where it had to finish what decord began); None where no frame was decoded."""
@@ -224,7 +224,7 @@ class DecodeTally:
             return Failure("decode", self.worker_failure.error_class, self.worker_failure.message)
         if self.clip_failures:
             return Failure("decode", self.clip_failures[0].error_class, self.clip_failures[0].message)
-        return self.sound_failure or Failure("decode", "no_samples", "no sample of the sound could be decoded")
+        return self.sound_failure or Failure("decode", "no_samples", "none of the sound could be decoded")
 
 
 @dataclass

@@ -205,7 +205,7 @@ def ruled_items(
         if rule is None:
             told.append((f"{detector} is not in calibration {name}: {only}", _by_itself(detector, items)))
         elif not applies(rule, weights, spec.version if spec else None):
-            why = f"{detector} is in calibration {name} with other weights or of another version: {only}"
+            why = f"calibration {name} was made for other weights or another version of {detector}: {only}"
             told.append((why, _by_itself(detector, items)))
         else:
             asked = spec is not None and spec.one_face_explains
@@ -279,7 +279,7 @@ def _reason(detector: str, pooled: float, weight: float, items: Sequence[Evidenc
     if pooled > LEANS:
         lean = "points to manipulation" if weight else "points to manipulation (evidence only)"
     else:
-        lean = "points away from manipulation" if pooled < -LEANS else "says neither"
+        lean = "points away from manipulation" if pooled < -LEANS else "points neither way"
     where = "" if top.start_seconds is None else f", most at {top.start_seconds:.1f}-{top.end_seconds or 0:.1f} s"
     return f"{detector} {lean} (log-odds {pooled:+.2f}{where})" + (f": {summary}" if (summary := _summary(top)) else "")
 

@@ -41,7 +41,7 @@ def _spec(name: str, summary: str, architecture: str, weights: WeightsFile) -> D
         unit="audio_window",
         needs=frozenset({"sound"}),
         summary=summary,
-        blind_to="synthesis newer than 2019 (AUC .56-.59 there); calls many real recordings forged (72 % at 0)",
+        blind_to="synthesis newer than 2019 (AUC .56-.59 there); flags many real recordings (72 % at 0)",
         method="Jung et al., AASIST: Audio Anti-Spoofing, ICASSP 2022 (arXiv 2110.01200)",
         architecture=architecture,
         input="64,600 samples at 16 kHz mono in [-1, 1] from 0 s on, shorter sound repeated, no normalisation",

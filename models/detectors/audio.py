@@ -54,7 +54,7 @@ DETECTOR = DetectorSpec(
     family="audio",
     unit="audio_window",
     needs=frozenset({"sound"}),
-    summary="traces of a vocoder in speech: lines at the rates of its layers, and what a network learned",
+    summary="traces of a vocoder in speech: lines at the rates of its layers, and a network",
     blind_to="vocoders of unusual steps, another speed, heavy noise; may flag hum and strong denoising",
     method="lines of upsampling (after Afchar, 2025); copy-synthesis (after WaveFake, 2021); models/embedded/audio.md",
     architecture="comb over the long-term spectrum; residual CNN over spectrum and phase (317,889 parameters)",
@@ -98,7 +98,7 @@ class AudioDetector(BatchedDetector):
             return Judgement(abstained="too_short", detail=f"{len(samples)} samples, {LEAST_SAMPLES} are needed")
         speech = analyse_speech(samples)
         if speech is None or speech.level_db < LEAST_LEVEL_DB:
-            return Judgement(abstained="silent", detail="too faint to be judged")
+            return Judgement(abstained="silent", detail="too quiet to judge")
         if speech.variation < LEAST_VARIATION or speech.voiced_share < LEAST_VOICED_SHARE:
             told = f"loudness varies by {speech.variation:.2f}, {speech.voiced_share:.0%} of it is voiced"
             return Judgement(abstained="no_speech", detail=told)
@@ -111,9 +111,9 @@ class AudioDetector(BatchedDetector):
 
     def conclude(self, item: AudioItem, logits: Tensor) -> Judgement:
         logit = float(logits[0])
-        leaning = "leans to synthetic speech" if logit > 0 else "leans to recorded speech"
+        leaning = "is more like synthetic speech" if logit > 0 else "is more like recorded speech"
         seconds = min(len(item.samples), WINDOW_SAMPLES) / SOUND_RATE
-        told = f"the sound of {seconds:.1f} s from {item.start_seconds:.1f} s on {leaning}"
+        told = f"the sound of {seconds:.1f} s from {item.start_seconds:.1f} s {leaning}"
         return Judgement(logit=logit, detail=json.dumps({"summary": told}))
 
 

@@ -118,7 +118,7 @@ class D3Detector(BatchedDetector):
         moving = float(first.mean()) > LEAST_MOTION * length
         logit = float(np.clip((THRESHOLD - statistic) / SCALE, -LARGEST_LOGIT, LARGEST_LOGIT))
         if not moving:
-            summary = "The picture hardly changes: nothing to judge by."
+            summary = "The picture hardly changes: there is nothing to judge."
         elif logit > 0:
             summary = "The picture changes as evenly as in generated video (uncalibrated)."
         else:

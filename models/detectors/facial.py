@@ -85,7 +85,7 @@ class FacialDetector(BatchedDetector):
     def conclude(self, item: TrackItem, logits: Tensor) -> Judgement:
         frames = [round(float(logit), 3) for logit in logits]
         told: dict[str, Any] = {
-            "summary": f"{sum(f > 0 for f in frames)} of {len(frames)} frames of the face lean to forged",
+            "summary": f"{sum(f > 0 for f in frames)} of {len(frames)} frames of the face look forged",
             "frame_logits": frames,
         }
         logit = float(logits.mean())

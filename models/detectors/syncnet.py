@@ -80,7 +80,7 @@ DETECTOR = DetectorSpec(
     unit="face_track",
     needs=frozenset({"frames", "faces", "sound"}),
     summary="SyncNet: distance of lips and sound in a learned space, at the true place and at shifts of up to 0.6 s",
-    blind_to="lip-sync forgeries trained against it (Wav2Lip); calls dubbing, narrators and listeners out of sync",
+    blind_to="lip-sync forgeries trained against it (Wav2Lip); flags dubbing, narrators and listeners",
     method="Chung and Zisserman, Out of time: automated lip sync in the wild, ACCV workshops 2016",
     architecture="SyncNet v2: 3-D CNN on lips, 2-D CNN on MFCC, 1024 features each, 13.6 M parameters",
     input="face box x 1.4 at 224x224, BGR 0-255, 5 frames at 25 Hz; MFCC 13 x 20 of 16-bit sound at 16 kHz",
@@ -289,9 +289,9 @@ def conclude(found: SyncOffset) -> Judgement:
     if margin >= MIDPOINT:
         summary = "The lips fit the sound."
     elif found.confidence >= MIDPOINT:
-        summary = f"The lips fit the sound better where it is not: the sound comes {apart}."
+        summary = f"The lips fit the sound better at a shift: the sound comes {apart}."
     else:
-        summary = "The lips fit the sound nowhere near (dubbing or another speaker looks the same)."
+        summary = "The lips fit the sound at no shift (dubbing or another speaker looks the same)."
     detail = {
         "summary": summary,
         "distance": round(found.distance, 3),

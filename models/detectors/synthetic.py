@@ -76,7 +76,7 @@ class SyntheticDetector(BatchedDetector):
         frames = item.frames[first : first + FRAMES]
         places = patch_places(frames[FRAMES // 2])
         if not places:
-            return Judgement(abstained="flat", detail="no part of the picture shows enough to be judged")
+            return Judgement(abstained="flat", detail="no part of the picture has enough detail to judge")
         patches = np.stack([frames[:, top : top + PIXELS, left : left + PIXELS] for top, left in places])
         images = to_images(patches.reshape(-1, PIXELS, PIXELS, 3), self.device)
         return images.unflatten(0, (len(places), FRAMES)).float()
@@ -91,9 +91,9 @@ class SyntheticDetector(BatchedDetector):
         """(k, 3) → the mean of the patches, and its two parts in `detail`."""
         frame, motion, moved = (float(value) for value in logits.mean(0))
         logit = frame + motion
-        leaning = "leans to generated" if logit > 0 else "leans to filmed"
-        still = "" if bool((logits[:, 2] > STILL).any()) else "; nothing moves, so by its frames alone"
-        told = f"the picture from {item.start_seconds:.1f} s on {leaning}{still}"
+        leaning = "looks generated" if logit > 0 else "looks filmed"
+        still = "" if bool((logits[:, 2] > STILL).any()) else "; nothing moves, so this is from its frames alone"
+        told = f"the picture from {item.start_seconds:.1f} s {leaning}{still}"
         detail = {
             "summary": told,
             "frames": round(frame, 3),

@@ -76,14 +76,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "credentials_declare_ai_invalid",
         2.5,
-        "Content Credentials that no longer hold declare an AI source: for review",
+        "Invalid Content Credentials declare an AI source: review it",
         declared.credentials_unverified_ai,
     ),
     # Changed after signing: by a forger, or by a tool that wrote a tag. Half an indication, for review.
     Rule(
         "credentials_broken",
         1.0,
-        "Content Credentials do not match the file: changed after signing, for review",
+        "Content Credentials do not match the file, which was changed after signing: review it",
         declared.credentials_broken,
     ),
     # Rendered by a program without learning (test patterns, animation, avatars): not captured, rarely a deepfake.
@@ -117,7 +117,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "credentials_unsettled",
         0.0,
-        "Content Credentials that cannot be settled here",
+        "Content Credentials that cannot be verified here",
         declared.credentials_unsettled,
     ),
     Rule("credentials_present", 0.0, "Valid Content Credentials", declared.credentials_present),
@@ -132,15 +132,15 @@ RULES: tuple[Rule, ...] = (
     # Set by the uploader or by the platform's classifier.
     Rule("platform_ai_label", 3.0, "Carries a platform's AI label (aigc_info)", declared.platform_label),
     # TikTok and CapCut write 0 into everything.
-    Rule("platform_ai_label_zero", 0.0, "A platform's AI label is there and says no", declared.platform_label_none),
+    Rule("platform_ai_label_zero", 0.0, "A platform's AI label says no", declared.platform_label_none),
     # IPTC's property in a tag or in XMP: unsigned, otherwise the same declaration as in credentials.
     Rule("source_type_ai", 4.0, "Its metadata declares an AI source (IPTC)", declared.source_type_tag),
     # A recipe with a seed and a sampler is written by nothing but the generator.
     Rule("generation_recipe", 3.5, "Carries the recipe that an image generator writes", declared.workflow_recipe),
-    Rule("tool_is_generator", 3.0, "The writing program generates or forges media", declared.tool_is_generator),
+    Rule("tool_is_generator", 3.0, "Written by a program that generates or forges media", declared.tool_is_generator),
     # Free text may be a quotation.
-    Rule("text_names_generator", 2.0, "A remark says which generator made this", declared.text_names_generator),
-    Rule("text_says_ai", 1.0, "A remark says that AI made this", declared.text_says_ai),
+    Rule("text_names_generator", 2.0, "A comment names the generator that made this", declared.text_names_generator),
+    Rule("text_says_ai", 1.0, "A comment says that AI made this", declared.text_says_ai),
     # From here on notes. All of them are as common in honest transcodes.
     Rule("encoder_library", 0.0, "Written by ffmpeg's libraries or a free encoder", container.encoder_library),
     Rule("encoder_settings", 0.0, "The encoder left its settings in the stream", container.encoder_settings),
@@ -148,13 +148,13 @@ RULES: tuple[Rule, ...] = (
     Rule("camera_reencoded", 0.0, "A camera's tags on a re-encoded stream", container.camera_reencoded),
     Rule("handler_against_brand", 0.0, "Apple's handlers in a remuxed file", container.handler_against_brand),
     Rule("creation_time_missing", 0.0, "No creation time", container.creation_time_missing),
-    Rule("creation_time_unset", 0.0, "The creation time was left at zero", container.creation_time_unset),
-    Rule("creation_time_impossible", 0.0, "The creation time cannot be", container.creation_time_impossible),
+    Rule("creation_time_unset", 0.0, "The creation time is zero", container.creation_time_unset),
+    Rule("creation_time_impossible", 0.0, "The creation time is impossible", container.creation_time_impossible),
     Rule("creation_times_disagree", 0.0, "Creation times disagree", container.creation_times_disagree),
-    Rule("durations_disagree", 0.0, "Sound and picture differ in length", container.durations_disagree),
+    Rule("durations_disagree", 0.0, "Sound and video differ in length", container.durations_disagree),
     Rule("true_edits", 0.0, "Cut by an edit list", container.true_edits),
-    Rule("generator_frame_rate", 0.0, "A frame rate that video generators use", container.generator_rate),
-    Rule("generator_frame_size", 0.0, "A size and length that video generators use", container.generator_size),
+    Rule("generator_frame_rate", 0.0, "A frame rate typical of video generators", container.generator_rate),
+    Rule("generator_frame_size", 0.0, "A size and length typical of video generators", container.generator_size),
 )
 
 

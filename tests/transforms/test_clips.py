@@ -120,7 +120,7 @@ def test_a_clip_lies_in_every_stretch_between_jumps_of_the_clock():
 
 
 def test_what_cannot_be_opened_is_planned_and_not_tried():
-    probe = stream(make_probe(duration_seconds=60.0), unreadable="they are encrypted", width=0, height=0)
+    probe = stream(make_probe(duration_seconds=60.0), unreadable="it is encrypted", width=0, height=0)
     plan = plan_decoding(probe, Sampling(), lambda _: GEOMETRY, True, lambda _: ())
     (clip,) = plan.clips
     assert (clip.start_seconds, clip.end_seconds) == (0.0, 60.0) and not plan.clip_sound

@@ -123,7 +123,7 @@ def fuse_fitted(*rows, calibration=None, version="1"):
 
 def test_other_weights_or_another_version_than_fitted_on_are_evidence_only_and_told():
     score = fuse_fitted(said_by("face", "facial", 9.0, weights="bb"), said_by("voice", "audio", -3.0))
-    told = "face is in calibration fitted with other weights or of another version: its logit is evidence only"
+    told = "calibration fitted was made for other weights or another version of face: its logit is evidence only"
     assert told in score.reasons and score.family_authenticity["facial"] is None
     assert score.authenticity == fuse_fitted(said_by("voice", "audio", -3.0)).authenticity
     assert fuse_fitted(said_by("face", "facial", 9.0), version="2").verdict == "not_assessed"

@@ -71,7 +71,7 @@ def why_not_decord(
     # 0, some from where they start.
     off = min(abs(length.declared - length.seconds), abs(length.declared - length.zero - length.seconds))
     if length.declared <= 0 or not off <= max(1.0, 0.05 * length.seconds):
-        return "false length in the header" if length.declared > 0 else "no length in the header"
+        return "wrong length in the header" if length.declared > 0 else "no length in the header"
     if sum(s["kind"] == "video" and not s["attached_picture"] for s in streams) > 1:
         return "several video streams"
     if iso is not None and iso.fragmented:

@@ -50,7 +50,7 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
         except MediaError as error:
             if error.error_class == "unreadable" and iso is not None and "moov" not in iso.top_level:
                 why = "it was cut off, or is still being written"
-                raise MediaError("unreadable", f"no index (moov) where an mp4 or mov has one: {why}") from error
+                raise MediaError("unreadable", f"an mp4 or mov without its index (moov): {why}") from error
             raise
     with container:
         _check_streams(container, limits)
@@ -69,13 +69,13 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
             raise _nothing_usable(streams)
         longest = limits.max_duration_seconds
         if length.seconds > longest:
-            raise MediaError("too_large", f"lasts {length.seconds:.0f} s: at most {longest:.0f} s are read")
+            raise MediaError("too_large", f"{length.seconds:.0f} s long: at most {longest:.0f} s are allowed")
         picture = look.picture()
         sound = look.sound()
         scan = length.scan
         if chosen.unreadable is not None:
             decoder: str | None = "pyav"
-            reason = f"its pictures cannot be opened: {chosen.unreadable}"
+            reason = f"the video stream cannot be opened: {chosen.unreadable}"
         else:
             decoder, reason = choose_decoder(container, chosen.video, streams, length, iso, head)
         animated = container.format.name in ("gif", "apng")
@@ -214,7 +214,7 @@ class _Look:
         if self.chosen.video is None or self.chosen.unreadable is not None:
             return []
         unseen = self.first_seconds - max(0.0, self._span(self.chosen.video.index)[0])
-        told = f"{NOT_LOOKED}the first {unseen:.1f} s, whose pictures lean on one that is missing"
+        told = f"{NOT_LOOKED}the first {unseen:.1f} s, because the picture that they depend on is missing"
         return [told] if unseen > 1 else []
 
     def sound(self) -> AudioFacts | None:
@@ -242,11 +242,13 @@ class _Look:
 
 def _check_boxes(iso: IsoBoxes, limits: Limits) -> None:
     if len(iso.tracks) > limits.max_streams:
-        raise MediaError("too_large", f"{len(iso.tracks)} streams: at most {limits.max_streams} are read")
+        raise MediaError("too_large", f"{len(iso.tracks)} streams: at most {limits.max_streams} are allowed")
     if iso.depth > MAX_DEPTH:
-        raise MediaError("too_large", f"boxes nested {iso.depth} deep or deeper: at most {MAX_DEPTH} are read")
+        raise MediaError(
+            "too_large", f"boxes nested {iso.depth} deep or deeper: at most {MAX_DEPTH} levels are allowed"
+        )
     if iso.samples > limits.max_samples:
-        raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are read")
+        raise MediaError("too_large", f"{iso.samples} samples: at most {limits.max_samples} are allowed")
     for track in iso.tracks:
         check_pixels(track.width, track.height, limits)
 
@@ -260,7 +262,7 @@ def _check_streams(container: Any, limits: Limits) -> None:
         many = f"more than {limits.max_streams} streams"
         exact = f"{count} streams" if len(container.streams) <= limits.max_streams + MAX_ATTACHMENTS else many
         beside = f" and {attached} attachments" if attached else ""
-        raise MediaError("too_large", f"{exact}{beside}: at most {limits.max_streams} streams are read")
+        raise MediaError("too_large", f"{exact}{beside}: at most {limits.max_streams} streams are allowed")
 
 
 def _clock_notes(length: Length) -> list[str]:
@@ -270,16 +272,16 @@ def _clock_notes(length: Length) -> list[str]:
     by = f"{abs(first.by_seconds):.1f} s {'ahead' if first.by_seconds > 0 else 'back'}"
     times = "once" if len(length.jumps) == 1 else f"{len(length.jumps)} times"
     where = "at" if len(length.jumps) == 1 else "first at"
-    return [f"{CLOCK}{times}, {where} {first.at_seconds:.1f} s by {by}: times here are of film played through"]
+    return [f"{CLOCK}{times}, {where} {first.at_seconds:.1f} s by {by}: times here count film as it is played"]
 
 
 def _nothing_usable(streams: list[StreamFacts]) -> MediaError:
     real = [s for s in streams if s["kind"] in ("video", "audio") and not s["attached_picture"]]
     if any(s["encrypted"] for s in real):
-        return MediaError("encrypted", "its streams are encrypted: no key, no picture")
+        return MediaError("encrypted", "its streams are encrypted")
     if real:
         return MediaError("unsupported_codec", "no stream has a codec that can be decoded")
-    return MediaError("no_streams", "neither video nor sound in it")
+    return MediaError("no_streams", "it has neither video nor sound")
 
 
 def _cut_short(video: Any | None, scan: PacketScan) -> bool:

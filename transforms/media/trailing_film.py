@@ -38,7 +38,7 @@ def unread_note(path: str, size: int, scan: PacketScan, iso: IsoBoxes | None, co
         at = _find(path, magic, scan.last_position)
     if at is None or size - at < LEAST_BYTES:
         return []
-    where = f"({(size - at) >> 10} KiB from byte {at} on)"
+    where = f"({(size - at) >> 10} KiB from byte {at})"
     return [f"{NOT_LOOKED}a second recording behind the first in the same file {where}"]
 
 

@@ -58,7 +58,7 @@ def test_a_tracks_logit_is_the_mean_of_its_frames_and_what_its_motion_says(detec
     (first, second), bias = line.weight.detach()[0].tolist(), line.bias.item()
     assert moving["logit"] == pytest.approx(first * moving["against_head"] + second * moving["ratio"] + bias, abs=2e-3)
     forged = sum(logit > 0 for logit in told["frame_logits"])
-    assert told["summary"].startswith(f"{forged} of {FRAMES} frames of the face lean to forged; its inner part ")
+    assert told["summary"].startswith(f"{forged} of {FRAMES} frames of the face look forged; its inner part ")
 
 
 def test_frames_too_few_or_too_far_apart_are_judged_by_their_pictures_alone(detector: FacialDetector) -> None:

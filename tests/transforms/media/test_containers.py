@@ -215,7 +215,7 @@ def test_what_is_no_media_is_unreadable(tmp_path: Path) -> None:
 def test_a_film_that_is_still_being_written_is_told_so(film: Path, tmp_path: Path) -> None:
     path = tmp_path / "growing.mp4"
     path.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
-    with pytest.raises(MediaError, match=r"no index .* still being written"):
+    with pytest.raises(MediaError, match=r"without its index .* still being written"):
         probe(str(path), LIMITS)
 
 

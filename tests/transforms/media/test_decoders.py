@@ -252,7 +252,7 @@ def test_sound_that_fails_leaves_the_frames(tmp_path: Path) -> None:
     window = WindowRequest(0, 0, 16_000, "aasist")
     items = list(decode_items(request(facts, path, [clip_at(0, 0.4)], clip_sound=True, windows=(window,)), LIMITS))
     assert isinstance(items[0], DecodedClip) and items[0].sound is None and items[0].damage is None
-    assert items[1:] == [ItemFailed("no_audio", "no sound that can be decoded")]
+    assert items[1:] == [ItemFailed("no_audio", "no decodable sound")]
 
 
 def test_a_clip_beyond_the_memory_limit_fails_alone(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_boxes_nest_only_so_deep(film, tmp_path, unopened, kind):
     for outer in [kind] * 5000 + [b"trak", b"moov"]:
         data = struct.pack(">I4s", len(data) + 8, outer) + data
     (tmp_path / "deep.mp4").write_bytes(film.read_bytes()[:32] + data)
-    assert refused(tmp_path / "deep.mp4") == "boxes nested 17 deep or deeper: at most 16 are read"
+    assert refused(tmp_path / "deep.mp4") == "boxes nested 17 deep or deeper: at most 16 levels are allowed"
     assert 5 <= read_boxes(str(film)).depth <= 7
 
 
@@ -97,7 +97,7 @@ def test_streams_are_counted_whatever_the_container(film, tmp_path, suffix):
 
 
 def test_tracks_are_counted_before_ffmpeg_is_asked(film, unopened):
-    assert refused(film, Limits(max_streams=1)) == "2 streams: at most 1 are read"
+    assert refused(film, Limits(max_streams=1)) == "2 streams: at most 1 are allowed"
 
 
 CODECS = {
@@ -131,8 +131,8 @@ def test_pixels_are_counted_whatever_the_container(tmp_path, name, sound):
     inputs += ["-f", "lavfi", "-i", "sine=440:sample_rate=44100:duration=0.4"] if sound else []
     ffmpeg(*inputs, *CODECS[name], path)
     # twice: FFmpeg's log leaves out what it has just said
-    assert refused(path, Limits(max_pixels=70_000)) == "320×240: at most 70000 pixels"
-    assert refused(path, Limits(max_pixels=70_000)) == "320×240: at most 70000 pixels"
+    assert refused(path, Limits(max_pixels=70_000)) == "320×240: at most 70000 pixels are allowed"
+    assert refused(path, Limits(max_pixels=70_000)) == "320×240: at most 70000 pixels are allowed"
     assert probe(str(path), Limits(max_pixels=320 * 240))["primary_video"]["width"] == 320
 
 
@@ -168,14 +168,14 @@ def test_frames_that_no_decoder_may_make_are_too_large(tmp_path, name, size):
     else:
         data = bytearray(matroska(name.encode(), size, size, b"webm" if "VP" in name else b"matroska"))
     path.write_bytes(data)
-    assert refused(path) == f"{size}×{size}: at most {LIMITS.max_pixels} pixels"
+    assert refused(path) == f"{size}×{size}: at most {LIMITS.max_pixels} pixels are allowed"
 
 
 def test_a_file_over_the_bytes_is_refused_where_it_lies_and_unread(film, tmp_path, monkeypatch):
     file = make_media_file(film)
     assert stage(file, tmp_path, max_bytes=file.size_bytes).path == str(film)
     monkeypatch.setattr(spool_files, "open_blob", None)
-    with pytest.raises(MediaError, match=f"too_large: {file.size_bytes} bytes: at most 100 are read"):
+    with pytest.raises(MediaError, match=f"too_large: {file.size_bytes} bytes: at most 100 are allowed"):
         stage(file, tmp_path, max_bytes=100)
 
 
@@ -194,10 +194,10 @@ def test_the_listing_refuses_by_bytes_before_it_hashes_and_never_an_archive_as_s
         told[file.uri.replace(str(tmp_path), "")] = how
     size = film.stat().st_size
     assert told == {
-        "zip://film.mp4::/a.zip": f"{size} bytes: at most 100 are read",
+        "zip://film.mp4::/a.zip": f"{size} bytes: at most 100 are allowed",
         "zip://small.mp4::/a.zip": None,
         "/a.zip": "shard",
-        "/film.mp4": f"{size} bytes: at most 100 are read",
+        "/film.mp4": f"{size} bytes: at most 100 are allowed",
         "/notes.txt": "not_media",
     }
     assert hashed == [f"zip://small.mp4::{tmp_path}/a.zip"]

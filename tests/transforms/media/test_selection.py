@@ -179,7 +179,7 @@ def test_where_somebody_speaks_is_listened_to(first: str, parts: Path, tmp_path:
     facts, media = found(path)
     assert media.audio is not None and media.audio.sources == (SoundSource(2),)
     assert is_like(heard(path, media), parts, "speech") > 0.9
-    kind = "a sound track that is silent where it was tried" if first == "silence" else "a second sound track"
+    kind = "a sound track that seems silent" if first == "silence" else "a second sound track"
     assert facts["notes"] == [f"not listened to: {kind} (stream 1)"]
 
 
@@ -189,7 +189,7 @@ def test_a_second_stream_of_pictures_is_named(parts: Path, tmp_path: Path) -> No
         path = tmp_path / f"a{suffix}"
         ffmpeg(*two, path)
         facts, media = found(path)
-        assert facts["notes"] == ["not looked at: a second stream of pictures (stream 1, 96x64)"], suffix
+        assert facts["notes"] == ["not looked at: a second video stream (stream 1, 96x64)"], suffix
         assert media.video is not None and (media.video.index, media.video.width) == (0, 192)
 
 
@@ -242,7 +242,7 @@ def test_a_picture_that_cannot_be_opened_is_a_picture(parts: Path, tmp_path: Pat
     path = cut_in_mid_gop(parts, tmp_path, "1000")
     facts, media = found(path)
     assert media.media_type == "video" and media.video is not None and media.video.unreadable is not None
-    assert facts["notes"] == [f"not looked at: its pictures (stream 0: {media.video.unreadable})"]
+    assert facts["notes"] == [f"not looked at: the video stream (stream 0: {media.video.unreadable})"]
     outcome = outcome_of(path, media)
     assert (outcome.status, outcome.has_video, outcome.has_audio) == ("read", True, True)
     assert (outcome.clips_planned, outcome.clips_decoded, outcome.frames_kept) == (1, 0, 0)
@@ -278,7 +278,7 @@ def test_a_codec_that_nobody_knows_is_no_missing_picture(parts: Path, tmp_path: 
     path.write_bytes(data.replace(b"avc1\0\0\0\0\0\0", b"zzzz\0\0\0\0\0\0"))
     _, media = found(path)
     assert media.media_type == "video" and media.video is not None
-    assert media.video.unreadable == "no decoder here knows the codec zzzz"
+    assert media.video.unreadable == "no decoder for the codec zzzz"
     assert outcome_of(path, media).status == "read"
 
 
@@ -290,7 +290,7 @@ def test_fonts_are_no_streams(parts: Path, tmp_path: Path) -> None:
         fonts += ["-attach", tmp_path / "font.ttf", f"-metadata:s:t:{n}", "mimetype=application/x-truetype-font"]
     ffmpeg("-i", parts / "film.mp4", "-c", "copy", *fonts, path)
     assert len(probe(str(path), LIMITS)["streams"]) == 71
-    with pytest.raises(MediaError, match="1 streams and 70 attachments: at most 0 streams are read"):
+    with pytest.raises(MediaError, match="1 streams and 70 attachments: at most 0 streams are allowed"):
         probe(str(path), Limits(max_streams=0))
 
 
@@ -302,7 +302,7 @@ def test_a_film_behind_a_film_is_named(parts: Path, tmp_path: Path) -> None:
         path.write_bytes(one.read_bytes() * 2)
         (note,) = probe(str(path), LIMITS)["notes"]
         assert note.startswith("not looked at: a second recording behind the first in the same file"), suffix
-        assert f"from byte {one.stat().st_size} on" in note, suffix
+        assert f"from byte {one.stat().st_size})" in note, suffix
         assert probe(str(one), LIMITS)["notes"] == []
 
 
@@ -319,7 +319,7 @@ def test_a_hostile_answer_about_streams_is_not_believed() -> None:
         "duration_seconds": 1.0,
         "primary_audio": {"codec": "aac", "sample_rate": 8000, "channels": 1, "sources": [[-1, 0, 1]]},
     }
-    with pytest.raises(MediaError, match="no sane count"):
+    with pytest.raises(MediaError, match="not a plausible count"):
         probe_from_facts(make_media_file(), "x", facts, None)
     with pytest.raises(MediaError, match="clock"):
         probe_from_facts(make_media_file(), "x", {**facts, "primary_audio": None, "clock": "mine"}, None)

@@ -115,9 +115,9 @@ def parse_message(body: bytes | bytearray) -> dict[str, Any]:
     try:
         message = json.loads(body.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"an answer that is no JSON: {type(error).__name__}") from None
+        raise ProtocolError(f"an answer that is not JSON: {type(error).__name__}") from None
     if not isinstance(message, dict):
-        raise ProtocolError("an answer that is no JSON object")
+        raise ProtocolError("an answer that is not a JSON object")
     _check_extent(message)
     return message
 
@@ -153,7 +153,7 @@ def without_surrogates(value: Any) -> Any:
 def _length(head: bytes | bytearray, max_bytes: int) -> int:
     (length,) = HEADER.unpack(head)
     if length > max_bytes:
-        raise ProtocolError(f"a message of {length} bytes where {max_bytes} are allowed")
+        raise ProtocolError(f"a message of {length} bytes: at most {max_bytes} are allowed")
     return int(length)
 
 
@@ -274,14 +274,14 @@ def take_over(words: Mapping[str, Any], fd: int, request: DecodeRequest) -> Deco
         seal_buffer(fd)
         samples = np.frombuffer(os.pread(fd, 4 * count, 0), np.float32)
         return DecodedWindow(window.window_index, _sane_sound(samples), window.detector)
-    raise ProtocolError("an item that was not asked for, or twice")
+    raise ProtocolError("an item that was not requested, or twice")
 
 
 def _failed(words: Mapping[str, Any], clip: ClipRequest | None, window: WindowRequest | None) -> ItemFailed:
     match words["failed"]:
         case [str(error_class), str(message)] if ERROR_CLASS.fullmatch(error_class):
             if (clip is None) != (words.get("clip") is None) or (window is None) != (words.get("window") is None):
-                raise ProtocolError("the failure of an item that was not asked for, or twice")
+                raise ProtocolError("the failure of an item that was not requested, or twice")
             clip_index = None if clip is None else clip.clip_index
             return ItemFailed(
                 error_class, printable(message), clip_index, None if window is None else window.window_index
@@ -302,11 +302,11 @@ def _take_clip(words: Mapping[str, Any], fd: int, request: DecodeRequest, clip: 
     sound_samples = None
     if words.get("sound") is not None:
         if not request.clip_sound:
-            raise ProtocolError("sound that was not asked for")
+            raise ProtocolError("sound that was not requested")
         sound_samples = _count(words, "sound", _max_sound(clip))
     damage = words.get("damage")
     if damage is not None and not isinstance(damage, str):
-        raise ProtocolError("damage that is no text")
+        raise ProtocolError("damage that is not text")
     decoder = words.get("decoder")
     if decoder not in ("decord", "pyav"):
         raise ProtocolError(f"a clip by {printable(str(decoder), 40)}")
@@ -315,7 +315,7 @@ def _take_clip(words: Mapping[str, Any], fd: int, request: DecodeRequest, clip: 
     pts_at = _aligned(frame_bytes)
     pts_seconds = np.frombuffer(os.pread(fd, 8 * count, pts_at), np.float64).copy()
     if not np.isfinite(pts_seconds).all():
-        raise ProtocolError("a time stamp that is no number")
+        raise ProtocolError("a time stamp that is not a number")
     sound = None
     if sound_samples is not None:
         # Copied: it is small, and a detector that keeps the sound shall not keep the frames.

@@ -48,7 +48,7 @@ class WorkerPool:
         walls = () if sandbox == "off" else available()
         missing = " and ".join(wall for wall in ("landlock", "seccomp") if wall not in walls)
         if sandbox == "require" and missing:
-            raise UsageError(f"--sandbox=require: this host has no {missing}; use --sandbox=auto to go on with less")
+            raise UsageError(f"--sandbox=require: this host has no {missing}; use --sandbox=auto to continue with less")
         self.sandbox_in_force = "+".join(walls) or "off"
         """`landlock+seccomp`, `landlock`, `seccomp` or `off`."""
         self.warning: str | None = None
@@ -92,7 +92,7 @@ class WorkerPool:
         stream = Stream(core.ahead, replace(request, path=os.path.abspath(request.path)))
         for clip in request.clips:
             if clip_bytes(request, clip) > core.limits.item_bytes:
-                said = f"a clip of {clip_bytes(request, clip)} bytes, {core.limits.item_bytes} are allowed"
+                said = f"a clip of {clip_bytes(request, clip)} bytes: at most {core.limits.item_bytes} are allowed"
                 stream.put(ItemFailed("too_large", said, clip_index=clip.clip_index))
         with core.ahead.changed:
             core.raise_if_closed()
@@ -191,7 +191,7 @@ class _Core:
             countdown = Countdown(patience)
             facts = worker.answer(MAX_PROBE_BYTES, countdown, patience, "probe").get("facts")
             if not isinstance(facts, dict):
-                raise worker.disbelieve(ProtocolError("facts that are no object"))
+                raise worker.disbelieve(ProtocolError("facts that are not an object"))
             result = {"facts": without_surrogates(facts), "credentials": None}
             if request.credentials:
                 try:
@@ -201,7 +201,7 @@ class _Core:
                     return result | {"credentials_error": f"{error.error_class}: {error.message}"}
                 credentials = words.get("credentials")
                 if credentials is not None and not isinstance(credentials, dict):
-                    raise worker.disbelieve(ProtocolError("credentials that are no object"))
+                    raise worker.disbelieve(ProtocolError("credentials that are not an object"))
                 result["credentials"] = without_surrogates(credentials)
             return result
         finally:
@@ -285,9 +285,9 @@ class _Core:
 
     def _note_left_out(self, stream: Stream) -> None:
         for clip in stream.slice.clips:
-            stream.put(ItemFailed("decode_failed", "the decoder left this clip out", clip_index=clip.clip_index))
+            stream.put(ItemFailed("decode_failed", "the decoder skipped this clip", clip_index=clip.clip_index))
         for window in stream.slice.windows:
-            said = "the decoder left this window out"
+            said = "the decoder skipped this window"
             stream.put(ItemFailed("decode_failed", said, window_index=window.window_index))
 
     def _decode_item(self, worker: Worker, stream: Stream) -> bool:

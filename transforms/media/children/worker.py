@@ -121,7 +121,7 @@ def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
         with open(fields["path"], "rb"):
             pass
     except FileNotFoundError:
-        send_message(sock, {"error": ["missing", "the file is not there any more"]})
+        send_message(sock, {"error": ["missing", "the file no longer exists"]})
         return
     except OSError as error:
         send_message(sock, {"error": ["unreadable", f"the file cannot be opened: {error.strerror}"]})
@@ -136,7 +136,7 @@ def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
     except MediaError as error:
         send_message(sock, {"error": [error.error_class, error.message]})
     except MemoryError:
-        send_message(sock, {"error": ["out_of_memory", f"more than {limits.memory_bytes >> 20} MiB would be needed"]})
+        send_message(sock, {"error": ["out_of_memory", f"it needs more than {limits.memory_bytes >> 20} MiB"]})
     except (BrokenPipeError, EOFError, ConnectionError):
         return  # the parent wants no more of it
     except Exception as error:  # hostile bytes make the libraries raise anything: it is the file's doing

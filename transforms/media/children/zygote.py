@@ -260,12 +260,12 @@ class Worker:
             return WorkerLost("worker_killed", "the decoder process was killed with its zygote", from_outside=True)
         if "exit" in status:
             if status["exit"] == EXIT_NO_SANDBOX:
-                return WorldError(f"the sandbox cannot be put up: {said}; --sandbox=off decodes without one")
+                return WorldError(f"the sandbox cannot be set up: {said}; --sandbox=off decodes without one")
             return WorkerLost("worker_exited", f"the decoder process exited with status {status['exit']}{tail}")
         number = int(status["signal"])
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         if number == signal.SIGXCPU:
-            return WorkerLost("deadline", "the decoder process used up its processor time", spent=True)
+            return WorkerLost("deadline", "the decoder process used up its CPU time", spent=True)
         if number == signal.SIGABRT and ("bad_alloc" in said or "memory allocation" in said):
             return WorkerLost("out_of_memory", f"the decoder process ran out of memory{tail}")
         # SIGKILL is nobody's doing inside: an operator, or the kernel short of memory.

@@ -31,7 +31,7 @@ class StreamReader:
         self._far = clock if isinstance(clock, FarClock) else None
         self.clock: StreamClock | None = clock.streams.get(index) if isinstance(clock, MediaClock) else None
         if isinstance(clock, MediaClock) and self.clock is None:
-            raise MediaError("decode_failed", f"not a packet of stream {index} can be read", "decode")
+            raise MediaError("decode_failed", f"no packet of stream {index} can be read", "decode")
         self.ordered = self.clock is not None and not self.clock.by_time
         """It cannot seek: packets before the one wanted are read and dropped."""
         self._large = os.path.getsize(path) > SCAN_BYTES

@@ -116,7 +116,7 @@ def _context(pid: int, trust_anchors: str | None) -> c2pa.Context:
 def _failed(message: str) -> dict[str, Any]:
     remote = message.startswith("Remote")
     # The link itself stays out: it is the file's own text and may name whom it was made for.
-    said = "credentials are kept elsewhere and were not fetched" if remote else _text(message)
+    said = "the credentials are stored elsewhere and were not fetched" if remote else _text(message)
     return {
         "state": "Remote" if remote else "Unreadable",
         "signer_trusted": False,

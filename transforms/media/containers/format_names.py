@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_REMUX = ": put it into a container, as `ffmpeg -i FILE -c copy FILE.mkv` does"
+_REMUX = ": put it into a container, for example with `ffmpeg -i FILE -c copy FILE.mkv`"
 _NAMES = {
     ".h264": f"raw H.264 video without a container{_REMUX}",
     ".hevc": f"raw HEVC video without a container{_REMUX}",
@@ -12,7 +12,7 @@ _NAMES = {
     ".dts": "raw DTS sound",
     ".dtshd": "raw DTS-HD sound",
     ".webp": "animated WebP",
-    ".jpg": "the film that a motion photo carries behind its picture",
+    ".jpg": "the film behind the picture of a motion photo",
     ".w64": "Sony Wave64",
     ".wv": "WavPack",
     ".ape": "Monkey's Audio",

@@ -71,11 +71,11 @@ def open_container(path: str, limits: Limits) -> Any:
         raise MediaError("unreadable", f"cannot be opened: {error.strerror}") from error
     except PermissionError as error:
         # What some of FFmpeg's demuxers answer to a header that makes no sense.
-        why = words_of(error) if not os.access(path, os.R_OK) else "its header makes no sense"
-        raise MediaError("unreadable", f"no container that can be read: {why}") from error
+        why = words_of(error) if not os.access(path, os.R_OK) else "its header is not valid"
+        raise MediaError("unreadable", f"not a readable container: {why}") from error
     except av.error.ArgumentError as error:
         # What FFmpeg answers where the format that it recognises is not on the whitelist.
-        raise MediaError("unsupported_format", "no container on the list of those that are read") from error
+        raise MediaError("unsupported_format", "not one of the containers that deephotlink reads") from error
     except av.error.MemoryError as error:
         # What FFmpeg answers past `max_streams` too.
         raise MediaError(
@@ -83,7 +83,7 @@ def open_container(path: str, limits: Limits) -> Any:
             f"far more than {limits.max_streams} streams, or headers of more than {limits.memory_bytes} bytes",
         ) from error
     except (av.error.FFmpegError, ValueError, IndexError) as error:
-        raise MediaError("unreadable", f"no container that can be read: {words_of(error)}") from error
+        raise MediaError("unreadable", f"not a readable container: {words_of(error)}") from error
 
 
 def _wav_goes_on(path: str) -> bool:
@@ -180,7 +180,7 @@ def primary_streams(container: Any) -> tuple[Any | None, Any | None]:
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
-        raise MediaError("too_large", f"{width}×{height}: at most {limits.max_pixels} pixels")
+        raise MediaError("too_large", f"{width}×{height}: at most {limits.max_pixels} pixels are allowed")
 
 
 def is_attached(stream: Any) -> bool:

@@ -35,7 +35,7 @@ class DecordFrames:
         with open_container(path, limits) as container:
             video, _ = primary_streams(container)
             if video is None:
-                raise MediaError("no_video", "no video stream that can be decoded", "decode")
+                raise MediaError("no_video", "no decodable video stream", "decode")
             scan = scan_packets(container, video)
             zero, base = clock_zero(container), video.time_base
         if not scan.complete or scan.leading or scan.missing_pts or scan.discarded or not scan.pts:
@@ -72,7 +72,7 @@ class DecordFrames:
             if not wanted or index > wanted[-1]:
                 wanted.append(index)
         if not wanted:
-            raise MediaError("past_the_end", "no frame is on display at these moments", "decode")
+            raise MediaError("past_the_end", "no frame is shown at these times", "decode")
         frames = self._reader.get_batch(wanted).asnumpy()
         damage = f"no frame at {missing} of {len(times)} moments" if missing else None
         return Picked(frames, np.array([self._pts[i] for i in wanted]), self._count(wanted), damage)

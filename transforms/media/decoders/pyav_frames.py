@@ -150,7 +150,7 @@ class PyavFrames:
         with open_container(self._path, self._limits) as container:
             video = primary_streams(container)[0] if index is None else container.streams[index]
             if video is None or video.codec_context is None:
-                raise MediaError("no_video", "no video stream that can be decoded", "decode")
+                raise MediaError("no_video", "no decodable video stream", "decode")
             name = container.format.name.split(",")[0]
             zero = clock_zero(container)
             if isinstance(clock, MediaClock):

@@ -80,7 +80,7 @@ class SoundReader:
         with open_container(self._path, self._limits) as container:
             _, stream = primary_streams(container)
             if stream is None:
-                raise MediaError("no_audio", "no sound that can be decoded", "sound")
+                raise MediaError("no_audio", "no decodable sound", "sound")
             return int(stream.index)
 
     def read(self, start: int, end: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..notes import NOT_HEARD, NOT_LOOKED
 from ..protocol import SoundSource
 from .listening import Heard
 
-SECOND_TRACK, SILENT_TRACK = "a second sound track", "a sound track that is silent where it was tried"
+SECOND_TRACK, SILENT_TRACK = "a second sound track", "a sound track that seems silent"
 COVER_SECONDS = 1.0
 """A single picture beside sound of at least this is cover art."""
 MOST_LISTENED = 8
@@ -57,7 +57,7 @@ def select_video(
         if stream["attached_picture"]:
             chosen.notes.append(f"{NOT_LOOKED}cover art ({_name(stream)})")
         elif single:
-            chosen.notes.append(f"{NOT_LOOKED}a single picture beside the sound, taken for cover art ({_name(stream)})")
+            chosen.notes.append(f"{NOT_LOOKED}a single picture beside the sound, taken as cover art ({_name(stream)})")
         else:
             real.append(stream)
     if not real:
@@ -71,11 +71,11 @@ def select_video(
     chosen.unreadable = why_unreadable(first)
     chosen.hopeless = first["encrypted"] or first["codec"] is None
     if chosen.unreadable is not None:
-        chosen.notes.append(f"{NOT_LOOKED}its pictures ({_name(first)}: {chosen.unreadable})")
+        chosen.notes.append(f"{NOT_LOOKED}the video stream ({_name(first)}: {chosen.unreadable})")
     for stream in real:
         if stream is not first:
             why = why_unreadable(stream)
-            told = "a second stream of pictures" if why is None else "a stream of pictures that cannot be opened"
+            told = "a second video stream" if why is None else "a video stream that cannot be opened"
             chosen.notes.append(f"{NOT_LOOKED}{told} ({_name(stream)}{'' if why is None else ': ' + why})")
     return chosen
 
@@ -87,11 +87,11 @@ def _pixels(stream: StreamFacts) -> int:
 def why_unreadable(stream: StreamFacts) -> str | None:
     """Why the pictures of a stream cannot be opened; None where they can."""
     if stream["encrypted"]:
-        return "they are encrypted"
+        return "it is encrypted"
     if stream["codec"] is None:
-        return f"no decoder here knows the codec {stream['codec_tag'] or 'that has no name'}"
+        return f"no decoder for the codec {stream['codec_tag'] or 'without a name'}"
     if not stream["width"] or not stream["height"]:
-        return "no picture was found that can be decoded without one before it"
+        return "no picture in it can be decoded without an earlier one"
     return None
 
 
@@ -171,10 +171,10 @@ def merged(notes: Sequence[str]) -> list[str]:
 
 def _plural(kind: str) -> str:
     for one, many in (
-        ("a second stream of pictures", "other streams of pictures"),
-        ("a stream of pictures that cannot be opened", "streams of pictures that cannot be opened"),
+        ("a second video stream", "other video streams"),
+        ("a video stream that cannot be opened", "video streams that cannot be opened"),
         (SECOND_TRACK, "other sound tracks"),
-        (SILENT_TRACK, "sound tracks that are silent where they were tried"),
+        (SILENT_TRACK, "sound tracks that seem silent"),
         ("a sound track", "sound tracks"),
     ):
         if kind.endswith(one):
