@@ -53,8 +53,8 @@ _NO_SHARD = re.compile(
 
 _OLD_VERSION = re.compile(r"[?&](version_?id|generation)=|#\d+$", re.IGNORECASE)
 _NO_VERSIONS = (
-    "`?` and `#` are part of an object's name here, and older versions of one cannot be named: copy that version to a "
-    "name of its own"
+    "`?` and `#` are part of an object's name here, and older versions cannot be named: copy that version to a name "
+    "of its own"
 )
 
 
@@ -87,7 +87,7 @@ def list_sources(
             some = True
             yield entry
     if not some:
-        raise NothingFound(f"nothing to look at: no file in {', '.join(shown_source(source) for source in sources)}")
+        raise NothingFound(f"nothing to audit: no file in {', '.join(shown_source(source) for source in sources)}")
 
 
 def _no_one(said: str) -> None:
@@ -119,13 +119,13 @@ def _list_member(uri: str, options: ListingOptions) -> Iterator[Planned]:
 
 def _list_local(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
     if not source:
-        raise UsageError("an empty source: name a file, a folder, a glob or a URI")
+        raise UsageError("an empty source: expected a file, a folder, a glob or a URI")
     # what exists under that very name is meant, whatever stars are in it
     name, found = look_up(source, LISTING)
     if found.trouble in ("folder", "linked_folder"):
         path = local_path(name)
         if not os.access(path, os.R_OK | os.X_OK):
-            raise UsageError(f"{shown_source(source)}: the folder may not be read")
+            raise UsageError(f"{shown_source(source)}: no permission to read the folder")
         yield from expand(walk_local(path, excluding(options.exclude)), options)
     elif found.trouble == "missing" and MAGIC.search(source) and "\0" not in source:
         yield from expand(glob_local(source, excluding(options.exclude)), options)
@@ -165,7 +165,7 @@ def _list_remote(source: str, options: ListingOptions, tell: Callable[[str], Non
     else:
         if objects_below(name):
             shown = shown_source(name)
-            tell(f"{shown} is an object, and the one that is looked at; for what lies below it name {shown}/")
+            tell(f"{shown} is an object, and only this object is audited; for the keys below it, name {shown}/")
         yield from expand([found], options, named=True)
 
 
@@ -195,16 +195,16 @@ def expand(entries: Iterable[Found], options: ListingOptions, named: bool = Fals
             yield _identified(file, options)
 
 
-_UNSUPPORTED = "members of a compressed archive cannot be read one by one: unpack it, or make it a plain tar or zip"
+_UNSUPPORTED = "members of a compressed archive cannot be read one at a time: unpack it, or make it a plain tar or zip"
 _CLASSES = {"no_answer": "read_short", "needs_query": "unaddressable"}
 _TROUBLES = {
     "missing": "no such file",
-    "unreadable": "it may not be read (permission denied)",
-    "unknown_size": "the server does not say how long it is; download it first",
-    "refused": "its store refuses it to us, and lets us have others",
-    "needs_query": "its link has a query, which may be a secret and is in no plan: name its address in a listing",
-    "unaddressable": "nobody can ask its store for an object of this name: rename it or copy it there",
-    "no_answer": "what the store says of it is no answer, or comes byte by byte",
+    "unreadable": "permission denied",
+    "unknown_size": "the server does not say how large it is: download it first",
+    "refused": "the store refuses this file but lets us read others",
+    "needs_query": "its link has a query, which may be a secret and is not stored: name the full address in a listing",
+    "unaddressable": "an object of this name cannot be requested from the store: rename or copy it there",
+    "no_answer": "the store gives no valid answer about it, or answers far too slowly",
 }
 
 
@@ -227,7 +227,7 @@ def _with_head(found: Found) -> tuple[Found, bytes | MediaError | None]:
     except MediaError as error:
         return found, MediaError(error.error_class, error.message, stage="listing")
     except FileNotFoundError:
-        return found, MediaError("missing", "it went while it was being listed", stage="listing")
+        return found, MediaError("missing", "it disappeared while it was being listed", stage="listing")
 
 
 def _list_shard(
@@ -250,7 +250,7 @@ def _list_shard(
     except MediaError as fault:
         error = fault
     except FileNotFoundError:
-        error = MediaError("missing", "it went while it was being listed", stage="listing")
+        error = MediaError("missing", "it disappeared while it was being listed", stage="listing")
     if error and error.error_class == "not_media":
         yield skipped(shard, "not_media")
     elif error:
@@ -262,7 +262,7 @@ def _list_shard(
 def _identified(file: MediaFile, options: ListingOptions, blob: LocalBlob | RemoteBlob | None = None) -> Planned:
     """The file as a candidate; named by its bytes, if that is wanted."""
     if file.size_bytes > (most := options.limits.max_bytes):
-        message = f"{file.size_bytes} bytes: at most {most} are read"
+        message = f"{file.size_bytes} bytes: at most {most} are allowed"
         return failed(file, MediaError("too_large", message, stage="listing"))
     if options.identity == "version":
         return Planned(file)
@@ -309,4 +309,4 @@ def _list_one(source: str, options: ListingOptions, known_outcomes: bool) -> Ite
         else:
             left_out += 1
     if left_out:
-        logging.getLogger(__name__).info("%s: %d files are no media or cannot be read", shown_source(source), left_out)
+        logging.getLogger(__name__).info("%s: %d files are not media or cannot be read", shown_source(source), left_out)

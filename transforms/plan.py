@@ -22,8 +22,8 @@ from .tables.plan_table import PLAN, Plan, plan_batch, plan_from_table
 
 _CHUNK = 1 << 12
 _ALIKE = (
-    "several addresses that differ only behind their `?` lead to different files; what is there may be a secret and is "
-    "in no table, so they cannot be told apart: download them, or serve each under a path of its own"
+    "several addresses that differ only after the `?` lead to different files; that part may be a secret and is in no "
+    "table, so they cannot be told apart: download them, or give each a path of its own"
 )
 
 

@@ -63,7 +63,7 @@ def probe_media(
         if kind.media_type is None:
             return MediaOutcome(file, "skipped", skipped_reason=kind.reason or "not_media")
         if kind.unsupported:
-            raise MediaError("unsupported_format", f"no demuxer here reads {kind.name}")
+            raise MediaError("unsupported_format", f"deephotlink cannot read {kind.name}")
         staged = stage(file, spool, max_bytes=max_bytes, ticket=ticket)
         reply = pool.probe(ProbeRequest(staged.path, kind.suffix, credentials)).result()
         refuse_partial(file, staged.path)
@@ -106,7 +106,7 @@ def probe_from_facts(
     def seconds(value: Any, most: float = max_seconds) -> float:
         number = float(value)
         if not abs(number) <= most:  # a NaN is not either
-            raise ValueError(f"no sane number: {number!r}")
+            raise ValueError(f"not a plausible number: {number!r}")
         return number
 
     try:
@@ -164,14 +164,14 @@ def probe_from_facts(
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MediaError(
-            "unreadable", f"the container's facts make no sense ({type(error).__name__}: {error})"
+            "unreadable", f"the facts about the container are not plausible ({type(error).__name__}: {error})"
         ) from error
 
 
 def _count(value: Any) -> int:
     number = int(value)
     if not 0 <= number < 1 << 48:
-        raise ValueError(f"no sane count: {number!r}")
+        raise ValueError(f"not a plausible count: {number!r}")
     return number
 
 

@@ -43,7 +43,7 @@ MAGIC = re.compile(r"[*?\[]")
 _SORTED = 1 << 16
 _LOOKUPS = 16
 """Requests under way at a time."""
-_NO_MATCH = "no file matches (folders do not count: `**` matches what lies in them)"
+_NO_MATCH = "no file matches (folders do not count: `**` matches the files in them)"
 
 
 def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
@@ -165,7 +165,7 @@ def _entries(client: Client, prefix: str, source: str) -> Iterator[Entry]:
         if page.next is None:
             return
         if page.next == after:
-            raise WorldError(f"cannot {what}: the store gives the same page again and again")
+            raise WorldError(f"cannot {what}: the store sends the same page again and again")
         after, patience = page.next, READING
 
 
@@ -269,7 +269,7 @@ def _matcher(pattern: str, source: str) -> Callable[[str], Any]:
     try:
         return re.compile(glob_translate(pattern)).match
     except (ValueError, re.error) as error:
-        raise UsageError(f"{shown_source(source)}: no valid pattern ({error})") from None
+        raise UsageError(f"{shown_source(source)}: not a valid pattern ({error})") from None
 
 
 def excluding(outputs: Sequence[str]) -> Excluded:

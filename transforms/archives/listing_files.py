@@ -61,13 +61,13 @@ def read_listing(source: str, notice: Callable[[str], None] | None = None) -> It
                     else:
                         without += 1
         except (pa.ArrowInvalid, *UNREADABLE) as error:
-            raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from None
+            raise UsageError(f"{shown} is not a readable {kind} file: {tell(error)}") from None
         except OSError as error:
             if error.errno is None:  # Arrow's own, of a damaged file
-                raise UsageError(f"{shown} is no readable {kind} file: {tell(error)}") from None
+                raise UsageError(f"{shown} is not a readable {kind} file: {tell(error)}") from None
             raise WorldError(f"cannot read the listing {shown}: {tell(error)}") from None
     if without and notice:
-        notice(f"{shown}: {without} rows have no {COLUMN} and name no file")
+        notice(f"{shown}: {without} rows have no {COLUMN} and are ignored")
 
 
 def resolve(uri: str, listing: str) -> str:
@@ -105,7 +105,7 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
     try:
         raw = open(local_path(source), "rb")  # noqa: SIM115
     except PermissionError:
-        raise UsageError(f"the listing {printable(source)} may not be read") from None
+        raise UsageError(f"no permission to read the listing {printable(source)}") from None
     except (OSError, ValueError) as error:  # a folder, a pattern, or it went since we looked
         raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from None
     with raw:
@@ -134,7 +134,7 @@ def _column(names: Sequence[str], shown: str) -> int:
         if len(called) == 1:
             return called[0]
         if called:
-            raise UsageError(f"the listing {shown} has {len(called)} columns `{COLUMN}`: take all but one away")
+            raise UsageError(f"the listing {shown} has {len(called)} columns `{COLUMN}`: remove all but one")
     told = printable(", ".join(str(name) for name in names[:50]) or "none")
     raise UsageError(f"the listing {shown} has no column `{COLUMN}`; its columns: {told}. {_EXAMPLE}")
 
@@ -159,7 +159,7 @@ def _json_lines(f: IO[bytes], shown: str) -> Iterator[str]:
         try:
             row = json.loads(line.lstrip("\ufeff"))
         except ValueError as error:
-            raise UsageError(f"{shown}, line {number}: no JSON ({error})") from None
+            raise UsageError(f"{shown}, line {number}: not JSON ({error})") from None
         names = list(row) if isinstance(row, dict) else []
         yield _text(row[names[_column(names, f"{shown} (line {number})")]], f"{shown}, line {number}")
 
@@ -181,5 +181,5 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, bytes):
         value = os.fsdecode(value)
     if value is not None and not isinstance(value, str):
-        raise UsageError(f"{where}: {COLUMN} must be text, and {printable(repr(value), 50)} is none")
+        raise UsageError(f"{where}: expected text in {COLUMN}, got {printable(repr(value), 50)}")
     return value or ""

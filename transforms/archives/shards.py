@@ -116,7 +116,7 @@ def _judged(member: Member, size_bytes: int, limits: ShardLimits) -> Member:
     numbers = (member.offset, member.size_bytes, member.compressed_bytes or 0)
     if min(numbers) < 0 or max(numbers) > _LARGEST:
         # Both formats can say such numbers; nothing below this may meet them, neither a read nor a table.
-        said = f"a header says that it has {member.size_bytes} bytes at byte {member.offset}"
+        said = f"a header claims {member.size_bytes} bytes at byte {member.offset}"
         return failing(Member(member.name, min(max(member.offset, 0), _LARGEST), 0), "damaged_archive", said)
     if member.skip or member.failure:
         return member
@@ -125,10 +125,10 @@ def _judged(member: Member, size_bytes: int, limits: ShardLimits) -> Member:
     if member.offset + stored > size_bytes:
         return failing(member, "truncated", "the shard ends before the member does")
     if member.size_bytes > limits.max_bytes:
-        message = f"{member.size_bytes} bytes: at most {limits.max_bytes} are read"
+        message = f"{member.size_bytes} bytes: at most {limits.max_bytes} are allowed"
     elif member.size_bytes > limits.max_ratio * max(stored, 1):
         message = (
-            f"{stored} bytes that say they inflate to {member.size_bytes}: at most {limits.max_ratio} times as many"
+            f"{stored} bytes that inflate to {member.size_bytes}: at most {limits.max_ratio} times as many are allowed"
         )
     if message:
         return failing(member, "too_large", message)

@@ -27,7 +27,7 @@ def walk_tar(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise ValueError(f"no header where one should be, at byte {at} of {reader.size_bytes}") from error
+            raise ValueError(f"no header at byte {at} of {reader.size_bytes}") from error
         data = at + _BLOCK
         if info.type in _PAX or info.type in _LONG:
             if not 0 <= info.size <= limits.max_tar_header_bytes:
@@ -51,7 +51,7 @@ def walk_tar(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
             yield _member(info, said, data, size)
         said = {}
     if at > reader.size_bytes or said:
-        raise ValueError(f"no header where one should be, at byte {at} of {reader.size_bytes}")
+        raise ValueError(f"no header at byte {at} of {reader.size_bytes}")
 
 
 def _member(info: tarfile.TarInfo, said: dict[str, str], data: int, size: int) -> Member:
@@ -74,7 +74,7 @@ def _pax(body: bytes) -> dict[str, str]:
         length = int(digits) if space and digits.isdigit() else 0
         key, equals, value = body[at + len(digits) + 1 : at + length - 1].partition(b"=")
         if not equals or body[at + length - 1 : at + length] != b"\n":
-            raise ValueError("an extended header with a record that is none")
+            raise ValueError("an extended header with an invalid record")
         if key in (b"path", b"size"):
             found[key.decode()] = _text(value)
         elif key.startswith(_SPARSE.encode()):

@@ -63,7 +63,7 @@ def walk_zip(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
         raise
     yield from _walk_entries(reader, directory, places, shift)
     if len(directory) < length:
-        message = f"a directory of {length} bytes: at most {limits.max_directory_bytes} are read"
+        message = f"a directory of {length} bytes: at most {limits.max_directory_bytes} are allowed"
         raise MediaError("too_large", message, stage="listing")
 
 
@@ -99,7 +99,7 @@ def _in_file_order(directory: bytes, whole: bool, most: int) -> array[int]:
         entry = _entry(directory, at)
         if entry is None:
             if whole:
-                raise _NoDirectory("its directory ends within an entry")
+                raise _NoDirectory("its directory ends in the middle of an entry")
             break
         if entry.name.lower() in _DOCUMENTS:
             raise _document()
@@ -147,7 +147,7 @@ def _of_zip64(extra: bytes, numbers: tuple[int, int, int]) -> tuple[int, int, in
         if kind == 1:
             wide = [number for (number,) in struct.iter_unpack("<Q", extra[at + 4 : at + 4 + length // 8 * 8])]
             if len(wide) < numbers.count(_ELSEWHERE):
-                raise _NoDirectory("an entry of its directory has fewer numbers than it needs")
+                raise _NoDirectory("an entry of its directory is incomplete")
             size, compressed, offset = (wide.pop(0) if number == _ELSEWHERE else number for number in numbers)
             return size, compressed, offset
         at += 4 + length
@@ -169,14 +169,14 @@ def _walk_entries(reader: Reader, directory: bytes, places: array[int], shift: i
         header = reader.peek(offset, _LOCAL_HEADER.size) if offset >= 0 else b""
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
             blank = Member(entry.name, max(offset, 0), entry.size)
-            yield failing(blank, "damaged_archive", "no header where the directory says")
+            yield failing(blank, "damaged_archive", "no header where the directory says it is")
             continue
         fields = _LOCAL_HEADER.unpack(header)
         start = offset + _LOCAL_HEADER.size + fields[-2] + fields[-1]
         if offset < end:
             # How 42 kB become petabytes within any ratio: every member shares the bytes of the others (Fifield 2019).
             shared = Member(entry.name, start, entry.size, entry.compressed)
-            yield failing(shared, "damaged_archive", "its bytes are those of the member before it too")
+            yield failing(shared, "damaged_archive", "it shares bytes with the member before it")
             continue
         end = start + entry.compressed
         yield _member(entry.name, start, entry.size, entry.compressed, entry.method, entry.flags, entry.is_link)
@@ -204,8 +204,8 @@ def _member(name: str, start: int, size: int, compressed: int, method: int, flag
         return failing(member, "encrypted", "the member needs a password")
     if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return failing(
-            member, "unsupported_archive", f"zip compression {method}: only stored and deflated members are read"
+            member, "unsupported_archive", f"zip compression {method}: only stored and deflated members can be read"
         )
     if method == zipfile.ZIP_STORED and compressed != size:
-        return failing(member, "damaged_archive", f"stored, but {compressed} bytes are said to hold {size}")
+        return failing(member, "damaged_archive", f"stored, but {compressed} bytes claim to hold {size}")
     return member

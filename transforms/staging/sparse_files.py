@@ -63,7 +63,7 @@ class SparseFile:
             try:
                 data = memoryview(self.blob.read(self._offset + at, length))
             except FileNotFoundError:
-                self.failure = MediaError("missing", "it is no longer there", stage="read")
+                self.failure = MediaError("missing", "it no longer exists", stage="read")
                 raise self.failure from None
             except MediaError as error:
                 self.failure = error

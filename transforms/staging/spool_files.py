@@ -105,7 +105,7 @@ def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES, tick
         WorldError: storage failed, or the spool is full.
     """
     if file.size_bytes > max_bytes:
-        raise MediaError("too_large", f"{file.size_bytes} bytes: at most {max_bytes} are read", stage="read")
+        raise MediaError("too_large", f"{file.size_bytes} bytes: at most {max_bytes} are allowed", stage="read")
     in_place = is_local(file) and file.member is None and _is_plain(path_of(file))
     with open_blob(file) as blob:
         _refuse_replaced(file, blob)
@@ -188,11 +188,11 @@ def _refuse_replaced(file: MediaFile, blob: LocalBlob | RemoteBlob, certainly: b
         try:
             now = blob.version()
         except FileNotFoundError:
-            raise MediaError("missing", "it is no longer there", stage="read") from None
+            raise MediaError("missing", "it no longer exists", stage="read") from None
     else:
         return
     if now != file.version:
-        raise MediaError("changed", "it was replaced after it had been listed", stage="read")
+        raise MediaError("changed", "it was replaced after it was listed", stage="read")
 
 
 def _spooled(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> Staged:
@@ -220,7 +220,7 @@ def _read(blob: LocalBlob | RemoteBlob, start: int, length: int) -> bytes:
     try:
         return blob.read(start, length)
     except FileNotFoundError:
-        raise MediaError("missing", "it is no longer there", stage="read") from None
+        raise MediaError("missing", "it no longer exists", stage="read") from None
 
 
 def _inflated(file: MediaFile, blob: LocalBlob | RemoteBlob, chunk: int) -> Iterator[bytes]:
@@ -237,7 +237,7 @@ def _inflated(file: MediaFile, blob: LocalBlob | RemoteBlob, chunk: int) -> Iter
                 raise MediaError("too_large", message, stage="read")
             yield part
     if not inflate.eof or total != file.size_bytes:
-        message = f"the member inflates to {total} bytes and declared {file.size_bytes}"
+        message = f"the member inflates to {total} bytes but declared {file.size_bytes}"
         raise MediaError("damaged_archive", message, stage="read")
 
 
@@ -266,7 +266,7 @@ def _write(file: MediaFile, parts: Iterator[bytes], spool: Path) -> Staged:
             while part:
                 total += len(part)
                 if total > file.size_bytes:
-                    raise MediaError("changed", f"more than the {file.size_bytes} bytes listed came", stage="read")
+                    raise MediaError("changed", f"more than the {file.size_bytes} bytes that were listed", stage="read")
                 view = memoryview(part)
                 with spool_faults():
                     while view:

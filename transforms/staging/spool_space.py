@@ -63,7 +63,7 @@ class SpoolRoom:
         with self._changed:
             while ticket is not None:
                 if ticket not in self._outstanding:
-                    raise WorldError("the file is not wanted any more")
+                    raise WorldError("the file is no longer wanted")
                 if ticket == min(self._outstanding) and self._fits(size_bytes):
                     self._outstanding.discard(ticket)
                     break

@@ -132,7 +132,7 @@ class S3Objects(Objects):
         answer = self._wait(_PAGE_BYTES, listed)
         following = answer.get("NextContinuationToken")
         if answer.get("IsTruncated") and not following:
-            raise OddRead("a page of the listing says that there are more, and not how to ask for them")
+            raise OddRead("a page of the listing says that there are more, but not how to request them")
         return Page([_s3_entry(item) for item in answer.get("Contents", ())], following)
 
     def info(self, key: str) -> Mapping[str, Any]:
@@ -202,7 +202,7 @@ class GoogleObjects(Objects):
         except ValueError as error:
             if "requester pays" in str(error):
                 raise PermissionError(
-                    "its readers pay: set FSSPEC_GS_REQUESTER_PAYS to the project that does"
+                    "the readers of this bucket pay: set FSSPEC_GS_REQUESTER_PAYS to the project that does"
                 ) from None
             raise OSError(errno.EINVAL, str(error).partition("\n")[2] or str(error)) from None
         except OSError as error:

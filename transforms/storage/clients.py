@@ -77,14 +77,14 @@ def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
         raise UsageError(f"cannot open {scheme}:// sources: {printable(redact(str(error)))}") from None
     shown = printable(redact(address), limit=1000)
     if scheme in ("http", "https") and not _has_host(address):
-        raise BadAddress(f"{shown} is no address: it names no host that one could ask")
+        raise BadAddress(f"{shown} is not a valid address: it names no host")
     if scheme == "ftp" and not hasattr(kind, "ftp"):
         kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
     try:
         options = {**_of_address(kind, address), **client_options(address)}
         fs = retried(f"open {shown}", lambda: kind(**options), patience)
     except FileNotFoundError:
-        raise UsageError(f"cannot open {shown}: a file that its settings name is not there") from None
+        raise UsageError(f"cannot open {shown}: a file that its settings name does not exist") from None
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(f"cannot open {shown}: {tell(error)}") from None
     _refuse_other_account(fs, address)
@@ -119,8 +119,8 @@ def _refuse_other_account(fs: Any, address: str) -> None:
     named, opened = _account(address) if scheme_of(address) == "az" else "", getattr(fs, "service_client", None)
     if named and opened is not None and opened.account_name != named:
         raise UsageError(
-            f"cannot open {printable(redact(address), 1000)}: AZURE_STORAGE_CONNECTION_STRING is of the account "
-            f"{opened.account_name}; unset it, or set that of {named}"
+            f"cannot open {printable(redact(address), 1000)}: AZURE_STORAGE_CONNECTION_STRING belongs to the "
+            f"account {opened.account_name}: unset it, or set the one of {named}"
         )
 
 

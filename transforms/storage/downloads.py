@@ -65,16 +65,16 @@ def look(address: str) -> Found:
         except ImportError:
             extra = _EXTRAS.get(scheme)
             way_out = f': pip install "deephotlink[{extra}]"' if extra else ""
-            raise UsageError(f"cannot open {scheme}:// here, a package for it is not installed{way_out}") from None
+            raise UsageError(f"cannot open {scheme}://: a package for it is not installed{way_out}") from None
         except ValueError:
-            raise UsageError(f"cannot open {scheme}://: no such kind of store is known") from None
+            raise UsageError(f"cannot open {scheme}://: this kind of store is unknown") from None
         found = look_remote(address)
     else:
         found = look_local(local_path(address))
     if found.trouble in ("folder", "linked_folder", "not_a_file"):
-        raise NotFound(f"expected a file at {found.uri}, it is none")
+        raise NotFound(f"expected a file at {found.uri}, found something else")
     if found.trouble == "unreadable":
-        raise UsageError(f"{found.uri} may not be read")
+        raise UsageError(f"{found.uri} cannot be read: permission denied")
     if found.trouble is not None and found.trouble != "unknown_size":
         raise NotFound(f"there is nothing at {found.uri}")
     return found

@@ -269,7 +269,7 @@ class OutputStore:
 
     def _refuse_read_only(self) -> None:
         if not self.is_local and self._protocol() in READ_ONLY:
-            raise UsageError(f"{self._shown} cannot be written to: name a folder, or a URI of an object store")
+            raise UsageError(f"{self._shown} cannot be written to: name a folder or the URI of an object store")
 
     @property
     def _shown(self) -> str:
@@ -344,7 +344,7 @@ def open_store(root: str) -> tuple[OutputStore, str | None]:
     store.sweep()
     if store.canary():
         return store, None
-    what = "this file system has no hard links" if store.is_local else "this store lets a second put of a name through"
+    what = "this file system has no hard links" if store.is_local else "this store accepts a second put of a name"
     return replace(store, single_committer=True), (
         f"{what}, so nothing stops two jobs from writing the same output: run only one at a time on {root}"
     )

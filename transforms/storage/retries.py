@@ -133,7 +133,7 @@ def retried(
             if isinstance(error, FileNotFoundError) or status in (404, 410) or kind in _LEADS_NOWHERE:
                 raise FileNotFoundError(what) from None
             if kind in _BAD_ADDRESS:
-                raise BadAddress(f"cannot {what}: that is no valid address") from None
+                raise BadAddress(f"cannot {what}: that is not a valid address") from None
             if not is_storage_fault(error):
                 raise
             if renew is not None and not renewed and is_refusal(error) and not _is_archived(error):
@@ -162,9 +162,9 @@ def retried(
                 attempt += 1
                 continue
             if of_object and faults[True] > faults[False]:
-                message = "the connection was cut in the middle of it" if cut else str(error)
+                message = "the connection was cut in the middle" if cut else str(error)
                 if isinstance(error, OddRead) or (answers is not None and gets_through(answers)):
-                    raise MediaError("read_short", f"{message}, {faults[True]} times over", stage="read") from None
+                    raise MediaError("read_short", f"{message}, {faults[True]} times", stage="read") from None
             kind_of_fault = Refused if is_refusal(error) else WorldError
             raise kind_of_fault(f"cannot {what}: {(say or tell)(error)}{_way_out(error)}") from None
 
@@ -172,7 +172,7 @@ def retried(
 def _way_out(error: Exception) -> str:
     """What may help where S3 refuses us, which says the same whatever its reason is."""
     is_s3 = type(error.__cause__).__module__.startswith("botocore") and isinstance(error, PermissionError)
-    return "; where the readers of a bucket pay, set FSSPEC_S3_REQUESTER_PAYS=true" if is_s3 else ""
+    return "; if the readers of this bucket pay, set FSSPEC_S3_REQUESTER_PAYS=true" if is_s3 else ""
 
 
 def really(error: Exception) -> Exception:

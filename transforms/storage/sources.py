@@ -81,7 +81,7 @@ class NoRanges(MediaError):
     """The server gives whole files only."""
 
     def __init__(self, uri: str):
-        super().__init__("no_ranges", f"the server of {uri} cannot serve a part of a file; download it first", "read")
+        super().__init__("no_ranges", f"the server of {uri} cannot send part of a file: download it first", "read")
 
 
 class Blob(Protocol):
@@ -106,7 +106,7 @@ class LocalBlob:
     def read(self, start: int, length: int) -> bytes:
         if start < 0 or length < 0:
             # The kernel would answer EINVAL, which reads like a fault of the disk and would be tried again for ever.
-            raise MediaError("damaged_archive", f"it is said to have {length} bytes at byte {start}", stage="read")
+            raise MediaError("damaged_archive", f"it was listed with {length} bytes at byte {start}", stage="read")
         parts, left = [], length
         while left:
             try:
@@ -117,7 +117,7 @@ class LocalBlob:
                     raise MediaError("unreadable", f"reading failed at byte {start}: {tell(error)}", "read") from error
                 raise WorldError(f"cannot read {self.uri}: {tell(error)}") from error
             if not part:
-                raise MediaError("changed", f"it ends at byte {start}, {left} bytes sooner than listed", stage="read")
+                raise MediaError("changed", f"it ends at byte {start}, {left} bytes earlier than listed", stage="read")
             parts.append(part)
             start, left = start + len(part), left - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -145,7 +145,7 @@ class RemoteBlob:
         if data is None:
             raise NoRanges(self.uri)
         if len(data) != length:
-            raise ShortRead(f"got {len(data)} bytes of {length} from byte {start} on")
+            raise ShortRead(f"got {len(data)} bytes of {length} from byte {start}")
         return data
 
     def stream(self) -> Iterator[bytes]:
@@ -194,7 +194,7 @@ def refusals(address: str, way: Way) -> Iterator[None]:
     except Refused as error:
         if not lets_us(address, way):
             raise
-        raise MediaError("refused", f"{error}; others may be read", stage="read") from None
+        raise MediaError("refused", f"{error}; other files can be read", stage="read") from None
     saw(address, way)
 
 
@@ -224,7 +224,7 @@ def open_blob(file: MediaFile, patience: Patience = READING) -> Iterator[LocalBl
         try:
             yield RemoteBlob(name, address_of(file), patience)
         except FileNotFoundError:
-            raise MediaError("missing", "it is no longer there", stage="read") from None
+            raise MediaError("missing", "it no longer exists", stage="read") from None
         return
     try:
         blob = LocalBlob(path_of(file), name)
@@ -239,9 +239,9 @@ def open_blob(file: MediaFile, patience: Patience = READING) -> Iterator[LocalBl
 def local_fault(error: OSError, uri: str) -> MediaError | WorldError:
     """Whose fault it is that a local file cannot be opened."""
     if error.errno in _GONE:
-        return MediaError("missing", f"it is no longer there ({error.strerror})", stage="read")
+        return MediaError("missing", f"it no longer exists ({error.strerror})", stage="read")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
-        return MediaError("unreadable", f"it may not be read ({error.strerror})", stage="read")
+        return MediaError("unreadable", f"it cannot be read ({error.strerror})", stage="read")
     return WorldError(f"cannot open {uri}: {tell(error)}")
 
 

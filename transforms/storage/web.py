@@ -42,7 +42,7 @@ class Answer(aiohttp.ClientResponse):
             raise
         except aiohttp.ClientResponseError as error:
             if isinstance(error.__cause__, HttpProcessingError):  # which aiohttp calls a 400 of the server's
-                raise OddRead(f"it was no valid HTTP: {printable(redact(error.message), limit=100)}") from None
+                raise OddRead(f"the answer was not valid HTTP: {printable(redact(error.message), limit=100)}") from None
             raise
 
     async def read(self) -> bytes:
@@ -50,7 +50,7 @@ class Answer(aiohttp.ClientResponse):
             body = await body_of(self, MAX_PAGE_BYTES + 1)
             if len(body) > MAX_PAGE_BYTES:
                 shown = printable(redact(str(self.url)), limit=1000)
-                raise UsageError(f"the page {shown} is longer than the {MAX_PAGE_BYTES >> 20} MiB that are read")
+                raise UsageError(f"the page {shown} is longer than the {MAX_PAGE_BYTES >> 20} MiB that are allowed")
             self._body = body
         return self._body
 
@@ -100,11 +100,11 @@ async def range_of(fs: Any, url: str, start: int, length: int) -> bytes | None:
         answer.raise_for_status()
         begins = _RANGE.match(answer.headers.get("Content-Range", ""))
         if begins and int(begins.group(1)) != start:
-            raise OddRead(f"asked for bytes from {start} on, got those from {begins.group(1)} on")
+            raise OddRead(f"requested bytes from {start}, got bytes from {begins.group(1)}")
         if answer.status == 206 or begins or int(answer.headers.get("Content-Length", length + 1)) <= length:
             body = await body_of(answer, length + 1)
             if len(body) > length:
-                raise OddRead(f"more came than the {length} bytes from {start} on that were asked for")
+                raise OddRead(f"got more than the {length} bytes from {start} that were requested")
             return body
         return None if start else await body_of(answer, length)
 
@@ -185,4 +185,4 @@ def _refuse_packed(answer: aiohttp.ClientResponse) -> None:
     encoding = answer.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         shown = printable(encoding, limit=50)
-        raise OddRead(f"it came packed as {shown}, though it was asked for as it is")
+        raise OddRead(f"it came compressed ({shown}) although it was requested uncompressed")

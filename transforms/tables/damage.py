@@ -18,7 +18,7 @@ def damaged(store: OutputStore, name: str, why: object) -> UsageError:
     reason = next((line for line in str(why).splitlines() if line.strip()), type(why).__name__)
     return UsageError(
         f"{name} in {printable(store.root)} is damaged ({printable(reason, 200)}); "
-        f"`deephotlink check {shlex.quote(printable(store.root))}` says what else is"
+        f"`deephotlink check {shlex.quote(printable(store.root))}` says what else is damaged"
     )
 
 

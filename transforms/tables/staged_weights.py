@@ -78,5 +78,5 @@ def _own_folder() -> Path:
         folder.mkdir(mode=0o700)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise WorldError(f"cannot use {folder} for weights: somebody else may write to it; remove it or set TMPDIR")
+        raise WorldError(f"cannot use {folder} for weights: other users may write to it; remove it or set TMPDIR")
     return folder

@@ -388,7 +388,7 @@ def test_a_zips_members_are_counted_before_they_take_memory():
 def test_a_directory_that_is_too_large_gives_what_lies_in_its_first_part():
     found, error = listed("zip", empty_entries(2000), max_directory_bytes=47 * 100 + 20)
     assert (len(found), error and error.error_class) == (100, "too_large")
-    assert error and error.message == "a directory of 94000 bytes: at most 4720 are read"
+    assert error and error.message == "a directory of 94000 bytes: at most 4720 are allowed"
 
 
 def test_folders_are_no_members():

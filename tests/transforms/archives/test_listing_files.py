@@ -132,16 +132,16 @@ def test_spaces_around_a_name(tmp_path: Path) -> None:
     ("name", "data", "said"),
     [
         ("l.csv", b"uri,n\n/a.mp4,1\n/b, c.mp4,2\n", ["line 3", "2 fields", "found 3", "quotes"]),
-        ("l.csv", b'uri,n\n/a.mp4,1\n"/b.mp4,2\n/c.mp4,3\n', ["no readable csv"]),
-        ("l.csv", b'uri,n\n"/b" c.mp4,2\n', ["no readable csv"]),
+        ("l.csv", b'uri,n\n/a.mp4,1\n"/b.mp4,2\n/c.mp4,3\n', ["not a readable csv"]),
+        ("l.csv", b'uri,n\n"/b" c.mp4,2\n', ["not a readable csv"]),
         ("l.csv", b"path;n\n/a.mp4;1\n", ["no column `uri`", "its columns: path, n.", "for example", "/films/a.mp4"]),
         ("l.csv", b"/a.mp4\n/b.mp4\n", ["no column `uri`", "its columns: /a.mp4"]),
         ("l.csv", b"", ["no column `uri`", "its columns: none"]),
         ("l.csv", b"uri,n,uri\n/a,1,/b\n", ["2 columns `uri`"]),
-        ("l.csv", b"\xff\xfeu\0r\0i\0\n\0/\0\xd8", ["no readable csv"]),
+        ("l.csv", b"\xff\xfeu\0r\0i\0\n\0/\0\xd8", ["not a readable csv"]),
         ("l.jsonl", b'{"path": "/a.mp4"}\n', ["no column `uri`", "line 1", "path", "for example"]),
         ("l.jsonl", b'["/a.mp4"]\n', ["no column `uri`", "line 1"]),
-        ("l.csv.gz", gzip.compress(b"uri\n/a.mp4\n", mtime=0)[:-9], ["no readable csv"]),
+        ("l.csv.gz", gzip.compress(b"uri\n/a.mp4\n", mtime=0)[:-9], ["not a readable csv"]),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, name: str, data: bytes, said: list[str]) -> None:

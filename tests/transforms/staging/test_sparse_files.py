@@ -371,7 +371,7 @@ def test_room_is_given_in_order_and_bounded(tmp_path) -> None:
     time.sleep(0.1)
     spool.pass_on(fourth)
     waiting.join(5)
-    assert "not wanted" in got[-1]
+    assert "no longer wanted" in got[-1]
     spool.give_back("second")
     spool.give_back("third")
     spool.take(spool.ticket(), 1_000)

@@ -158,12 +158,12 @@ def test_an_object_that_drips_its_headers_is_given_up(server, tmp_path, mode) ->
     server.modes["/film.mp4"] = mode
     begun = time.monotonic()
     for read in (read_head, lambda file: stage(file, tmp_path)):
-        with pytest.raises(MediaError, match="less than 32 KiB a second, 2 times over") as fault:
+        with pytest.raises(MediaError, match="more slowly than 32 KiB a second, 2 times") as fault:
             read(file)
         assert fault.value.error_class == "read_short" and "CANARY" not in str(fault.value)
     assert time.monotonic() - begun < 20  # the headers alone would take 200 seconds
     if mode == "drip":
-        with pytest.raises(MediaError, match="2 times over"):
+        with pytest.raises(MediaError, match="2 times"):
             RemoteBlob(file.uri, f"{server.url}/film.mp4").version()
 
 
@@ -173,7 +173,7 @@ def test_what_drips_its_headers_while_it_is_listed(server, tmp_path) -> None:
     server.modes.update({"/film.mp4": "drip", "/l.csv": "drip", "/dir/": "drip", "/odd.mp4": "no HTTP"})
     begun = time.monotonic()
     for name in ("film.mp4", "l.csv", "dir/"):
-        with pytest.raises(WorldError, match="SlowRead: it came at less than 32 KiB a second"):
+        with pytest.raises(WorldError, match="SlowRead: it came more slowly than 32 KiB a second"):
             list(list_sources([f"{server.url}/{name}"]))
     path = tmp_path / "l.csv"
     path.write_text(f"uri\n{server.url}/good.mp4\n{server.url}/film.mp4\n{server.url}/odd.mp4\n")
@@ -220,11 +220,11 @@ def test_a_signal_ends_the_wait_for_a_server_that_drips(server, tmp_path, number
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("endless", "more came than the 4096 bytes from 0 on that were asked for, 2 times over"),
-        ("packed", "it came packed as gzip, though it was asked for as it is, 2 times over"),
-        ("packed whole", "it came packed as gzip, though it was asked for as it is, 2 times over"),
-        ("no HTTP at GET", "it was no valid HTTP: Got more than 8190 bytes .*, 2 times over"),
-        ("elsewhere", "asked for bytes from 0 on, got those from 7 on, 2 times over"),
+        ("endless", "got more than the 4096 bytes from 0 that were requested, 2 times"),
+        ("packed", "it came compressed \\(gzip\\) although it was requested uncompressed, 2 times"),
+        ("packed whole", "it came compressed \\(gzip\\) although it was requested uncompressed, 2 times"),
+        ("no HTTP at GET", "the answer was not valid HTTP: Got more than 8190 bytes .*, 2 times"),
+        ("elsewhere", "requested bytes from 0, got bytes from 7, 2 times"),
     ],
 )
 def test_other_bytes_than_were_asked_for(server, tmp_path, mode, message) -> None:
@@ -244,7 +244,7 @@ def test_other_bytes_than_were_asked_for(server, tmp_path, mode, message) -> Non
 def test_a_page_without_end_is_refused(server, monkeypatch) -> None:
     monkeypatch.setattr(web, "MAX_PAGE_BYTES", 8 * MIB)
     server.modes["/dir/"] = "page"
-    with pytest.raises(UsageError, match="/dir/ is longer than the 8 MiB that are read"):
+    with pytest.raises(UsageError, match="/dir/ is longer than the 8 MiB that are allowed"):
         list(list_sources([f"{server.url}/dir/"]))
     assert server.sent < 24 * MIB
 

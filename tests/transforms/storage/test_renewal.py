@@ -185,7 +185,7 @@ def test_an_object_in_an_archive_tier_does_not_stop_the_others(bucket, gate, rot
     with pytest.raises(Refused, match="cannot read"):  # it might be us
         stage(cold, tmp_path)
     stage(warm, tmp_path).release()
-    with pytest.raises(MediaError, match="others may be read") as fault:
+    with pytest.raises(MediaError, match="other files can be read") as fault:
         stage(cold, tmp_path)
     assert fault.value.error_class == "refused"
     gate.code = EXPIRED.replace(b"ExpiredToken", b"AccessDenied")

@@ -234,7 +234,7 @@ def test_an_outage_uses_up_none_of_an_objects_chances(monkeypatch) -> None:
     assert retries.retried("read it", answering(*[down, short] * 9, "here"), ten) == "here"
     with pytest.raises(WorldError, match="503"):
         retries.retried("read it", answering(*[short] * 9, *[down] * 10), ten)
-    with pytest.raises(MediaError, match="got 4 bytes of 10, 10 times over") as fault:
+    with pytest.raises(MediaError, match="got 4 bytes of 10, 10 times") as fault:
         retries.retried("read it", answering(*[down] * 9, *[short] * 10), ten)
     assert fault.value.error_class == "read_short"
 
