@@ -18,7 +18,7 @@ def best_device(wanted: str = "auto") -> str:
     if wanted == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"expected a CUDA device for --device={wanted}: torch sees none; use --device=cpu or auto")
+        raise ValueError(f"expected a CUDA device for --device={wanted}: torch finds none; use --device=cpu or auto")
     return wanted
 
 

@@ -96,7 +96,7 @@ def _theirs(module: ModuleType, taken: Mapping[str, object]) -> list[DetectorSpe
     for spec in found:
         _check(spec)
         if spec.name in taken or spec.name in ADAPTERS or names.count(spec.name) > 1:
-            raise ValueError(f"the name {spec.name!r} is taken: choose another")
+            raise ValueError(f"the name {spec.name!r} is already taken: choose another")
     return [replace(spec, origin="third party") for spec in found]
 
 
@@ -123,7 +123,7 @@ def _check(spec: DetectorSpec) -> None:
     if not isinstance(spec.clip, ClipGeometry | None) or not isinstance(spec.audio, AudioGeometry | None):
         raise ValueError(f"expected clip=ClipGeometry(…), audio=AudioGeometry(…) for {spec.name}")
     if spec.unit == "audio_window" and spec.audio is None:
-        raise ValueError(f"expected {spec.name} to say its windows of sound: audio=AudioGeometry(…)")
+        raise ValueError(f"expected {spec.name} to define its windows of sound: audio=AudioGeometry(…)")
 
 
 def installed() -> dict[str, DetectorSpec]:

@@ -31,7 +31,7 @@ def files_beside(reference: str, kind: str, endings: Sequence[str], made_by: str
     if not reference or path.suffix.lower() not in endings:
         raise WeightsError(f"expected {kind}:FILE{endings[0]}, got {kind}:{reference}: {made_by} makes such a file")
     if not path.is_file():
-        raise WeightsError(f"expected a file at {path}: there is none (models of your own are read from this machine)")
+        raise WeightsError(f"expected a file at {path}: no such file (your own models are read from this machine)")
     beside = (path.with_name(path.name + ".json"), path.with_suffix(".json"))
     for settings in beside:
         if settings.is_file():
@@ -41,7 +41,7 @@ def files_beside(reference: str, kind: str, endings: Sequence[str], made_by: str
                     raise WeightsError(f"expected at most {most} bytes in {file}: it has {file.stat().st_size}")
             return {"weights": str(path.absolute()), "settings": str(settings.absolute())}
     raise WeightsError(
-        f"expected the settings of {path} in {beside[0].name} or {beside[1].name} beside it: write there\n{EXAMPLE}"
+        f"expected the settings of {path} in {beside[0].name} or {beside[1].name} beside it; for example:\n{EXAMPLE}"
     )
 
 
@@ -104,7 +104,7 @@ def _input(settings: Settings) -> str:
 def _output(settings: Settings) -> str:
     if settings.positive:
         return f"one {settings.output}, high = {settings.positive}" + (
-            "" if settings.positive == "fake" else "; its sign is turned"
+            "" if settings.positive == "fake" else "; with its sign reversed"
         )
     made = "fake minus real" if settings.output == "logits" else "log of fake over real"
     return f"{settings.output} of {settings.classes} classes, fake {[*settings.fake]}, real {[*settings.real]}: {made}"

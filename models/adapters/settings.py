@@ -141,7 +141,7 @@ def read_settings(data: bytes, name: str) -> Settings:
         licence=licence,
         commercial_use=commercial_use,
         summary=reader.text("summary", "a model of your own"),
-        blind_to=reader.text("blind_to", "unknown: its settings do not say ('blind_to')"),
+        blind_to=reader.text("blind_to", "unknown: its settings do not say (`blind_to`)"),
         method=reader.text("method", ""),
         version=reader.text("version", "1"),
         image=image,

@@ -93,7 +93,7 @@ def ranking(fake: Array, score: Array, groups: Array, resampling: Resampling) ->
     reals = int((~fake).sum())
     for place, (least, share) in {3: (100, "1 %"), 4: (20, "5 %")}.items():
         if reals < least:
-            figures[place] = Figure(None, why=f"{reals} reals: {share} of them is less than one, {least} are needed")
+            figures[place] = Figure(None, why=f"{share} of {reals} real files is less than one: {least} are needed")
     return Ranking(*figures)
 
 
@@ -131,7 +131,7 @@ def auc_within_groups(fake: Array, score: Array, groups: Array, resampling: Resa
             right.append(float(below.sum()) / 2)
             pairs.append(len(reals) * len(fakes))
     if not pairs:
-        return Within(Figure(None, why="no group holds both a real and a fake"), 0, 0)
+        return Within(Figure(None, why="no group has both a real and a fake file"), 0, 0)
     won, of = np.array(right), np.array(pairs, float)
     each = np.arange(len(of))
     found = _resampled(each, resampling, lambda weights: ((weights @ won) / (weights @ of))[None])
@@ -265,8 +265,8 @@ def _bounded(value: float, drawn: Array, groups: Array) -> Figure:
 
 def _one_class(fake: Array) -> str | None:
     if fake.all():
-        return "no real media"
-    return None if fake.any() else "no fake media"
+        return "no real files"
+    return None if fake.any() else "no fake files"
 
 
 def weighted_auc(real: Array, fake: Array, weights: Array, fake_weights: Array | None = None) -> float:

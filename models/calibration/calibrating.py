@@ -95,9 +95,9 @@ def calibrate(
     real = seen & ~media.fake
     if not real.any():
         raise ValueError(
-            f"no detector has judged {f.MIN_GROUPS} groups of real media"
-            + ("" if one_class else f" and {f.MIN_GROUPS} of forged ones that it is asked to see")
-            + f", and no rule of {base.calibration_id} judges a real one: label more media"
+            f"no detector has judged {f.MIN_GROUPS} groups of real files"
+            + ("" if one_class else f" and {f.MIN_GROUPS} of forged ones of its kind")
+            + f", and no rule of {base.calibration_id} judges a real one: label more files"
             + ("" if one_class else ", or calibrate on the real ones alone (--real-only)")
         )
     accused = bounded_threshold(totals[real], media.group[real], wish.false_positive_rate, 0.0)
@@ -128,7 +128,7 @@ def calibrate(
         "detectors": {name: {"judged": able[name], "figures": measured.get(name)} for name in names if name in able},
         "left_out": {
             one.name: f"judged {able[one.name]['real_groups']} groups of real and {able[one.name]['fake_groups']} of "
-            f"forged media, expected {f.MIN_GROUPS} at least"
+            f"forged files, expected at least {f.MIN_GROUPS}"
             for one in said
             if one.name not in calibration.detectors
         },
@@ -207,9 +207,9 @@ def _rules(
         found = (f.quantile_line if method == "quantiles" else f.line)(one, media, use)
         if found is None:
             note = (
-                "Says the same of all real media here."
+                "Says the same about all real files here."
                 if method == "quantiles"
-                else "Points the wrong way on these media, or nowhere: evidence only, log-odds 0."
+                else "Points the wrong way on these files, or nowhere: evidence only, log-odds 0."
             )
             rules[one.name] = replace(UNHEARD, method=method, note=note)
             continue
@@ -222,10 +222,10 @@ def _rules(
         note = {
             "platt": "Logistic line, chosen by cross-validation.",
             "isotonic": "Logistic line and isotonic curve, chosen by cross-validation.",
-            "quantiles": "By real media alone: log-odds tell what share of real items looks as suspicious.",
+            "quantiles": "From real files alone: log-odds say what share of real items looks at least as suspicious.",
         }.get(method, "")
         if one.name in wish.evidence_only:
-            note += " Evidence only, as asked."
+            note += " Evidence only, as requested."
         rule = DetectorCalibration(
             slope,
             intercept,
@@ -285,10 +285,10 @@ def _choose_fusion(losses: Mapping[str, Sequence[float]], one_class: bool, detec
     if one_class:
         return "mean_odds", "mean odds: without forgeries no weights can be fitted"
     if detectors < 2:
-        return "mean_odds", "mean odds: there is nothing to weigh against another"
+        return "mean_odds", "mean odds: there is only one detector"
     gains = np.array(losses["mean_odds"]) - np.array(losses["logistic"])
     error = float(np.std(gains, ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else math.inf
-    told = f"log loss of held-out media {gains.mean():+.4f} lower by logistic regression, standard error {error:.4f}"
+    told = f"log loss on held-out files {gains.mean():+.4f} lower by logistic regression, standard error {error:.4f}"
     return ("logistic", told) if gains.mean() > error else ("mean_odds", f"mean odds, fixed weights: {told}")
 
 

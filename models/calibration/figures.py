@@ -33,19 +33,19 @@ def in_words(accused: Bounded, missed: Bounded | None, one_class: bool, asked: f
     """`by_rule`: real media that rules set by hand accuse whatever the threshold is."""
     if by_rule and not accused.proven:
         told = (
-            f"Rules set by hand call {by_rule} of {accused.media} real media `manipulated`: with them the bound is "
-            f"{accused.upper:.1%} (95 % sure), and {asked:.1%} was asked."
+            f"Hand-set rules call {by_rule} of {accused.media} real files `manipulated`: with them the bound is "
+            f"{accused.upper:.1%} (95 % confidence), not the {asked:.1%} that was asked for."
         )
     elif accused.proven:
-        told = f"At most {asked:.1%} of real media like these are `manipulated` (95 % sure)."
+        told = f"At most {asked:.1%} of real files like these are called `manipulated` (95 % confidence)."
     else:
         told = (
-            f"{accused.groups} groups of real media cannot prove {asked:.1%} ({groups_needed(asked)} could): the "
-            f"threshold lies above all of them, which proves {accused.upper:.1%} (95 % sure)."
+            f"{accused.groups} groups of real files cannot prove {asked:.1%}; that takes {groups_needed(asked)}. The "
+            f"threshold lies above all of them, which proves {accused.upper:.1%} (95 % confidence)."
         )
     if one_class:
-        return f"{told} Made on real media alone: nothing is called `authentic`, and what is caught is not known."
-    return told + ("" if missed else " Nothing is called `authentic`: the counts do not bound what that would miss.")
+        return f"{told} Made from real files alone: nothing is called `authentic`, and it is not known what is caught."
+    return told + ("" if missed else " Nothing is called `authentic`: too few forgeries to bound what it misses.")
 
 
 def told(found: Bounded, asked: float) -> dict[str, Any]:

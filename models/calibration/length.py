@@ -81,9 +81,9 @@ def fitting_exponent(
     if passed:
         return Length(exponent, None, record)
     note = (
-        f"Length tells against these media at every exponent tried: of real ones joined into films of "
-        f"{FILM_STRETCHES} stretches {accused:.1%} were `manipulated`, of the media themselves {found.rate:.1%}. The "
-        f"threshold was raised until films are no more often so than media ({raised.rate:.1%})."
+        f"Long films are called `manipulated` too often at every exponent that was tried: {accused:.1%} of films "
+        f"joined from {FILM_STRETCHES} real stretches, {found.rate:.1%} of the files themselves. The threshold was "
+        f"raised until films are called so no more often than files ({raised.rate:.1%})."
     )
     return Length(exponent, raised.threshold, record, note)
 

@@ -38,7 +38,7 @@ def unheard(samples: np.ndarray) -> Judgement | None:
     if not len(samples):
         return Judgement(abstained="no_audio")
     if not np.isfinite(samples).all():
-        return Judgement(abstained="decode_failed", detail="the sound holds values that are no numbers")
+        return Judgement(abstained="decode_failed", detail="the sound contains values that are not numbers")
     if float(np.ptp(samples)) <= SILENT_RANGE:
         return Judgement(abstained="silent")
     return None

@@ -123,7 +123,7 @@ def train(recipe: Recipe, folder: Path, plan: Plan, tell: Callable[[str], None] 
     run = _Run(folder, told, network, averaged, optimizer)
     run.restore()
     if run.step:
-        tell(f"{recipe.name}: goes on from step {run.step} of {plan.steps}")
+        tell(f"{recipe.name}: continues from step {run.step} of {plan.steps}")
     began = saved = time.monotonic()
     losses: list[float] = []
     batches = iter(_loader(recipe, plan, run.step))
@@ -217,8 +217,8 @@ class _Run:
         """Raises TrainingError where the score is no number: nothing is better or worse than that."""
         if not math.isfinite(figures["score"]):
             raise TrainingError(
-                f"expected a number as the score of step {self.step}, got {_told(figures)}: there was nothing to judge "
-                "some kind by; add media of more groups"
+                f"expected a number as the score of step {self.step}, got {_told(figures)}: some kind has nothing to "
+                "test on; add files of more groups"
             )
         return {"step": self.step, "loss": loss, "seconds": round(seconds, 1), **figures}
 

@@ -102,7 +102,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of two values for a key one reader takes the first and another the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError(f"a key stands twice among {sorted(key for key, _ in pairs)[:10]}")
+        raise ValueError(f"a key appears twice among {sorted(key for key, _ in pairs)[:10]}")
     return found
 
 
@@ -142,7 +142,7 @@ def read_safetensors_part(data: bytes, name: str, prefixes: tuple[str, ...]) -> 
             sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in entries.values())
             > len(data) - 8 - length
         ):
-            raise ValueError("its tensors hold more than the file")
+            raise ValueError("its tensors are larger than the file")
         return {key: _part(data, 8 + length, key, entry) for key, entry in entries.items()}
     except Exception as error:  # as above
         raise WeightsError(f"expected a safetensors file in {name}: {type(error).__name__}: {error}"[:500]) from error

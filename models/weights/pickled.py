@@ -66,7 +66,7 @@ def _zip(data: bytes) -> bytes:
             raise ValueError("its members are larger than the file, or too many")
         names = {info.filename for info in infos}
         if len(names) < len(infos) or any(info.compress_type != zipfile.ZIP_STORED for info in infos):
-            raise ValueError("a member of it is compressed, or there twice: torch stores each once, as it is")
+            raise ValueError("a member of it is compressed, or appears twice: torch stores each once, uncompressed")
         if any(name.endswith(("constants.pkl", ".py")) for name in names):
             raise ValueError("it is a TorchScript program, not a file of tensors: save its state_dict()")
         for info in infos:

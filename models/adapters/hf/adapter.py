@@ -119,7 +119,7 @@ def describe(name: str, weights: Weights) -> DetectorSpec:
     except Exception as error:  # whatever a strange config makes of a forward pass
         said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise WeightsError(
-            f"{model.architecture.name} does not take what its preprocessing makes ({spec.input}): {said}"
+            f"{model.architecture.name} does not accept what its preprocessing makes ({spec.input}): {said}"
         ) from error
     return spec
 
@@ -174,7 +174,7 @@ class _Model:
             unit=self.unit,
             needs=NEEDS[self.unit],
             summary=sidecar.summary or f"your own {self.architecture.name} of transformers",
-            blind_to=sidecar.blind_to or "not stated; whatever its training data lacked",
+            blind_to=sidecar.blind_to or "not stated: everything that its training data lacked",
             method="not stated",
             architecture=self.architecture.name,
             input=self._input(),
@@ -258,9 +258,9 @@ def _weights_in(folder: Path) -> list[str]:
     pickled = [name for name in PICKLES if (folder / name).exists()]
     if pickled:
         raise WeightsError(
-            f"expected {ONE_FILE} in {folder}: there is only {', '.join(pickled)}, which is never opened: such "
-            "a file can run code; if you trust it, load it elsewhere and save it again by model.save_pretrained(DIR), "
-            "or ask its author for safetensors"
+            f"expected {ONE_FILE} in {folder}: only {', '.join(pickled)} is there, which is never opened because "
+            "such a file can run code; if you trust it, load it elsewhere and save it again with "
+            "model.save_pretrained(DIR), or ask its author for safetensors"
         )
     raise WeightsError(f"expected {ONE_FILE} (or {INDEX} and its shards) in {folder}: it is not there")
 

@@ -24,7 +24,7 @@ MOST_SPARSE = 1 << 28
 """Elements of sparse tensors, which onnxruntime lays out in full."""
 _REFUSED_OPERATORS = {
     **dict.fromkeys((b"EPContext", b"PyOp", b"PythonOp"), "loads code of a plug-in"),
-    **dict.fromkeys((b"Loop", b"Scan", b"SequenceMap"), "may never end: export it with its loops unrolled"),
+    **dict.fromkeys((b"Loop", b"Scan", b"SequenceMap"), "may never end: export the model with its loops unrolled"),
 }
 """And why."""
 
@@ -76,7 +76,7 @@ class _Walk:
     def message(self, data: memoryview, kind: str, depth: int) -> None:
         self.seen += 1
         if depth > DEEPEST or self.seen > MOST_MESSAGES:
-            self.refuse("its graph is nested too deep or has too many parts")
+            self.refuse("its graph is nested too deeply or has too many parts")
         children = _CHILDREN[kind]
         found_graph = False
         outer, named = self.nodes, dict.fromkeys(_NAMES.get(kind, ()), b"")
@@ -120,7 +120,7 @@ class _Walk:
         while left:
             ready = [name for name, calls in left.items() if not calls.keys() & left.keys()]
             if not ready:
-                self.refuse("its functions call one another in a ring")
+                self.refuse("its functions call one another in a circle")
             for name in ready:
                 sizes[name] = sum(count * sizes.get(called, 1) for called, count in left.pop(name).items())
         if sum(count * sizes.get(called, 1) for called, count in self.nodes.items()) > MOST_NODES:

@@ -197,7 +197,7 @@ class _Checked:
         if isinstance(value, str):
             return self.match(_IDENTIFIER, value, "a name")
         if depth > 12:
-            self.refuse("a part of the graph is nested too deep")
+            self.refuse("a part of the graph is nested too deeply")
         if isinstance(value, list):
             return [self._plain(v, depth + 1) for v in value]
         return {key: self._field(key, value[key], depth) for key in value}

@@ -197,8 +197,8 @@ def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
     """
     if not material.fit or not material.held:
         raise TrainingError(
-            f"expected speech on both sides, got {len(material.fit)} pieces to learn from and {len(material.held)} to "
-            "judge by: add recordings of more speakers"
+            f"expected speech on both sides, got {len(material.fit)} pieces to learn from and {len(material.held)} "
+            "held out: add recordings of more speakers"
         )
     if small:
         networks = vocoders(material, SMALL_PLANS, seed)

@@ -154,7 +154,7 @@ class FacialRecipe(Recipe):
             raise TrainingError(f"expected two faces or more to learn from, got {len(material.fit)}")
         if not material.held:
             raise TrainingError(
-                "expected faces in clips of held sources to judge by, got none: add videos of more people or sources"
+                "expected faces in clips of held-out sources, got none: add videos of more people or sources"
             )
         self.material, self.pairs, self.frames, self.pixels = material, pairs, frames, pixels
         self.shares = dict(shares or {"blended": 0.22, "swapped": 0.18, "coarse": 0.35, "rebuilt": 0.25})

@@ -103,7 +103,7 @@ class SyntheticRecipe(Recipe):
         if not material.fit:
             raise TrainingError("expected a clip or more to learn from, got none: add videos of more sources")
         if not material.held:
-            raise TrainingError("expected clips of held sources to judge by, got none: add videos of more sources")
+            raise TrainingError("expected clips of held-out sources, got none: add videos of more sources")
         self.material, self.decoders = material, dict(decoders)
         self.stills, self.films, self.start, self._network = stills, films, start, network
         self.kinds = tuple(kinds)

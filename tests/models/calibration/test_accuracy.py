@@ -51,7 +51,7 @@ def test_true_positives_at_a_false_positive_rate():
     # One of 20 reals may be accused: 25 is above all, 19 ties with the highest real, 18.5 is above the next, 3 is not.
     found = rank(range(20), [19, 18.5, 25, 3])
     assert found.tpr_at_5_percent_fpr.value == 3 / 4
-    assert found.tpr_at_1_percent_fpr.value is None and "20 reals" in found.tpr_at_1_percent_fpr.why
+    assert found.tpr_at_1_percent_fpr.value is None and "20 real files" in found.tpr_at_1_percent_fpr.why
     # A threshold never parts equal scores: with two reals at 19, the fakes at 19 and below are out of reach.
     assert rank([*range(20), 19], [19, 18.5, 25, 3]).tpr_at_5_percent_fpr.value == 1 / 4
     assert rank(range(19), [19]).tpr_at_5_percent_fpr.value is None
@@ -60,7 +60,7 @@ def test_true_positives_at_a_false_positive_rate():
 
 
 def test_without_both_classes_there_is_a_reason_and_no_number():
-    for found, why in ((rank([], [1, 2]), "no real media"), (rank([1, 2], []), "no fake media")):
+    for found, why in ((rank([], [1, 2]), "no real files"), (rank([1, 2], []), "no fake files")):
         figures = (found.auc, found.eer, found.ap, found.tpr_at_1_percent_fpr, found.tpr_at_5_percent_fpr)
         assert all(f.value is None and f.low is None and f.why == why for f in figures)
     nothing = calibrated(np.zeros(0, bool), np.zeros(0), np.zeros(0, int), QUICK)

@@ -116,7 +116,7 @@ def test_twenty_groups_cannot_prove_one_percent_and_the_file_says_so():
     made = fit(media, said, false_positive_rate=0.01)
     told = made.record["thresholds"]["false_positives"]
     assert not told["proven"] and told["upper_95_by_group"] == pytest.approx(0.1391, abs=1e-4)
-    assert "20 groups of real media cannot prove 1.0% (299 could)" in made.note and told["media"] == 0
+    assert "20 groups of real files cannot prove 1.0%; that takes 299." in made.note and told["media"] == 0
 
 
 def test_length_accuses_nobody_and_a_forged_stretch_pays_its_price():
@@ -168,7 +168,7 @@ def test_the_bound_counts_those_whom_rules_set_by_hand_accuse():
     told = made.record["thresholds"]
     assert by_rule > 20 and told["real_media_accused_by_hand_set_rules"] == by_rule
     assert told["false_positives"]["media"] >= by_rule and not told["false_positives"]["proven"]
-    assert f"Rules set by hand call {by_rule} of 200 real media `manipulated`" in made.note
+    assert f"Hand-set rules call {by_rule} of 200 real files `manipulated`" in made.note
 
 
 def test_a_base_that_accuses_at_even_odds_gives_rules_set_by_hand_no_say_of_their_own():
@@ -203,7 +203,7 @@ def test_where_length_tells_at_every_exponent_the_file_says_so_and_the_threshold
     assert raised["to_log_odds"] > raised["from_log_odds"]
     assert made.record["thresholds"]["manipulated_log_odds"] == raised["to_log_odds"]
     assert log_odds_of(made.manipulated_at_most) == pytest.approx(raised["to_log_odds"])
-    assert "Length tells against these media" in made.note
+    assert "Long films are called" in made.note
     usual, said = simulate(70, 70, {"facial": 2.5})
     usual = fit(usual, said)
     assert usual.record["length"]["passed"] and usual.record["length"]["threshold_raised"] is None

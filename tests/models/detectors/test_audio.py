@@ -71,7 +71,7 @@ def test_what_is_no_speech_is_not_judged(detector: Detector, sound: np.ndarray, 
 def test_a_voice_is_judged_and_told_in_a_sentence(detector: Detector) -> None:
     (judgement,) = detector.score([item(voice(4.0), start=8.0)])
     assert judgement.logit is not None and math.isfinite(judgement.logit)
-    assert "from 8.0 s on" in json.loads(judgement.detail or "")["summary"]
+    assert "from 8.0 s is" in json.loads(judgement.detail or "")["summary"]
 
 
 def test_loudness_and_offset_say_nothing(detector: Detector) -> None:

@@ -65,7 +65,7 @@ def test_answers_the_mean_of_its_patches(detector: SyntheticDetector) -> None:
             expected.append(float(detector.network(images[None]).sum()))
     assert len(expected) == 4 and np.std(expected) > 0  # six places, four taken, no two alike
     assert answer.logit == pytest.approx(np.mean(expected), abs=1e-3)
-    assert json.loads(answer.detail or "")["summary"].startswith("the picture from 3.0 s on leans to ")
+    assert json.loads(answer.detail or "")["summary"].startswith("the picture from 3.0 s looks ")
 
 
 def test_the_same_beside_any_neighbour(detector: SyntheticDetector) -> None:

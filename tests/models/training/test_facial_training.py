@@ -154,5 +154,5 @@ def test_weights_that_it_begins_with_learn_slowly(material: FaceMaterial) -> Non
 def test_without_faces_or_without_held_clips_it_says_what_is_missing(material: FaceMaterial) -> None:
     with pytest.raises(TrainingError, match="expected two faces or more to learn from, got 0"):
         FacialRecipe(FaceMaterial([], material.held))
-    with pytest.raises(TrainingError, match="clips of held sources to judge by, got none: add videos"):
+    with pytest.raises(TrainingError, match="clips of held-out sources, got none: add videos"):
         FacialRecipe(FaceMaterial(material.fit, []))

@@ -70,7 +70,7 @@ def test_a_run_that_was_killed_ends_with_the_bits_of_one_that_was_not(tmp_path: 
             train(CutOff(after), tmp_path / "cut", PLAN, quiet)
     told: list[str] = []
     went_on = train(Sums(), tmp_path / "cut", PLAN, told.append)
-    assert told[0] == "sums: goes on from step 30 of 90"
+    assert told[0] == "sums: continues from step 30 of 90"
     assert went_on.history[-1]["loss"] == whole.history[-1]["loss"]
     for name, value in whole.weights.items():
         assert torch.equal(value, went_on.weights[name])
