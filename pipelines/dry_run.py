@@ -57,17 +57,17 @@ def dry_run(config: AuditConfig) -> int:
     spool = min(staged, largest * ((config.reading.decoders or 1) + 12), max(largest, most or sys.maxsize))
     memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + ((config.reading.decoders or 1) + 1) * CHILD_BYTES
     facts: dict[str, object] = {
-        **({"first, the rest of run": run.run_id} if run is not None else {}),
+        **({"first: the rest of run": run.run_id} if run is not None else {}),
         **{f"files: {kind}": number for kind, number in sorted(kinds.items())},
         "files in the tables already": plan.already_done,
-        "bytes of media to read": media_bytes,
+        "media to read (bytes)": media_bytes,
         "units of work": plan.units,
         "waves": -(-plan.units // config.wave_size),
         "detectors": ", ".join(d.name for d in config.detectors),
         **{f"detector {d.name}": _weights(config, d) for d in config.detectors},
-        "disk for tables, bytes, about": (media + clips) * ROW_BYTES,
-        "disk for staged files, bytes, at most": spool,
-        "memory, bytes, about": memory,
+        "disk for tables, about (bytes)": (media + clips) * ROW_BYTES,
+        "disk for staged files, at most (bytes)": spool,
+        "memory, about (bytes)": memory,
     }
     if config.as_json:
         print_json(facts)

@@ -105,7 +105,7 @@ def audit_archive(config: AuditConfig) -> int:
         while (run := unfinished_run(store, key)) is not None:
             left = len(pending_units(store, run))
             told = f"{left} of {counted(run.units, 'unit')} {'is' if left == 1 else 'are'} left"
-            errors.print(f"going on with run {run.run_id}: {told}", highlight=False)
+            errors.print(f"continuing run {run.run_id}: {told}", highlight=False)
             finish_run(placed(), store, run, spool)
             runs.append(run)
         slot = next_slot(store, key)
@@ -134,10 +134,12 @@ def audit_archive(config: AuditConfig) -> int:
     print_summary(summary, console, config.output)
     too_many = {name: share for name, share in wrong.items() if share > MAX_ERROR_SHARE}
     for name, share in too_many.items():
-        print(f"deephotlink: {name} failed on {share:.1%} of its items: see evidence, detector_error", file=sys.stderr)
+        print(
+            f"deephotlink: {name} raised on {share:.1%} of its items: see detector_error in evidence", file=sys.stderr
+        )
     most = config.max_failure_rate
     if most is not None and failing > most:
-        print(f"deephotlink: {failing:.1%} of the media failed, more than --max-failure-rate={most:g}", file=sys.stderr)
+        print(f"deephotlink: {failing:.1%} of the files failed, more than --max-failure-rate={most:g}", file=sys.stderr)
     return BROKEN if too_many else MANY_FAILED if most is not None and failing > most else DONE
 
 
@@ -177,8 +179,8 @@ def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, We
         raise WorldError(f"cannot read the weights: {tell(error)}") from None
     except torch.OutOfMemoryError:
         raise UsageError(
-            f"the detectors do not fit into the memory of the device: choose fewer than "
-            f"{', '.join(spec.name for spec in config.detectors)}, or --device=cpu"
+            f"the detectors {', '.join(spec.name for spec in config.detectors)} do not fit into the memory of the "
+            "device: choose fewer, or --device=cpu"
         ) from None
     return config.weights
 

@@ -119,7 +119,7 @@ def _check_endpoint(endpoint: str) -> None:
     try:
         grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
     except grpc.FutureTimeoutError:
-        raise WorldError(f"what answers at {printable(endpoint)} is no job server, or is not ready") from None
+        raise WorldError(f"the server at {printable(endpoint)} is not a job server, or is not ready") from None
     finally:
         channel.close()
 
@@ -129,7 +129,7 @@ def _check_jar(server: JavaJarJobServer, options: JobServerOptions, beam_args: S
     name, java = _name(beam_args), options.job_server_java_launcher
     if shutil.which(java) is None:
         raise UsageError(
-            f"--runner={name} starts a job server in Java, and there is no {printable(java)} here: install Java, name "
+            f"--runner={name} starts a job server in Java, but there is no {printable(java)} here: install Java, name "
             "one with --job_server_java_launcher=PATH, or name a server that runs with --job_endpoint=HOST:PORT"
         )
     try:
@@ -145,7 +145,7 @@ def _check_jar(server: JavaJarJobServer, options: JobServerOptions, beam_args: S
         told = f"cannot fetch the job server of --runner={name} from {printable(redact(jar))}: {_first_words(cause)}"
         if given and (isinstance(cause, FileNotFoundError) or (isinstance(cause, HTTPError) and cause.code < 500)):
             raise UsageError(told) from None
-        raise WorldError(f"{told}; where there is no way to it, name a copy with --{_name_of_jar(name)}=FILE") from None
+        raise WorldError(f"{told}; if it cannot be reached, name a copy with --{_name_of_jar(name)}=FILE") from None
 
 
 def _check_dataflow() -> None:

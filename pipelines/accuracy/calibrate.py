@@ -95,8 +95,8 @@ def _independence(about: Mapping[str, Any]) -> str:
     if not alone:
         return ""
     return (
-        f"{alone} media have no group: each file was taken for an independent witness; where they are cuts of one film "
-        "or takes of one person, the bound does not hold: give labels with `group`."
+        f"{alone} files have no group, so each was counted as independent. If some are cuts of one film or takes of "
+        "one person, the bound does not hold: give labels with `group`."
     )
 
 
@@ -111,7 +111,7 @@ def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
     with readable(out), connect(out) as tables:
         rows = tables.sql(_ROWS).to_arrow_table().to_pylist()
         if not rows:
-            raise UsageError(f"{printable(out)} holds no score yet: audit the labelled media first")
+            raise UsageError(f"{printable(out)} holds no score yet: audit the labelled files first")
         pairs, told = labelled(rows, labels)
         wanted = pa.table(
             {
@@ -153,7 +153,7 @@ def labelled(
     read = read_labels(labels)
     joined = join(read, rows)
     if not joined.pairs:
-        raise UsageError(f"no label of {labels} is about a scored medium of this output: compare their `uri`")
+        raise UsageError(f"no label of {labels} fits a scored file of this output: compare their `uri`")
     told = {
         "file": printable(os.path.basename(read.path)),
         "sha256": read.sha256,
@@ -190,7 +190,7 @@ def spoken(
         # Most media; of equally many, those whose evidence comes last.
         (weights, version), rows = max(found.items(), key=lambda item: (len(set(number["media"][item[1]])), item[1]))
         if len(found) > 1:
-            other[name] = f"{sum(map(len, found.values())) - len(rows)} logits of other weights or of another version"
+            other[name] = f"{sum(map(len, found.values())) - len(rows)} logits from other weights or another version"
         explains = name in known and known[name].one_face_explains
         chosen = np.array(rows)
         if explains:
@@ -230,10 +230,10 @@ def _counted(pairs: Sequence[tuple[Label, Mapping[str, Any]]], media: Media) -> 
 
 def in_words(about: Mapping[str, Any]) -> str:
     real, fake = about["labels"]["media"]["real"], about["labels"]["media"]["fake"]
-    text = f"{real['media']} real media ({real['groups']} groups)"
+    text = f"{real['media']} real files ({real['groups']} groups)"
     if fake["media"]:
-        text += f", {fake['media']} forged ones ({fake['groups']} groups)"
-    return f"{text}; labels: {about['labels']['file'] or 'none, all taken for real'}"
+        text += f", {fake['media']} forged files ({fake['groups']} groups)"
+    return f"{text}; labels: {about['labels']['file'] or 'none, all files taken as real'}"
 
 
 def calibrate_command(
@@ -273,23 +273,23 @@ def tell(made: Calibration, output: str, out: str, console: Console) -> None:
             )
         )
     rows += [(name, "left out", "", "", why) for name, why in record["left_out"].items()]
-    columns = ("detector", "weight", "real / fake groups", "AUC, held out", "how")
+    columns = ("detector", "weight", "real / fake groups", "held-out AUC", "how")
     title = f"Calibration {made.calibration_id}: {printable(made.data)}"
     print_table(console, [Column(name, whole=name != "how") for name in columns], rows, title)
     thresholds = record["thresholds"]
     accused = thresholds["false_positives"]
     console.print(f"\n{escape(made.note)}", highlight=False)
     console.print(
-        f"manipulated at authenticity {made.manipulated_at_most:.3f} or less: {accused['rate_by_group']:.1%} of real "
-        f"groups held out (95 % sure: at most {accused['upper_95_by_group']:.1%}; {accused['groups']} groups, "
-        f"{accused['of_media']} media)",
+        f"`manipulated` at an authenticity of {made.manipulated_at_most:.3f} or less: {accused['rate_by_group']:.1%} "
+        f"of the held-out real groups (95 % confidence: at most {accused['upper_95_by_group']:.1%}; "
+        f"{accused['groups']} groups, {accused['of_media']} files)",
         highlight=False,
     )
     if made.authentic_at_least is not None:
         missed = thresholds["misses"]
         console.print(
-            f"authentic at {made.authentic_at_least:.3f} or more: {missed['rate_by_group']:.1%} of forged groups held "
-            f"out (95 % sure: at most {missed['upper_95_by_group']:.1%})",
+            f"`authentic` at an authenticity of {made.authentic_at_least:.3f} or more: {missed['rate_by_group']:.1%} "
+            f"of the held-out forged groups (95 % confidence: at most {missed['upper_95_by_group']:.1%})",
             highlight=False,
         )
     encoding = console.encoding

@@ -49,7 +49,7 @@ def evaluate_command(request: Request) -> int:
     from .evaluation_tables import print_evaluation, to_markdown
 
     if request.resamples < 100:
-        raise UsageError(f"expected --resamples of 100 or more, for an interval: got {request.resamples}")
+        raise UsageError(f"expected --resamples of 100 or more (fewer give no interval): got {request.resamples}")
     files = [Path(name) for name in (request.json_file, request.markdown_file) if name]
     try:
         for folder in [file.parent for file in files] + ([Path(request.plots)] if request.plots else []):
@@ -119,7 +119,7 @@ def _figures(subject: Subject, of: np.ndarray, material: Material, resampling: R
     relevant = of & subject.relevant
     silent = relevant & ~subject.judged
     if subject.probability is None:
-        none = {"value": None, "low": None, "high": None, "why": "raw logits are no probabilities"}
+        none = {"value": None, "low": None, "high": None, "why": "raw logits are not probabilities"}
         probabilities: dict[str, Any] = {"brier": none, "ece": none}
     else:
         probabilities = asdict(calibrated(fake, subject.probability[here], groups, resampling))
@@ -231,7 +231,7 @@ def _warnings(subjects: Sequence[dict[str, Any]], breakdown: dict[str, list[dict
             found.append(
                 f"{where}: {best['name']}{others} beats {row['name']}: AUC {best['auc']['value']:.2f}, higher in "
                 f"{best['higher_in']}, against {best['detector_auc']:.2f} on the same {best['real']} real and "
-                f"{best['fake']} fake media; the figure of {row['name']} there says little about forgeries"
+                f"{best['fake']} fake files; the figure of {row['name']} there says little about forgeries"
             )
     return found
 
@@ -246,7 +246,7 @@ def _undefined(subjects: Sequence[dict[str, Any]]) -> list[str]:
         for name, figure in figures.items():
             if figure["value"] is None:
                 found.setdefault((name, figure["why"]), []).append(row["name"])
-    return [f"no {name} of {', '.join(who)}: {why}" for (name, why), who in found.items()]
+    return [f"no {name} for {', '.join(who)}: {why}" for (name, why), who in found.items()]
 
 
 def _calibrations(material: Material) -> Sequence[str]:
@@ -265,28 +265,30 @@ def _notes(material: Material, labels: Labels) -> list[str]:
         more = ", …" if len(joined.unmatched) > _MOST_LINES else ""
         first = without_secrets(joined.unmatched[0])
         notes.append(
-            f"{len(joined.unmatched)} of {len(labels.rows)} labels are about no media of the output and count for "
-            f"nothing (lines {lines}{more}; the first is {first})"
+            f"{len(joined.unmatched)} of {len(labels.rows)} labels fit no file of the output and are ignored "
+            f"(lines {lines}{more}; the first is {first})"
         )
     if joined.repeated:
-        notes.append(f"{joined.repeated} lines say again what another line says of the same media")
+        notes.append(f"lines that repeat what another line says about the same file: {joined.repeated}")
     if joined.unlabelled:
-        notes.append(f"{joined.unlabelled} media of the output have no label and count for nothing")
+        notes.append(f"files of the output without a label, which are ignored: {joined.unlabelled}")
     if labels.ignored:
-        notes.append(f"columns that mean nothing here: {', '.join(printable(name, 40) for name in labels.ignored[:8])}")
+        notes.append(f"unknown columns are ignored: {', '.join(printable(name, 40) for name in labels.ignored[:8])}")
     few = [f"{counts[f'groups_of_{label}']} of {label}" for label in ("real", "fake")]
     if min(counts["groups_of_real"], counts["groups_of_fake"]) < FEW_GROUPS:
         notes.append(
-            f"few groups ({' and '.join(few)}): the intervals are wide, and still narrower than the truth; one that is "
-            "no wider than its figure (1.00 [1.00-1.00]) is no certainty"
+            f"few groups ({' and '.join(few)}): the intervals are wide, but still too narrow; one without width "
+            "(1.00 [1.00-1.00]) does not mean certainty"
         )
     for what, names in (("calibrations", _calibrations(material)), ("fingerprints", material.fingerprints)):
         if len(names) > 1:
-            notes.append(f"the rows come from {len(names)} {what} ({', '.join(names[:4])}): choose one by --run")
+            notes.append(f"the rows come from {len(names)} {what} ({', '.join(names[:4])}): choose one with --run")
     if unread := counts["media"] - counts["outcomes"]["scored"]:
-        notes.append(f"{unread} labelled media could not be read or were skipped: the fused score abstains on them")
+        notes.append(
+            f"labelled files that could not be read or were skipped, on which the fused score abstains: {unread}"
+        )
     empty = [name for name, values in material.baselines.items() if not np.isfinite(values).any()]
     if empty:
-        notes.append(f"no baseline from {', '.join(empty)}: no row has it (no sound was heard, or an earlier version)")
-    notes.append("Brier, ECE and AP hang on the share of fakes among the labels, which is not that of an archive")
+        notes.append(f"no baseline from {', '.join(empty)}: no row has it (no sound, or rows of an earlier version)")
+    notes.append("Brier, ECE and AP depend on the share of fakes among the labels, which an archive does not have")
     return notes

@@ -56,9 +56,9 @@ def sheets(told: Json) -> list[Sheet]:
     subjects = told["subjects"]
     ranked = ("judged by", "real", "fake", "groups", "abstains", "AUC [95 %]", "within groups", "best baseline")
     found = [
-        Sheet("How well scores rank", ranked, tuple((row["name"], *_ranked(row)) for row in subjects)),
+        Sheet("How well the scores rank", ranked, tuple((row["name"], *_ranked(row)) for row in subjects)),
         Sheet(
-            "At thresholds, and how true the probabilities are",
+            "At thresholds, and how good the probabilities are",
             ("judged by", "EER", "AP", "TPR at 1 % FPR", "TPR at 5 % FPR", "Brier", "ECE"),
             tuple(
                 (
@@ -84,7 +84,7 @@ def sheets(told: Json) -> list[Sheet]:
         ),
         _verdicts(subjects),
         Sheet(
-            "Trivial baselines on all labelled media",
+            "Trivial baselines on all labelled files",
             ("baseline", "real", "fake", "AUC [95 %]", "higher in"),
             tuple(
                 (b["name"], str(b["real"]), str(b["fake"]), _figure(b["auc"]), b["higher_in"] or "-")
@@ -96,7 +96,7 @@ def sheets(told: Json) -> list[Sheet]:
         if rows:
             told_of = [row for row in rows if row["kind"] != "family" or row["real"] or row["fake"]]
             lines = tuple((printable(row["value"], 30), row["name"], *_ranked(row)) for row in told_of)
-            title = f"By {by} of the forgery, against all reals of its media types"
+            title = f"By {by} of the forgery, against all real files of the same media types"
             found.append(Sheet(title, ("forgery", *ranked), lines))
     return found
 
@@ -114,10 +114,10 @@ def _verdicts(subjects: Sequence[Json]) -> Sheet:
 def _heading(told: Json) -> str:
     counts, settings = told["counts"], told["settings"]
     return (
-        f"{counts['media']} labelled media, {counts['real']} real and {counts['fake']} fake, of {counts['groups']} "
+        f"{counts['media']} labelled files, {counts['real']} real and {counts['fake']} fake, in {counts['groups']} "
         f"groups. "
         f"Calibration {', '.join(told['calibration_ids']) or 'none'}. In brackets: 95 % intervals, "
-        f"{settings['resamples']} resamples of the groups; of shares, exact (Clopper-Pearson)."
+        f"{settings['resamples']} resamples of the groups; for shares, exact (Clopper-Pearson)."
     )
 
 

@@ -27,8 +27,8 @@ from .labels import Joined, Labels, join
 
 Kind = Literal["fused", "family", "detector"]
 POOLING = (
-    "a detector's score of a media is the mean of the highest quarter of its raw logits (of each clip the lowest, "
-    "where the least suspicious face answers for it); a family's and the fused one are log-odds of the authenticity"
+    "a detector's score of a file is the mean of the highest quarter of its raw logits (of each clip only the lowest, "
+    "if the least suspicious face explains it); the scores of a family and of the fusion are log-odds of authenticity"
 )
 _SURE = 1e-12
 """Least distance of a probability from 0 and 1, for log-odds."""
@@ -131,8 +131,8 @@ def read_material(out: str, labels: Labels, run_id: str | None = None) -> Materi
         if not joined.pairs:
             one = f", such as {printable(str(rows[0]['uri']), 200)}" if rows else ""
             raise NothingFound(
-                f"none of the {len(labels.rows)} labels in {labels.path} is about one of the {len(rows)} media in "
-                f"{out}{one}: expected their uri, the end of it from a `/` on, or their media_id"
+                f"none of the {len(labels.rows)} labels in {labels.path} fits any of the {len(rows)} files in "
+                f"{out}{one}: expected their uri, its end after a `/`, or their media_id"
             )
         pairs = [(n, row["media_id"], row["run_id"]) for n, (_, row) in enumerate(joined.pairs)]
         names = ("place", "media_id", "run_id")

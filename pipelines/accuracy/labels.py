@@ -103,7 +103,7 @@ def read_lines(path: str | Path, how: str) -> Lines:
                 else:
                     rows.append((line, {n: value.strip() for n, value in zip(names, row.fields, strict=False)}))
     except UNREADABLE as e:
-        raise UsageError(f"{path} is no CSV after line {line} ({tell(e)}): {how}") from e
+        raise UsageError(f"{path} is not valid CSV after line {line} ({tell(e)}): {how}") from e
     except (OSError, ValueError) as e:
         raise UsageError(f"cannot read {path} ({getattr(e, 'strerror', None) or e}): {how}") from e
     return Lines(sha256, names, tuple(rows), tuple(wrong))
@@ -129,10 +129,10 @@ def read_labels(path: str | Path) -> Labels:
     wrong = list(lines.wrong)
     labels = [_label(line, fields, wrong) for line, fields in lines.rows]
     if wrong:
-        raise UsageError(f"{path}: {some_of(wrong)}; mend the file and give the command again")
+        raise UsageError(f"{path}: {some_of(wrong)}; correct the file and run the command again")
     rows = tuple(label for label in labels if label is not None)
     if not rows:
-        raise UsageError(f"{path} has a header and no line below it: {_HOW}, and a line for each media that is known")
+        raise UsageError(f"{path} has a header but no line below it: {_HOW}, and a line for each file")
     ignored = tuple(name for name in lines.names if name and name not in COLUMNS)
     return Labels(str(path), lines.sha256, rows, ignored)
 
@@ -168,7 +168,7 @@ def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
             if len(uris) > 1:
                 told = ", ".join(printable(uri, 120) for uri in sorted(uris)[:2])
                 wrong.append(
-                    f"line {label.line}: expected a uri that one media has, and {without_secrets(label)!r} fits "
+                    f"line {label.line}: expected a uri that fits one file; {without_secrets(label)!r} fits "
                     f"{len(uris)} ({told}, …): write more of it, or its media_id"
                 )
                 continue
@@ -181,8 +181,8 @@ def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
             repeated += 1
         else:
             wrong.append(
-                f"lines {found[index].line} and {label.line} say different things of one media "
-                f"({printable(str(rows[index]['uri']), 120)}): keep the one that is right"
+                f"lines {found[index].line} and {label.line} contradict each other about one file "
+                f"({printable(str(rows[index]['uri']), 120)}): keep the correct one"
             )
     if wrong:
         raise UsageError(f"{labels.path}: {some_of(wrong)}")
@@ -205,7 +205,7 @@ def _check_columns(names: Sequence[str], path: str | Path) -> None:
         found = ", ".join(printable(name, 40) or "''" for name in names[:12]) or "nothing"
         raise UsageError(f"line 1 of {path}: {_HOW}; optional are group, family, generator. Found: {found}")
     if twice := sorted({name for name in names if name in COLUMNS and names.count(name) > 1}):
-        raise UsageError(f"line 1 of {path}: expected each column once, found {twice[0]} twice: take one away")
+        raise UsageError(f"line 1 of {path}: expected each column once, found {twice[0]} twice: remove one")
 
 
 def _label(line: int, fields: Mapping[str, str], wrong: list[str]) -> Label | None:

@@ -52,7 +52,7 @@ def _roc(subjects: Sequence[Subject], material: Material) -> Figure:
         fpr, tpr, _ = roc_curve(fake, score)
         told = f"{printable(subject.name, _LONGEST_NAME)}: {roc_auc_score(fake, score):.2f} (n = {len(fake)})"
         axes.plot(fpr, tpr, label=told, linewidth=2 if subject.kind == "fused" else 1)
-    axes.set(xlabel="reals accused (false-positive rate)", ylabel="fakes found (true-positive rate)", title="ROC, AUC")
+    axes.set(xlabel="reals flagged (false-positive rate)", ylabel="fakes found (true-positive rate)", title="ROC, AUC")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     _legend(axes, loc="lower right")
     return figure

@@ -92,7 +92,7 @@ def rescore_output(
     keys = {fingerprint: rescoring_key(fingerprint, calibration, run_id) for fingerprint in sorted(prints)}
     for key in keys.values():
         while (run := unfinished_run(store, key)) is not None:
-            console.print(f"going on with run {run.run_id}", highlight=False)
+            console.print(f"continuing run {run.run_id}", highlight=False)
             made.append(finish_rescoring(store, run))
     slots = {fingerprint: next_slot(store, key) for fingerprint, key in keys.items()}
     runs = {run.run_id: run for run in list_runs(store)}
@@ -128,7 +128,7 @@ def rescore_command(out: str, calibration: Calibration, run_id: str | None, quie
         print_json({**summary.as_json(), "runs": [run.run_id for run in runs]})
         return 0
     if runs:
-        told = f"{counted(sum(run.planned for run in runs), 'file')} scored anew by {calibration.calibration_id}"
+        told = f"{counted(sum(run.planned for run in runs), 'file')} rescored with {calibration.calibration_id}"
         console.print(f"{escape(told)}: run {', '.join(run.run_id for run in runs)}\n", highlight=False)
     else:
         console.print(f"Nothing is left to do: {_settled(summary, run_id)}.\n", highlight=False)
@@ -141,8 +141,8 @@ def _settled(summary: Summary, run_id: str | None) -> str:
     if not summary.scored:
         return "no file has a score"
     if run_id is not None:
-        return f"what run {run_id} scored, and still stands, is by this calibration already"
-    return "every newest score is by this calibration already"
+        return f"all current scores of run {run_id} already use this calibration"
+    return "all current scores already use this calibration"
 
 
 def read_calibration(path: str | None) -> Calibration:
@@ -222,7 +222,7 @@ def rescore_block(
         scores = pq.ParquetFile(file).read(use_threads=False)
     scores = scores.filter(pc.is_in(scores["media_id"], pa.array(ids, pa.string())))
     if scores["media_id"].to_pylist() != ids and sorted(scores["media_id"].to_pylist()) != ids:
-        raise UsageError(f"{name} no longer holds the media that run {run.run_id} is to score anew")
+        raise UsageError(f"{name} no longer holds the files that run {run.run_id} is to rescore")
     rows = zip(*(scores[column].to_pylist() for column in ("media_id", "reasons", "faces")), strict=True)
     known = {media_id: (reasons or (), faces or 0) for media_id, reasons, faces in rows}
     specs = specs_of(source)

@@ -67,7 +67,7 @@ class Unfinished:
         published = ", not yet all of them published" if self.done >= self.planned else ""
         return (
             f"unfinished: {self.done} of {counted(self.planned, 'file')} done{published} (run {self.run_id}): it is "
-            "still at work, or the same command again goes on where it stopped"
+            "still at work, or the same command continues where it stopped"
         )
 
 
@@ -113,7 +113,7 @@ def look_at(out: str) -> Checked:
                 public[match[2]][table].append(name)
             else:
                 violations.append(
-                    Violation("none", "stray_file", "no run of ours wrote this file", 1, (printable(name),))
+                    Violation("none", "stray_file", "no run of deephotlink wrote this file", 1, (printable(name),))
                 )
     runs = store.folders("_runs")
     units = {run: [name for name in store.list(f"_runs/{run}/units") if name.endswith(".parquet")] for run in runs}
@@ -135,7 +135,7 @@ def look_at(out: str) -> Checked:
             if run in plans and run not in finished and not store.exists(f"_runs/{run}/summary.json"):
                 unfinished.append(Unfinished(run, seen.count("units"), seen.count("plan")))
     for table in sorted(absent):
-        told = "a block was published, and this table has no file, not even an empty one"
+        told = "a block was published, but this table has no file, not even an empty one"
         violations.append(Violation(promised[0], "table_missing", told, 1, (table,)))
     return Checked(tuple(violations), tuple(unfinished), planned)
 
@@ -145,9 +145,9 @@ def tell(checked: Checked, out: str) -> list[str]:
     lines = [str(violation) for violation in checked.violations]
     lines += [f"{printable(out)}: {run}" for run in checked.unfinished]
     if not lines and not checked.planned:
-        return [f"{printable(out)}: unfinished: no run has planned a file yet; the same command again begins anew"]
+        return [f"{printable(out)}: unfinished: no run has planned a file yet; run the same command again"]
     return lines or [
-        f"{printable(out)}: every planned file stands in exactly one table ({counted(checked.planned, 'file')})"
+        f"{printable(out)}: every planned file is in exactly one table ({counted(checked.planned, 'file')})"
     ]
 
 
@@ -175,7 +175,7 @@ class _Seen:
 
     def load_units(self, names: list[str]) -> None:
         for stray in [name for name in names if not _UNIT.fullmatch(name)]:
-            self._add("stray_file", "no unit is named like this", 1, [stray])
+            self._add("stray_file", "no unit has a name like this", 1, [stray])
         names = [name for name in names if _UNIT.fullmatch(name)]
         columns = r"""media_id, run_id, "table", evidence_rows,
             cast(regexp_extract(filename, 'unit-(\d+)\.parquet$', 1) as int) as unit"""
@@ -216,7 +216,7 @@ class _Seen:
             ("committed_twice", "committed twice", "select media_id from units group by 1 having count(*) > 1"),
             (
                 "committed_not_planned",
-                "committed, not planned",
+                "committed but not planned",
                 "select media_id from units anti join plan using (media_id)",
             ),
             (
@@ -236,24 +236,24 @@ class _Seen:
             ),
             (
                 "published_not_committed",
-                "published, not committed as that",
+                "published but not committed in this table",
                 'select media_id from public anti join units using (media_id, "table")',
             ),
             (
                 "wrong_run",
-                "rows under another run's name",
+                "rows in a file of another run",
                 "select media_id from (select media_id, run_id from public union all select media_id, run_id from units"
                 f" union all select media_id, run_id from evidence) where run_id <> '{_quoted(self.run_id)}'",
             ),
             (
                 "evidence_without_score",
-                "evidence of media that have no score",
+                "evidence of files without a score",
                 "select distinct media_id from evidence"
                 " anti join (select media_id from units where \"table\" = 'scores') using (media_id)",
             ),
             (
                 "evidence_differs",
-                "not as much evidence published as committed",
+                "published evidence differs from committed evidence",
                 "select media_id from (select media_id, count(*) as n from evidence group by 1)"
                 " join units using (media_id) where n <> evidence_rows",
             ),
@@ -262,12 +262,12 @@ class _Seen:
             rules += [
                 (
                     "planned_not_published",
-                    "planned, and in no table of the finished run",
+                    "planned but in no table of the finished run",
                     "select media_id from plan anti join public using (media_id)",
                 ),
                 (
                     "evidence_differs",
-                    "evidence committed and not published",
+                    "evidence committed but not published",
                     "select media_id from units anti join evidence using (media_id) where evidence_rows > 0",
                 ),
             ]

@@ -45,7 +45,7 @@ def implausible_rows(
         " or clips_assessed > clips_planned or assessed_seconds < 0",
     )
     if found:
-        yield Implausible("assessed_too_much", "more assessed than there is", found)
+        yield Implausible("assessed_too_much", "more seconds assessed than the file has", found)
     if evidence is None:
         return
     found = _ids(
@@ -55,7 +55,7 @@ def implausible_rows(
         f" or e.end_seconds > s.duration_seconds + {EDGE_SECONDS}",
     )
     if found:
-        yield Implausible("evidence_outside", "evidence from outside of the film", found)
+        yield Implausible("evidence_outside", "evidence from outside the film", found)
 
 
 def _ids(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:

@@ -23,17 +23,17 @@ from .summary import SUSPICIOUS_BELOW, Leaned, Summary, Suspicious, summarise
 __all__ = ["Summary", "Suspicious", "print_summary", "summarise", "summary_html", "write_page"]
 
 WHAT_THE_WORDS_MEAN = {
-    "inconclusive": "evidence that decides nothing",
-    "not_assessed": "no calibrated detector could judge, `reasons` says why",
+    "inconclusive": "some evidence, not enough to decide",
+    "not_assessed": "no calibrated detector could judge (`reasons` says why)",
 }
 VERDICTS = ("manipulated", "inconclusive", "authentic", "not_assessed")
 WHAT_A_SCORE_IS_NOT = (
-    "A score is not proof. It says how the evidence that these detectors found weighs, by the calibration named below; "
-    "`inconclusive` and `not_assessed` say that deephotlink does not know. Look at the evidence before you act."
+    "A score is not proof. It weighs the evidence that these detectors found, by the calibration named below. "
+    "`inconclusive` and `not_assessed` mean that deephotlink does not know. Look at the evidence before you act."
 )
 WHAT_LEANING_MEANS = (
-    "Log-odds: above 0 towards manipulation, below 0 away from it; `leaning` counts the files above 0. Evidence only: "
-    "moves no authenticity and no verdict. Raw: as the detector gives it, by no calibration."
+    "In log-odds: above 0 points to manipulation, below 0 away from it; `leaning` counts the files above 0. "
+    "Evidence only: does not change authenticity or verdict. Raw: as the detector gives it, not calibrated."
 )
 MOST_NAMED = 5
 """Files on the terminal; the page has more."""
@@ -44,10 +44,7 @@ def coverage(summary: Summary) -> list[str]:
     films, sounds = summary.films, summary.sounds
     lines = []
     if summary.unfinished:
-        what = "it has" if summary.unfinished == 1 else "they have"
-        lines.append(
-            f"{counted(summary.unfinished, 'run')} not finished: what {what} not published is not counted here"
-        )
+        lines.append(f"{counted(summary.unfinished, 'run')} not finished: unpublished results are not counted here")
     if not summary.scored:
         return [*lines, "No file was scored: no film and no sound was judged."]
     if films.files:
@@ -59,17 +56,17 @@ def coverage(summary: Summary) -> list[str]:
         )
         lines += _unknown(films.length_unknown)
         if films.brief:
-            lines.append(f"{counted(films.brief, 'file')} judged on under a second of film")
+            lines.append(f"{counted(films.brief, 'file')} judged on less than a second of film")
         if other := films.unseen - films.undecodable:
-            lines.append(f"{counted(other, 'film')} of which no frame was looked at: no chosen detector asked for it")
+            lines.append(f"{counted(other, 'film')} without a frame looked at: no chosen detector needs one")
         if films.undecodable:
             lines.append(f"{counted(films.undecodable, 'film')} whose picture could not be decoded")
         if films.partly_undecodable:
-            lines.append(f"{counted(films.partly_undecodable, 'film')} of which some clips could not be decoded")
+            lines.append(f"{counted(films.partly_undecodable, 'film')} with clips that could not be decoded")
     if sounds.files:
         lines.append(
             f"{seconds(sounds.heard_seconds)} of {_total(sounds.seconds, sounds.length_unknown)} of sound heard by "
-            f"detectors of speech, in {sounds.heard} of {counted(sounds.files, 'file')} with sound"
+            f"speech detectors, in {sounds.heard} of {counted(sounds.files, 'file')} with sound"
         )
         lines += _unknown(sounds.length_unknown) if not films.length_unknown else []
         if sounds.undecodable:
@@ -85,7 +82,7 @@ def findings(summary: Summary) -> list[str]:
         return []
     of = f"{'the' if summary.scored == 1 else 'any of the'} {counted(summary.scored, 'scored file')}"
     if not summary.judged:
-        lines = [f"No calibrated detector could judge {of}: nothing is said about authenticity."]
+        lines = [f"No calibrated detector could judge {of}: nothing is known about authenticity."]
     else:
         below = f"{summary.below or 'none'} of them {'has' if summary.below < 2 else 'have'} an authenticity below"
         lines = [
@@ -95,14 +92,13 @@ def findings(summary: Summary) -> list[str]:
     for leaned in summary.detectors:
         if not leaned.has_say and leaned.towards_manipulation:
             lines.append(
-                f"Evidence only, no verdict: {leaned.detector} leans towards manipulation on "
-                f"{leaned.towards_manipulation} of {counted(leaned.files, 'file')} that it judged "
+                f"Evidence only: {leaned.detector} leans towards manipulation on "
+                f"{leaned.towards_manipulation} of {counted(leaned.files, 'file')} "
                 f"(highest {_value(leaned.highest, leaned)}, median {_value(leaned.median, leaned)})."
             )
     if summary.untold:
         lines.append(
-            f"What each detector leaned to is not known of {counted(summary.untold, 'file')}, scored by an earlier "
-            "version."
+            f"{counted(summary.untold, 'file')} scored by an earlier version, which did not record what detectors say."
         )
     return lines
 
@@ -128,7 +124,7 @@ def print_summary(summary: Summary, console: Console, output: str) -> None:
         console.print()
         print_table(console, [Column("class", whole=True), "file", "why"], rows, title)
     if summary.detectors:
-        title = "What each detector says of the files that it judged"
+        title = "What each detector says about the files that it judged"
         folder, names = told_apart([leaned.highest_uri for leaned in summary.detectors], 28)
         columns = [
             Column("detector", whole=True),
@@ -260,7 +256,7 @@ def summary_html(summary: Summary) -> str:
         + (f"<h2>What calibrated detectors found, and what the others lean to</h2>{items(findings(summary))}")
         * bool(summary.scored)
         + (f"<h2>Most suspicious{cell(shown)}</h2><table>{heads}{worst}</table>" if worst else "")
-        + table("What each detector says of the files that it judged", _HEAD, said)
+        + table("What each detector says about the files that it judged", _HEAD, said)
         + (f"<p>{cell(WHAT_LEANING_MEANS)}</p>" if said else "")
         + table("Failures by class", (), list(summary.failures.items()))
         + table(failed, (), summary.failed)

@@ -34,7 +34,7 @@ _MODIFIED = 1_767_225_600
 README = """\
 A sample archive made by `deephotlink`. No person was filmed: the face is matplotlib's sample portrait of Rear Admiral
 Grace Hopper (US Navy, public domain), moved about by code; the sounds are synthetic. This file is the text file among
-the media: it belongs into the table `skipped`.
+the media: it belongs in the table `skipped`.
 
 interview.*      one portrait that talks, in six containers; copy/ has the first of them once more
 dubbed.mp4       the same, with the voice 0.9 s late: the mouth does not fit it
@@ -62,9 +62,7 @@ def make_sample(folder: Path) -> None:
     if (folder / "README.txt").is_file():
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"expected a sample archive or nothing at {folder}: it holds something else; name another folder"
-        )
+        raise UsageError(f"expected a sample archive or nothing at {folder}, found something else: name another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -79,7 +79,7 @@ class Listing:
 
     def __init__(self) -> None:
         self.found = 0
-        self.stage = "reading what is done already"
+        self.stage = "reading what is already done"
 
     def watch(self, listed: Iterable[T], stage: str = "listing") -> Iterator[T]:
         self.stage = stage

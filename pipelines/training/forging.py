@@ -74,7 +74,7 @@ class Workshop:
     def pass_over(self, source: Source, kind: str, why: str) -> None:
         told = f"{Path(source.path).name}: no {kind}: {why}"
         self.passed_over.append(told)
-        self.tell(f"passed over {printable(told, 300)}")
+        self.tell(f"skipped {printable(told, 300)}")
 
     def seed(self, source: Source, kind: str) -> tuple[int, ...]:
         """Of a source's name and group, not of where it lies."""

@@ -72,7 +72,7 @@ def sources_of(paths: Sequence[str | Path], labels: str | Path | None = None, sp
     files: list[Path] = []
     for path in map(Path, paths):
         if not path.exists():
-            raise UsageError(f"expected media or a folder of media at {printable(str(path))}: there is nothing")
+            raise UsageError(f"expected a media file or a folder at {printable(str(path))}: nothing is there")
         files += sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     known = None if labels is None else {row.path: row for row in listed(labels)}
     sources = []
@@ -115,7 +115,7 @@ def listed(path: str | Path) -> list[Listed]:
         UsageError: it cannot be read, has no such column, or a line is none.
     """
     name = printable(str(path))
-    lines = read_lines(path, "expected a CSV file with a column uri or path, and perhaps label, group and licence")
+    lines = read_lines(path, "expected a CSV file with a column uri or path, and optionally label, group and licence")
     column = next((column for column in ("uri", "path") if column in lines.names), None)
     if column is None:
         found = ", ".join(printable(column, 40) for column in lines.names[:12]) or "nothing"
@@ -127,13 +127,13 @@ def listed(path: str | Path) -> list[Listed]:
         try:
             file = (Path(path).parent / fields[column]).resolve()
         except (ValueError, OSError, RuntimeError) as error:
-            wrong.append(f"line {line}: {printable(fields[column], 80)} is no path ({error})")
+            wrong.append(f"line {line}: {printable(fields[column], 80)} is not a path ({error})")
             continue
         label = word_of(fields.get("label", "")) if "label" in lines.names else REAL
         more = fields.get("group", ""), fields.get("licence", ""), fields.get("family", "").lower()
         rows.append(Listed(file, label, *more))
     if wrong:
-        raise UsageError(f"{name}: {some_of(wrong)}; mend the file and give the command again")
+        raise UsageError(f"{name}: {some_of(wrong)}; correct the file and run the command again")
     return rows
 
 
@@ -206,18 +206,18 @@ def stills(sources: Iterable[Source], tell: Callable[[str], None] = print) -> It
         try:
             with Image.open(source.path) as picture:
                 if picture.width * picture.height > LARGEST_STILL:
-                    tell(f"passed over {printable(source.path)}: {picture.width}x{picture.height} pixels")
+                    tell(f"skipped {printable(source.path)}: {picture.width}x{picture.height} pixels")
                     continue
                 yield source, np.asarray(picture.convert("RGB"))
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-            tell(f"passed over {printable(source.path)}: {printable(str(error))}")
+            tell(f"skipped {printable(source.path)}: {printable(str(error))}")
 
 
 def probed(source: Source, pool: WorkerPool, spool: Path, tell: Callable[[str], None]) -> MediaProbe | None:
     try:
         stat = Path(source.path).stat()
     except OSError as error:
-        tell(f"passed over {printable(source.path)}: {error.strerror}")
+        tell(f"skipped {printable(source.path)}: {error.strerror}")
         return None
     name = hashlib.sha256(source.path.encode("utf-8", "surrogateescape")).hexdigest()
     file = MediaFile(name, source.path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
@@ -226,5 +226,5 @@ def probed(source: Source, pool: WorkerPool, spool: Path, tell: Callable[[str], 
     if isinstance(found, MediaProbe):
         return found
     why = found.skipped_reason or (found.failure.message if found.failure else "unreadable")
-    tell(f"passed over {printable(source.path)}: {why}")
+    tell(f"skipped {printable(source.path)}: {why}")
     return None

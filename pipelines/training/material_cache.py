@@ -60,7 +60,7 @@ def load_material(folder: Path, kinds: Sequence[type], made_of: Mapping[str, Any
         differing = sorted(key for key in {*found, *made_of} if found.get(key) != made_of.get(key))
         raise UsageError(
             f"expected material of these very files in {printable(str(folder))}, found that of others "
-            f"({', '.join(differing)} differ): name another --output, or remove it"
+            f"({', '.join(differing)} differ): name another --output, or remove that folder"
         )
     there = (folder / ARRAYS).stat().st_size if (folder / ARRAYS).is_file() else -1
     if there != size:

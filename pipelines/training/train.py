@@ -34,7 +34,7 @@ from .material_cache import load_material, save_material
 from .model_card import card, grouped_figures
 from .recipes import COURSES, Config, Course, begun, imagenet
 
-FAKES_ARE_MADE = "nothing is learned from forgeries of others: they are made on the fly from real media"
+FAKES_ARE_MADE = "training uses only real files and makes the forgeries itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: 
     weights = config.output / f"{config.name}.safetensors"
     print(f"{weights}: {record['size_bytes']} bytes, sha256 {record['sha256']}; {config.name}.json and .md beside it")
     if not trained.finished:
-        print(f"{trained.steps} of {steps} steps are done: the same command goes on")
+        print(f"{trained.steps} of {steps} steps are done: the same command continues")
     named = shell_word(f"{config.name}={weights}")
     print(f"use it: deephotlink audit SOURCE --output OUT --weights {named} --allow-unpinned {config.name}")
 
@@ -157,11 +157,11 @@ def _data(config: TrainConfig, speech: bool) -> Data:
     fit = {source.group for source in kept} - held
     recorded = {source.group for source in found if not source.fake}
     if not held & recorded or not fit & recorded:
-        which = "to judge by" if fit & recorded else "to learn from"
+        which = "held out" if fit & recorded else "to learn from"
         raise UsageError(
-            f"expected videos or sound of groups on both sides, none of {len(groups)} is there {which}: a group's name "
-            f"decides, and about {HELD_SHARE:.0%} are held; add media of more people or sources, or name groups with "
-            "--labels"
+            f"expected groups to learn from and groups held out, none of the {len(groups)} groups is {which}: a "
+            f"group's name decides, and about {HELD_SHARE:.0%} are held out; add files of more people or sources, or "
+            "name groups with --labels"
         )
     return Data(tuple(kept), tuple(sorted(fit)), tuple(sorted(held)))
 
@@ -180,9 +180,9 @@ def _tell_data(config: TrainConfig, course: Course, data: Data, steps: int) -> N
         f"{config.name}: {len(media)} videos and sounds, {len(data.sources) - len(media)} stills, {size / 1e6:.0f} MB"
     )
     print(f"learned from: {len(data.fit)} groups, {len(data.sources) - len(held)} files")
-    print(f"held to judge by: {len(data.held)} groups, {len(held)} files: {printable(', '.join(data.held), 2000)}")
+    print(f"held out: {len(data.held)} groups, {len(held)} files: {printable(', '.join(data.held), 2000)}")
     minutes = steps * course.effort(config.config).step_seconds / 60
-    print(f"{steps} steps, about {max(1, round(minutes))} min of one core, after the media were decoded")
+    print(f"{steps} steps, about {max(1, round(minutes))} min of one core after decoding")
 
 
 def _init(config: TrainConfig, course: Course) -> tuple[Mapping[str, Any] | None, Any, dict[str, str]]:
@@ -248,12 +248,12 @@ def _material(config: TrainConfig, course: Course, data: Data, made_of: Mapping[
         if not any(amounts.values()):
             raise UsageError(f"expected {course.wants} in {len(data.sources)} files, found none")
         if not all(amounts.values()):
-            side = "learned from" if amounts["fit"] == 0 else "held to judge by"
-            raise UsageError(f"expected {course.wants} on both sides, found none in the groups {side}: add more media")
+            side = "to learn from" if amounts["fit"] == 0 else "held out"
+            raise UsageError(f"expected {course.wants} on both sides, found none in the groups {side}: add more files")
         save_material(folder, gathered, made_of)
         material = load_material(folder, course.kinds(), made_of)
     amounts = course.amounts(material)
-    print(f"{course.wants}: {amounts['fit']} to learn from, {amounts['held']} to judge by")
+    print(f"{course.wants}: {amounts['fit']} to learn from, {amounts['held']} held out")
     prepared = course.prepare(material, config.config, config.output / "rebuilders", config.seed, print)
     if prepared is material:
         return material
@@ -278,7 +278,7 @@ def _leave(
     export(trained.weights, path, {"deephotlink": json.dumps(told, sort_keys=True)})
     body = path.read_bytes()
     if len(body) > MAX_FILE_BYTES:
-        print(f"warning: {path} has {len(body)} bytes, embedded weights may have {MAX_FILE_BYTES}")
+        print(f"warning: {path} has {len(body)} bytes; embedded weights may have at most {MAX_FILE_BYTES}")
     network = recipe.network()
     stored = {key: value.float() for key, value in read_safetensors(body, path.name).items()}
     load_exactly(network, stored, name)

@@ -93,7 +93,7 @@ def split_names(text: str) -> list[str]:
             whole = ",".join(names[at:end])
             if os.path.exists(os.path.expanduser(whole.partition(":")[2])):
                 raise UsageError(
-                    f"{whole} has a comma in its path, and commas separate detectors: rename it, or name a link to it"
+                    f"{whole} has a comma in its path, and commas separate detectors: rename it, or use a link"
                 )
     return names
 
@@ -156,7 +156,7 @@ class _Collected:
     def add(self, spec: DetectorSpec, weights: Weights, accepted: Collection[str]) -> None:
         check_licence(spec, accepted)
         if spec.name in self.specs:
-            raise UsageError(f"two detectors would be called {spec.name} in the tables: name one of them")
+            raise UsageError(f"two detectors would have the name {spec.name} in the tables: choose one of them")
         self.specs[spec.name] = replace(spec, weights_sha256=weights.sha256)
         if weights.files:
             self.weights[spec.name] = weights
@@ -201,7 +201,7 @@ def _refuse_unused(name: str, role: str | None, chosen: Mapping[str, DetectorSpe
     if name not in chosen:
         raise UsageError(f"--weights names {name}, which is not among --detectors: {', '.join(chosen) or 'none'}")
     if not spec.weights:
-        raise UsageError(f"{name} has no weights: leave --weights {name}=… away")
+        raise UsageError(f"{name} has no weights: remove --weights {name}=…")
     roles = [file.role for file in spec.weights]
     if role is not None and role not in roles:
         raise UsageError(f"{name} has no file {role!r}, it has {', '.join(roles)}: --weights {name}.{roles[0]}=PATH")
@@ -296,7 +296,7 @@ def _named(
         )
         if not unpinned:
             raise UsageError(f"{said}: give --allow-unpinned {spec.name} if you mean that file")
-        warnings.append(f"{said}: what it finds is not what the published detector finds")
+        warnings.append(f"{said}: its results are not those of the published detector")
     return found
 
 

@@ -33,9 +33,9 @@ to another of them."""
 _REFUSALS = {
     "RepositoryNotFoundError": "there is no such model, or it is private",
     "RevisionNotFoundError": "the model has no such revision",
-    "GatedRepoError": "its authors want to be asked first: do so on its page, and log in with `hf auth login`",
+    "GatedRepoError": "its authors must grant access first: ask on its page, then log in with `hf auth login`",
     "DisabledRepoError": "the hub has disabled it",
-    "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set, unset it",
+    "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set: unset it",
 }
 
 
@@ -68,7 +68,7 @@ def pull_hub(name: str, cache: str, accepted: Collection[str] = ()) -> Iterator[
             if file_name in files and files[file_name][0] != expected:
                 raise UsageError(f"expected sha256 {expected} of {file_name} of {repo}, got {files[file_name][0]}")
         if "config.json" not in files or not any(file.endswith(".safetensors") for file in files):
-            raise UsageError(f"{repo} has no config.json with safetensors: other formats may hold code, convert it")
+            raise UsageError(f"{repo} has no config.json with safetensors: other formats may contain code: convert it")
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(staging, target)
@@ -99,7 +99,7 @@ def _check_licence(name: str, repo: str, info: Any, accepted: Collection[str]) -
     if forbids_commercial_use(licence) and not {name, f"hf:{repo}"} & set(accepted):
         raise UsageError(
             f"the licence of {name} ({printable(licence)}) forbids commercial use: give --accept-licence {name} if "
-            "your use is allowed by it"
+            "it allows your use"
         )
 
 
@@ -135,5 +135,5 @@ def _told(error: Exception, repo: str) -> Exception:
         return UsageError(f"cannot pull hf:{repo}: {_REFUSALS[kind]}")
     root = type(error).__module__.partition(".")[0]
     if is_storage_fault(error) or root in _NETWORK:
-        return WorldError(f"cannot pull hf:{repo}: {tell(error)}; nothing of it was kept, run the same command again")
+        return WorldError(f"cannot pull hf:{repo}: {tell(error)}; nothing of it was kept; run the same command again")
     return error

@@ -69,12 +69,12 @@ def pull(
         WorldError: storage, disk or network failed for good. After any error nothing half is left.
     """
     if is_remote(cache) and scheme_of(cache) in READ_ONLY:
-        raise UsageError(f"{shown(cache)} cannot be written to: name a folder, or a URL of an object store")
+        raise UsageError(f"{shown(cache)} cannot be written to: name a folder or the URL of an object store")
     specs = [None if name.startswith("hf:") else _pullable(name, accepted, unpinned) for name in dict.fromkeys(names)]
     for name, spec in zip(dict.fromkeys(names), specs, strict=True):
         if spec is None:
             if source is not None:
-                raise UsageError("--from names a mirror of published weights; hf: models come from the hub")
+                raise UsageError("--from is for published weights; hf: models come from the hub")
             yield from (Pulled(name, *file) for file in pull_hub(name, cache, accepted))
             continue
         for file in spec.weights:
@@ -97,8 +97,8 @@ def _pullable(name: str, accepted: Collection[str], unpinned: Collection[str]) -
     unknown = [file.file_name for file in spec.weights if not file.sha256]
     if unknown and name not in unpinned:
         raise UsageError(
-            f"no sha256 is on record for {', '.join(unknown)} of {name}, so nothing would tell a forged file from the "
-            f"true one: give --allow-unpinned {name} if you trust {', '.join(f.url for f in spec.weights)}"
+            f"no sha256 is on record for {', '.join(unknown)} of {name}, so a forged file could not be told from the "
+            f"real one: give --allow-unpinned {name} if you trust {', '.join(f.url for f in spec.weights)}"
         )
     return spec
 
@@ -108,7 +108,7 @@ def check_licence(spec: DetectorSpec, accepted: Collection[str]) -> None:
     if not spec.commercial_use and spec.name not in accepted:
         raise UsageError(
             f"the licence of {spec.name} ({spec.licence}) forbids commercial use: give --accept-licence {spec.name} if "
-            "your use is allowed by it"
+            "it allows your use"
         )
 
 

@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_line_and_no_loss(archive, tmp
         fail_after(1, patch, WorldError("cannot write: no space left"))
         assert audit(archive, out) == cli.AGAIN
     said = capfd.readouterr()
-    told = "deephotlink: cannot write: no space left; the same command again goes on where it stopped\n"
+    told = "deephotlink: cannot write: no space left; the same command continues where it stopped\n"
     assert said.err == told and said.out == ""
     assert len(list(out.glob("_runs/*/units/*.parquet"))) == 1 and check_output(str(out)) == []
     assert audit(archive, out) == cli.DONE
@@ -135,7 +135,7 @@ def test_a_signal_ends_it_cleanly_and_the_same_command_goes_on(number, archive, 
         code = job.wait(60)
     assert code == cli.INTERRUPTED, (tmp_path / "said").read_text()
     assert (tmp_path / "said").read_text() == (
-        "deephotlink: interrupted; the same command again goes on where it stopped\n"
+        "deephotlink: interrupted; the same command continues where it stopped\n"
     )
     assert list(folder.iterdir()) == [] and check_output(str(out)) == []
     assert subprocess.run(command, capture_output=True).returncode == cli.DONE

@@ -58,10 +58,10 @@ def test_a_limit_a_retry_and_the_rate_of_failures(archive, tmp_path, capsys):
     low = ("--max-duration", "2", "--max-failure-rate", "0.5")
     assert audit(archive, out, *low) == cli.MANY_FAILED == jobs.MANY_FAILED
     said = capsys.readouterr().err
-    assert said == "deephotlink: 66.7% of the media failed, more than --max-failure-rate=0.5\n"
+    assert said == "deephotlink: 66.7% of the files failed, more than --max-failure-rate=0.5\n"
     assert failures(out) == {"long.mp4": ("too_large", 1), "broken.mp4": ("unreadable", 1)}
     message = run_query(str(out), "select message from failures where error_class = 'too_large'").to_pylist()
-    assert message == [{"message": "lasts 4 s: at most 2 s are read"}]
+    assert message == [{"message": "4 s long: at most 2 s are allowed"}]
     settings = newest_run(out)["settings"]
     assert settings["limits"]["max_duration_seconds"] == 2 and settings["limits"]["max_bytes"] == 64 << 30
     # published all the same; and asked again, when nothing is left to do, it does not say that all is well
@@ -180,7 +180,7 @@ def test_the_quarantine_can_be_handed_to_someone_and_audited(archive, tmp_path, 
 
     assert cli.main(["quarantine", str(out), "--class", "too_large"]) == cli.DONE
     (only,) = csv.DictReader(capsys.readouterr().out.splitlines())
-    assert only["uri"] == str(archive / "long.mp4") and only["message"] == "lasts 4 s: at most 2 s are read"
+    assert only["uri"] == str(archive / "long.mp4") and only["message"] == "4 s long: at most 2 s are allowed"
     assert cli.main(["quarantine", str(out), "--output", str(tmp_path / "x.txt")]) == cli.USAGE
     assert ".csv" in capsys.readouterr().err
 

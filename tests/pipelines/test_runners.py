@@ -79,7 +79,7 @@ def test_something_else_that_answers_in_its_place(monkeypatch):
     monkeypatch.setattr(runners, "CONNECT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(WorldError, match="is no job server"):
+        with pytest.raises(WorldError, match="is not a job server"):
             runners.check_runner([f"--job_endpoint={endpoint}", "--runner=PortableRunner"])
 
 

@@ -103,7 +103,7 @@ def test_real_media_alone_and_what_cannot_be_done(labelled, tmp_path, capsys):
     few = tmp_path / "few.csv"
     few.write_text("\n".join(labels.read_text().splitlines()[:9]))
     assert main(["calibrate", out, "--labels", str(few), "--output", str(file)]) == 2
-    assert "label more media" in capsys.readouterr().err
+    assert "label more files" in capsys.readouterr().err
     nowhere = ["calibrate", out, "--labels", str(labels), "--output", str(tmp_path / "no" / "x.json")]
     assert main(nowhere) == 2 and not list(tmp_path.glob(".*tmp*"))  # as named: it cannot be had by trying again
 
@@ -132,7 +132,7 @@ def test_versions_of_one_file_are_one_witness_and_the_note_says_what_was_taken_f
     assert main(["calibrate", store.root, "--real-only", "--output", str(file), "--quiet"]) == 0
     made = json.loads(file.read_text())
     assert made["thresholds"]["false_positives"]["groups"] == 20
-    assert "40 media have no group: each file was taken for an independent witness" in made["note"]
+    assert "40 files have no group, so each was counted as independent" in made["note"]
     out, labels = labelled
     assert main(["calibrate", out, "--labels", str(labels), "--output", str(file), "--quiet"]) == 0
     assert "independent witness" not in json.loads(file.read_text())["note"]

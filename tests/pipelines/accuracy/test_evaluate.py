@@ -125,7 +125,7 @@ def test_what_the_figures_are_of_is_told(told):
     assert told["calibration_ids"] == ["made-1"] and told["fingerprints"] == ["print"] and len(told["run_ids"]) == 1
     counts = told["counts"]
     assert counts["outcomes"] == {"scored": 8, "failed": 1, "skipped": 1} and counts["media_unlabelled"] == 1
-    for text in ("few groups", "1 media of the output"):
+    for text in ("few groups", "without a label, which are ignored: 1"):
         assert any(text in note for note in told["notes"])
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
@@ -215,7 +215,7 @@ def test_the_command_prints_narrow_tables_and_writes_files(tmp_path, capsys):
     assert evaluate_command(request) == 0
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 120
-    for text in ("How well scores rank", "fused", ".58 [", "Trivial baselines", "note: no TPR at 1 % FPR of fused"):
+    for text in ("How well the scores rank", "fused", ".58 [", "Trivial baselines", "no TPR at 1 % FPR for fused"):
         assert text in said, said
     written = json.loads(names["json_file"].read_text())
     assert written["labels"]["lines"] == 10 and subject(written, "ear")["auc"]["value"] == 5 / 8

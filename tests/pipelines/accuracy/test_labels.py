@@ -124,7 +124,7 @@ def test_the_same_again_is_counted_and_a_contradiction_refused(written):
     text = "uri,label,group\none/x.mp4,real,g\n/films/one/x.mp4,real,g\n"
     assert join(read_labels(written(text)), ROWS).repeated == 1
     for last in ("/films/one/x.mp4,fake,g", "/films/one/x.mp4,real,h"):
-        with pytest.raises(UsageError, match="lines 2 and 4 say different things"):
+        with pytest.raises(UsageError, match="lines 2 and 4 contradict each other"):
             join(read_labels(written(f"{text}{last}\n")), ROWS)
 
 

@@ -141,7 +141,7 @@ def test_what_is_unfinished_is_told_and_is_no_violation(tmp_path, capsys):
     code, (line,) = said()
     assert code == cli.UNFINISHED and "2 of 2 files done, not yet all of them published" in line
     finish(store, run)
-    assert said() == (cli.DONE, [f"{store.root}: every planned file stands in exactly one table (2 files)"])
+    assert said() == (cli.DONE, [f"{store.root}: every planned file is in exactly one table (2 files)"])
     finish(store, make_run(store, 1, 1, resume_key="one"))
     other = make_run(store, 1, 1, resume_key="other")
     code, lines = said()

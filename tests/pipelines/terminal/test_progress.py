@@ -15,7 +15,7 @@ def counters(**given: int) -> dict[str, int]:
 
 def test_a_listing_says_how_much_it_found():
     listing = Listing()
-    assert listing.look().line() == "reading what is done already"
+    assert listing.look().line() == "reading what is already done"
     seen = listing.watch(iter("abc"))
     assert next(seen) == "a" and listing.look().line() == "listing: 1 file found"
     assert list(seen) == ["b", "c"] and listing.look().line() == "planning: 3 files found"

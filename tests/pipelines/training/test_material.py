@@ -51,7 +51,7 @@ def test_training_counts_as_real_what_it_learns_from(media: Path, capsys: pytest
     [
         (None, "cannot read"),
         (b"uri,label\nf\xfc.mp4,real\n", "line 2 is not UTF-8"),
-        (b"uri,label\n\na\x00.mp4,real\n", r"line 3: a\x00.mp4 is no path"),
+        (b"uri,label\n\na\x00.mp4,real\n", r"line 3: a\x00.mp4 is not a path"),
         (b"uri,label\na.mp4,real,b.mp4,real\n", "line 2: expected 2 fields"),
         (b"file,label\na.mp4,real\n", "expected a column uri or path"),
     ],

@@ -238,7 +238,7 @@ def test_a_sitting_that_ends_goes_on_to_the_same_bytes(fake, media, tmp_path, ca
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run(capsys, media, whole)[0] == cli.DONE
     code, said, _ = run(capsys, media, cut, "--minutes", "1e-9")
-    assert code == cli.DONE and "1 of 6 steps are done: the same command goes on" in said
+    assert code == cli.DONE and "1 of 6 steps are done: the same command continues" in said
     assert not json.loads((cut / "fake.json").read_text())["finished"]
     assert run(capsys, media, cut)[0] == cli.DONE and fake.gathered == 2
     assert (cut / "fake.safetensors").read_bytes() == (whole / "fake.safetensors").read_bytes()
@@ -257,17 +257,17 @@ def test_ctrl_c_says_how_to_go_on(fake, media, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(FakeRecipe, "batch", interrupted)
         code, _, said = run(capsys, media, tmp_path / "out")
-    assert code == cli.INTERRUPTED and "same command again goes on" in said
+    assert code == cli.INTERRUPTED and "same command continues" in said
     assert not (tmp_path / "out/fake.safetensors").exists()
     code, said, _ = run(capsys, media, tmp_path / "out")
-    assert code == cli.DONE and "goes on from step 3 of 6" in said
+    assert code == cli.DONE and "continues from step 3 of 6" in said
 
 
 def test_a_dry_run_says_what_would_be_learned_from(fake, media, tmp_path, capsys):
     code, said, _ = run(capsys, media, tmp_path / "out", "--dry-run", "--steps", "30")
     assert code == cli.DONE and not (tmp_path / "out").exists() and not fake.gathered
     assert "learned from: 2 groups, 2 files" in said and "30 steps, about 30 min" in said
-    assert f"held to judge by: 1 groups, 1 files: {groups_on('held', 1)[0]}" in said
+    assert f"held out: 1 groups, 1 files: {groups_on('held', 1)[0]}" in said
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_what_cannot_be_learned_from_is_said(fake, media, tmp_path, capsys):
     code, _, said = run(capsys, media, out, name="metadata")
     assert code == cli.USAGE and "cannot train 'metadata': fake can be trained" in said
     code, _, said = run(capsys, media / groups_on("fit", 1)[0], out)
-    assert code == cli.USAGE and "none of 1 is there to judge by" in said and "40%" in said
+    assert code == cli.USAGE and "none of the 1 groups is held out" in said and "40%" in said
     code, _, said = run(capsys, media / groups_on("held", 1)[0], out)
     assert code == cli.USAGE and "to learn from" in said
     code, _, said = run(capsys, tmp_path / "nowhere", out)
@@ -325,7 +325,7 @@ def test_what_cannot_be_learned_from_is_said(fake, media, tmp_path, capsys):
     assert code == cli.USAGE and "expected numbers in 3 files, found none" in said
     fake.found = (3, 0)
     code, _, said = run(capsys, media, out)
-    assert code == cli.USAGE and "found none in the groups held to judge by" in said
+    assert code == cli.USAGE and "found none in the groups held out" in said
 
 
 @pytest.mark.parametrize(
