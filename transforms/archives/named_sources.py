@@ -35,11 +35,13 @@ from ..storage.uris import (
 from .folders import excluding, in_order
 from .secret_addresses import host_of
 
+_FOLDERS = ("folder", "linked_folder")
 Expand = Callable[[Iterable[Found], Any], Iterator[Planned]]
 
 
 def look_up(named: str, patience: Patience, one_of_many: bool = False) -> tuple[str, Found]:
     """The first of the names that `named` may mean under which something lies, and what; else the first, `missing`.
+    For `one_of_many`, a row of a listing, a file goes before a folder.
 
     Raises:
         UsageError: nobody here knows that kind of store, or that is no address. WorldError
@@ -47,9 +49,11 @@ def look_up(named: str, patience: Patience, one_of_many: bool = False) -> tuple[
     first: tuple[str, Found] | None = None
     for name in _of_row(named) if one_of_many else meanings(named):
         found = name, _look(name, patience, one_of_many)
-        if found[1].trouble != "missing":
+        # A row names a file: a folder that its text may mean as well is not what it stands for.
+        if found[1].trouble not in ("missing", *(_FOLDERS if one_of_many else ())):
             return found
-        first = first or found
+        if first is None or first[1].trouble == "missing":
+            first = found
     assert first is not None
     return first
 
@@ -95,7 +99,7 @@ def list_rows(uris: Iterable[str], options: Any, expand: Expand) -> Iterator[Pla
         host = host_of(uri) if is_remote(uri) else ""
         _, found = look_up(uri, READING if host in answered else LISTING, one_of_many=True)
         answered.add(host)
-        folder = found.trouble in ("folder", "linked_folder")
+        folder = found.trouble in _FOLDERS
         return replace(found, trouble="not_a_file") if folder else found
 
     # Neighbours of one shard together: it is walked once for all of them.

@@ -259,6 +259,7 @@ paths = st.lists(segments.filter(lambda name: name not in (b".", b"..")), min_si
 
 @slow
 @example({b"line\nbreak.mp4", b"line\\x0abreak.mp4", b"\xff.mp4", b"\\xff.mp4", b"[1]/a.mp4", b"1/a.mp4", b"*.mp4"})
+@example({b"\\x0a", b"\n/-"})
 @given(st.sets(paths, min_size=1, max_size=8))
 def test_every_local_name_is_planned_and_read_as_itself(tmp_path: Path, names: set[bytes]) -> None:
     root = os.fsencode(tmp_path / f"folder {next(NUMBERS)}")
