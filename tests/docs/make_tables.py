@@ -10,9 +10,9 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from deephotlink.pipelines.views import VIEWS
+from deephotlink.pipelines.outputs.views import VIEWS
 from deephotlink.transforms.failures import ERROR_CLASSES
-from deephotlink.transforms.tables import TABLES
+from deephotlink.transforms.tables.schema import TABLES
 
 from .pages import ROOT
 

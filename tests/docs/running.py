@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from deephotlink.pipelines import cli, sample
+from deephotlink.pipelines import cli
+from deephotlink.pipelines.samples import archive as sample
 
 from .pages import Block, Example, blocks_of, examples_of
 

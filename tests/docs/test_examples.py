@@ -11,7 +11,7 @@ import pytest
 
 from deephotlink.pipelines import cli
 from deephotlink.pipelines.options import check_beam_args
-from deephotlink.pipelines.query import run_query
+from deephotlink.pipelines.outputs.query import run_query
 
 from .pages import PAGES, ROOT, blocks_of, commands_of, examples_of
 from .running import MORE, Desk, alike
@@ -41,7 +41,7 @@ def test_readme_and_guide_are_among_them() -> None:
 
 def test_make_audit_is_what_the_test_runs() -> None:
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\naudit:")[2].partition("\n\n")[0]
-    assert "-m deephotlink.pipelines.sample archive" in recipe
+    assert "-m deephotlink.pipelines.samples.archive archive" in recipe
     assert re.search(r'deephotlink audit "\$\$ARCHIVE" --output "\$\$OUTPUT"', recipe)
     assert re.search(r"^OUTPUT \?= scores$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 
