@@ -13,16 +13,21 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from .base import ClipItem, Detector, Judgement, TrackItem
+from .base import ClipItem, Detector, Judgement, Precision, TrackItem
 from .devices import same_bits_each_time
+from .late import late
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = late("torch")
+    nn = late("torch.nn")
+
 FAILED = "detector_error"
 SURE = 0.7
 """Least confidence of a face that is judged."""
@@ -104,6 +109,12 @@ def at_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -
     return network.eval().requires_grad_(False)
 
 
+def dtype_of(precision: Precision) -> torch.dtype:
+    """torch's dtype of that name."""
+    dtype: torch.dtype = getattr(torch, precision)
+    return dtype
+
+
 class BatchedDetector(Detector):
     """A network over rows of one shape. Subclasses say how an item becomes rows and how its logits become an answer."""
 
@@ -145,7 +156,7 @@ class BatchedDetector(Detector):
 
     def load(self, device: str) -> None:
         self.device = torch.device(device)
-        self.dtype = DTYPES[self.spec.precision] if self.device.type == "cuda" else torch.float32
+        self.dtype = dtype_of(self.spec.precision) if self.device.type == "cuda" else torch.float32
         same_bits_each_time(self.device)
         self.network = at_precision(self.build_network(), self.device, self.dtype)
         on_cpu = self.device.type == "cpu"
@@ -154,7 +165,6 @@ class BatchedDetector(Detector):
         self.batch_items = (self.cpu_items if on_cpu else None) or self.spec.batch_size
         """Items in one forward pass; less than `spec.batch_size` after the device ran out of memory."""
 
-    @torch.inference_mode()
     def score(self, items: Sequence[Any]) -> list[Judgement]:
         """As `Detector.score`. What goes wrong with one item is that item's answer.
 
@@ -162,6 +172,10 @@ class BatchedDetector(Detector):
             torch.OutOfMemoryError, or what else says so: not even one item fits. The batch goes back to the size that
             it had before, for then that item is to blame.
         """
+        with torch.inference_mode():
+            return self._scored(items)
+
+    def _scored(self, items: Sequence[Any]) -> list[Judgement]:
         answers: list[Judgement] = []
         before = self.batch_items
         while len(answers) < len(items):
@@ -183,9 +197,9 @@ class BatchedDetector(Detector):
 
     def _score_batch(self, items: Sequence[Any]) -> list[Judgement]:
         prepared = [self._prepared(item) for item in items]
-        shape = _common_shape(rows.shape[1:] for rows in prepared if isinstance(rows, Tensor))
+        shape = _common_shape(rows.shape[1:] for rows in prepared if isinstance(rows, torch.Tensor))
         prepared = [self._fitting(rows, shape) for rows in prepared]
-        logits = self._logits({at: rows for at, rows in enumerate(prepared) if isinstance(rows, Tensor)})
+        logits = self._logits({at: rows for at, rows in enumerate(prepared) if isinstance(rows, torch.Tensor)})
         return [
             rows if isinstance(rows, Judgement) else self._concluded(item, logits[at])
             for at, (item, rows) in enumerate(zip(items, prepared, strict=True))
@@ -194,7 +208,7 @@ class BatchedDetector(Detector):
     def _prepared(self, item: Any) -> Tensor | Judgement:
         try:
             rows = self.prepare(item)
-            if isinstance(rows, Tensor) and not 1 <= len(rows) <= self.rows:
+            if isinstance(rows, torch.Tensor) and not 1 <= len(rows) <= self.rows:
                 raise RuntimeError(f"{self.spec.name} made {len(rows)} rows of an item, expected 1 to {self.rows}")
             return rows
         except Exception as error:  # whatever one item does to us is its own answer, and is counted

@@ -18,120 +18,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from .. import __version__
 from ..transforms.failures import NothingFound, UsageError, WorldError, printable
 from ..transforms.storage.uris import escape, redact
+from .arguments import build_parser
 from .terminal.printing import steady
 
 DONE, BROKEN, USAGE, NOTHING, MANY_FAILED, UNFINISHED, STUMBLED, AGAIN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 70, 75, 130
-
-
-def build_parser() -> argparse.ArgumentParser:
-    from .options import Parser, add_audit_arguments
-    from .terminal.argument_types import share
-
-    parser = Parser(
-        prog="deephotlink",
-        description="Screens video archives for deepfakes: media in, Parquet authenticity scores out.",
-        epilog=(__doc__ or "").partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"deephotlink {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    audit = commands.add_parser(
-        "audit",
-        help="score the files of an archive",
-        description="Scores the files of an archive. Unrecognised options are passed to Apache Beam (--runner=…).",
-        allow_abbrev=False,
-    )
-    add_audit_arguments(audit)
-    told = "prove that every planned file is in exactly one table, or say what is unfinished"
-    codes = "Exit codes: 0 everything is there, 1 something is wrong, 5 nothing is wrong but a run is not finished."
-    check = commands.add_parser("check", help=told, description=codes)
-    check.add_argument("output", metavar="OUT")
-    query = commands.add_parser(
-        "query", help="ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry"
-    )
-    query.add_argument("output", metavar="OUT")
-    query.add_argument("sql", metavar="SQL")
-    query.add_argument(
-        "--json", action="store_true", dest="as_json", help="one JSON object per row (null for NaN and infinities)"
-    )
-    calibrate = commands.add_parser("calibrate", help="make a calibration file from labelled or real files")
-    calibrate.add_argument("output", metavar="OUT")
-    of = calibrate.add_mutually_exclusive_group(required=True)
-    of.add_argument(
-        "--labels", metavar="FILE", help="CSV: uri or media_id, label (real or fake), group, family, generator"
-    )
-    of.add_argument("--real-only", action="store_true", help="take all files of OUT as real, each a group of its own")
-    calibrate.add_argument("--output", required=True, dest="file", metavar="FILE", help="the calibration file to write")
-    calibrate.add_argument("--false-positive-rate", type=share, default=0.05, metavar="SHARE", help="default 0.05")
-    calibrate.add_argument(
-        "--miss-rate",
-        type=share,
-        default=0.05,
-        metavar="SHARE",
-        help="forgeries that may be called `authentic` (default 0.05; 0: never say it)",
-    )
-    calibrate.add_argument("--name", metavar="ID", help="calibration_id (default: made from date and content)")
-    calibrate.add_argument("--data", default="", metavar="TEXT", help="what the files are, in words")
-    calibrate.add_argument("--evidence-only", default="", metavar="NAMES", help="detectors that must not count")
-    calibrate.add_argument("--base", metavar="FILE", help="keep the hand-set rules of this one (default: built in)")
-    calibrate.add_argument("--quiet", action="store_true", help="print only errors")
-    rescore = commands.add_parser("rescore", help="make new scores from stored evidence")
-    rescore.add_argument("output", metavar="OUT")
-    rescore.add_argument("--calibration", required=True, metavar="FILE", help="a file that `calibrate` wrote")
-    rescore.add_argument("--run", metavar="RUN_ID", help="rescore this run (default: the newest scores)")
-    rescore.add_argument("--quiet", action="store_true", help="print only errors")
-    rescore.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object at the end")
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="measure accuracy on labelled files",
-        description="Measures the fused score, each family and each detector on files whose truth is known, "
-        "with 95 % intervals and trivial baselines.",
-        allow_abbrev=False,
-    )
-    evaluate.add_argument("output", metavar="OUT")
-    evaluate.add_argument(
-        "--labels",
-        required=True,
-        metavar="CSV",
-        help="columns `uri` or `media_id`, `label` (real, fake); optional: `group`, `family`, `generator`",
-    )
-    evaluate.add_argument("--run", metavar="RUN_ID", help="use the rows of this run (default: each file's newest)")
-    evaluate.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the groups (default: 1000)")
-    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: 0)")
-    evaluate.add_argument("--json", dest="json_file", metavar="FILE", help="write all figures as JSON")
-    evaluate.add_argument("--markdown", dest="markdown_file", metavar="FILE", help="write the tables as Markdown")
-    evaluate.add_argument("--plots", metavar="DIR", help="write ROC, reliability and score plots as PNG and SVG")
-    weights = commands.add_parser("weights", help="download weights of published detectors, or check them")
-    actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
-    pull = actions.add_parser("pull", help="download weights into the cache; the only command that downloads")
-    pull.add_argument("names", nargs="+", metavar="NAME", help="a published detector, or hf:OWNER/REPO[@REVISION]")
-    pull.add_argument("--from", dest="source", metavar="URL", help="a mirror (URL/NAME/FILE), or the file itself")
-    pull.add_argument(
-        "--allow-unpinned", action="append", default=[], metavar="NAME", help="download files without a checksum"
-    )
-    pull.add_argument(
-        "--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence"
-    )
-    verify = actions.add_parser("verify", help="compare the weights that are here with the record")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all in the package and in the cache")
-    for action in (pull, verify):
-        action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: $DEEPHOTLINK_WEIGHTS)")
-    from .outputs.quarantine import add_quarantine_arguments
-    from .training.forge_options import add_forge_arguments
-    from .training.train_options import add_train_arguments
-
-    add_train_arguments(commands)
-    add_forge_arguments(commands)
-    add_quarantine_arguments(commands)
-    detectors = commands.add_parser("detectors", help="list the detectors, or everything about some")
-    detectors.add_argument("names", nargs="*", metavar="NAME", help="everything on record about these (hf:DIR too)")
-    detectors.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: $DEEPHOTLINK_WEIGHTS)")
-    detectors.add_argument("--json", action="store_true", dest="as_json", help="print one JSON array")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,7 +46,7 @@ def _run(argv: Sequence[str] | None) -> tuple[int, bool]:
     """Exit code; and whether what the command prints is all that it does."""
     prints, command = True, ""
     try:
-        args, rest = build_parser().parse_known_args(argv)
+        args, rest = build_parser((__doc__ or "").partition("\n\n")[2]).parse_known_args(argv)
         prints, command = _only_prints(args), args.command
         if rest and args.command != "audit":
             raise UsageError(f"unexpected {rest[0]!r}; see `deephotlink {args.command} -h`")

@@ -6,30 +6,33 @@ import argparse
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal, NoReturn
-
-from apache_beam.options.pipeline_options import PipelineOptions
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..models.base import DetectorSpec
 from ..models.calibration.calibration import Calibration, CalibrationError, load_calibration
 from ..models.devices import best_device
 from ..models.faces.mtcnn_weights import WEIGHTS_SHA256
+from ..models.late import late
 from ..models.weights.files import NO_WEIGHTS, Weights
 from ..transforms.archives.members import ShardLimits
-from ..transforms.clips import SAMPLING_VERSION, Sampling
-from ..transforms.faces import FACES_VERSION
 from ..transforms.failures import UsageError
 from ..transforms.media.protocol import Limits
 from ..transforms.storage.sources import MAX_FILE_BYTES
 from ..transforms.storage.uris import redact
 from .limits import FileLimits, add_limit_arguments, budgets_of, limits_of, size
 from .terminal.argument_types import error_classes, positive, positive_seconds, share
+from .terminal.parser import Parser
 from .weights.detector_choice import choose, split_names
+
+# The steps import Beam, which `deephotlink audit --help` can do without.
+if TYPE_CHECKING:
+    from ..transforms.clips import Sampling
+else:
+    Sampling = late("..transforms.clips:Sampling", __package__)
 
 Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
@@ -93,6 +96,9 @@ class AuditConfig:
         Not torch and not the device: CPU and GPU, and one release and the next, agree within each detector's tolerance,
         and an archive need not be read again for that.
         """
+        from ..transforms.clips import SAMPLING_VERSION
+        from ..transforms.faces import FACES_VERSION
+
         needs = frozenset[str]().union(*(d.needs for d in self.detectors))
         return {
             "sampling": {"version": SAMPLING_VERSION, **asdict(self.reading.sampling)},
@@ -208,26 +214,6 @@ def add_audit_arguments(parser: Parser) -> None:
     add_limit_arguments(parser)
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, instead of its whole usage."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.bare_options: dict[str, str] = {}
-        """Options that take a value by `=` alone, and the value where there is none: argparse's own `nargs="?"` would
-        take a source that follows for the value."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        args = list(sys.argv[1:] if args is None else args)
-        end = args.index("--") if "--" in args else len(args)
-        args[:end] = [f"{arg}={self.bare_options[arg]}" if arg in self.bare_options else arg for arg in args[:end]]
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        where = f"; see `{self.prog} -h`" if self.prog.startswith("deephotlink") else ""
-        raise UsageError(f"{message}{where}")
-
-
 def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditConfig:
     """The parsed command as a frozen config.
 
@@ -287,6 +273,8 @@ def check_beam_args(beam_args: Sequence[str]) -> None:
     Raises:
         UsageError: naming the option.
     """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     parser = Parser(add_help=False, allow_abbrev=False)
     for options in {PipelineOptions, *_subclasses(PipelineOptions)}:
         if (add := vars(options).get("_add_argparse_args")) is not None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "transforms", "models")
 MODULES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 FLOORS = {
-    "models": "devices weights metadata | embedded | base calibration | batches signals | adapters faces"
+    "models": "late | devices weights metadata | embedded | base calibration | batches signals | adapters faces"
     " | architectures | detectors | registry training",
     "models.training": "loop split | forgeries | augmentation | detectors",
     "transforms": "failures metrics work_ahead | media | records | storage | staging | archives tables"
@@ -21,7 +21,7 @@ FLOORS = {
     "transforms.media": "protocol notes measures | containers | clock"
     " | stream_facts trailing_film decoder_choice decoders | selection | probe_file | children",
     "pipelines": "limits spool interrupts terminal | samples weights outputs | accuracy options"
-    " | training audit runners | jobs | dry_run | cli",
+    " | training audit runners | arguments jobs | dry_run | cli",
 }
 """What lies in a folder, from the ground up: a module or wing imports from floors below its own, and on its own floor
 nothing but itself."""

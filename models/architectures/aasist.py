@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SAMPLE_RATE = 16_000
-WINDOW_SAMPLES = 64_600
-"""What the published weights saw: a little over four seconds."""
 BANDS = 70
 TAPS = 129
 """The papers' 128, made odd so that a filter has a middle."""

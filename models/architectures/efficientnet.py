@@ -130,3 +130,16 @@ class InvertedBlock(nn.Module):
         found = self.se(F.silu(self.bn2(self.conv_dw(found))))
         found = self.bn3(self.conv_pwl(found))
         return found + features if self.skip else found
+
+
+class DfdcClassifier(nn.Module):
+    """(B, 3, 380, 380) → (B, 1), > 0 = fake. Names are those of the published file, less timm's own classifier."""
+
+    def __init__(self, width: float = 2.0, depth: float = 3.1) -> None:
+        super().__init__()
+        self.encoder = EfficientNet(width, depth)
+        self.fc = nn.Linear(self.encoder.features, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.encoder(images).mean((2, 3)))
+        return logits

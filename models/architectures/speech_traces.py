@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .speech_lines import SpeechLines
+
 POINTS, HOP = 512, 160
 PLANES = ("logarithm", "turning", "delay", "going_on")
 FLOOR = 1e-7
@@ -104,4 +106,17 @@ class SpeechTraces(nn.Module):
         x = F.silu(self.frames(self.drop(x)))
         found = torch.cat([x.mean(1), x.std(1, unbiased=False)], dim=1)
         answer: Tensor = self.answer(self.drop(found))[:, 0]
+        return answer
+
+
+class LinesAndTraces(nn.Module):
+    """(B, S) waveform at 16 kHz → (B,): the answers of both, weighed and added."""
+
+    def __init__(self, lines_weight: float, traces_weight: float) -> None:
+        super().__init__()
+        self.lines, self.traces = SpeechLines(), SpeechTraces()
+        self.lines_weight, self.traces_weight = lines_weight, traces_weight
+
+    def forward(self, wave: Tensor) -> Tensor:
+        answer: Tensor = self.lines_weight * self.lines(wave) + self.traces_weight * self.traces(wave)
         return answer

@@ -12,10 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FRAMES = 5
-"""Of a window, at 25 Hz."""
-SIDE = 224
-"""Pixels."""
 FEATURES = 1024
 _LEAST = 1e-6
 """Added to each difference before its square, as the authors' distance does."""
@@ -40,7 +36,7 @@ class SyncNet(nn.Module):
         self.netfcaud = _head()
         self.netfclip = _head()
         self.netcnnlip = nn.Sequential(
-            *_deep(3, 96, (FRAMES, 7, 7), stride=2),
+            *_deep(3, 96, (5, 7, 7), stride=2),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
             *_deep(96, 256, (1, 5, 5), stride=2, padding=1),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),

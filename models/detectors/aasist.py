@@ -16,20 +16,29 @@ not ask whether there is speech at all. Digital silence would pass and a constan
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
-from ..architectures.aasist import AASIST, AASIST_L, WINDOW_SAMPLES, Aasist
+import numpy as np
+
 from ..base import SOUND_RATE, AudioGeometry, AudioItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, two_class_logit
+from ..late import late
 from ..signals.speech import unheard
 from ..weights.checkpoints import load_exactly, read_torch
 from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+else:
+    torch = late("torch")
+
 SPOOF, BONA_FIDE = 0, 1
 REVISION = "a04c9863f63d44471dde8a6abcb3b082b07cd1d1"
 SOURCE = f"https://raw.githubusercontent.com/clovaai/aasist/{REVISION}/models/weights"
+WINDOW_SAMPLES = 64_600
+"""What the published weights saw: a little over four seconds."""
 LEAST_SAMPLES = SOUND_RATE // 10
 """Less than a tenth of a second, repeated forty times and more, is a buzz and no speech."""
 
@@ -90,6 +99,8 @@ class AasistDetector(BatchedDetector):
     """A window takes 0.8 s of one core, channels first 1.3 s."""
 
     def build_network(self) -> nn.Module:
+        from ..architectures.aasist import AASIST, AASIST_L, Aasist
+
         network = Aasist(AASIST_L if self.spec.name == "aasist_l" else AASIST)
         load_exactly(network, read_torch(self.weights.read(), self.spec.name), self.spec.name)
         return network

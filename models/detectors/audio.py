@@ -22,19 +22,26 @@ forged anything.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from ..architectures.speech_lines import SpeechLines
-from ..architectures.speech_traces import SpeechTraces
 from ..base import SOUND_RATE, AudioGeometry, AudioItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector
 from ..embedded.files import embedded_weights
+from ..late import late
 from ..signals.speech import analyse_speech, unheard
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..architectures.speech_traces import LinesAndTraces
+else:
+    torch = late("torch")
+    LinesAndTraces = late("..architectures.speech_traces:LinesAndTraces", __package__)
 
 WINDOW_SAMPLES = 4 * SOUND_RATE
 LEAST_SAMPLES = SOUND_RATE
@@ -68,23 +75,11 @@ DETECTOR = DetectorSpec(
 )
 
 
-class LinesAndTraces(nn.Module):
-    """(B, S) waveform at 16 kHz → (B,) logits, before SHIFT."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines, self.traces = SpeechLines(), SpeechTraces()
-
-    def forward(self, wave: Tensor) -> Tensor:
-        answer: Tensor = LINES_WEIGHT * self.lines(wave) + TRACES_WEIGHT * self.traces(wave)
-        return answer
-
-
 class AudioDetector(BatchedDetector):
     channels_last_on_cpu = True
 
     def build_network(self) -> nn.Module:
-        network = LinesAndTraces()
+        network = LinesAndTraces(LINES_WEIGHT, TRACES_WEIGHT)
         tensors = read_safetensors(self.weights.read(), self.spec.name)
         load_exactly(network.traces, {key: value.float() for key, value in tensors.items()}, self.spec.name)
         return network

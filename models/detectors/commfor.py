@@ -20,14 +20,22 @@ frame is no generated picture.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
-from ..architectures.vit import VisionTransformer, VitShape
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread_frames
+from ..late import late
 from ..signals.preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..architectures.vit import VisionTransformer, VitShape
+else:
+    VisionTransformer = late("..architectures.vit:VisionTransformer", __package__)
+    VitShape = late("..architectures.vit:VitShape", __package__)
 
 LEAST_SIDE = 112
 """Pixels: smaller pictures would be scaled up more than twofold even for 256."""

@@ -29,17 +29,26 @@ repeated frames look generated; a swapped face in real footage moves as the foot
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from ..architectures.clip_vision import clip_l14_file
-from ..architectures.vision_encoder import VisionEncoder, read_config
+from ..architectures.clip_l14 import clip_l14_file
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector
+from ..late import late
 from ..signals.preprocess import ImagePreprocessing, to_images
 from ..weights.files import NO_WEIGHTS, Weights, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..architectures.vision_encoder import VisionEncoder, read_config
+else:
+    torch = late("torch")
+    VisionEncoder = late("..architectures.vision_encoder:VisionEncoder", __package__)
+    read_config = late("..architectures.vision_encoder:read_config", __package__)
 
 RATE = 8.0
 """Hz, of the frames that are compared."""

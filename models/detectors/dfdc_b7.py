@@ -27,17 +27,27 @@ tell nothing of time.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
-from ..architectures.efficientnet import EfficientNet
+import numpy as np
+
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces
+from ..late import late
 from ..signals.preprocess import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing, to_images
 from ..weights.checkpoints import load_exactly, read_torch
 from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+
+    from ..architectures.efficientnet import DfdcClassifier
+else:
+    torch = late("torch")
+    F = late("torch.nn.functional")
+    DfdcClassifier = late("..architectures.efficientnet:DfdcClassifier", __package__)
 
 SIDE = 380
 """Pixels."""
@@ -72,19 +82,6 @@ DETECTOR = DetectorSpec(
     precision="float16",
     device_tolerance=0.25,
 )
-
-
-class DfdcClassifier(nn.Module):
-    """(B, 3, 380, 380) → (B, 1), > 0 = fake. Names are those of the published file, less timm's own classifier."""
-
-    def __init__(self, width: float = 2.0, depth: float = 3.1) -> None:
-        super().__init__()
-        self.encoder = EfficientNet(width, depth)
-        self.fc = nn.Linear(self.encoder.features, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.encoder(images).mean((2, 3)))
-        return logits
 
 
 class DfdcDetector(BatchedDetector):

@@ -17,21 +17,30 @@ whose eyes and mouth are fewer than 14 pixels apart, and what was compressed unt
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from ..architectures.facial import facial_network, normalised
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import SURE, BatchedDetector, spread_faces
 from ..embedded.files import embedded_weights
 from ..faces.geometry import cut_square, face_square
 from ..faces.trembling import Trembling, trembling
+from ..late import late
 from ..signals.preprocess import resize
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..architectures.facial import facial_network, normalised
+else:
+    torch = late("torch")
+    nn = late("torch.nn")
+    facial_network = late("..architectures.facial:facial_network", __package__)
+    normalised = late("..architectures.facial:normalised", __package__)
 
 PIXELS = 224
 FRAMES = 8

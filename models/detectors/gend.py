@@ -23,21 +23,30 @@ is decoded here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from ..architectures.clip_vision import CLIP_L14, ClipVision, tower_tensors
+from ..architectures.clip_l14 import CLIP_L14
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces, two_class_logit
 from ..faces.mouth import eye_distances
+from ..late import late
 from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 from ..weights.checkpoints import load_exactly, read_safetensors_part
 from ..weights.files import NO_WEIGHTS, Weights, WeightsError, WeightsFile
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+
+    from ..architectures.clip_vision import GendNetwork, tower_tensors
+else:
+    torch = late("torch")
+    F = late("torch.nn.functional")
+    GendNetwork = late("..architectures.clip_vision:GendNetwork", __package__)
+    tower_tensors = late("..architectures.clip_vision:tower_tensors", __package__)
 
 COMMIT = "891ce014a0308386c4d7d25b3dcf436a22db5504"
 REAL, FAKE = 0, 1
@@ -77,19 +86,6 @@ DETECTOR = DetectorSpec(
     precision="float16",
     device_tolerance=5e-2,
 )
-
-
-class GendNetwork(nn.Module):
-    """(B, 3, 224, 224) → (B, 2) logits [real, fake]."""
-
-    def __init__(self, sizes: Mapping[str, Any] = CLIP_L14) -> None:
-        super().__init__()
-        self.clip = ClipVision(sizes)
-        self.linear = nn.Linear(sizes["hidden_size"], 2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.linear(F.normalize(self.clip.pooled(images), dim=1))
-        return logits
 
 
 class GendDetector(BatchedDetector):

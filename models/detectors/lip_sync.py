@@ -26,19 +26,31 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from ..architectures.lip_voice import VoiceLines, circular_correlation, log_mel, mouth_lines, voice_at
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import SURE, failed, out_of_memory
 from ..devices import same_bits_each_time
 from ..embedded.files import embedded_weights
 from ..faces.mouth import MouthSignals, eye_distances, mouth_patches, mouth_signals
+from ..late import late
 from ..signals.speech import Speech, analyse_speech
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..architectures.lip_voice import VoiceLines, circular_correlation, log_mel, mouth_lines, voice_at
+else:
+    torch = late("torch")
+    VoiceLines = late("..architectures.lip_voice:VoiceLines", __package__)
+    circular_correlation = late("..architectures.lip_voice:circular_correlation", __package__)
+    log_mel = late("..architectures.lip_voice:log_mel", __package__)
+    mouth_lines = late("..architectures.lip_voice:mouth_lines", __package__)
+    voice_at = late("..architectures.lip_voice:voice_at", __package__)
 
 LEAST_SECONDS = 1.9
 """Seen and heard together; in less there are too few shifts to compare with."""
@@ -101,9 +113,9 @@ class LipSyncDetector(Detector):
         load_exactly(network, read_safetensors(self.weights.read(), self.spec.name), self.spec.name)
         self.network = network.to(self.device).eval().requires_grad_(False)
 
-    @torch.inference_mode()
     def score(self, items: Sequence[TrackItem]) -> list[Judgement]:
-        return [self._judged(item) for item in items]
+        with torch.inference_mode():
+            return [self._judged(item) for item in items]
 
     def _judged(self, item: TrackItem) -> Judgement:
         try:

@@ -17,18 +17,29 @@ true sources. Compression, scaling and blur move it more than a forgery does. Fa
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
-from ..architectures.mesonet import INPUT_PIXELS, Meso4, MesoInception4, MesoNet
+import numpy as np
+
 from ..base import Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces
+from ..late import late
 from ..signals.preprocess import resize, to_images
 from ..weights.checkpoints import load_exactly
 from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
 from ..weights.keras_h5 import read_keras_h5, torch_tensors
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+
+    from ..architectures.mesonet import Meso4, MesoInception4, MesoNet
+else:
+    torch = late("torch")
+    F = late("torch.nn.functional")
+    Meso4 = late("..architectures.mesonet:Meso4", __package__)
+    MesoInception4 = late("..architectures.mesonet:MesoInception4", __package__)
 
 REVISION = "2144d56a30e48cdcac1976ff13a1c5cdc86376c6"
 SOURCE = f"https://raw.githubusercontent.com/DariusAf/MesoNet/{REVISION}/weights"
@@ -155,6 +166,8 @@ def aligned_face(image: Tensor, landmarks: np.ndarray) -> Tensor:
 
     Sampled at the image's own scale, turned, and then scaled as Pillow does: a larger face is antialiased by that.
     """
+    from ..architectures.mesonet import INPUT_PIXELS
+
     centres, downs, sides = face_squares(landmarks[None])
     (x, y), (down_x, down_y) = centres[0], downs[0]
     height, width = image.shape[-2:]

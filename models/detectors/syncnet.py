@@ -32,16 +32,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from ..architectures.syncnet import FRAMES, SIDE, SyncNet, SyncOffset, sync_offset
 from ..base import SOUND_RATE, ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import SURE, failed, out_of_memory
 from ..devices import same_bits_each_time
+from ..late import late
 from ..signals.mfcc import mfcc
 from ..signals.preprocess import to_images
 from ..signals.speech import analyse_speech
@@ -49,6 +47,22 @@ from ..weights.checkpoints import load_exactly, read_torch
 from ..weights.files import NO_WEIGHTS, Weights, WeightsError, WeightsFile
 from .lip_sync import LEAST_SURE_SHARE, speech_like
 
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+
+    from ..architectures.syncnet import SyncNet, SyncOffset, sync_offset
+else:
+    torch = late("torch")
+    F = late("torch.nn.functional")
+    SyncNet = late("..architectures.syncnet:SyncNet", __package__)
+    sync_offset = late("..architectures.syncnet:sync_offset", __package__)
+
+FRAMES = 5
+"""Of a window: as many as the first layer of the network spans."""
+SIDE = 224
+"""Pixels."""
 FRAME_RATE = 25
 """Hz, of the network's training."""
 SOUND_PER_FRAME = SOUND_RATE // FRAME_RATE
@@ -134,9 +148,9 @@ class SyncNetDetector(Detector):
         load_exactly(network, tensors, name)
         return network
 
-    @torch.inference_mode()
     def score(self, items: Sequence[TrackItem]) -> list[Judgement]:
-        return [self._judged(item) for item in items]
+        with torch.inference_mode():
+            return [self._judged(item) for item in items]
 
     def _judged(self, item: TrackItem) -> Judgement:
         before = self.windows

@@ -17,18 +17,26 @@ although nobody deceived anybody.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from ..architectures.synthetic import STILL, synthetic_network
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread
 from ..embedded.files import embedded_weights
+from ..late import late
 from ..signals.preprocess import to_images
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..architectures.synthetic import synthetic_network
+else:
+    torch = late("torch")
+    synthetic_network = late("..architectures.synthetic:synthetic_network", __package__)
 
 PIXELS, FRAMES = 96, 6
 MOST_PATCHES = 4
@@ -89,6 +97,8 @@ class SyntheticDetector(BatchedDetector):
 
     def conclude(self, item: ClipItem, logits: Tensor) -> Judgement:
         """(k, 3) → the mean of the patches, and its two parts in `detail`."""
+        from ..architectures.synthetic import STILL
+
         frame, motion, moved = (float(value) for value in logits.mean(0))
         logit = frame + motion
         leaning = "looks generated" if logit > 0 else "looks filmed"

@@ -23,17 +23,23 @@ compression were not in its training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from ..architectures.clip_vision import CLIP_L14, TENSORS, ClipVision, clip_l14_file, tower_tensors
+from ..architectures.clip_l14 import CLIP_L14, TENSORS, clip_l14_file
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread_frames
+from ..late import late
 from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 from ..weights.checkpoints import load_exactly, read_safetensors_part, read_torch
 from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..architectures.clip_vision import UfdNetwork, tower_tensors
+else:
+    UfdNetwork = late("..architectures.clip_vision:UfdNetwork", __package__)
+    tower_tensors = late("..architectures.clip_vision:tower_tensors", __package__)
 
 COMMIT = "76a0e3e60a8a06458707a625d269ba815a2e5919"
 PREPROCESSING = ImagePreprocessing(size=None, crop=(224, 224), halves="even", mean=CLIP_MEAN, std=CLIP_STD)
@@ -70,19 +76,6 @@ DETECTOR = DetectorSpec(
     precision="float16",
     device_tolerance=5e-2,
 )
-
-
-class UfdNetwork(nn.Module):
-    """(B, 3, 224, 224) → (B, 1) logits, > 0 = generated."""
-
-    def __init__(self, sizes: Mapping[str, Any] = CLIP_L14) -> None:
-        super().__init__()
-        self.clip = ClipVision(sizes)
-        self.fc = nn.Linear(sizes["projection_dim"], 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.clip.projected(images))
-        return logits
 
 
 class UfdDetector(BatchedDetector):

@@ -14,9 +14,16 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+from ..late import late
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = late("torch")
 
 WEIGHTS_SHA256: Mapping[str, str] = MappingProxyType(
     {

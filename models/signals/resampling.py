@@ -8,11 +8,17 @@ integers are the same whatever the order, so neither the device nor the size of 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from ..late import late
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late("torch")
 
 Resample = Literal["nearest", "bilinear", "bicubic"]
 Span = tuple[int, int]

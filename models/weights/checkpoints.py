@@ -10,13 +10,17 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from ..late import late
 from .files import WeightsError
 from .pickled import looked_through
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late("torch")
 
 _PASSED = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 
@@ -54,7 +58,7 @@ def read_torch(data: bytes, name: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"expected a PyTorch file of tensors in {name}: refused, nothing in it was run ({said[:300]})"
         ) from error
-    strange = [key for key, value in tensors.items() if not isinstance(value, Tensor)]
+    strange = [key for key, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise WeightsError(
             f"expected a mapping of names to tensors in {name}: {strange[0][:100]!r} is a "
@@ -113,7 +117,7 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-PART_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+PART_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 LARGEST_JSON = 1 << 20
 """Bytes of a config or of settings: beyond it, it is something else."""
 LARGEST_HEADER = 16 << 20
@@ -150,7 +154,8 @@ def read_safetensors_part(data: bytes, name: str, prefixes: tuple[str, ...]) -> 
 
 def _part(data: bytes, start: int, key: str, entry: Mapping[str, Any]) -> Tensor:
     """A copy of one tensor; `start` is where the data begin."""
-    dtype, shape, (begin, end) = PART_DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    dtype: torch.dtype = getattr(torch, PART_DTYPES[entry["dtype"]])
+    shape, (begin, end) = entry["shape"], entry["data_offsets"]
     numbers = (*shape, begin, end)
     if not all(type(n) is int and n >= 0 for n in numbers) or not begin <= end <= len(data) - start:
         raise ValueError(f"{key} has the shape {shape} at {begin}:{end} of {len(data) - start} bytes")

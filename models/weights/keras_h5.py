@@ -12,13 +12,18 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from ..late import late
 from .files import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = late("torch")
 
 LARGEST_BYTES = 64 << 20
 """Of the file, and of all that it declares: a compressed dataset unfolds a thousandfold. MesoNet has 0.2 MB."""

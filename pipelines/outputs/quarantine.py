@@ -27,13 +27,10 @@ _FORMULA = ("=", "+", "-", "@")
 """What a cell begins with that Excel, LibreOffice and Google Sheets compute (OWASP, CSV injection)."""
 
 
-def add_quarantine_arguments(commands: Any) -> None:
-    parser = commands.add_parser(
-        "quarantine",
-        help="list what could not be read, to hand to someone or to audit again",
-        description="Writes the files that no run has settled as CSV: URI, reason, attempts, size and time. It can be "
-        "a SOURCE of `audit`. Nothing in it is a formula, a control character or a secret.",
-        allow_abbrev=False,
+def add_quarantine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes the files that no run has settled as CSV: URI, reason, attempts, size and time. It can be "
+        "a SOURCE of `audit`. Nothing in it is a formula, a control character or a secret."
     )
     parser.add_argument("output", metavar="OUT")
     parser.add_argument(

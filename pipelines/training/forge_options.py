@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ..terminal.argument_types import positive, positive_seconds
 
@@ -41,13 +41,10 @@ class ForgeConfig:
     """Pixels: larger pictures are reduced to this, real and forged."""
 
 
-def add_forge_arguments(commands: Any) -> None:
-    parser = commands.add_parser(
-        "forge",
-        help="make labelled forgeries from your own real files, to calibrate and study",
-        description="Writes forged files made from real ones, and the real ones put through the same chain. "
-        f"Kinds: {', '.join(FAMILY_OF)}. Needs the extra `train`.",
-        allow_abbrev=False,
+def add_forge_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes forged files made from real ones, and the real ones put through the same chain. "
+        f"Kinds: {', '.join(FAMILY_OF)}. Needs the extra `train`."
     )
     add = parser.add_argument
     add("sources", nargs="+", metavar="SOURCE", help="files or folders of real video and sound")

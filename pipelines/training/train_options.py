@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..terminal.argument_types import positive
 
@@ -14,13 +14,10 @@ if TYPE_CHECKING:
     from .train import TrainConfig
 
 
-def add_train_arguments(commands: Any) -> None:
-    parser = commands.add_parser(
-        "train",
-        help="train one of the embedded detectors on your own real files",
-        description="Trains audio, facial, lip_sync or synthetic on real files; it makes the forgeries itself. "
-        "The same command continues where the last one stopped.",
-        allow_abbrev=False,
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Trains audio, facial, lip_sync or synthetic on real files; it makes the forgeries itself. "
+        "The same command continues where the last one stopped."
     )
     parser.add_argument("name", metavar="NAME", help="the detector")
     parser.add_argument(

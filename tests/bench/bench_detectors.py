@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from deephotlink.models import registry
-from deephotlink.models.architectures.clip_vision import CLIP_L14
+from deephotlink.models.architectures.clip_l14 import CLIP_L14
 from deephotlink.models.base import SOUND_RATE, AudioItem, ClipGeometry, ClipItem, Detector, DetectorSpec, MediaItem
 from deephotlink.models.base import TrackItem as Track
 from deephotlink.models.batches import BatchedDetector

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deephotlink.models.batches import DTYPES
+from deephotlink.models.batches import dtype_of
 from deephotlink.models.signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 
 HEADS = 64
@@ -64,7 +64,7 @@ def errors(side: int = 224, width: int = 768, layers: int = 12, patch: int = 32,
     exact = network(rows)
     found = []
     for precision in ("float16", "bfloat16"):
-        dtype = DTYPES[precision]
+        dtype = dtype_of(precision)
         difference = (copy.deepcopy(network).to(dtype)(rows.to(dtype)).float() - exact).abs()
         found.append(
             Error(precision, float(difference.max()), float(difference.mean()), float(exact.std(dim=0).mean()))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...base import Detector, DetectorSpec
-from ...batches import DTYPES
+from ...batches import dtype_of
 from ...weights.files import Weights, WeightsError
 from ..described import describe_settings, files_beside
 from ..items import Rows, SettingsDetector, check_row_shape
@@ -61,7 +61,7 @@ class OnnxDetector(SettingsDetector):
         if len(inputs) != 1:
             raise WeightsError(f"{name}: expected a model of one input, got {[i.name for i in inputs][:5]}")
         (taken,) = inputs
-        wanted = DTYPES[self.settings.precision]
+        wanted = dtype_of(self.settings.precision)
         if _TYPES.get(taken.type) != wanted:
             raise WeightsError(
                 f"{name}: by its settings 'precision' is {self.settings.precision!r}, but its input {taken.name!r:.80} "

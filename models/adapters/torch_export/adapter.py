@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...base import Detector, DetectorSpec
-from ...batches import DTYPES
+from ...batches import dtype_of
 from ...weights.files import Weights, WeightsError
 from ..described import describe_settings, files_beside
 from ..items import Rows, SettingsDetector, check_row_shape
@@ -52,7 +52,7 @@ class TorchExportDetector(SettingsDetector):
         name = Path(self.weights.files["weights"].path).name
         program = check_pt2(self.weights.read("weights"), name)
         check_row_shape(program.input_shape, self.settings, name)
-        if program.input_dtype != DTYPES[self.settings.precision]:
+        if program.input_dtype != dtype_of(self.settings.precision):
             raise WeightsError(
                 f"{name}: by its settings 'precision' is {self.settings.precision!r}, "
                 f"but the program takes {program.input_dtype}"

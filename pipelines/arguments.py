@@ -1,0 +1,163 @@
+"""The commands and their arguments. A command's own are added when it is the one that was asked for: what they need may
+take seconds to import."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import __version__
+from .terminal.argument_types import share
+from .terminal.parser import Parser
+
+
+def build_parser(epilog: str = "") -> argparse.ArgumentParser:
+    """The parser of the whole command line; `epilog` is printed at the end of `deephotlink --help`."""
+    parser = Parser(
+        prog="deephotlink",
+        description="Screens video archives for deepfakes: media in, Parquet authenticity scores out.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"deephotlink {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add = commands.add_parser
+    add("audit", help="score the files of an archive", allow_abbrev=False, arguments=_audit)
+    add("check", help=_CHECK, arguments=_check)
+    add("query", help="ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry", arguments=_query)
+    add("calibrate", help="make a calibration file from labelled or real files", arguments=_calibrate)
+    add("rescore", help="make new scores from stored evidence", arguments=_rescore)
+    add("evaluate", help="measure accuracy on labelled files", allow_abbrev=False, arguments=_evaluate)
+    add("weights", help="download weights of published detectors, or check them", arguments=_weights)
+    add("train", help="train one of the embedded detectors on your own real files", allow_abbrev=False, arguments=_train)
+    add(
+        "forge",
+        help="make labelled forgeries from your own real files, to calibrate and study",
+        allow_abbrev=False,
+        arguments=_forge,
+    )
+    add(
+        "quarantine",
+        help="list what could not be read, to hand to someone or to audit again",
+        allow_abbrev=False,
+        arguments=_quarantine,
+    )
+    add("detectors", help="list the detectors, or everything about some", arguments=_detectors)
+    return parser
+
+
+_CHECK = "prove that every planned file is in exactly one table, or say what is unfinished"
+
+
+def _audit(parser: Parser) -> None:
+    from .options import add_audit_arguments
+
+    parser.description = "Scores the files of an archive. Unrecognised options are passed to Apache Beam (--runner=…)."
+    add_audit_arguments(parser)
+
+
+def _check(parser: Parser) -> None:
+    parser.description = (
+        "Exit codes: 0 everything is there, 1 something is wrong, 5 nothing is wrong but a run is not finished."
+    )
+    parser.add_argument("output", metavar="OUT")
+
+
+def _query(parser: Parser) -> None:
+    parser.add_argument("output", metavar="OUT")
+    parser.add_argument("sql", metavar="SQL")
+    parser.add_argument(
+        "--json", action="store_true", dest="as_json", help="one JSON object per row (null for NaN and infinities)"
+    )
+
+
+def _calibrate(parser: Parser) -> None:
+    parser.add_argument("output", metavar="OUT")
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument(
+        "--labels", metavar="FILE", help="CSV: uri or media_id, label (real or fake), group, family, generator"
+    )
+    of.add_argument("--real-only", action="store_true", help="take all files of OUT as real, each a group of its own")
+    parser.add_argument("--output", required=True, dest="file", metavar="FILE", help="the calibration file to write")
+    parser.add_argument("--false-positive-rate", type=share, default=0.05, metavar="SHARE", help="default 0.05")
+    parser.add_argument(
+        "--miss-rate",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="forgeries that may be called `authentic` (default 0.05; 0: never say it)",
+    )
+    parser.add_argument("--name", metavar="ID", help="calibration_id (default: made from date and content)")
+    parser.add_argument("--data", default="", metavar="TEXT", help="what the files are, in words")
+    parser.add_argument("--evidence-only", default="", metavar="NAMES", help="detectors that must not count")
+    parser.add_argument("--base", metavar="FILE", help="keep the hand-set rules of this one (default: built in)")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
+
+
+def _rescore(parser: Parser) -> None:
+    parser.add_argument("output", metavar="OUT")
+    parser.add_argument("--calibration", required=True, metavar="FILE", help="a file that `calibrate` wrote")
+    parser.add_argument("--run", metavar="RUN_ID", help="rescore this run (default: the newest scores)")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object at the end")
+
+
+def _evaluate(parser: Parser) -> None:
+    parser.description = (
+        "Measures the fused score, each family and each detector on files whose truth is known, with 95 % "
+        "intervals and trivial baselines."
+    )
+    parser.add_argument("output", metavar="OUT")
+    parser.add_argument(
+        "--labels",
+        required=True,
+        metavar="CSV",
+        help="columns `uri` or `media_id`, `label` (real, fake); optional: `group`, `family`, `generator`",
+    )
+    parser.add_argument("--run", metavar="RUN_ID", help="use the rows of this run (default: each file's newest)")
+    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the groups (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (default: 0)")
+    parser.add_argument("--json", dest="json_file", metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--markdown", dest="markdown_file", metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--plots", metavar="DIR", help="write ROC, reliability and score plots as PNG and SVG")
+
+
+def _weights(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    pull = actions.add_parser("pull", help="download weights into the cache; the only command that downloads")
+    pull.add_argument("names", nargs="+", metavar="NAME", help="a published detector, or hf:OWNER/REPO[@REVISION]")
+    pull.add_argument("--from", dest="source", metavar="URL", help="a mirror (URL/NAME/FILE), or the file itself")
+    pull.add_argument(
+        "--allow-unpinned", action="append", default=[], metavar="NAME", help="download files without a checksum"
+    )
+    pull.add_argument(
+        "--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence"
+    )
+    verify = actions.add_parser("verify", help="compare the weights that are here with the record")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all in the package and in the cache")
+    for action in (pull, verify):
+        action.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: $DEEPHOTLINK_WEIGHTS)")
+
+
+def _train(parser: Parser) -> None:
+    from .training.train_options import add_train_arguments
+
+    add_train_arguments(parser)
+
+
+def _forge(parser: Parser) -> None:
+    from .training.forge_options import add_forge_arguments
+
+    add_forge_arguments(parser)
+
+
+def _quarantine(parser: Parser) -> None:
+    from .outputs.quarantine import add_quarantine_arguments
+
+    add_quarantine_arguments(parser)
+
+
+def _detectors(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="everything on record about these (hf:DIR too)")
+    parser.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: $DEEPHOTLINK_WEIGHTS)")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON array")
