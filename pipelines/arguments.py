@@ -29,7 +29,7 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
     add("rescore", help="make new scores from stored evidence", arguments=_rescore)
     add("evaluate", help="measure accuracy on labelled files", allow_abbrev=False, arguments=_evaluate)
     add("weights", help="download weights of published detectors, or check them", arguments=_weights)
-    add("train", help="train one of the embedded detectors on your own real files", allow_abbrev=False, arguments=_train)
+    add("train", help="train an embedded detector on your own real files", allow_abbrev=False, arguments=_train)
     add(
         "forge",
         help="make labelled forgeries from your own real files, to calibrate and study",

@@ -124,6 +124,7 @@ def _parsers() -> list:
     parsers, found = [cli.build_parser()], []
     while parsers:
         parser = parsers.pop()
+        parser.format_help()  # a command's arguments are added when they are first needed
         found.append(parser)
         parsers += [p for a in parser._actions if isinstance(a.choices, dict) for p in a.choices.values()]
     return found
