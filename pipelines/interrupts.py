@@ -39,8 +39,12 @@ def interruptible() -> Iterator[None]:
     came.clear()
     main = threading.main_thread().ident
     reported = sys.unraisablehook
+    over = threading.Event()
+    resent: list[threading.Timer] = []
 
     def heed(number: int, frame: FrameType | None) -> None:
+        if over.is_set():
+            return  # the body has ended by the first of them: a later one must not hit what closes down
         came.append(number)
         end_waits()  # threads that wait for a store or nap: the process would wait for them
         raise KeyboardInterrupt
@@ -52,6 +56,7 @@ def interruptible() -> Iterator[None]:
         # From a thread and a little later: here it would be raised inside this hook, and be lost again.
         again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, came[-1]))
         again.daemon = True
+        resent.append(again)
         again.start()
 
     before = {number: signal.signal(number, heed) for number in SIGNALS}
@@ -63,6 +68,10 @@ def interruptible() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
+        over.set()
+        for again in resent:
+            again.cancel()
+            again.join()
         sys.unraisablehook = reported
         for number, handler in before.items():
             signal.signal(number, handler)

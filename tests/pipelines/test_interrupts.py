@@ -49,6 +49,18 @@ def test_a_signal_inside_a_weak_reference_s_callback_is_not_lost(number):
     assert reached
 
 
+def test_a_signal_that_is_sent_again_does_not_come_after_the_end():
+    class Thing: ...
+
+    with contextlib.suppress(KeyboardInterrupt), interruptible():
+        thing = Thing()
+        watch = weakref.ref(thing, lambda _: strike(signal.SIGINT))
+        del thing
+        assert watch
+        raise KeyboardInterrupt
+    nap(0.1)  # it would end this
+
+
 def test_a_signal_that_a_runner_made_a_fault_of_is_an_interrupt():
     with pytest.raises(KeyboardInterrupt), interruptible():
         try:
