@@ -123,5 +123,5 @@ def test_the_small_recipe_learns(material: SyntheticMaterial, tmp_path: Path) ->
 def test_it_says_what_is_missing(material: SyntheticMaterial, decoders: dict) -> None:
     with pytest.raises(TrainingError, match="clip or more to learn from"):
         SyntheticRecipe(SyntheticMaterial(held=material.held), decoders)
-    with pytest.raises(TrainingError, match="held sources"):
+    with pytest.raises(TrainingError, match="held-out sources"):
         SyntheticRecipe(SyntheticMaterial(fit=material.fit), decoders)
