@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip_l14 import CLIP_L14, TENSORS
+from ..weights.clip_l14 import CLIP_L14, TENSORS
 
 
 class ClipVision(nn.Module):

@@ -33,11 +33,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..architectures.clip_l14 import clip_l14_file
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector
 from ..late import late
 from ..signals.preprocess import ImagePreprocessing, to_images
+from ..weights.clip_l14 import clip_l14_file
 from ..weights.files import NO_WEIGHTS, Weights, WeightsError
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..architectures.clip_l14 import CLIP_L14
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces, two_class_logit
 from ..faces.mouth import eye_distances
 from ..late import late
 from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 from ..weights.checkpoints import load_exactly, read_safetensors_part
+from ..weights.clip_l14 import CLIP_L14
 from ..weights.files import NO_WEIGHTS, Weights, WeightsError, WeightsFile
 
 if TYPE_CHECKING:

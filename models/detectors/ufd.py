@@ -25,12 +25,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..architectures.clip_l14 import CLIP_L14, TENSORS, clip_l14_file
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread_frames
 from ..late import late
 from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
 from ..weights.checkpoints import load_exactly, read_safetensors_part, read_torch
+from ..weights.clip_l14 import CLIP_L14, TENSORS, clip_l14_file
 from ..weights.files import NO_WEIGHTS, Weights, WeightsFile
 
 if TYPE_CHECKING:

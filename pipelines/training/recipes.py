@@ -146,6 +146,39 @@ class FilmBank:
     """By the generator's name its weights."""
 
 
+class FaceSwap(Course):
+    name, wants = "face_swap", "moving faces"
+    full, small = Effort(300, 100, 0.01), Effort(40, 20, 0.01)
+
+    def kinds(self) -> tuple[type, ...]:
+        module = _training("detectors.face_swap")
+        return module.SwapMaterial, module.Take, _training("forgeries.faces").Face, module.SwapRows, module.Rows
+
+    def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
+        geometry = ClipGeometry(frames=32, short_side=720) if config == "full" else ClipGeometry(16, short_side=360)
+        return _training("detectors.face_swap").material_from_films(_tracks(sources, geometry, 4.0, False, tell))
+
+    def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
+        """The statistics of every take, of forgeries of it, and of both after what happens on the way to an archive."""
+        module = _training("detectors.face_swap")
+        draws = module.DRAWS if config == "full" else 1
+        fit = module.rows_of(material.fit, draws, False, tell)
+        return module.SwapRows(fit, module.rows_of(material.held, 1, True, tell))
+
+    def amounts(self, material: Any) -> dict[str, int]:
+        if hasattr(material.fit, "values"):
+            return {"fit": len(material.fit.values), "held": len(material.held.values)}
+        return super().amounts(material)
+
+    def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
+        found: Recipe = _training("detectors.face_swap").SwapRecipe(material)
+        return found
+
+    def judged(self, recipe: Any, network: nn.Module) -> Judged:
+        found: Judged = recipe.judged(network)
+        return found
+
+
 class Synthetic(Course):
     name, wants = "synthetic", "moving pictures"
     full, small = Effort(2500, 250, 3.0), Effort(20, 10, 0.8)
@@ -242,7 +275,7 @@ class Audio(Course):
         return groups, {kind: logits_of(network, heard) for kind, heard in recipe.judged.items()}
 
 
-_COURSES: tuple[Course, ...] = (Audio(), Facial(), LipSync(), Synthetic())
+_COURSES: tuple[Course, ...] = (Audio(), Facial(), FaceSwap(), LipSync(), Synthetic())
 COURSES: Mapping[str, Course] = {course.name: course for course in _COURSES}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Trains audio, facial, lip_sync or synthetic on real files; it makes the forgeries itself. "
+        "Trains audio, face_swap, facial, lip_sync or synthetic on real files; it makes the forgeries itself. "
         "The same command continues where the last one stopped."
     )
     parser.add_argument("name", metavar="NAME", help="the detector")

@@ -29,11 +29,11 @@ import numpy as np
 import torch
 
 from deephotlink.models import registry
-from deephotlink.models.architectures.clip_l14 import CLIP_L14
 from deephotlink.models.base import SOUND_RATE, AudioItem, ClipGeometry, ClipItem, Detector, DetectorSpec, MediaItem
 from deephotlink.models.base import TrackItem as Track
 from deephotlink.models.batches import BatchedDetector
 from deephotlink.models.embedded.files import embedded_file
+from deephotlink.models.weights.clip_l14 import CLIP_L14
 from deephotlink.models.weights.files import LocalFile, Weights
 from deephotlink.pipelines.samples.synthetic_media import face_frames, make_sound, make_video
 from deephotlink.pipelines.weights.cache import at_hand, weights_folder

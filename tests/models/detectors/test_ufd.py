@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from deephotlink.models.architectures.clip_l14 import TENSORS, clip_l14_file
 from deephotlink.models.architectures.clip_vision import ClipVision, tower_tensors
 from deephotlink.models.base import ClipItem
 from deephotlink.models.detectors.ufd import DETECTOR, PREPROCESSING, UfdDetector, UfdNetwork, make
 from deephotlink.models.signals.preprocess import CLIP_MEAN, CLIP_STD, to_images
 from deephotlink.models.weights.checkpoints import load_exactly, read_safetensors_part, read_torch
+from deephotlink.models.weights.clip_l14 import TENSORS, clip_l14_file
 from deephotlink.models.weights.files import Weights, WeightsError
 from tests.published import (
     TINY_CLIP,

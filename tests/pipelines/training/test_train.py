@@ -94,7 +94,7 @@ def embed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str) -> None:
     monkeypatch.setattr(registry, "_known", lambda: registry._Known({name: (spec, module)}))
 
 
-STEPS = {"audio": 6, "facial": 6, "lip_sync": 6, "synthetic": 4}
+STEPS = {"audio": 6, "face_swap": 6, "facial": 6, "lip_sync": 6, "synthetic": 4}
 
 
 @pytest.mark.usefixtures("one_thread")

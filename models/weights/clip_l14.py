@@ -1,11 +1,11 @@
-"""What is on record of CLIP's ViT-L/14 as OpenAI published it; the network itself is in clip_vision.py."""
+"""What is on record of CLIP's ViT-L/14 as OpenAI published it; its network is in architectures/clip_vision.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..weights.files import WeightsFile
+from .files import WeightsFile
 
 CLIP_L14: Mapping[str, Any] = {
     "hidden_size": 1024,

@@ -1,0 +1,152 @@
+"""Does the inner face belong to the head around it? Statistics of a face against its own surround and its own moments.
+
+`facial` looks at pictures with a network; this one measures (models/faces/statistics.py): whether texture travels with
+the skin, how the inner face moves with its head, what scaling and decoders leave in diagonals. From each number is
+taken what the shot makes one expect (size, light, sharpness, codec and motion, seen around the face); what is left is
+read along the one direction in which forgeries differ from their own originals (architectures/face_swap.py,
+training/face_swap.py). Up to 16 frames that follow one another are judged.
+
+What it finds on others' forgeries, and where it is near chance: models/embedded/face_swap.md.
+
+Blind spots: heads rendered whole (reenactment, talking portraits): there is no foreign region inside them; stills and
+faces that stand still; fewer than six frames in a row; faces under 14 pixels from the eyes to the mouth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ..architectures.face_swap import SwapMap
+from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
+from ..batches import SURE, failed, out_of_memory
+from ..devices import same_bits_each_time
+from ..embedded.files import embedded_weights
+from ..faces.geometry import face_axes
+from ..faces.regions import face_piece
+from ..faces.statistics import EVIDENCE, LEAST_FRAMES, MOST_FRAMES, NAMES, face_statistics
+from ..weights.checkpoints import load_exactly, read_safetensors
+from ..weights.files import NO_WEIGHTS, Weights
+
+LEAST_SIZE = 14.0
+"""FaceAxes.size in pixels; of smaller faces the parts have a few pixels each, and training saw none."""
+LONGEST_STEP_SECONDS = 0.13
+"""Between frames: over longer steps a face has turned, and nothing follows its texture."""
+MOST_MOTION = 0.35
+"""Of the face's surround, in face sizes a frame: beyond it the optical flow is lost."""
+MOST_TOLD = 4
+"""Statistics named in the evidence."""
+
+DETECTOR = DetectorSpec(
+    name="face_swap",
+    family="facial",
+    unit="face_track",
+    needs=frozenset({"frames", "faces"}),
+    summary="steadiness, grid and motion of the inner face against those of its own head, given the shot",
+    blind_to="heads rendered whole (reenactment); stills; under six frames in a row; under 14 px from eyes to mouth",
+    method="residual statistics, Fisher's discriminant over pairs of our own forgeries; models/embedded/face_swap.md",
+    architecture=f"{len(NAMES)} statistics, one linear map, one direction",
+    input=f"up to {MOST_FRAMES} frames of a track that follow one another, the face and its surround, levels 0 to 255",
+    output="logit of a foreign inner face: 0 lies between our own forgeries and their originals",
+    origin="embedded",
+    weights=embedded_weights("face_swap"),
+    clip=ClipGeometry(short_side=540),
+    batch_size=4,
+)
+
+
+class FaceSwapDetector(Detector):
+    """Each item is judged alone, on the CPU: its numbers are a few hundred, and the same bits everywhere."""
+
+    def load(self, device: str) -> None:
+        same_bits_each_time(torch.device("cpu"))
+        network = SwapMap()
+        load_exactly(network, read_safetensors(self.weights.read(), self.spec.name), self.spec.name)
+        self.network = network.float().eval().requires_grad_(False)
+
+    def score(self, items: Sequence[TrackItem]) -> list[Judgement]:
+        return [self._judged(item) for item in items]
+
+    def _judged(self, item: TrackItem) -> Judgement:
+        try:
+            return judge(self.network, item)
+        except Exception as error:  # whatever one item does to us is its own answer, and is counted
+            if out_of_memory(error):
+                raise
+            return failed(error)
+
+
+def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
+    return FaceSwapDetector(spec, weights)
+
+
+def sure_run(item: TrackItem) -> np.ndarray:
+    """int64 [k], ascending: the rows of the longest run of frames that follow one another and show the face well."""
+    sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
+    runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)
+    return max(runs, key=len)
+
+
+@torch.inference_mode()
+def judge(network: SwapMap, item: TrackItem) -> Judgement:
+    """One face in one clip → a logit, or why there is none (as `statistics_of`)."""
+    found = statistics_of(item)
+    if isinstance(found, Judgement):
+        return found
+    values = torch.tensor([[found[name] for name in NAMES]], dtype=torch.float32)
+    logit = float(network(values)[0])
+    shares = (network.residuals(values)[0] * network.direction * network.answer.weight[0, 0]).double().numpy()
+    return Judgement(logit=logit, detail=_detail(logit, shares))
+
+
+def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
+    """The statistics of the first frames of the longest sure run, or an abstention.
+
+    Abstains with `no_face`, `face_hidden`, `too_short`, `low_frame_rate`, `low_resolution`, `no_motion`,
+    `too_much_motion`.
+    """
+    if not len(item.confidences):
+        return Judgement(abstained="no_face")
+    rows = sure_run(item)[:MOST_FRAMES]
+    if not len(rows):
+        return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {SURE} or more")
+    if len(rows) < LEAST_FRAMES:
+        return Judgement(abstained="too_short", detail=f"{len(rows)} sure frames in a row, {LEAST_FRAMES} are needed")
+    landmarks, places = item.landmarks[rows], item.frame_positions[rows]
+    seconds = item.clip.pts_seconds[places]
+    step = float(np.median(np.diff(seconds)))
+    if not 0 < step <= LONGEST_STEP_SECONDS:
+        told = f"{step:.2f} s between frames, at most {LONGEST_STEP_SECONDS} are followed"
+        return Judgement(abstained="low_frame_rate", detail=told)
+    axes = [face_axes(points) for points in landmarks]
+    size = float(np.median([a.size for a in axes]))
+    if size < LEAST_SIZE:
+        told = f"{size:.0f} pixels from the eyes to the mouth, {LEAST_SIZE:.0f} are needed"
+        return Judgement(abstained="low_resolution", detail=told)
+    height, width = item.clip.frames.shape[1:3]
+    x, y = np.median([a.centre for a in axes], axis=0)
+    if not (0 <= x < width and 0 <= y < height):
+        return Judgement(abstained="face_hidden", detail="the face lies outside of the frame")
+    piece = face_piece([item.clip.frames[at] for at in places], landmarks, seconds)
+    if len(piece.images) < LEAST_FRAMES:
+        told = f"{len(piece.images)} frames that differ, {LEAST_FRAMES} are needed"
+        return Judgement(abstained="no_motion", detail=told)
+    found = face_statistics(piece)
+    if np.exp(found["moves_ring"]) > MOST_MOTION:
+        told = f"{np.exp(found['moves_ring']):.2f} face sizes a frame, at most {MOST_MOTION} can be followed"
+        return Judgement(abstained="too_much_motion", detail=told)
+    if not np.isfinite([found[name] for name in ("moves_inner", "moves_ring", "fineY0_ring")]).all():
+        return Judgement(abstained="face_hidden", detail="too little of the face or its surround is in the frame")
+    return found
+
+
+def _detail(logit: float, shares: np.ndarray) -> str:
+    """shares: [92] of the logit, by statistic."""
+    largest = np.argsort(-np.abs(shares))[:MOST_TOLD]
+    told = [{"name": EVIDENCE[at], "share": round(float(shares[at]), 3)} for at in largest]
+    leans = "unlike" if logit > 0 else "like"
+    names = ", ".join(EVIDENCE[at] for at in largest)
+    return json.dumps({"summary": f"the inner face is {leans} its own head; most by {names}", "statistics": told})
