@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from ..architectures.face_swap import SwapMap
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import SURE, failed, out_of_memory
 from ..devices import same_bits_each_time
@@ -28,8 +27,17 @@ from ..embedded.files import embedded_weights
 from ..faces.geometry import face_axes
 from ..faces.regions import face_piece
 from ..faces.statistics import EVIDENCE, LEAST_FRAMES, MOST_FRAMES, NAMES, face_statistics
+from ..late import late
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..architectures.face_swap import SwapMap
+else:
+    torch = late("torch")
+    SwapMap = late("..architectures.face_swap:SwapMap", __package__)
 
 LEAST_SIZE = 14.0
 """FaceAxes.size in pixels; of smaller faces the parts have a few pixels each, and training saw none."""
@@ -90,15 +98,15 @@ def sure_run(item: TrackItem) -> np.ndarray:
     return max(runs, key=len)
 
 
-@torch.inference_mode()
 def judge(network: SwapMap, item: TrackItem) -> Judgement:
     """One face in one clip → a logit, or why there is none (as `statistics_of`)."""
     found = statistics_of(item)
     if isinstance(found, Judgement):
         return found
-    values = torch.tensor([[found[name] for name in NAMES]], dtype=torch.float32)
-    logit = float(network(values)[0])
-    shares = (network.residuals(values)[0] * network.direction * network.answer.weight[0, 0]).double().numpy()
+    with torch.inference_mode():
+        values = torch.tensor([[found[name] for name in NAMES]], dtype=torch.float32)
+        logit = float(network(values)[0])
+        shares = (network.residuals(values)[0] * network.direction * network.answer.weight[0, 0]).double().numpy()
     return Judgement(logit=logit, detail=_detail(logit, shares))
 
 

@@ -5,9 +5,16 @@ Plain torch operations on the CPU: the same bits each time, and no library's ver
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from ..late import late
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = late("torch"), late("torch.nn.functional")
 
 LEVELS, WINDOW, STEPS = 4, 9, 2
 SMALLEST_SIDE = 32

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from ..late import late
 from .geometry import face_axes
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = late("torch"), late("torch.nn.functional")
 
 AROUND = 4.6
 """Side of the piece of picture that is looked at, in `FaceAxes.size`."""

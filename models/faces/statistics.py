@@ -14,14 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from ..late import late
 from .optical_flow import flow_between, moved_by
 from .regions import REGIONS, FacePiece, region_masks
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = late("torch"), late("torch.nn.functional")
 
 STATISTICS: Mapping[str, str] = {
     # Evidence of one frame.
@@ -72,7 +78,7 @@ FLOW_SIZE = 40.0
 """`FaceAxes.size` at which motion is measured."""
 LEAST_PIXELS = 30
 _FLOOR, _TINY = 1e-3, 1e-4
-_YCC = torch.tensor([[0.299, 0.587, 0.114], [0.5, -0.4187, -0.0813], [-0.1687, -0.3313, 0.5]])
+_YCC = ((0.299, 0.587, 0.114), (0.5, -0.4187, -0.0813), (-0.1687, -0.3313, 0.5))
 
 
 def _names() -> tuple[str, ...]:
@@ -108,13 +114,17 @@ class _Gathered(dict[str, list[float]]):
             self.setdefault(name, []).append(float(value))
 
 
-@torch.inference_mode()
 def face_statistics(piece: FacePiece) -> dict[str, float]:
     """Every name of NAMES; NaN where it cannot be measured. At most MOST_FRAMES frames are looked at."""
+    with torch.inference_mode():
+        return _measured(piece)
+
+
+def _measured(piece: FacePiece) -> dict[str, float]:
     images, landmarks, seconds = piece.images[:MOST_FRAMES], piece.landmarks[:MOST_FRAMES], piece.seconds[:MOST_FRAMES]
     sizes, count = piece.sizes[:MOST_FRAMES], len(images)
     size = float(np.median(sizes))
-    ycc = torch.einsum("ij,tjhw->tihw", _YCC, images)
+    ycc = torch.einsum("ij,tjhw->tihw", torch.tensor(_YCC), images)
     fine = ycc - blurred(ycc)
     shape = (int(images.shape[2]), int(images.shape[3]))
     regions = [region_masks(shape, points) for points in landmarks]
