@@ -105,6 +105,7 @@ ABSTAINED = {
     "no_face": "no face was found",
     "no_speech": "nobody speaks",
     "no_motion": "the face or the picture does not move enough",
+    "too_much_motion": "the face moves too fast to be followed",
     "face_hidden": "too little of the face is visible",
     "silent": "the sound is too quiet",
     "flat": "the picture shows nearly nothing",
