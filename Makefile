@@ -6,7 +6,9 @@
 #   make test TESTS='tests/test_layers.py -x'
 #   make chaos                                    the long form of tests/chaos; `make test` runs the short one
 
-PYTHON ?= python3.11
+# The newest that is there and can make a virtual environment.
+PYTHON ?= $(shell for minor in 13 12 11; do \
+  python3.$$minor -c 'import ensurepip, venv' 2>/dev/null && echo python3.$$minor && break; done)
 OUTPUT ?= scores
 TESTS ?=
 OPTIONS ?=
@@ -50,21 +52,26 @@ clean:
 
 $(AUDIT_READY): .venv/made-$(HERE) setup.py pyproject.toml constraints.txt _version.py
 	@echo "Installing into .venv (some minutes, once) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[samples]'
 	@touch $@
 
 $(TEST_READY): .venv/made-$(HERE) setup.py pyproject.toml constraints.txt _version.py
 	@echo "Installing into .venv, with what the tests need (some minutes, once) ..."
-	@$(PIP) --editable '.[dev,s3,gcs,azure,train]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@ $(AUDIT_READY)
 
 $(CHAOS_READY): $(TEST_READY)
 	@echo "Installing the stores of the chaos suite into .venv ..."
-	@$(PIP) --editable '.[dev,s3,gcs,azure,train,chaos]'
+	@$(PIP) --editable '.[dev,chaos]'
 	@touch $@
 
 .venv/made-$(HERE):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is none: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@$(PYTHON) -m venv --clear .venv
+	@python="$(PYTHON)"; \
+	if [ -z "$$python" ]; then \
+	  echo "expected python3.13, python3.12 or python3.11 with venv on PATH, found none: make PYTHON=/path/to/python3.13" >&2; \
+	  exit 2; \
+	fi; \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "expected Python 3.11 to 3.13, and $$python is none: make PYTHON=/path/to/python3.13" >&2; exit 2; }; \
+	"$$python" -m venv --clear .venv
 	@touch $@

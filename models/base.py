@@ -93,6 +93,8 @@ class DetectorSpec:
     """Of the network on a GPU; on a CPU it is always float32."""
     device_tolerance: float = 1e-3
     """Logits on a GPU (at `precision`) and on a CPU differ by less than this."""
+    extra: str = ""
+    """The extra of this package that its network needs (`hf`, `hdf5`, see extras.py); empty for none."""
     one_face_explains: bool = False
     """Whether the least suspicious face of a clip answers for all in it: whoever speaks explains the sound, and those
     who listen are not to be accused of it. Else every face counts for itself."""

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "transforms", "models")
 MODULES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 FLOORS = {
-    "models": "late | devices weights metadata | embedded | base calibration | batches signals | adapters faces"
+    "models": "late extras | devices weights metadata | embedded | base calibration | batches signals | adapters faces"
     " | architectures | detectors | registry training",
     "models.training": "loop split | forgeries | augmentation | detectors",
     "transforms": "failures metrics work_ahead | media | records | storage | staging | archives tables"

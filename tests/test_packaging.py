@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 
 import deephotlink
 from deephotlink.models.embedded.files import MAX_BYTES, MAX_FILE_BYTES
+from deephotlink.models.extras import PACKAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "transforms", "models")
@@ -120,12 +120,74 @@ def test_the_wheel_can_be_imported_from_where_it_lies(wheel: zipfile.ZipFile, tm
     assert Path(done.stdout.strip()) == tmp_path / "deephotlink" / "__init__.py"
 
 
-def test_constraints_pin_every_requirement_once() -> None:
-    pins = [
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in ("", "#")
-    ]
-    names = [re.sub(r"[-_.]+", "-", name).lower() for name, _ in pins]
-    assert len(set(names)) == len(names)
-    wanted = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requires("deephotlink") or [] if "extra ==" not in line]
-    missing = {name for name in wanted if re.sub(r"[-_.]+", "-", name).lower() not in names}
+def requirements(wheel: zipfile.ZipFile) -> dict[str, set[str]]:
+    """Names of what is required, by extra; `""` has what everybody gets."""
+    [metadata] = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    found: dict[str, set[str]] = {}
+    for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.M):
+        extra = re.search(r"extra == ['\"](\w+)['\"]", line)
+        found.setdefault(extra[1] if extra else "", set()).add(project(line))
+    return found
+
+
+def project(line: str) -> str:
+    """The name in a requirement, as PyPI compares names."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line)[0]).lower()
+
+
+def test_constraints_pin_every_requirement_once(wheel: zipfile.ZipFile) -> None:
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] not in ("", "#")]
+    names = [project(line) for line in pins]
+    assert len(set(names)) == len(names) and all("==" in line for line in pins)
+    missing = set[str]().union(*requirements(wheel).values()) - set(names)
     assert not missing, f"constraints.txt lacks {sorted(missing)}"
+
+
+def test_what_only_some_need_is_an_extra(wheel: zipfile.ZipFile) -> None:
+    """As `models/extras.py` says when something is missing; and the tests get all of it."""
+    wanted = requirements(wheel)
+    for extra, packages in PACKAGES.items():
+        assert set(packages.values()) <= wanted[extra], extra
+        assert not wanted[""] & set(packages.values()), extra
+    everything = set[str]().union(*(names for extra, names in wanted.items() if extra not in ("", "dev", "chaos")))
+    assert everything <= wanted["dev"]
+    mission = {"apache-beam", "pyarrow", "decord2", "torch", "ffmpeg-python", "fsspec", "av"}
+    assert mission <= wanted[""]
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [(("3.11", "3.12", "3.13"), "3.13"), (("3.11", "3.12"), "3.12"), (("3.11",), "3.11"), (("3.14",), "")],
+    ids=str,
+)
+def test_make_takes_the_newest_python_that_is_there(there: tuple[str, ...], chosen: str, tmp_path: Path) -> None:
+    """Pythons that only say which they are, in front of an otherwise empty PATH."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("sh", "pwd", "cksum", "cut", "mkdir", "touch", "make"):
+        (tools / tool).symlink_to(shutil.which(tool))  # type: ignore[arg-type]
+    for version in there:
+        (tools / f"python{version}").write_text(f'#!/bin/sh\n[ "$1" = -m ] && echo {version} > made\nexit 0\n')
+        (tools / f"python{version}").chmod(0o755)
+    # One that is there and cannot make an environment, as Debian's without python3-venv.
+    broken = tools / f"python3.{13 if len(there) < 3 else 10}"
+    if not broken.exists():
+        broken.write_text("#!/bin/sh\nexit 1\n")
+        broken.chmod(0o755)
+    stamp = re.search(r"^(\.venv/made-)", (ROOT / "Makefile").read_text(), re.M)
+    assert stamp
+    here = subprocess.run("pwd -P | cksum | cut -d' ' -f1", shell=True, capture_output=True, text=True, cwd=tmp_path)
+    (tmp_path / ".venv").mkdir()
+    done = subprocess.run(
+        [tools / "make", f"{stamp[1]}{here.stdout.strip()}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": str(tools)},
+    )
+    if chosen:
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "made").read_text().strip() == chosen
+    else:
+        assert done.returncode == 2 and "expected python3.13, python3.12 or python3.11" in done.stderr

@@ -80,6 +80,7 @@ DETECTOR = DetectorSpec(
     licence="MIT",
     origin="published",
     weights=(clip_l14_file("config", "config.json"), clip_l14_file("encoder")),
+    extra="hf",
     clip=ClipGeometry(frames=MOST_FRAMES, frame_rate=RATE),
     batch_size=1,
     device_tolerance=5e-2,

@@ -81,6 +81,7 @@ DETECTOR = DetectorSpec(
             sha256="d76f0bdfd74a29fe1b1c1b84a80ac92486993e426878e8c7a3944281fbb96833",
         ),
     ),
+    extra="hf",
     clip=ClipGeometry(),
     batch_size=4,
     precision="float16",

@@ -73,6 +73,7 @@ def _spec(
                 file_name=file, url=f"{SOURCE}/{file}", revision=REVISION, sha256=sha256, size_bytes=size_bytes
             ),
         ),
+        extra="hdf5",
         batch_size=8,
     )
 

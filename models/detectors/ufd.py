@@ -71,6 +71,7 @@ DETECTOR = DetectorSpec(
         ),
         clip_l14_file("backbone"),
     ),
+    extra="hf",
     clip=ClipGeometry(),
     batch_size=4,
     precision="float16",

@@ -29,6 +29,7 @@ from ...models.calibration.calibration import (
     parse_calibration,
 )
 from ...models.calibration.fitting import Media, Said
+from ...models.extras import lacking
 from ...models.registry import installed
 from ...transforms.failures import UsageError, local_fault, printable
 from ...transforms.storage.output_store import OutputStore
@@ -240,6 +241,8 @@ def calibrate_command(
     out: str, labels: str | None, output: str, wish: Wish, base: Calibration, quiet: bool = False
 ) -> int:
     """`make_calibration`, written to the file `output`, whole or not at all, and told; returns the exit code."""
+    if (lack := lacking("`calibrate` needs", "evaluate", "sklearn", "scipy")) is not None:
+        raise UsageError(lack)
     made = make_calibration(out, labels, wish, base)
     target = Path(output)
     aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")

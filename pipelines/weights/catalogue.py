@@ -17,6 +17,7 @@ from rich.table import Table
 from ...models import registry
 from ...models.base import DetectorSpec
 from ...models.embedded.files import card_path, embedded_file, gist
+from ...models.extras import lacking
 from ...models.weights.files import Weights, WeightsFile, combined_sha256
 from ...transforms.failures import UsageError, WorldError, printable
 from ...transforms.storage.downloads import NotFound, look
@@ -200,6 +201,8 @@ def _status(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> s
     """`ready`, or what is to be done first."""
     if not all(_own(spec, file) for file in spec.weights) and held is None:
         return f"unknown: {cache} does not answer"
+    if (lack := lacking("", spec.extra)) is not None:
+        return f"not ready: {lack.partition(': ')[2]}"
     agree = "" if spec.commercial_use else f" --accept-licence {spec.name}"
     trust = "" if all(file.sha256 for file in spec.weights) else f" --allow-unpinned {spec.name}"
     for file in spec.weights if spec.origin != "yours" else ():

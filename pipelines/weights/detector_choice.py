@@ -15,6 +15,7 @@ from types import ModuleType
 from ...models import registry
 from ...models.base import DetectorSpec
 from ...models.embedded.files import embedded_file
+from ...models.extras import lacking
 from ...models.weights.files import LocalFile, Weights, WeightsError, WeightsFile
 from ...transforms.failures import UsageError, printable
 from ...transforms.storage.downloads import NotFound, WrongFile, fetch, local_file
@@ -43,8 +44,8 @@ def choose(
 ) -> Chosen:
     """The detectors of `names` with their files; for None every one that is ready.
 
-    Ready is what needs no weights, and what has all its files in the package, in the cache or among `given`
-    (`NAME=PATH` or `NAME.ROLE=PATH`), if its licence asks for no consent or has it.
+    Ready is what has the packages that its network needs, and needs no weights or has all its files in the package, in
+    the cache or among `given` (`NAME=PATH` or `NAME.ROLE=PATH`), if its licence asks for no consent or has it.
 
     Raises:
         UsageError: an unknown name, files that are not at hand or not as on record, a licence that was not accepted.
@@ -65,6 +66,10 @@ def choose(
         paths = {role: _of_hub(path, cache) for (name, role), path in named.items() if name == spec.name}
         wanted = names is not None or bool(paths)
         if not wanted and not (spec.commercial_use or spec.name in accepted):
+            continue
+        if (lack := lacking(f"{spec.name} needs", spec.extra)) is not None:
+            if wanted:
+                raise UsageError(lack)
             continue
         weights = _files(spec, paths, cache, spec.name in unpinned, warnings, needed=wanted)
         if weights is not None:
@@ -109,6 +114,8 @@ def own_model(typed: str, cache: str, adapter: ModuleType | None = None) -> tupl
     kind, _, reference = typed.partition(":")
     if not reference.strip():
         raise UsageError(f"expected a {'folder or OWNER/REPO' if kind == 'hf' else 'file'} after {typed}, got nothing")
+    if (lack := lacking(f"{printable(shown_name(typed))} needs", kind)) is not None:
+        raise UsageError(lack)
     try:
         root = mirror_hub(cache, reference) if kind == "hf" else local_root(cache)
         if kind == "hf":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.adapters.licences import forbids_commercial_use
+from ...models.extras import lacking
 from ...transforms.failures import UsageError, WorldError, printable
 from ...transforms.storage.downloads import MAX_WEIGHTS_BYTES, PARTIAL, digest_of
 from ...transforms.storage.retries import is_storage_fault, tell
@@ -52,6 +53,8 @@ def pull_hub(name: str, cache: str, accepted: Collection[str] = ()) -> Iterator[
     match = HUB_NAME.fullmatch(name.removeprefix("hf:"))
     if match is None or ".." in match[1]:
         raise UsageError(f"expected hf:OWNER/REPO or hf:OWNER/REPO@REVISION to pull, got {name}")
+    if (lack := lacking(f"pulling {name} needs", "hf", "huggingface_hub")) is not None:
+        raise UsageError(lack)
     from huggingface_hub import HfApi
 
     repo, revision = match[1], match[2]
