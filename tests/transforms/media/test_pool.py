@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from deephotlink.transforms.media.children import pool as pool_module
 from deephotlink.transforms.media.children.decode_queue import DecodeStream
 from deephotlink.transforms.media.children.handover import MAX_DEPTH, MAX_NODES, clip_bytes, parse_message
 from deephotlink.transforms.media.children.pool import WorkerPool, shared_pool
+from deephotlink.transforms.media.children.sockets import blocking_pair
 from deephotlink.transforms.media.containers.credentials import read_credentials
 from deephotlink.transforms.media.protocol import (
     ClipRequest,
@@ -124,6 +126,20 @@ def test_probe_gives_facts_and_credentials(pool: WorkerPool, healthy: Path) -> N
     assert result["facts"]["duration_seconds"] == pytest.approx(8.0, abs=0.2)
     assert result["credentials"] is None
     assert "credentials_error" not in result
+
+
+def test_a_default_timeout_of_sockets_changes_nothing(armed: None, healthy: Path) -> None:
+    """Beam sets one where it asks Google for credentials, on every Dataflow worker."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)
+    pool = WorkerPool(1, 64 << 20, Limits())
+    try:
+        assert [os.get_blocking(end.fileno()) for end in blocking_pair()] == [True, True]
+        assert "facts" in pool.probe(ProbeRequest(str(healthy), ".mp4", False)).result(60)
+        assert tell(list(pool.decode(ask(healthy, clips=1)))) == ["clip 0"]
+    finally:
+        pool.close()
+        socket.setdefaulttimeout(before)
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from ...failures import MediaError, WorldError
 from ..containers.fed_file import ASKED, HERE
+from .sockets import blocking_pair
 
 
 class Source(Protocol):
@@ -50,7 +51,7 @@ class Feeder:
 
     def __init__(self, source: Source):
         self._source = source
-        self._ours, self.theirs = socket.socketpair()
+        self._ours, self.theirs = blocking_pair()
         self.fetching = False
         """Whether the worker waits for the store: that time is not its own."""
         self.error: MediaError | WorldError | None = None

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 EXIT_NO_SANDBOX = 97
-PARENTS_OWN = {"worker", "zygote", "pool", "decode_queue", "feeding", "measures"}
+PARENTS_OWN = {"worker", "zygote", "pool", "decode_queue", "feeding", "sockets", "measures"}
 """Modules of this package that a worker has no use for."""
 
 

@@ -18,6 +18,7 @@ from ...failures import MediaError, WorldError, printable
 from ..protocol import Limits, ProtocolError
 from .feeding import Feeder, Source
 from .handover import ERROR_CLASS, MAX_ITEM_BYTES, Countdown, create_buffer, receive_message, send_message
+from .sockets import blocking_pair
 
 START_SECONDS = 120.0
 """For a zygote to load its libraries, on a busy machine with cold disks too."""
@@ -96,7 +97,7 @@ class Zygote:
         if self._control is None:
             self._start()
         assert self._control is not None
-        ours, theirs = socket.socketpair()
+        ours, theirs = blocking_pair()
         log_fd = create_buffer(LOG_BYTES, "deephotlink-log")
         feeder = Feeder(source) if source is not None else None
         try:
@@ -119,7 +120,7 @@ class Zygote:
         return Worker(self, ours, log_fd, self._stats, feeder)
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = blocking_pair()
         log_fd = create_buffer(START_LOG_BYTES, "deephotlink-log")
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         # One thread in the zygote, so that forking it is sound; few arenas, as each takes address space.

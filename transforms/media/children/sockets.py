@@ -1,0 +1,17 @@
+"""The sockets between the parent and its children."""
+
+from __future__ import annotations
+
+import socket
+
+
+def blocking_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends that wait for one another, whatever `socket.setdefaulttimeout` says.
+
+    Where Beam asks Google for credentials (on every Dataflow worker) it sets a default timeout of 60 s. New sockets are
+    non-blocking then, and so is the end that a child inherits: the flag belongs to the open file, which both share.
+    """
+    ours, theirs = socket.socketpair()
+    ours.settimeout(None)
+    theirs.settimeout(None)
+    return ours, theirs
