@@ -13,7 +13,7 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:
     torch = late("torch")
     nn = late("torch.nn")
+
+T = TypeVar("T")
 
 FAILED = "detector_error"
 SURE = 0.7
@@ -281,6 +283,17 @@ def failed(error: Exception) -> Judgement:
     """What is said of an item on which a detector raised."""
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return Judgement(abstained=FAILED, detail=said[:500])
+
+
+def judged_alone(judge: Callable[[T], Judgement], item: T) -> Judgement:
+    """What `judge` says of an item that no other one shares a forward pass with. What it raises is this item's own
+    answer, and is counted; only that memory ran out is raised, as fewer items at a time may help."""
+    try:
+        return judge(item)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return failed(error)
 
 
 def two_class_logit(logits: Tensor, fake: int, real: int) -> Tensor:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import SURE, failed, out_of_memory
+from ..batches import SURE, judged_alone
 from ..devices import same_bits_each_time
 from ..embedded.files import embedded_weights
 from ..faces.geometry import face_axes
@@ -76,15 +77,7 @@ class FaceSwapDetector(Detector):
         self.network = network.float().eval().requires_grad_(False)
 
     def score(self, items: Sequence[TrackItem]) -> list[Judgement]:
-        return [self._judged(item) for item in items]
-
-    def _judged(self, item: TrackItem) -> Judgement:
-        try:
-            return judge(self.network, item)
-        except Exception as error:  # whatever one item does to us is its own answer, and is counted
-            if out_of_memory(error):
-                raise
-            return failed(error)
+        return [judged_alone(partial(judge, self.network), item) for item in items]
 
 
 def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
