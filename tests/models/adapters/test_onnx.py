@@ -9,8 +9,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from deephotlink.models.adapters.onnx import adapter as adapter
-from deephotlink.models.adapters.onnx import file_check
+from deephotlink.models.adapters.onnx import adapter, file_check
 from deephotlink.models.adapters.onnx.file_check import check_onnx
 from deephotlink.models.batches import spread
 from deephotlink.models.registry import adapter_of, make

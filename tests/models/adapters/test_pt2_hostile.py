@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from deephotlink.models.adapters.torch_export import adapter as adapter
+from deephotlink.models.adapters.torch_export import adapter
 from deephotlink.models.adapters.torch_export.aten_operators import TENSOR_OPERATORS
 from deephotlink.models.adapters.torch_export.pt2_check import check_pt2
 from deephotlink.models.weights.files import WeightsError

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from deephotlink.models.adapters.torch_export import adapter as adapter
+from deephotlink.models.adapters.torch_export import adapter
 from deephotlink.models.batches import spread
 from deephotlink.models.registry import adapter_of, make
 from deephotlink.models.weights.files import WeightsError

@@ -10,6 +10,7 @@ import pytest
 
 from deephotlink.models.base import FAMILIES
 from deephotlink.transforms.records import ClipFailure, Failure, MediaFile, MediaOutcome, MediaResult
+from deephotlink.transforms.storage.output_names import TABLE_FOLDERS
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.storage.uris import escape, unescape
 from deephotlink.transforms.tables.details import MAX_DETAIL, cut_detail
@@ -36,6 +37,7 @@ def test_every_column_of_the_contract_is_there():
         "skipped": ["reason"],
     }
     assert set(TABLES) == set(contract)
+    assert tuple(TABLES) == TABLE_FOLDERS  # the store knows them by name alone
     for table, columns in contract.items():
         assert TABLES[table].names[: 3 + len(columns)] == common + columns
         for field in TABLES[table]:
