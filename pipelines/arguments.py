@@ -1,5 +1,5 @@
-"""The commands and their arguments. A command's own are added when it is the one that was asked for: what they need may
-take seconds to import."""
+"""The commands and their arguments. A command's own arguments are added only when that command is run: what they import
+may take seconds."""
 
 from __future__ import annotations
 

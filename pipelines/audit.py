@@ -1,11 +1,11 @@
-"""The pipeline in reading order: from listed media to one result each.
+"""The pipeline in reading order: from listed files to one result per file.
 
     media - probe -+- metadata detectors -------------------------------+
                    +- clips - decode -+- clip detectors ----------------+- group by media - fuse
                                       +- faces - face track detectors --+
                                       +- windows of sound - detectors --+
 
-Everything up to the evidence is one fused stage: frames never cross a shuffle.
+Beam fuses everything up to the evidence into one stage, so frames never cross a shuffle.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ from .options import Reading
 from .weights.detector_choice import choose
 
 SPREAD_RATE = 15.0
-"""Hz, of short clips of which no detector says that it needs them denser. A 720p clip of 16 frames costs 3 % more than
-at 30 Hz and shows 1.3 s instead of 0.6; at 8 Hz it would cost 20 % more (CPU, one core, decoding to detectors)."""
+"""Hz, at most, for short clips if no detector needs them denser. A 720p clip of 16 frames at this rate costs 3 % more
+than at 30 Hz and shows 1.3 s instead of 0.6; at 8 Hz it would cost 20 % more (CPU, one core, decoding to detectors)."""
 
 
 def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipGeometry | None:
-    """The clips to decode of one media: as long, dense and large as any detector wants which can use it, or None.
+    """The shape of the clips to decode from one file, or None if it has no video or no detector needs frames.
 
-    One decode serves all: a detector that wants shorter clips takes its share of a longer one. On a silent film those
-    that need sound get the plain short clip: they cannot judge it, but the tables say which faces are in it.
+    Clips are as long, dense and large as the most demanding detector that can use them wants. One decode serves all
+    detectors: one that wants shorter clips uses part of a longer one. On a silent film, detectors that need sound get
+    the plain short clip. They cannot judge it, but the tables then say which faces are in it.
     """
     if probe.video is None:
         return None
@@ -63,7 +64,7 @@ def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipG
     frame_rate = max(longest.frame_rate, *dense, 0.0)
     frames = math.ceil(seconds * frame_rate - 1e-6)
     if frames <= ClipGeometry().frames and not dense:
-        # The same frames over twice the time: as dense as where somebody listens, and more of the film is seen.
+        # The same number of frames over twice the time shows more of the film. It is as dense as lip_sync's clips.
         frame_rate = min(frame_rate, SPREAD_RATE)
     return ClipGeometry(
         frames=frames,
@@ -75,19 +76,22 @@ def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipG
 
 @dataclass
 class ScoreMedia(beam.PTransform):
-    """Scores media with the chosen detectors. Takes MediaFile, or with what is known of it, yields MediaResult."""
+    """Scores media with the chosen detectors. Takes MediaFile or (MediaFile, MediaOutcome | None), yields MediaResult.
+
+    A MediaOutcome that comes with a file is what is already known about it.
+    """
 
     detectors: Sequence[str | DetectorSpec] | None = None
-    """Names, or specs; None: every detector that is ready."""
+    """Names or specs; None: every detector that is ready."""
     reading: Reading = field(default_factory=Reading)
     calibration: Calibration = field(default_factory=load_calibration)
     build: Callable[[DetectorSpec, Weights], Detector] = registry.make
-    """Makes a detector; called on the worker."""
+    """Makes a detector. Called on the worker."""
     spool: str | None = None
-    """Local folder for staged files; None: a folder under the system's temporary one."""
+    """Local folder for staged files; None: the system's temporary folder."""
     weights: Mapping[str, Weights] | None = None
-    """Where the chosen detectors' files lie, by the detector's name; None: those of `detectors` that are names find
-    them in the cache of weights."""
+    """Where the chosen detectors' files are, by the detector's name; None: detectors that are given by name get their
+    files from the package or the weights cache."""
 
     def expand(self, pcoll):
         specs, weights = self._chosen()
@@ -146,7 +150,7 @@ class ScoreMedia(beam.PTransform):
 
 
 def build_detector(make: Callable[[DetectorSpec, Weights], Detector], spec: DetectorSpec, weights: Weights) -> Detector:
-    """A detector, not loaded yet, with its files at hand on this machine."""
+    """A detector that is not loaded yet, with its files on this machine."""
     return make(spec, localise(weights))
 
 
@@ -155,7 +159,7 @@ def _planned(element: MediaFile | tuple[MediaFile, MediaOutcome | None]) -> tupl
 
 
 def pool_of(reading: Reading) -> WorkerPool:
-    """This process's decoder children: started once, kept from wave to wave."""
+    """This process's decoder children, started once and kept from wave to wave."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     decoders = reading.decoders or max(1, min(8, cores - 1))
     return shared_pool(decoders, reading.ahead_bytes, reading.limits, reading.sandbox)

@@ -1,11 +1,11 @@
 """The command `deephotlink`.
 
-Exit codes: 0 done (whatever the files were); 1 the invariant does not hold (`check`), a file of weights is not as on
-record (`weights verify`), or a detector failed on more than 1 % of its items (`audit`); 2 the command cannot be carried
-out as given; 3 nothing to audit, or no label that is about any media (`evaluate`); 4 done and published, but more media
-failed than --max-failure-rate allows (`audit`); 5 all is well, and a run is not finished (`check`); 70 deephotlink
-itself stumbled: please report it; 75 storage, disk or runner failed: the same command again goes on where it stopped;
-130 interrupted, likewise.
+Exit codes: 0 done (whatever the files were); 1 something is wrong with the tables (`check`), a weights file is not the
+one on record (`weights verify`), or a detector raised on more than 1 % of its items (`audit`); 2 the command cannot be
+carried out as given; 3 nothing to audit, or no label fits any file (`evaluate`); 4 done and published, but more files
+failed than --max-failure-rate allows (`audit`); 5 nothing is wrong, but a run is not finished (`check`); 70 a bug in
+deephotlink: please report it; 75 storage, disk or runner failed: the same command continues where it stopped;
+130 interrupted: the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ DONE, BROKEN, USAGE, NOTHING, MANY_FAILED, UNFINISHED, STUMBLED, AGAIN, INTERRUP
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. Faults that were foreseen end in one line, never in a traceback."""
+    """Runs one command; returns its exit code. Expected faults end in one line, never in a traceback."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
-    # Beam logs what a step raised with its traceback, and raises it too: once, in our own words, is enough.
+    # Beam logs what a step raised, with its traceback, and then raises it. We report it once, in our own words.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     with steady() as streams:
         code, prints = _run(argv)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> tuple[int, bool]:
-    """Exit code; and whether what the command prints is all that it does."""
+    """The exit code, and whether the command does nothing but print."""
     prints, command = True, ""
     try:
         args, rest = build_parser((__doc__ or "").partition("\n\n")[2]).parse_known_args(argv)
@@ -51,7 +51,7 @@ def _run(argv: Sequence[str] | None) -> tuple[int, bool]:
         if rest and args.command != "audit":
             raise UsageError(f"unexpected {rest[0]!r}; see `deephotlink {args.command} -h`")
         if args.command != "weights":
-            # Only `weights pull` may ask the hub; its client reads these when it is imported.
+            # Only `weights pull` may contact the hub. The hub's client reads these variables when it is imported.
             os.environ["HF_HUB_OFFLINE"] = "1"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         return _COMMANDS[args.command](args, rest), prints
@@ -68,14 +68,14 @@ def _run(argv: Sequence[str] | None) -> tuple[int, bool]:
     except Exception as error:
         if (wanting := _wanting(error)) is not None:
             return _say(AGAIN, f"{wanting}{_again(command)}"), prints
-        # No file, no store and no machine did that: a mistake of ours, and for us to find.
+        # No file, store or machine is to blame: this is our own bug, so print the whole traceback.
         for line in redact("".join(traceback.format_exception(error))).splitlines():
             print(escape(line), file=sys.stderr)
         return _say(STUMBLED, "this is a bug in deephotlink: please report it with the lines above"), prints
 
 
 def _wanting(error: Exception) -> str | None:
-    """What this machine has not enough of, where that is what was raised."""
+    """What this machine has run out of, if that is what `error` means; else None."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     out = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)

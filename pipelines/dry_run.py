@@ -1,4 +1,4 @@
-"""What an audit would do, and what it would need: the listing and the first bytes of each file, and nothing written."""
+"""What an audit would do and need. Lists the sources and reads the first bytes of each file; writes nothing."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .terminal.progress import listing_progress
 from .terminal.tables import Column, print_table
 
 ROW_BYTES = 1_500
-"""Bytes of tables a file and clip, compressed: measured on media/dev, rounded up."""
+"""Compressed bytes in the tables for each file and for each clip. Measured on media/dev, rounded up."""
 PARENT_BYTES = 900 << 20
-"""Memory of the parent before it holds a clip: torch, Beam, Arrow and the models."""
+"""Memory of the parent process before it holds a clip: torch, Beam, Arrow and the models."""
 CHILD_BYTES = 350 << 20
-"""Memory of a decoder child on a 1080p file."""
+"""Memory of one decoder child on a 1080p file."""
 _TOGETHER = 1 << 10
 BYTES_A_SECOND = 250_000
-"""Of compressed film (2 Mbit/s), to guess at hours before anything is opened."""
+"""Bytes per second of compressed film (2 Mbit/s), to estimate lengths before any file is opened."""
 
 
 def dry_run(config: AuditConfig) -> int:
-    """Prints what would be done, the bytes, and the disk and memory needed; returns the exit code."""
+    """Prints what would be done, the bytes to read, and the disk and memory needed; returns the exit code."""
     store = OutputStore(config.output)
     run = unfinished_run(store, run_key(config)) if store.exists("_runs") else None
     secrets = Secrets(secret_addresses(config.sources))
@@ -79,7 +79,7 @@ def dry_run(config: AuditConfig) -> int:
 
 
 def _weights(config: AuditConfig, spec: DetectorSpec) -> str:
-    """Which files the detector gets, and under which licence."""
+    """The files that the detector gets, and their licence."""
     held = config.weights.get(spec.name)
     files = {file.role: file.file_name for file in spec.weights}
     shown = [f"{files.get(role, role)} {file.sha256[:12]}" for role, file in sorted(held.files.items())] if held else []

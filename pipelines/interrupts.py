@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a runner has the word: it would make a fault of some step of them."""
+"""Handles Ctrl-C and SIGTERM while a Beam runner is in control, which would turn them into an error of some step."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ..transforms.storage.requests import end_waits
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.02
 _CAME: list[int] = []
-"""Signals that came while the body runs."""
+"""Signals that have arrived while the body of `interruptible` runs."""
 
 
 def heed_signals() -> None:
-    """Raises KeyboardInterrupt where a signal came since `interruptible` began: a library that catches all that it
-    calls may have swallowed it. To be asked where the work can be left at once, between two waves."""
+    """Raises KeyboardInterrupt if a signal has arrived since `interruptible` began. A library that catches every
+    exception may have swallowed it. Call this where the work can stop at once, such as between two waves."""
     if _CAME:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ends the body with KeyboardInterrupt when one of the signals came, whatever was made of it in between.
+    """Ends the body with KeyboardInterrupt if a signal arrived, even if a library turned it into another error.
 
-    A handler may happen to run inside a destructor or a weak reference's callback, out of which nothing can be raised:
-    Python reports that to `sys.unraisablehook`, and here the signal is then sent once more.
+    The handler may run inside a destructor or a weak reference's callback, where nothing can be raised. Python then
+    reports the exception to `sys.unraisablehook`, and our hook sends the signal again.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's business
+        yield  # only the main thread may set signal handlers
         return
     came = _CAME
     came.clear()
@@ -44,16 +44,16 @@ def interruptible() -> Iterator[None]:
 
     def heed(number: int, frame: FrameType | None) -> None:
         if over.is_set():
-            return  # the body has ended by the first of them: a later one must not hit what closes down
+            return  # the first signal has already ended the body: a later one must not interrupt the clean-up
         came.append(number)
-        end_waits()  # threads that wait for a store or nap: the process would wait for them
+        end_waits()  # wakes threads that wait for a store or sleep before a retry: the process would wait for them
         raise KeyboardInterrupt
 
     def unraisable(lost: Any) -> None:
         if not came or lost.exc_type is not KeyboardInterrupt or main is None:
             reported(lost)
             return
-        # From a thread and a little later: here it would be raised inside this hook, and be lost again.
+        # From a thread, a little later: raised here it would be inside this hook, and lost again.
         again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (main, came[-1]))
         again.daemon = True
         resent.append(again)

@@ -1,7 +1,7 @@
-"""An audit from beginning to end: finish what was begun, list, plan, work in waves, publish, say what was found.
+"""An audit from beginning to end: finish what was begun, list, plan, work in waves, publish, print what was found.
 
-The order is what makes a command restartable at any instant: an unfinished run's frozen plan comes before any new
-listing, each wave commits before the next begins, and the summary, written last, is what ends a run.
+This order makes a command restartable at any instant. An unfinished run's frozen plan comes before any new listing,
+each wave commits before the next begins, and a run ends when its summary is written, which happens last.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def audit_archive(config: AuditConfig) -> int:
 
     Raises:
         UsageError: a source, the output or an option cannot be used as given.
-        WorldError: storage or disk failed; the same command again goes on.
+        WorldError: storage or disk failed; the same command continues where it stopped.
     """
     console = console_of(120, quiet=config.quiet)
     errors = console_of(quiet=config.quiet, stderr=True)
@@ -88,18 +88,18 @@ def audit_archive(config: AuditConfig) -> int:
     key = run_key(config)
     runs: list[Run] = []
     with spool_folder() as spool:
-        # Both say at once, before anything is planned, what cannot be had: the sandbox, the runner.
+        # Both report at once, before anything is planned, if the sandbox or the runner is not available.
         pool = pool_of(config.reading)
         check_runner(config.beam_args)
         if pool.warning:
-            print(f"deephotlink: warning: {pool.warning}", file=sys.stderr)  # however quiet it is to be
+            print(f"deephotlink: warning: {pool.warning}", file=sys.stderr)  # also with --quiet
 
         def notice(said: str) -> None:
             errors.print(f"note: {escape(said)}", highlight=False, soft_wrap=True)
 
         @cache
         def placed() -> AuditConfig:
-            """With the weights in place: asked for only where something is left to score, and before it is recorded."""
+            """The config with weights in place. Called only if something is left to score, before it is recorded."""
             return replace(config, weights=weights_in_place(config, store))
 
         while (run := unfinished_run(store, key)) is not None:
@@ -144,7 +144,7 @@ def audit_archive(config: AuditConfig) -> int:
 
 
 def failure_rate(store: OutputStore, runs: Sequence[Run]) -> float:
-    """Share of the media of these finished runs that ended in `failures`; what was skipped is no media.
+    """Share of the media in these finished runs that ended in `failures`. Skipped files do not count as media.
 
     Raises:
         UsageError: a summary is damaged.
@@ -158,11 +158,13 @@ def failure_rate(store: OutputStore, runs: Sequence[Run]) -> float:
 
 
 def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, Weights]:
-    """The detectors' files where the runner's workers find them: beside the tables for a cluster, so that none has to
-    download; in this process they are loaded at once, so that a file which does not do is refused before a run begins.
+    """The detectors' files, where the runner's workers find them.
+
+    For a cluster they are copied beside the tables, so that no worker has to download them. In this process they are
+    loaded at once, so that an unusable file is refused before a run begins.
 
     Raises:
-        UsageError: a file is not what its detector expects, or does not fit into the device.
+        UsageError: a file is not what its detector expects, or the detectors do not fit into the device's memory.
         WorldError: storage failed.
     """
     try:
@@ -186,7 +188,7 @@ def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, We
 
 
 def run_key(config: AuditConfig) -> str:
-    """What makes a command the same command: its sources and whatever may change a plan or a logit."""
+    """The key that identifies the same command: a hash of its sources and of whatever may change a plan or a logit."""
     sources = [canonical(source) for source in config.sources]
     kind = "audit" if config.retry_failures is None else f"retry {','.join(config.retry_failures)}".strip()
     limits = config.limits.as_json()
@@ -196,7 +198,7 @@ def run_key(config: AuditConfig) -> str:
 
 
 def canonical(source: str) -> str:
-    """A source as a run's key knows it: without secrets, and the same from whatever folder it is named."""
+    """A source as it counts in a run's key: without secrets, and the same from whichever folder it is named."""
     if uris.is_remote(source):
         return uris.escape(uris.split_remote(source)[0])
     return uris.canonical_local(uris.local_path(source))
@@ -209,11 +211,13 @@ def make_plan(
     notice: Callable[[str], None] | None = None,
     watch: Callable[[Iterable[Planned]], Iterable[Planned]] = iter,
 ) -> Plan:
-    """The listing, less what is done. A retry asks again what was not settled, unless one of the runs `just_tried` did.
-    A version of a file that came back after another one had taken its place is asked again too: its rows are not how
-    the file stands.
+    """The plan of everything listed that is not done.
 
-    `notice` is told, in a sentence each, of what the user may have meant otherwise. What is listed goes through
+    A retry plans unsettled files again, except those that one of the runs `just_tried` has tried. If a version of a
+    file came back after another version had replaced it, it is planned again too, because the view `files` does not
+    show its rows.
+
+    `notice` is called with one sentence for each thing that the user may not have meant. The listing goes through
     `watch`.
 
     Raises:
@@ -242,7 +246,7 @@ def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slo
         settings={
             **config.provenance(),
             "calibration": calibration_to_json(config.calibration),
-            # Of this command on this machine. What each media was read under stands in its row.
+            # The sandbox of this command on this machine. Each file's row has the sandbox it was read under.
             "sandbox_at_start": pool_of(config.reading).sandbox_in_force,
             "retry_failures": None if config.retry_failures is None else list(config.retry_failures),
         },
@@ -251,9 +255,10 @@ def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slo
 
 
 def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -> None:
-    """Works off the units of a run that nobody has committed, wave by wave, and publishes them.
+    """Scores and commits the units of a run that are not committed yet, wave by wave, and publishes them.
 
-    By the run's own calibration: all rows of a run are made by one, whatever the command says that goes on with it.
+    Uses the run's own calibration. All rows of a run are made with one calibration, even if the command that continues
+    the run names another.
     """
     calibration = parse_calibration(json.dumps(run.settings["calibration"]), f"run {run.run_id}")
     config = replace(config, calibration=calibration)
@@ -269,7 +274,7 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
             try:
                 run_wave(config, store, run, plan_of(store, run, units), secrets, spool)
             except WorldError:
-                # Signed addresses last for hours; whoever signs them may have written the listing anew.
+                # Signed addresses expire after hours. The user may have written a listing with new ones since.
                 now = Secrets(secret_addresses(config.sources)) if secrets else secrets
                 if now == secrets:
                     raise
@@ -281,7 +286,8 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
 
 
 def with_secret(planned: tuple[MediaFile, MediaOutcome | None], secrets: Mapping[str, str]) -> Planned:
-    """The plan holds no secrets: an address that needs one is put back from the sources that were named now."""
+    """The planned file with its secret address, if it has one. The plan holds no secrets: they come from the sources
+    that the present command names."""
     file, outcome = planned
     address = fetch_address(file.shard or file.uri, secrets)
     return Planned(replace(file, fetch_uri=address) if address else file, outcome)
@@ -295,7 +301,7 @@ def run_wave(
     secrets: Mapping[str, str],
     spool: Path,
 ) -> None:
-    """One Beam job: some whole units of the plan, scored and committed."""
+    """Runs one Beam job that scores and commits some whole units of the plan."""
     elements = [with_secret(planned, secrets) for planned in plan]
     score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool), weights=config.weights)
     try:
@@ -317,7 +323,7 @@ def _by_unit(result: MediaResult) -> tuple[str, MediaResult]:
 
 
 def detector_errors(tables: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, float]:
-    """Share of each detector's items on which it raised, over these runs; detectors that never did are left out."""
+    """Share of its items on which each detector raised, in these runs. Detectors that never raised are left out."""
     rows = tables.execute(
         "select detector, count(*) filter (abstained = 'detector_error') / count(*) as share from evidence "
         "where list_contains(?, run_id) group by 1 having share > 0 order by 1",

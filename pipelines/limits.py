@@ -1,4 +1,5 @@
-"""What a file may ask of an audit: the flags, and how numbers are written in them. What asks more is `too_large`."""
+"""Limits on what one file may cost an audit: the flags and how to write their numbers. A file over one of them is
+`too_large`."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ _BUDGETS = ("probe_deadline_seconds", "item_deadline_seconds", "memory_bytes", "
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """The limits of one audit, as the flags gave them."""
+    """The limits of one audit, as set by the flags."""
 
     reading: Limits
     archives: ShardLimits
 
     def as_json(self) -> dict[str, Any]:
-        """By the flags' names, as a run's record has them."""
+        """The limits by the flags' names, as they are in a run's record."""
         return {
             "max_bytes": self.archives.max_bytes,
             "max_pixels": self.reading.max_pixels,
@@ -35,9 +36,10 @@ class FileLimits:
 
 
 def budgets_of(limits: Limits) -> dict[str, Any]:
-    """What decides how much of a file is decoded, and so what its logits are: the part of the limits that belongs into
-    a fingerprint. The others decide only whether a file is looked at; whoever raises one wants to see the files that it
-    kept out, and not to read all the others again."""
+    """The limits that belong in a fingerprint: they decide how much of a file is decoded, and so its logits.
+
+    The other limits decide only whether a file is read. A user who raises one of those wants to see the files that it
+    kept out, not to read all the others again."""
     return {name: value for name, value in asdict(limits).items() if name in _BUDGETS}
 
 
@@ -107,13 +109,13 @@ def limits_of(args: argparse.Namespace) -> FileLimits:
 
 
 def size(text: str) -> int:
-    """Bytes.
+    """A size in bytes.
 
     >>> size("64G") == 64 << 30, size("1000")
     (True, 1000)
 
     Raises:
-        argparse.ArgumentTypeError: it is no size.
+        argparse.ArgumentTypeError: `text` is not a size.
     """
     found = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
     number = int(found[1]) * _SUFFIXES[found[2].lower()] if found else 0
@@ -123,10 +125,10 @@ def size(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """A number of 1 to 2 billion: what FFmpeg's own limits can hold.
+    """A whole number from 1 to 2 billion, which FFmpeg's own limits can hold.
 
     Raises:
-        argparse.ArgumentTypeError: it is no such number.
+        argparse.ArgumentTypeError: `text` is not such a number.
     """
     number = int(text) if re.fullmatch(r"\d{1,10}", text.strip()) else 0
     if not 1 <= number <= 2_000_000_000:
@@ -135,10 +137,11 @@ def count(text: str) -> int:
 
 
 def streams(text: str) -> int:
-    """A number of 1 to 1000, which is FFmpeg's own limit, and what the facts about fit into one message of a child.
+    """A whole number from 1 to 1000. This is FFmpeg's own limit, and the facts about 1000 streams still fit into one
+    message of a decoder child.
 
     Raises:
-        argparse.ArgumentTypeError: it is no such number.
+        argparse.ArgumentTypeError: `text` is not such a number.
     """
     number = count(text)
     if number > 1000:
@@ -147,10 +150,10 @@ def streams(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Seconds.
+    """A number of seconds.
 
     Raises:
-        argparse.ArgumentTypeError: it is no number, or none between 1 and ten years.
+        argparse.ArgumentTypeError: `text` is not a number from 1 to 3e8 (almost ten years).
     """
     try:
         number = float(text)

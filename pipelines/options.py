@@ -1,4 +1,4 @@
-"""What an audit was asked to do, parsed once. Nothing below this room sees argparse."""
+"""What an audit was asked to do, parsed once. No layer below `pipelines` sees argparse."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .terminal.argument_types import error_classes, positive, positive_seconds, 
 from .terminal.parser import Parser
 from .weights.detector_choice import choose, split_names
 
-# The steps import Beam, which `deephotlink audit --help` can do without.
+# Late, because the steps import Beam, and `deephotlink audit --help` does not need it.
 if TYPE_CHECKING:
     from ..transforms.clips import Sampling
 else:
@@ -38,28 +38,28 @@ Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
 MiB = 1 << 20
 LOCAL_WAVE, CLUSTER_WAVE = 2, 128
-"""Units: some minutes of one machine, about half an hour of a few dozen cores."""
+"""Units in a wave: some minutes on one machine; about half an hour on a few dozen cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How files are read and detectors are run: everything that the steps of the fused stage need to know.
 
-    What is left open (`decoders`, `device`) is decided on the worker, which may not be the launching machine.
+    `decoders` and `device`, if left open, are decided on the worker, which may not be the launching machine.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     sandbox: Sandbox = "auto"
     decoders: int | None = None
-    """Decoder children at a time; None: the worker's cores less one, 1 to 8."""
+    """Number of decoder children; None: the worker's cores less one, 1 to 8."""
     ahead_bytes: int = 256 * MiB
-    """Decoded clips that may wait for the detectors."""
+    """Bytes of decoded clips that may wait for the detectors."""
     device: str = "auto"
     max_bytes: int = MAX_FILE_BYTES
-    """Bytes of one file; larger ones end as `too_large`."""
+    """Most bytes in one file; larger files end as `too_large`."""
     max_spool_bytes: int | None = None
-    """Bytes of staged files at a time, on each worker; None: half of what is free there."""
+    """Most bytes of staged files at a time on each worker; None: half of the free space there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +71,30 @@ class AuditConfig:
     calibration: Calibration
     archives: ShardLimits = field(default_factory=ShardLimits)
     weights: Mapping[str, Weights] = field(default_factory=dict)
-    """The files of the detectors that need some, by the detector's name."""
+    """Weights of the detectors that need any, by the detector's name."""
     licences_accepted: Mapping[str, str] = field(default_factory=dict)
-    """By the detector's name: licences that forbid commercial use."""
+    """Licences that forbid commercial use, by the detector's name."""
     warnings: tuple[str, ...] = ()
-    """To be told before anything begins."""
+    """Printed before anything begins."""
     identity: Identity = "version"
     limit: int | None = None
     wave_size: int = LOCAL_WAVE
-    """Units of work (a minute or so each here) between two commits."""
+    """Units of work (about a minute each on one machine) between two commits. One wave is one Beam job."""
     unit_size: int = 16
-    """Media in a unit at most."""
+    """Most media in a unit."""
     retry_failures: tuple[str, ...] | None = None
-    """Classes of failures that are put back into the plan, ascending; empty: all of them; None: none."""
+    """Classes of failures to plan again, in ascending order; empty: all classes; None: no retry."""
     max_failure_rate: float | None = None
-    """In [0, 1): with a larger share of failed media the exit code says so."""
+    """In [0, 1). If a larger share of the media fails, the exit code is 4; None: any share may fail."""
     quiet: bool = False
     as_json: bool = False
     beam_args: tuple[str, ...] = ()
 
     def fingerprint_of(self) -> dict[str, Any]:
-        """All that may change a logit by more than rounding; the calibration does not.
+        """Everything that may change a logit by more than rounding. The calibration does not.
 
-        Not torch and not the device: CPU and GPU, and one release and the next, agree within each detector's tolerance,
-        and an archive need not be read again for that.
+        Torch and the device are left out: CPU and GPU, and different torch releases, agree within each detector's
+        tolerance, so an archive need not be read again when they change.
         """
         from ..transforms.clips import SAMPLING_VERSION
         from ..transforms.faces import FACES_VERSION
@@ -128,7 +128,7 @@ class AuditConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def provenance(self) -> dict[str, Any]:
-        """What the run's record says of how it was made. Holds no secret: no source with a query, no environment."""
+        """How the run was made, for its record. Holds no secrets: no source with a query, no environment variables."""
         packages = ("apache-beam", "av", "c2pa-python", "decord2", "numpy", "pyarrow", "torch")
         return {
             "deephotlink": __version__,
@@ -152,7 +152,7 @@ class AuditConfig:
         }
 
     def _files_of(self, spec: DetectorSpec) -> list[dict[str, Any]]:
-        """What was loaded; where it was published only for the very file that was published there."""
+        """The files that were loaded. A file that is not the one on record has no `url` and no `revision`."""
         record = {file.role: file for file in spec.weights}
         found: list[dict[str, Any]] = []
         for role, held in sorted(self.weights.get(spec.name, NO_WEIGHTS).files.items()):
@@ -218,7 +218,7 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
     """The parsed command as a frozen config.
 
     Raises:
-        UsageError: an unknown detector, calibration or option; a device that is not there.
+        UsageError: a detector, calibration or option is unknown, or the device does not exist.
     """
     check_beam_args(beam_args)
     try:
@@ -271,7 +271,7 @@ def check_beam_args(beam_args: Sequence[str]) -> None:
     """Refuses an option that neither deephotlink nor Beam knows: Beam itself would silently ignore it.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: an option is unknown; the message names it.
     """
     from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -1,8 +1,8 @@
-"""The Beam runner: the one in this process, or the one that the user named.
+"""The Beam runner: either the one in this process or the one that the user named.
 
-A named one is asked for before anything is planned: what cannot be had as given (a misspelt name, no Java, parts of
-Beam that are not installed) is a UsageError, what does not answer now (a job server, the store of a jar) a WorldError,
-each in one line and in seconds.
+A named runner is checked before anything is planned. If it cannot work as given (a misspelt name, no Java, parts of
+Beam that are not installed), that is a UsageError. If something does not answer now (a job server, the server of a
+jar), that is a WorldError. Either takes seconds and one line.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from ..transforms.storage.uris import redact
 from .options import runner_named
 
 CONNECT_SECONDS = 10.0
-"""For a job server to take a connection, and as long again to answer on it."""
+"""Longest wait for a job server to accept a connection, and again for it to answer."""
 JAR_SECONDS = 20.0
-"""For the store of a jar to answer, and between two parts of it."""
+"""Longest wait for the server of a jar to answer, and between two parts of the jar."""
 _IN_PROCESS = {"direct", "fnapi", "bundlebaseddirect", "switchingdirect", "testdirect", "interactive"}
 
 
 def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
-    """The user's runner where one is named; else FnApiRunner in this process: DirectRunner would first try to download
-    another one, and may hang on it.
+    """A pipeline on the runner that the user named, else on FnApiRunner in this process. DirectRunner would first try
+    to download another runner, and may hang on that.
 
     Raises:
         UsageError: Beam refuses the options.
@@ -51,14 +51,15 @@ def make_pipeline(beam_args: Sequence[str]) -> beam.Pipeline:
 
 
 def check_runner(beam_args: Sequence[str]) -> None:
-    """Whether the runner can be had, as far as that can be known without giving it work. May fetch its jar, which is
-    kept.
+    """Checks that the runner is available, as far as that is possible without giving it work. May download its jar,
+    which is kept.
 
     Raises:
-        UsageError: it cannot be had as given. WorldError: what it needs does not answer.
+        UsageError: the runner cannot work as given. WorldError: something that it needs does not answer.
     """
     if "dataflow" in _name(beam_args).lower():
-        _check_dataflow()  # first: Beam asks the bucket of --temp_location for minutes before it misses its own parts
+        # First, because Beam tries the bucket of --temp_location for minutes before it notices that parts are missing.
+        _check_dataflow()
     pipeline = make_pipeline(beam_args)
     options: PipelineOptions = pipeline.options
     if not isinstance(pipeline.runner, PortableRunner):
@@ -77,7 +78,8 @@ def check_runner(beam_args: Sequence[str]) -> None:
 
 
 def fault_of_runner(error: BaseException, beam_args: Sequence[str]) -> WorldError | UsageError | None:
-    """What a runner elsewhere raised by itself; None where the runner is in this process, whose faults are ours."""
+    """What an external runner itself raised, as one of our errors; None if the runner is in this process, because its
+    faults are ours."""
     if not runner_named(beam_args) or _name(beam_args).lower().removesuffix("runner") in _IN_PROCESS:
         return None
     told = f"--runner={_name(beam_args)}: {_first_words(error)}"
@@ -87,9 +89,9 @@ def fault_of_runner(error: BaseException, beam_args: Sequence[str]) -> WorldErro
 
 
 def foreseen(error: BaseException | None) -> WorldError | UsageError | None:
-    """The WorldError or UsageError inside what a runner made of it: Beam re-raises faults of a step as text.
+    """The WorldError or UsageError inside a runner's error, or None. Beam re-raises the faults of a step as text.
 
-    A WeightsError is the fault of whoever named the file: a UsageError here.
+    A WeightsError becomes a UsageError, because the user named the file.
     """
     while error is not None:
         for kind in (WorldError, UsageError, WeightsError):
@@ -104,7 +106,8 @@ def foreseen(error: BaseException | None) -> WorldError | UsageError | None:
 
 
 def _check_endpoint(endpoint: str) -> None:
-    """A job server that is said to be there. A socket first: gRPC asks a closed port again until its time is up."""
+    """Checks a job server that should already be running. Tries a socket first: gRPC retries a closed port until its
+    time is up."""
     if endpoint == "embed":
         return
     if "://" not in endpoint and not endpoint.startswith("unix:"):
@@ -125,7 +128,7 @@ def _check_endpoint(endpoint: str) -> None:
 
 
 def _check_jar(server: JavaJarJobServer, options: JobServerOptions, beam_args: Sequence[str]) -> None:
-    """A job server that Beam starts here: with Java, out of a jar that lies here or is fetched."""
+    """Checks a job server that Beam starts here, which needs Java and a jar. The jar is local or is downloaded."""
     name, java = _name(beam_args), options.job_server_java_launcher
     if shutil.which(java) is None:
         raise UsageError(
@@ -139,7 +142,7 @@ def _check_jar(server: JavaJarJobServer, options: JobServerOptions, beam_args: S
     try:
         with _impatient():
             server.local_jar(jar, options.jar_cache_dir)
-    except Exception as error:  # whatever a client of HTTP or of a store raises
+    except Exception as error:  # an HTTP or store client may raise anything
         given = any(arg.split("=")[0].endswith("_job_server_jar") for arg in beam_args)
         cause = _cause(error)
         told = f"cannot fetch the job server of --runner={name} from {printable(redact(jar))}: {_first_words(cause)}"
@@ -160,7 +163,7 @@ def _check_dataflow() -> None:
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Beam fetches jars by urllib, without a limit of time."""
+    """Sets a default socket timeout in the body: Beam downloads jars with urllib, which has none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(JAR_SECONDS)
     try:
@@ -170,7 +173,7 @@ def _impatient() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What lies at the bottom: Beam puts what its client raised into a text of its own."""
+    """The underlying error. Beam wraps what its client raised in an error with a text of its own."""
     at: BaseException | None = error
     while at is not None and not isinstance(at, URLError):
         at = at.__cause__ or at.__context__

@@ -1,4 +1,4 @@
-"""The folder of one command's own: staged files, live counters. Nothing in it outlives the command for long."""
+"""The temporary folder of one command, for staged files and live counters. Nothing in it long outlives the command."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ LOCK = ".lock"
 
 @contextmanager
 def spool_folder() -> Iterator[Path]:
-    """A new folder, locked while the body runs; on the way those are removed whose holders were killed.
+    """A new folder, locked while the body runs. Also removes the folders of commands that were killed.
 
-    The lock, and not a process id, tells who lives: ids mean nothing to another container that shares the folder.
+    The lock says whether a command is alive. A process id could not: it means nothing to another container that shares
+    the parent folder.
     """
     parent = Path(tempfile.gettempdir())
     for stale in parent.glob(f"{PREFIX}*"):
@@ -29,7 +30,7 @@ def spool_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    # Beam makes temporary folders of its own, and leaves them where it is interrupted.
+    # Beam makes temporary folders of its own, and leaves them behind if it is interrupted.
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield folder
