@@ -1,7 +1,8 @@
-"""What anybody can tell of a file without looking for a forgery, held against the detectors on the same files.
+"""Trivial baselines: properties of a file that have nothing to do with forgery, compared with the detectors on the same
+files.
 
-Where the size, the length or the blur of files ranks the fakes as well as a detector does, the labelled collection
-gives them away by how it was made, and the detector's figure says little about forgeries elsewhere.
+If the size, length or blur of the files ranks the fakes as well as a detector does, the way in which the labelled
+collection was made gives them away. The detector's figure then says little about forgeries elsewhere.
 """
 
 from __future__ import annotations
@@ -19,27 +20,28 @@ BASELINES = ("bytes_a_second", "duration", "resolution", "frame_rate", "sharpnes
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """One of them, on the media that it and a detector both judge."""
+    """One baseline, on the media that both it and a detector judge."""
 
     name: str
     real: int
     fake: int
     auc: Figure
-    """Oriented: 0.5 or more. The interval is that of the orientation found, so it may reach below."""
+    """AUC in the better of the two directions, so 0.5 or more. The interval is for that direction and may reach below
+    0.5."""
     higher_in: str | None
-    """`fakes`, `reals` or `neither`; None where there is no figure."""
+    """Where the values are higher: `fakes`, `reals` or `neither`; None if there is no figure."""
     detector_auc: float | None
-    """Of the detector that it is held against, on these media."""
+    """AUC on these media of the detector that it is compared with."""
 
     @property
     def beats(self) -> bool:
-        """Whether it ranks these media better, and ranks them at all."""
+        """Whether it ranks these media better than the detector does, and better than chance."""
         mine, theirs = self.auc.value, self.detector_auc
         return mine is not None and theirs is not None and mine > max(theirs, 0.5)
 
 
 def baseline_values(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """Of one row of `scores`; None where the row does not say, as in outputs of earlier versions."""
+    """Each baseline's value for one row of `scores`; None if the row lacks it, as in outputs of earlier versions."""
     seconds, size = row["duration_seconds"], row["size_bytes"]
     width, height = row["width"], row["height"]
     return {
@@ -53,15 +55,16 @@ def baseline_values(row: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 class Yardstick:
-    """The baselines of some media; figures for the same media are made once."""
+    """The baselines of some media. Figures for the same media are computed only once."""
 
     def __init__(self, fake: np.ndarray, groups: np.ndarray, values: Mapping[str, np.ndarray], resampling: Resampling):
-        """`fake` bool [N], `groups` int [N], `values` float [N] by name, NaN where there is none."""
+        """`fake` bool [N], `groups` int [N], `values` float [N] by name, NaN where a value is unknown."""
         self.fake, self.groups, self.values, self.resampling = fake, groups, values, resampling
         self._known: dict[tuple[str, bytes, bool], tuple[Figure, str | None]] = {}
 
     def against(self, judged: np.ndarray, score: np.ndarray | None, intervals: bool = True) -> list[Baseline]:
-        """Every baseline on the media `judged`, bool [N], that it is known of; `score` float [N] is held against it."""
+        """Every baseline on those of the media `judged`, bool [N], for which it is known, compared with the detector's
+        `score`, float [N]."""
         found = []
         for name, values in self.values.items():
             both = judged & np.isfinite(values)

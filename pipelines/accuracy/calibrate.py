@@ -1,7 +1,7 @@
 """`deephotlink calibrate`: a calibration file from an output whose media are labelled, or known to be real.
 
-Reads the evidence behind each media's newest score; what is fitted on it, and how, stands in
-models/calibration/calibrating.py."""
+Reads the evidence behind each file's newest score. models/calibration/calibrating.py says what is fitted on it, and
+how."""
 
 from __future__ import annotations
 
@@ -55,20 +55,20 @@ order by e.detector, w.place, e.start_seconds, e.end_seconds, e.clip_index, e.tr
 
 @dataclass(frozen=True, slots=True)
 class EvidenceMaterial:
-    """Labelled media and what was said of them, item by item."""
+    """Labelled media and each detector's logits on them, item by item."""
 
     media: Media
     said: tuple[Said, ...]
     identities: Mapping[str, Mapping[str, Any]]
     about: Mapping[str, Any]
-    """What a calibration file tells of it."""
+    """What a calibration file records about the material."""
 
 
 def make_calibration(out: str, labels: str | None, wish: Wish, base: Calibration) -> Calibration:
-    """The calibration that the labelled media of `out` allow; with no labels, all of them are taken for real.
+    """The calibration that the labelled media of `out` allow. Without labels, all of them are taken as real.
 
     Raises:
-        UsageError: there is no output there, the labels do not fit it, or they are too few to say anything.
+        UsageError: there is no output, the labels do not fit it, or they are too few.
     """
     material = read_evidence(out, labels)
     wish = replace(wish, data=printable(wish.data, 2000) or in_words(material.about))
@@ -91,7 +91,7 @@ def make_calibration(out: str, labels: str | None, wish: Wish, base: Calibration
 
 
 def _independence(about: Mapping[str, Any]) -> str:
-    """What a bound by groups rests on where nobody has named the groups."""
+    """What a bound over groups assumes about files without a named group; empty if every file has one."""
     alone = about["labels"]["media_without_group"]
     if not alone:
         return ""
@@ -102,8 +102,8 @@ def _independence(about: Mapping[str, Any]) -> str:
 
 
 def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
-    """Reads the logits behind each labelled medium's newest score. (What `evaluate` judges, scores and one number of
-    each detector a medium, is read by `labelled.read_material`.)
+    """Reads the logits behind each labelled file's newest score. (`labelled_scores.read_material` reads what `evaluate`
+    judges: the scores, and one number per detector and file.)
 
     Raises:
         UsageError: there is no output, it holds no score, or the labels do not fit it.
@@ -124,7 +124,7 @@ def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
         tables.register("wanted", wanted)
         evidence = tables.sql(_EVIDENCE).to_arrow_table()
     names: dict[str, int] = {}
-    # Versions of one file are one witness, whatever else is known.
+    # Versions of one file are not independent evidence, so they share a group.
     group = [names.setdefault(label.group or f"\0{row['uri']}", len(names)) for label, row in pairs]
     media = Media(
         np.array([label.fake for label, _ in pairs], bool),
@@ -147,7 +147,7 @@ def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
 def labelled(
     rows: Sequence[Mapping[str, Any]], labels: str | None
 ) -> tuple[list[tuple[Label, Mapping[str, Any]]], dict[str, Any]]:
-    """Each medium with its label, and what is to be told of the labels."""
+    """Each labelled row with its label, and what the calibration file records about the labels."""
     if labels is None:
         real = [(Label(0, row["uri"], row["media_id"], False, "", "", ""), row) for row in rows]
         return real, {"file": None, "sha256": None, "all_taken_for_real": True}
@@ -167,7 +167,10 @@ def labelled(
 def spoken(
     evidence: pa.Table, runs: Mapping[str, Run]
 ) -> tuple[tuple[Said, ...], dict[str, dict[str, Any]], dict[str, str]]:
-    """Each detector's logits, by the weights and version that judged most media; its identity; what was left aside."""
+    """Each detector's logits, its identity, and what was not used.
+
+    Only logits of the weights and version that judged the most media are used.
+    """
     versions = {
         (run.run_id, one["name"]): str(one["version"])
         for run in runs.values()
@@ -188,7 +191,7 @@ def spoken(
     known = installed()
     said, identities, other = [], {}, {}
     for name, found in sorted(places.items()):
-        # Most media; of equally many, those whose evidence comes last.
+        # The weights and version with the most media; if several have as many, the one whose evidence comes last.
         (weights, version), rows = max(found.items(), key=lambda item: (len(set(number["media"][item[1]])), item[1]))
         if len(found) > 1:
             other[name] = f"{sum(map(len, found.values())) - len(rows)} logits from other weights or another version"
@@ -210,7 +213,7 @@ def spoken(
 
 
 def _least_of_each_clip(rows: np.ndarray, number: Mapping[str, np.ndarray]) -> np.ndarray:
-    """As `fuse.least_of_each_clip`, of the rows of many media."""
+    """The same as `fuse.least_of_each_clip`, for the rows of many media."""
     order = rows[np.lexsort((number["logit"][rows], number["clip"][rows], number["media"][rows]))]
     media, clip = number["media"][order], number["clip"][order]
     first = np.append(True, (media[1:] != media[:-1]) | (clip[1:] != clip[:-1]))
@@ -240,7 +243,8 @@ def in_words(about: Mapping[str, Any]) -> str:
 def calibrate_command(
     out: str, labels: str | None, output: str, wish: Wish, base: Calibration, quiet: bool = False
 ) -> int:
-    """`make_calibration`, written to the file `output`, whole or not at all, and told; returns the exit code."""
+    """Writes what `make_calibration` gives to the file `output`, whole or not at all, and prints a summary; returns the
+    exit code."""
     if (lack := lacking("`calibrate` needs", "evaluate", "sklearn", "scipy")) is not None:
         raise UsageError(lack)
     made = make_calibration(out, labels, wish, base)

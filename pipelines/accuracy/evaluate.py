@@ -1,4 +1,4 @@
-"""`deephotlink evaluate`: what the scores of an output are worth on media of which the truth is known."""
+"""`deephotlink evaluate`: how accurate the scores of an output are on media whose truth is known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .labels import Labels, read_labels, without_secrets
 
 SCHEMA, SCHEMA_VERSION = "deephotlink.evaluation", 1
 FEW_GROUPS = 30
-"""Groups of a class below which a note says what intervals are then worth."""
+"""If a class has fewer groups than this, a note warns about the intervals."""
 VERDICTS = ("manipulated", "inconclusive", "authentic", "not_assessed")
 _MOST_LINES = 5
 
@@ -44,8 +44,8 @@ def evaluate_command(request: Request) -> int:
     """Prints the tables and writes what was asked for.
 
     Raises:
-        UsageError: labels or output are not as they should be, or a file cannot be written.
-        NothingFound: no label is about any media of the output.
+        UsageError: the labels or the output cannot be used, or a file cannot be written.
+        NothingFound: no label fits any file of the output.
     """
     from .evaluation_tables import print_evaluation, to_markdown
 
@@ -117,7 +117,7 @@ def evaluate(material: Material, labels: Labels, resampling: Resampling) -> dict
 
 
 def _figures(subject: Subject, of: np.ndarray, material: Material, resampling: Resampling) -> dict[str, Any]:
-    """What a subject's scores are worth on the media `of`, bool [N]."""
+    """The accuracy of a subject's scores on the media `of`, bool [N]."""
     here = of & subject.judged
     fake, score, groups = material.fake[here], subject.score[here], material.groups[here]
     relevant = of & subject.relevant
@@ -150,7 +150,8 @@ def _against(subject: Subject, judged: np.ndarray, yardstick: Yardstick, interva
 
 
 def _verdicts(subject: Subject, material: Material) -> dict[str, dict[str, int]] | None:
-    """By label, how often each verdict was given; `failed` and `skipped` files have none."""
+    """How often each verdict was given, by label. Files that failed or were skipped have no verdict and are counted as
+    `failed` and `skipped`."""
     if subject.verdicts is None:
         return None
     found: dict[str, dict[str, int]] = {}
@@ -165,8 +166,10 @@ def _verdicts(subject: Subject, material: Material) -> dict[str, dict[str, int]]
 
 
 def _accusations(subject: Subject, of: np.ndarray, material: Material) -> dict[str, Any]:
-    """The share that is called `manipulated`, of the media of each label that could be read (those that a detector
-    could have judged); silence accuses nobody. By group: of the groups, those with at least one such media."""
+    """The share of each label's readable media that is called `manipulated`.
+
+    For a detector, only the media that it could have judged count. An abstention does not accuse. By group, a group is
+    accused if at least one of its media is."""
     if subject.verdicts is None:
         return {"manipulated_of_real": None, "manipulated_of_fake": None, "groups_accused_of_real": None}
     accused = np.array([verdict == "manipulated" for verdict in subject.verdicts])
@@ -183,7 +186,8 @@ def _accusations(subject: Subject, of: np.ndarray, material: Material) -> dict[s
 def _breakdown(
     values: Sequence[str], material: Material, yardstick: Yardstick, resampling: Resampling
 ) -> list[dict[str, Any]]:
-    """Each kind of fake against all reals of its media types, by everything that judged any of it."""
+    """Figures for each kind of fake against all reals of the same media types, for every subject that could judge some
+    of those fakes."""
     rows = []
     types = np.array([kind or "" for kind in material.media_types])
     named = np.array(values)
@@ -223,7 +227,7 @@ def _counts(material: Material) -> dict[str, Any]:
 
 
 def _warnings(subjects: Sequence[dict[str, Any]], breakdown: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Where something trivial ranks the same media better."""
+    """One warning for each subject and cell in which a trivial baseline ranks the same media better."""
     found = []
     cells = [("all labels", row) for row in subjects]
     cells += [(f"{by} {row['value']}", row) for by, rows in breakdown.items() for row in rows]
@@ -241,7 +245,7 @@ def _warnings(subjects: Sequence[dict[str, Any]], breakdown: dict[str, list[dict
 
 
 def _undefined(subjects: Sequence[dict[str, Any]]) -> list[str]:
-    """Which figures there are none of, and why."""
+    """Which figures are missing, and why."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in subjects:
         figures = {"AUC": row["auc"], "AUC within groups": row["within_groups"]["auc"], "Brier and ECE": row["brier"]}
@@ -254,7 +258,7 @@ def _undefined(subjects: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _calibrations(material: Material) -> Sequence[str]:
-    """The names of the calibrations that made the rows; of those that share a name, with the start of their sha256."""
+    """The names of the calibrations that made the rows. If several share a name, each has the start of its sha256."""
     made = {(c.calibration_id, content_sha256(calibration_to_json(c))) for c in material.calibrations.values() if c}
     shared = Counter(name for name, _ in made)
     told = {f"{name} ({content[:8]})" if shared[name] > 1 else name for name, content in made}

@@ -1,4 +1,4 @@
-"""The figures of `deephotlink evaluate` as tables, for the terminal and for Markdown. Reads the JSON that it writes."""
+"""The figures of `deephotlink evaluate` as tables for the terminal and as Markdown. Reads the JSON that it writes."""
 
 from __future__ import annotations
 

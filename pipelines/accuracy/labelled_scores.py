@@ -1,4 +1,4 @@
-"""What an output says of the media that labels name: a row of arrays for each thing that judged them."""
+"""What an output says about labelled media: arrays of scores for each thing that judged them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ POOLING = (
     "if the least suspicious face explains it); the scores of a family and of the fusion are log-odds of authenticity"
 )
 _SURE = 1e-12
-"""Least distance of a probability from 0 and 1, for log-odds."""
+"""Smallest distance of a probability from 0 and 1, so that its log-odds are finite."""
 _ELSEWHERE = ("no_video", "no_audio")
-"""Abstentions of a detector that the media is no matter for."""
+"""Reasons to abstain which mean that the file is not of the detector's kind."""
 _LATEST = "select media_id, run_id, uri, outcome from files"
 _OF_RUN = """
 select media_id, run_id, uri, 'scored' as outcome from scores where run_id = $run
@@ -69,7 +69,7 @@ order by place, detector, clip_index nulls first, track_id nulls first, start_se
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One thing that judged media: the fused score, a family's, a detector's."""
+    """One thing that judged media: the fusion, a family or a detector."""
 
     name: str
     kind: Kind
@@ -77,11 +77,12 @@ class Subject:
     score: np.ndarray
     """float64 [N], higher = manipulated; NaN where it did not judge."""
     probability: np.ndarray | None
-    """float64 [N], of manipulation, calibrated; None where only raw logits are known."""
+    """float64 [N], calibrated probability of manipulation; None if only raw logits are known."""
     relevant: np.ndarray
-    """bool [N]: media that it could have judged by their kind."""
+    """bool [N]: whether the media are of a kind that it could have judged."""
     verdicts: tuple[str | None, ...] | None
-    """[N]; of a detector, what it alone would have said by the calibration in force. None where that names it not."""
+    """[N]. For a detector: the verdict that its run's calibration gives from this detector's evidence alone. None if no
+    calibration names it."""
 
     @property
     def judged(self) -> np.ndarray:
@@ -97,29 +98,29 @@ class Material:
     groups: np.ndarray
     """int64 [N]"""
     families: tuple[str, ...]
-    """[N], of the forgery, as labelled."""
+    """[N], the labelled family of the forgery."""
     generators: tuple[str, ...]
     media_types: tuple[str | None, ...]
-    """None of what could not be read."""
+    """[N]; None for a file that could not be read."""
     outcomes: tuple[str, ...]
-    """`scored`, `failed`, `skipped`."""
+    """[N], each `scored`, `failed` or `skipped`."""
     subjects: tuple[Subject, ...]
     baselines: Mapping[str, np.ndarray]
     """float64 [N] by name, NaN where unknown."""
     joined: Joined
     run_ids: tuple[str, ...]
     calibrations: Mapping[str, Calibration | None]
-    """By run; None where its record names none."""
+    """By run_id; None if the run's record has no calibration."""
     calibration_ids: tuple[str, ...]
     fingerprints: tuple[str, ...]
 
 
 def read_material(out: str, labels: Labels, run_id: str | None = None) -> Material:
-    """Reads each labelled media's newest row, or that of one run.
+    """Reads the newest row of each labelled file, or its row from one run.
 
     Raises:
-        UsageError: no output, no such run, or labels that fit several media or contradict one another.
-        NothingFound: no label is about any media of the output.
+        UsageError: there is no output or no such run, or labels fit several files or contradict each other.
+        NothingFound: no label fits any file of the output.
     """
     with connect(out) as connection, readable(out):
         runs = {run.run_id: run for run in list_runs(OutputStore(out, patience_seconds=15.0))}
@@ -187,7 +188,7 @@ def _material(
         generators=tuple(label.generator for label in labels),
         media_types=tuple(media_types),
         outcomes=tuple(row["outcome"] for _, row in joined.pairs),
-        # A family that no detector of was run has nothing to say, not even that it abstained.
+        # If no detector of a family ran, the family is left out: it did not even abstain.
         subjects=tuple(
             replace(subject, relevant=asked[subject.family]) if subject.kind == "family" else subject
             for subject in subjects
@@ -254,7 +255,7 @@ def _alone(
     specs: Mapping[str, DetectorSpec],
     calibrations: Mapping[str, Calibration | None],
 ) -> dict[str, tuple[str | None, ...]]:
-    """By detector, the verdict on each media that its run's calibration makes of this detector's evidence only."""
+    """By detector: the verdict on each file that its run's calibration gives from this detector's evidence alone."""
     found: dict[str, list[str | None]] = {}
     for (place, name, run_id), items in groupby(_rows(connection), key=itemgetter(0, 1, 2)):
         calibration = calibrations.get(run_id)

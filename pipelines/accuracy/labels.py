@@ -1,4 +1,4 @@
-"""What is known about files: `labels.csv`, and which row of the tables each of its lines is about."""
+"""Labels: what is known about files (`labels.csv`), and which row of the tables each line is about."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ...transforms.storage.uris import canonical_local, is_remote, local_path, s
 
 COLUMNS = ("uri", "media_id", "label", "group", "family", "generator")
 _MOST_TOLD = 3
-"""Offending lines that an error names."""
+"""Most offending lines that an error names."""
 _HOW = "expected a CSV file with the columns `uri` or `media_id`, and `label` (real or fake)"
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One line."""
+    """One line of the labels."""
 
     line: int
-    """In the file, the first being 1."""
+    """Number of the line in the file; the first is 1."""
     uri: str
     media_id: str
     fake: bool
     group: str
-    """Media of one group are no independent witnesses: cuts of one film, one person. Empty: a group of its own."""
+    """Media of one group are not independent evidence: cuts of one film, or one person. Empty: a group of its own."""
     family: str
-    """Of the forgery."""
+    """Family of the forgery."""
     generator: str
 
     def says(self) -> tuple[bool, str, str, str]:
@@ -43,22 +43,22 @@ class Label:
 class Labels:
     path: str
     sha256: str
-    """Hex, of the file."""
+    """Hash of the file, hex."""
     rows: tuple[Label, ...]
     ignored: tuple[str, ...] = ()
-    """Columns that mean nothing here."""
+    """Unknown columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
     pairs: tuple[tuple[Label, Mapping[str, Any]], ...]
-    """Each label with its row, in the rows' order; no row twice."""
+    """Each label with its row, in the rows' order. No row appears twice."""
     unmatched: tuple[Label, ...]
-    """Labels of which no row is about."""
+    """Labels that fit no row."""
     unlabelled: int
-    """Media that no label is about."""
+    """Number of media that no label fits."""
     repeated: int = 0
-    """Lines that say what another line has said of the same media."""
+    """Number of lines that repeat another line about the same file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,22 @@ class Lines:
     """A CSV file with a header."""
 
     sha256: str
-    """Hex, of the file."""
+    """Hash of the file, hex."""
     names: tuple[str, ...]
-    """Of the columns, in lower case."""
+    """Names of the columns, in lower case."""
     rows: tuple[tuple[int, Mapping[str, str]], ...]
-    """Number of the line in the file, the first being 1, and its fields by column, without spaces around them."""
+    """For each line its number in the file (the first is 1) and its fields by column, without spaces around them."""
     wrong: tuple[str, ...]
-    """What is to be told of lines that have more fields than the header."""
+    """Messages about lines that have more fields than the header."""
 
 
 def read_lines(path: str | Path, how: str) -> Lines:
-    """Reads a CSV file as `transforms/archives/csv_files.py` knows it.
+    """Reads a CSV file in any form that `transforms/archives/csv_files.py` accepts.
 
     how: what was expected, for messages.
 
     Raises:
-        UsageError: it cannot be read, or is no CSV.
+        UsageError: the file cannot be read, or is not CSV.
     """
     wrong: list[str] = []
     rows: list[tuple[int, Mapping[str, str]]] = []
@@ -114,15 +114,16 @@ def _is_no_text(field: str) -> bool:
 
 
 def word_of(label: str) -> str:
-    """A label as it is compared: `real`, `fake`, something else, or nothing. Nothing is never taken for `real`."""
+    """A label in the form in which it is compared: `real`, `fake`, something else or empty. Empty never counts as
+    `real`."""
     return label.strip().lower()
 
 
 def read_labels(path: str | Path) -> Labels:
-    """Reads what is known of media, from a CSV file as `read_lines` takes it.
+    """Reads labels from a CSV file that `read_lines` accepts.
 
     Raises:
-        UsageError: it cannot be read, has no such column, or a line holds something else than it should.
+        UsageError: the file cannot be read, lacks a required column, or has a line with unexpected content.
     """
     lines = read_lines(path, _HOW)
     _check_columns(lines.names, path)
@@ -138,14 +139,14 @@ def read_labels(path: str | Path) -> Labels:
 
 
 def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
-    """Which of the rows (`media_id`, `uri`, `run_id`) each label is about.
+    """Finds the row (`media_id`, `uri`, `run_id`) that each label is about.
 
-    A label's `media_id` counts before its `uri`. That may be the canonical one, a path from the folder that the labels
-    lie in, or the end of exactly one canonical URI, from a `/` on. Of a file that was audited in several versions the
+    If a label has a `media_id`, its `uri` is not used. The `uri` may be the canonical URI, a path relative to the
+    labels' folder, or the end of exactly one canonical URI after a `/`. If a file was audited in several versions, the
     newest run's row counts.
 
     Raises:
-        UsageError: a `uri` fits several media, or two lines disagree about one.
+        UsageError: a `uri` fits several files, or two lines contradict each other about one file.
     """
     by_id = {row["media_id"]: place for place, row in enumerate(rows)}
     by_uri: dict[str, int] = {}
@@ -196,7 +197,7 @@ def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
 
 
 def without_secrets(label: Label) -> str:
-    """What a label is about, to be told: an address without its query, user and password."""
+    """What a label is about, safe to print: its address without query, user and password."""
     return printable(split_remote(label.uri)[0] if is_remote(label.uri) else label.uri or label.media_id, 80)
 
 
@@ -224,7 +225,7 @@ def _label(line: int, fields: Mapping[str, str], wrong: list[str]) -> Label | No
 def _uris_of(
     name: str, labels_path: str, by_uri: Mapping[str, int], by_name: Mapping[str, Sequence[str]]
 ) -> Sequence[str]:
-    """The canonical URIs that a label's `uri` may mean: one that is it, else all that end so."""
+    """The canonical URIs that a label's `uri` may mean: an exact match, else all that end with it."""
     if name in by_uri:
         return [name]
     if is_remote(name):
@@ -243,6 +244,6 @@ def _name(uri: str) -> str:
 
 
 def some_of(messages: Sequence[str]) -> str:
-    """The first few of many messages, and how many more there are."""
+    """The first few of `messages`, and how many more there are."""
     more = f"; and {len(messages) - _MOST_TOLD} more such lines" if len(messages) > _MOST_TOLD else ""
     return "; ".join(messages[:_MOST_TOLD]) + more

@@ -1,4 +1,4 @@
-"""The plots of `deephotlink evaluate`: ROC curves, reliability diagrams, distributions of scores; PNG and SVG."""
+"""The plots of `deephotlink evaluate` as PNG and SVG: ROC curves, reliability diagrams and score distributions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LONGEST_NAME = 60
 
 
 def draw(material: Material, folder: Path) -> list[Path]:
-    """Writes what can be drawn into `folder`; a plot that no subject has anything for is left out.
+    """Writes the plots into `folder`; returns their paths. A plot for which no subject has data is left out.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: `folder` cannot be written.
     """
     ranked = [subject for subject in material.subjects if _both(subject, material)]
     probable = [s for s in material.subjects if s.probability is not None and s.judged.any()]
@@ -95,7 +95,7 @@ def _distributions(subjects: Sequence[Subject], material: Material) -> Figure:
 
 
 def _title(axes: Any, subject: Subject) -> None:
-    """A name out of a table is no formula, whatever dollars are in it."""
+    """Sets the title. A name from a table is not a formula, even if it contains dollar signs."""
     axes.set_title(printable(subject.name, _LONGEST_NAME), parse_math=False)
 
 
@@ -115,7 +115,7 @@ def _panels(count: int) -> tuple[Figure, list[Any]]:
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    """The same bytes for the same figure: no date, and identifiers that are not drawn by chance."""
+    """Writes PNG and SVG. The same figure gives the same bytes: no date, and no random identifiers."""
     files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     with matplotlib.rc_context({"svg.hashsalt": "deephotlink", "svg.fonttype": "path"}):
         figure.savefig(files[0], dpi=120, metadata={"Software": None})

@@ -1,9 +1,9 @@
-"""`deephotlink rescore`: new score rows by another calibration, from stored evidence. No media is looked at.
+"""`deephotlink rescore`: new score rows with another calibration, from stored evidence. No file is read again.
 
-A rescoring is a run of its own over media of one fingerprint: a unit of it is what one published block of another run
-says of media whose newest score another calibration made. Its rows name that run in `evidence_run_id`; failures and
-what was skipped stay with the runs that met them. It is planned, committed and published as an audit is, so it can be
-cut short at any instant, and the same command again goes on.
+A rescoring is a run of its own over media of one fingerprint. One of its units covers one published block of another
+run: the media in it whose newest score was made with another calibration. The rows name that run in `evidence_run_id`.
+Failures and skipped files stay with the runs that found them. A rescoring is planned, committed and published like an
+audit, so it can be stopped at any instant, and the same command continues.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ from scores s join latest l using (media_id) where s.run_id = ?
 def rescore_output(
     out: str, calibration: Calibration, run_id: str | None = None, console: Console | None = None
 ) -> list[Run]:
-    """Scores all media of `out` anew by this calibration, or those that the run `run_id` scored, from its evidence.
+    """Rescores all media of `out` with this calibration, or only those that the run `run_id` scored, from its evidence.
 
-    Returns the runs that it made or finished: none, where each media's newest score is by this calibration already.
+    Returns the runs that it made or finished. There are none if every newest score already uses this calibration.
 
     Raises:
-        UsageError: there is no output there, no such run, or it is damaged.
-        WorldError: storage failed; the same command again goes on.
+        UsageError: there is no output or no such run, or the output is damaged.
+        WorldError: storage failed; the same command continues.
     """
     console = console or Console(quiet=True)
     if not holds_runs(out):
@@ -117,7 +117,7 @@ def rescore_output(
 
 
 def rescore_command(out: str, calibration: Calibration, run_id: str | None, quiet: bool, as_json: bool) -> int:
-    """`rescore_output`, and what was found told as an audit does; returns the command's exit code."""
+    """Runs `rescore_output` and prints what was found, as an audit does; returns the exit code."""
     console = console_of(120, quiet=quiet or as_json)
     runs = rescore_output(out, calibration, run_id, console_of(quiet=quiet or as_json, stderr=True))
     tables, store = connect(out), OutputStore(out)
@@ -137,7 +137,7 @@ def rescore_command(out: str, calibration: Calibration, run_id: str | None, quie
 
 
 def _settled(summary: Summary, run_id: str | None) -> str:
-    """Why there was nothing to score anew."""
+    """Why there was nothing to rescore."""
     if not summary.scored:
         return "no file has a score"
     if run_id is not None:
@@ -146,7 +146,11 @@ def _settled(summary: Summary, run_id: str | None) -> str:
 
 
 def read_calibration(path: str | None) -> Calibration:
-    """The calibration in the file, or the one built in. Raises UsageError where it cannot be read or is none."""
+    """The calibration in the file, or the built-in one for None.
+
+    Raises:
+        UsageError: the file cannot be read, or is not a calibration.
+    """
     try:
         return load_calibration(path)
     except CalibrationError as error:
@@ -161,7 +165,8 @@ def rescoring_key(fingerprint: str, calibration: Calibration, run_id: str | None
 
 
 def media_left(out: str, runs: Iterable[Run], calibration: Calibration, run_id: str | None) -> dict[str, set[str]]:
-    """By run whose evidence is to be used, the media whose newest score is by another calibration or evidence."""
+    """The media whose newest score uses another calibration or other evidence, by the run whose evidence is to be
+    used."""
     content = content_sha256(calibration_to_json(calibration))
     same = {run.run_id for run in runs if content_sha256(run.settings.get("calibration", {})) == content}
     left: dict[str, set[str]] = defaultdict(set)
@@ -177,7 +182,7 @@ def media_left(out: str, runs: Iterable[Run], calibration: Calibration, run_id: 
 def plan_rescoring(
     store: OutputStore, wanted: Iterable[tuple[Run, set[str]]]
 ) -> tuple[pa.Table, list[tuple[str, int]]]:
-    """The plan, a unit for each published block that holds wanted media; and run and block of each unit."""
+    """The plan, with one unit for each published block that holds wanted media, and the run and block of each unit."""
     parts: list[pa.Table] = []
     sources: list[tuple[str, int]] = []
     for run, media_ids in wanted:
@@ -199,7 +204,7 @@ def plan_rescoring(
 
 
 def finish_rescoring(store: OutputStore, run: Run) -> Run:
-    """Does the units that nobody has committed, by the run's own calibration, and publishes them."""
+    """Commits the units that are still missing, with the run's own calibration, and publishes them."""
     calibration = parse_calibration(json.dumps(run.settings["calibration"]), f"run {run.run_id}")
     runs = {one.run_id: one for one in list_runs(store)}
     for count, unit in enumerate(pending_units(store, run), 1):
@@ -215,7 +220,7 @@ def finish_rescoring(store: OutputStore, run: Run) -> Run:
 def rescore_block(
     store: OutputStore, run: Run, unit: int, source: Run, block: int, calibration: Calibration
 ) -> pa.Table:
-    """The unit's rows: its media as the source's block knows them, scored anew."""
+    """The unit's rows: its media from the source's block, rescored."""
     ids = planned_ids(store, run, unit)
     name = public_name(source, "scores", block)
     with intact(store, name), store.open(name) as file:
@@ -228,7 +233,7 @@ def rescore_block(
     specs = specs_of(source)
     made: dict[str, AuthenticityScore] = {}
     name = public_name(source, "evidence", block)
-    if store.exists(name):  # a block of which no detector said anything has none
+    if store.exists(name):  # a block without any evidence has no such file
         with intact(store, name), store.open(name) as file:
             for media_id, evidence in evidence_by_media(file):
                 if media_id in known:
@@ -240,7 +245,7 @@ def rescore_block(
 
 
 def specs_of(run: Run) -> list[DetectorSpec]:
-    """What a run's record says of its detectors, as far as a score depends on it; they need not be installed now."""
+    """The run's detectors from its record, as far as a score depends on them. They need not be installed now."""
     known = installed()
     specs = []
     for record in run.settings.get("fingerprint_of", {}).get("detectors", ()):
