@@ -1,9 +1,9 @@
-"""The invariant of an output: whatever was planned ends in exactly one table, once; no look ever sees anything else.
+"""The invariant of an output: every planned file ends in exactly one table, once. A reader never sees anything else.
 
-Usable while jobs write. The listings are taken backwards, published files before units before plans: whatever is seen
-in one was in the next before, so what this finds was never right.
+The check may run while jobs write. It lists published files before units, and units before plans. Whatever it sees in
+one listing was in the next before, so a violation that it finds is real.
 
-A run that is not finished breaks nothing. It is told, with how far it came.
+An unfinished run is not a violation. It is reported with how far it got.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .implausible_rows import implausible_rows, is_held_to_it
 from .query import open_duckdb, parquet_of, published_files
 
 MAX_IDS = 10
-"""Offending ids that a violation names."""
+"""Most offending ids that a violation names."""
 _PUBLIC = re.compile(r"(\w+)/run_date=\d{4}-\d\d-\d\d/([^/]+)-block-\d{6,}\.parquet")
 _UNIT = re.compile(r"_runs/([^/]+)/units/unit-(\d{6,})\.parquet")
 _OUTCOMES = ("scores", "failures", "skipped")
@@ -35,7 +35,7 @@ _OUTCOMES = ("scores", "failures", "skipped")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One way in which the output of one run is not as it must be."""
+    """One rule that the output of one run breaks."""
 
     run_id: str
     rule: str
@@ -45,9 +45,9 @@ class Violation:
     `assessed_too_much`, `evidence_outside`."""
     message: str
     count: int
-    """Offending media, or 1 for a file."""
+    """Number of offending media, or 1 for a file of the output."""
     ids: tuple[str, ...]
-    """media_id, or the file's name; the first few."""
+    """The first few offending media_ids, or the file's name."""
 
     def __str__(self) -> str:
         more = f" and {self.count - len(self.ids)} more" if self.count > len(self.ids) else ""
@@ -56,11 +56,11 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A run that has a plan and no summary: it is at work, or was interrupted."""
+    """A run that has a plan but no summary: it is still at work, or was interrupted."""
 
     run_id: str
     done: int
-    """Media that are committed."""
+    """Number of committed media."""
     planned: int
 
     def __str__(self) -> str:
@@ -75,27 +75,27 @@ class Unfinished:
 class Checked:
     violations: tuple[Violation, ...]
     unfinished: tuple[Unfinished, ...]
-    """By run, the oldest first."""
+    """One for each unfinished run, oldest first."""
     planned: int
-    """Media, in all runs."""
+    """Number of planned media in all runs."""
 
 
 def unfinished_runs(store: OutputStore) -> list[str]:
-    """run_id of the runs that have a plan and no summary, the oldest first."""
+    """run_id of the runs that have a plan but no summary, oldest first."""
     open_ones = [run for run in store.folders("_runs") if not store.exists(f"_runs/{run}/summary.json")]
     return [run for run in open_ones if store.exists(f"_runs/{run}/plan.parquet")]
 
 
 def check_output(out: str) -> list[Violation]:
-    """`look_at`, what is wrong alone. An unfinished run is no violation."""
+    """Only the violations that `look_at` finds. An unfinished run is not a violation."""
     return list(look_at(out).violations)
 
 
 def look_at(out: str) -> Checked:
-    """What is wrong with the output `out`, and what is not finished, run by run.
+    """What is wrong with the output `out`, and what is unfinished, run by run.
 
     Raises:
-        UsageError: there is no output there.
+        UsageError: there is no output.
     """
     store = OutputStore(out, patience_seconds=15.0)
     finished = {run for run in store.folders("_runs") if store.exists(f"_runs/{run}/summary.json")}
@@ -131,7 +131,7 @@ def look_at(out: str) -> Checked:
             seen.judge(run in finished)
             violations += seen.violations
             planned += seen.count("plan")
-            absent -= seen.tables_with_rows()  # rows that are missing are told as such
+            absent -= seen.tables_with_rows()  # missing rows are reported as such
             if run in plans and run not in finished and not store.exists(f"_runs/{run}/summary.json"):
                 unfinished.append(Unfinished(run, seen.count("units"), seen.count("plan")))
     for table in sorted(absent):
@@ -141,7 +141,7 @@ def look_at(out: str) -> Checked:
 
 
 def tell(checked: Checked, out: str) -> list[str]:
-    """Lines for a person: what is wrong, then what is unfinished, or that all is as it should be."""
+    """Lines for a person: what is wrong, then what is unfinished; or one line that everything is there."""
     lines = [str(violation) for violation in checked.violations]
     lines += [f"{printable(out)}: {run}" for run in checked.unfinished]
     if not lines and not checked.planned:
@@ -152,7 +152,7 @@ def tell(checked: Checked, out: str) -> list[str]:
 
 
 def _promises_all_tables(store: OutputStore, run: str, violations: list[Violation]) -> bool:
-    """Whether the run published a block and saw to it that all tables were there: earlier versions did not."""
+    """Whether the run published a block and made sure that every table has a file. Earlier versions did not."""
     markers = store.list(f"_runs/{run}/published")
     try:
         return bool(markers) and json.loads(store.read(markers[-1])).get(ALL_TABLES) is True
@@ -162,13 +162,13 @@ def _promises_all_tables(store: OutputStore, run: str, violations: list[Violatio
 
 
 class _Seen:
-    """What one look saw of one run, in DuckDB."""
+    """What one check has seen of one run, in DuckDB."""
 
     def __init__(self, store: OutputStore, connection: duckdb.DuckDBPyConnection, run_id: str):
         self.store, self.connection, self.run_id = store, connection, run_id
         self.violations: list[Violation] = []
         self.held: set[str] = set()
-        """Files that plausible.py is in force for."""
+        """Names of the files to which the rules of implausible_rows.py apply."""
 
     def load_plan(self, names: list[str]) -> None:
         self._load("plan", names, "media_id, unit", "media_id varchar, unit int")
@@ -194,17 +194,17 @@ class _Seen:
     def _judge_rows(self, files: dict[str, list[str]]) -> None:
         held = {table: [name for name in files.get(table, []) if name in self.held] for table in ("scores", "evidence")}
         sources = {table: parquet_of(self.store, names, "") if names else None for table, names in held.items()}
-        with contextlib.suppress(duckdb.Error):  # a file that cannot be read was told of when it was loaded
+        with contextlib.suppress(duckdb.Error):  # an unreadable file was reported when it was loaded
             for found in implausible_rows(self.connection, sources["scores"], sources["evidence"]):
                 self._add(found.rule, found.message, len(found.media_ids), found.media_ids)
 
     def count(self, table: str) -> int:
-        """Media in `plan` or `units`."""
+        """Number of media in the table `plan` or `units`."""
         found = self.connection.execute(f"select count(distinct media_id) from {table}").fetchone()
         return int(found[0]) if found else 0
 
     def tables_with_rows(self) -> set[str]:
-        """As the committed units have it."""
+        """The public tables for which the committed units have rows."""
         found = self.connection.execute(
             "select distinct \"table\" from units union select 'evidence' from units where evidence_rows > 0"
         )

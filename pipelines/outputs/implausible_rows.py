@@ -1,7 +1,7 @@
-"""What no row of a public table may say: more seen than there is, or evidence from beyond the end of the film.
+"""Rows that no public table may hold: more seconds assessed than the file has, or evidence from outside the film.
 
-A rule of `check` (check.py) beside the invariant of plans and units. It holds for files of schema version 2 and later:
-the versions before counted stretches of slow films several times, and their files are still read.
+These are rules of `check` (check.py), beside the invariant of plans and units. They apply to files of schema version 2
+and later. Earlier versions counted stretches of slow films several times, and their files are still read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import duckdb
 
 SINCE_SCHEMA_VERSION = 2
 SLACK_SECONDS = 0.05
-"""Rounding, of what was assessed."""
+"""Tolerance for rounding in `assessed_seconds`."""
 EDGE_SECONDS = 0.5
-"""How far evidence may reach beyond either end: decoders give a little more sound than packets say."""
+"""How far evidence may reach beyond either end. Decoders give a little more sound than the packets declare."""
 
 
 class Implausible(NamedTuple):
@@ -26,7 +26,7 @@ class Implausible(NamedTuple):
 
 
 def is_held_to_it(metadata: Mapping[bytes, bytes] | None) -> bool:
-    """Whether a file with this metadata was written since the rule is in force."""
+    """Whether a file with this metadata was written since these rules apply."""
     try:
         return int((metadata or {}).get(b"deephotlink.schema_version", b"0")) >= SINCE_SCHEMA_VERSION
     except ValueError:
@@ -36,7 +36,8 @@ def is_held_to_it(metadata: Mapping[bytes, bytes] | None) -> bool:
 def implausible_rows(
     connection: duckdb.DuckDBPyConnection, scores: str | None, evidence: str | None
 ) -> Iterator[Implausible]:
-    """scores, evidence: what DuckDB may select from, of one run; None where there is no such file."""
+    """The rules that rows of one run break. scores, evidence: what DuckDB may select from; None if there is no such
+    file."""
     if scores is None:
         return
     found = _ids(

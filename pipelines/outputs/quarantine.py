@@ -1,7 +1,7 @@
-"""The quarantine: what could not be settled, as a listing to hand to someone, which an audit takes as a SOURCE too.
+"""The quarantine: unsettled files, as a listing to hand to someone. An audit can take it as a SOURCE too.
 
-Names and messages come out of hostile files: no cell is a formula to a spreadsheet, nothing in one steers a terminal,
-and no address has a secret in it. A canonical URI needs nothing for that: `audit` reads it as the tables spell it.
+Names and messages come from hostile files. So no cell is a formula to a spreadsheet, no cell controls a terminal, and
+no address holds a secret. A canonical URI needs no change for that: `audit` reads it as the tables spell it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .query import connect, readable
 
 COLUMNS = ("uri", "error_class", "message", "stage", "attempts", "size_bytes", "failed_at", "media_id", "run_id")
 _FORMULA = ("=", "+", "-", "@")
-"""What a cell begins with that Excel, LibreOffice and Google Sheets compute (OWASP, CSV injection)."""
+"""Excel, LibreOffice and Google Sheets compute a cell that begins with one of these (OWASP, CSV injection)."""
 
 
 def add_quarantine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def quarantine_command(args: argparse.Namespace) -> int:
     """Writes or prints the listing; returns the exit code.
 
     Raises:
-        UsageError: there is no output, it is damaged, or no file can be written there. WorldError: the disk failed.
+        UsageError: there is no output, it is damaged, or the file cannot be written. WorldError: the disk failed.
     """
     if args.file is not None and not args.file.lower().endswith(".csv"):
         raise UsageError(f"expected --output with a name that ends in .csv, which `audit` recognises: got {args.file}")
@@ -65,14 +65,14 @@ def quarantine_command(args: argparse.Namespace) -> int:
 
 
 def quarantined(out: str, classes: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The rows of the view `to_retry`, of these classes or of all, members next to their neighbours in a shard.
+    """The rows of the view `to_retry`, of these classes or of all. Members of one shard are next to each other.
 
     Raises:
-        UsageError: there is no output there, or it is damaged.
+        UsageError: there is no output, or it is damaged.
     """
     wanted = "" if not classes else "where list_contains(?, error_class)"
     with readable(out), connect(out) as tables:
-        # DuckDB's Python hands over a time with its zone only through pytz.
+        # DuckDB's Python client needs pytz to return a time with its zone, so the time is formatted in SQL.
         chosen = ", ".join("strftime(failed_at, '%Y-%m-%dT%H:%M:%SZ')" if c == "failed_at" else c for c in COLUMNS)
         sql = f"select {chosen} from to_retry {wanted} order by regexp_extract(uri, '::(.*)$', 1), uri, media_id"
         found = tables.execute(sql, [list(classes)] if classes else []).fetchall()
@@ -80,7 +80,7 @@ def quarantined(out: str, classes: Collection[str] = ()) -> list[dict[str, Any]]
 
 
 def to_csv(rows: Collection[dict[str, Any]]) -> str:
-    """`rows` as CSV (RFC 4180 but for its line ends), with a head."""
+    """`rows` as CSV with a header (RFC 4180, except that lines end in LF)."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -90,7 +90,7 @@ def to_csv(rows: Collection[dict[str, Any]]) -> str:
 
 
 def _uri(uri: str) -> str:
-    """As it stands in the tables, already without secrets and control characters; begins with `/` or a scheme."""
+    """The URI as in the tables. It already has no secrets or control characters, and begins with `/` or a scheme."""
     return escaped(uri)
 
 
@@ -100,7 +100,7 @@ def _cell(value: object) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all: someone may be handed it while it is written."""
+    """Writes the file whole or not at all: someone may read it while it is written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

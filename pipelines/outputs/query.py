@@ -1,4 +1,4 @@
-"""SQL over the output: DuckDB with the tables and the views that people ask for."""
+"""SQL over the output: DuckDB with the tables and the views that people need."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from ..terminal.tables import print_table
 from .views import VIEWS
 
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
-"""What DuckDB raises on damage; and, where Thrift fails, its bare `Error`. Others are of the query's own making."""
+"""What DuckDB raises for damaged files. If Thrift fails it raises its bare `Error` instead. Any other error is the
+query's own fault."""
 
 
 def connect(out: str) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with their columns,
-    even where no file is there yet) and those of `views.py`:
+    """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with all their
+    columns, even if no file is there yet) and those of `views.py`:
 
-    - `files`: how each file stands, its newest `outcome` (`scored`, `failed` or `skipped`)
-    - `latest`: the same with all columns, of what was scored or failed
-    - `timeline`: the evidence behind the scores in `latest`, in time
-    - `to_retry`: the failures in `latest` and, as `detector_error`, media on which a detector raised: what
-      `--retry-failures` asks again
+    - `files`: the state of each file, its newest `outcome` (`scored`, `failed` or `skipped`)
+    - `latest`: the same with all columns, for files that were scored or failed
+    - `timeline`: the evidence behind the scores in `latest`, in time order
+    - `to_retry`: the failures in `latest` and, as `detector_error`, media on which a detector raised. These are what
+      `--retry-failures` tries again.
 
-    A score's evidence stands under `coalesce(evidence_run_id, run_id)`: a rescored row has none of its own.
+    A score's evidence is under the run `coalesce(evidence_run_id, run_id)`, because a rescored row has none of its own.
 
-    The views see what is published when they are made. SQL may read other files, such as a list of labels; it installs
+    The views see what is published when they are made. SQL may read other files, such as a list of labels. It installs
     nothing from the network.
 
     Raises:
-        UsageError: there is no output there, or a file in it is damaged.
+        UsageError: there is no output, or a file in it is damaged.
     """
     store = OutputStore(out, patience_seconds=15.0)
     if not store.folders("_runs"):
         raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
     connection = open_duckdb(store)
-    # Scores first: a block that appears meanwhile then shows no score without its evidence.
+    # `scores` first: if a block appears meanwhile, no score is shown without its evidence.
     for table, schema in reversed(TABLES.items()):
         columns = schema.insert(1, pa.field("run_date", pa.date32()))
         connection.register(f"_empty_{table}", columns.empty_table())
@@ -62,10 +63,10 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def readable(out: str) -> Iterator[None]:
-    """Around queries of our own over `out`: what DuckDB cannot read is damage, and is told in one line.
+    """Wraps our own queries over `out`. What DuckDB cannot read is damaged, and is reported in one line.
 
     Raises:
-        UsageError
+        UsageError: a file is damaged. WorldError: the store does not answer.
     """
     try:
         yield
@@ -76,10 +77,10 @@ def readable(out: str) -> Iterator[None]:
 
 
 def run_query(out: str, sql: str) -> pa.Table:
-    """The rows of the last statement of `sql`; none of a statement such as `copy`.
+    """The rows of the last statement of `sql`. A statement such as `copy` has none.
 
     Raises:
-        UsageError: DuckDB will not run it, or a file is damaged; one line. WorldError: the store does not give it.
+        UsageError: DuckDB refuses the query, or a file is damaged; one line. WorldError: the store does not answer.
     """
     try:
         sql.encode()
@@ -98,7 +99,7 @@ def run_query(out: str, sql: str) -> pa.Table:
 
 
 def query_command(out: str, sql: str, as_json: bool) -> int:
-    """Prints what `run_query` gives, as a table or as JSON, a row a line; returns the exit code."""
+    """Prints the rows that `run_query` gives, as a table or as one JSON object per line; returns the exit code."""
     table = run_query(out, sql)
     names = unique(table.column_names)
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
@@ -113,7 +114,7 @@ def query_command(out: str, sql: str, as_json: bool) -> int:
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Column names of which SQL lets several be the same, so that none hides another.
+    """Column names made unique, so that none hides another: SQL allows several with the same name.
 
     >>> unique(["a", "b", "a"])
     ['a', 'b', 'a_1']
@@ -128,7 +129,7 @@ def unique(names: Sequence[str]) -> list[str]:
 
 
 def _refuse_outage(error: Exception) -> None:
-    """Raises the WorldError or UsageError that reading from a store ended with, in what DuckDB makes of it: text."""
+    """Raises the WorldError or UsageError with which reading from a store ended. DuckDB turns it into text."""
     lines = str(error).splitlines()
     for line in lines[::-1] if lines[:1] == ["Traceback (most recent call last):"] else []:
         name, _, said = line.partition(": ")
@@ -142,12 +143,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _culprit(store: OutputStore, message: str) -> str | None:
-    """The published file that an error is about: the one it names, else the first whose footer, or else
-    whose rows cannot be read."""
+    """The published file that an error is about: the one it names, else the first with an unreadable footer, else the
+    first with unreadable rows."""
     names = [name for table in TABLES for name in published_files(store, table)]
     if named := next((name for name in names if name in message), None):
         return named
-    looks: tuple[list[str] | None, ...] = ([], None)  # all footers before any rows: they are read in no time
+    looks: tuple[list[str] | None, ...] = ([], None)  # all footers before any rows, because they are quick to read
     for columns in looks:
         for name in names:
             try:
@@ -160,11 +161,11 @@ def _culprit(store: OutputStore, message: str) -> str | None:
 
 
 def open_duckdb(store: OutputStore) -> duckdb.DuckDBPyConnection:
-    """An empty in-memory database that can read what lies in `store`."""
+    """An empty in-memory database that can read the files in `store`."""
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "allow_community_extensions": "false", "TimeZone": "UTC"}
     )
-    connection.execute("set enable_progress_bar = false")  # it would be drawn on stdout, among what is printed there
+    connection.execute("set enable_progress_bar = false")  # DuckDB would draw it on stdout, in the middle of the result
     if not store.is_local:
         connection.register_filesystem(store.patient_filesystem())
     return connection
@@ -175,8 +176,8 @@ def published_files(store: OutputStore, table: str) -> list[str]:
 
 
 _RUN_DATE = r"try_cast(regexp_extract(filename, 'run_date=([^/]*)/[^/]*$', 1) as date) as run_date"
-"""The partition that a file lies in. Not by DuckDB's Hive partitions: folders above the output that are called
-`run_date=…` or `uri=…` would be taken for columns too, and instead of those in the file."""
+"""SQL for the partition of a file. DuckDB's Hive partitions are not used: they would also take folders above the output
+called `run_date=…` or `uri=…` as columns, and prefer them to the columns in the file."""
 
 
 def by_file(store: OutputStore, names: Sequence[str]) -> str:
@@ -193,7 +194,8 @@ def parquet_of(store: OutputStore, names: Sequence[str], options: str = "") -> s
 
 @cache
 def _spelt(folder: str) -> str:
-    """The folder in UTF-8, which is all that DuckDB takes: where its name is none, by an open descriptor."""
+    """A path of the folder in UTF-8, because DuckDB accepts nothing else. If its name is not UTF-8, the path leads
+    through an open descriptor."""
     try:
         folder.encode()
     except UnicodeEncodeError:
@@ -202,7 +204,7 @@ def _spelt(folder: str) -> str:
 
 
 def _literal(path: str) -> str:
-    # DuckDB takes every name for a pattern.
+    # DuckDB reads every name as a pattern.
     for special in "[*?":
         path = path.replace(special, f"\0{special}]")
     return path.replace("\0", "[").replace("'", "''")

@@ -1,7 +1,7 @@
 """What was found, for people: the closing tables on the terminal and `OUT/summary.html`.
 
-Both say the same, of what `summary.py` reads from the tables. Each sentence is true as it stands, also where nothing
-was looked at. Everything that came from a file is escaped: names are the uploader's.
+Both say the same, from what `summary.py` reads in the tables. Each sentence is literally true, even if no file was
+looked at. Everything that came from a file is escaped, because the uploader chose the names.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ WHAT_LEANING_MEANS = (
     "Evidence only: does not change authenticity or verdict. Raw: as the detector gives it, not calibrated."
 )
 MOST_NAMED = 5
-"""Files on the terminal; the page has more."""
+"""Most files named on the terminal; the page has more."""
 
 
 def coverage(summary: Summary) -> list[str]:
-    """What was seen and heard of what there is, and what could not be."""
+    """How much of the film and sound was seen and heard, and what could not be decoded."""
     films, sounds = summary.films, summary.sounds
     lines = []
     if summary.unfinished:
@@ -77,7 +77,7 @@ def coverage(summary: Summary) -> list[str]:
 
 
 def findings(summary: Summary) -> list[str]:
-    """What calibrated detectors found, and what the others lean to."""
+    """What calibrated detectors found, and which way the others lean."""
     if not summary.scored:
         return []
     of = f"{'the' if summary.scored == 1 else 'any of the'} {counted(summary.scored, 'scored file')}"
@@ -104,7 +104,7 @@ def findings(summary: Summary) -> list[str]:
 
 
 def print_summary(summary: Summary, console: Console, output: str) -> None:
-    """The closing tables: outcomes, coverage, what detectors say, what failed, the most suspicious files."""
+    """Prints the closing tables: outcomes, coverage, failures, each detector's findings, the most suspicious files."""
     outcomes = [(name, summary.verdicts[name]) for name in VERDICTS if summary.verdicts.get(name)]
     outcomes += [(f"failed: {name}", number) for name, number in summary.failures.items()]
     outcomes += [(f"skipped: {name}", number) for name, number in summary.skipped.items()]
@@ -220,7 +220,8 @@ _STYLE = (
 
 
 def summary_html(summary: Summary) -> str:
-    """A page of its own: no script, no request, everything escaped, a content security policy that says so."""
+    """A self-contained page: no script, no request, everything escaped, and a content security policy that enforces
+    it."""
 
     def cell(text: object) -> str:
         return html.escape(printable(str(text), 1000))
@@ -274,9 +275,9 @@ def _number(value: object) -> str:
 
 
 def write_page(store: OutputStore, name: str, page: str) -> None:
-    """Puts a page that may change from run to run: whole or not at all, the last one wins.
+    """Writes a page that may change from run to run, whole or not at all. The last writer wins.
 
     Raises:
-        UsageError: nothing may be written there. WorldError: storage or disk failed.
+        UsageError: the store refuses to write it. WorldError: storage or disk failed.
     """
     store.replace(name, page.encode("utf-8", "replace"))

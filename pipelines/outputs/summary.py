@@ -1,7 +1,7 @@
-"""How an output stands, in numbers: counts, what was seen of what there is, what each detector leans to.
+"""The state of an output in numbers: counts, how much was seen and heard, which way each detector leans.
 
-Read from the tables, not from a run's memory, so that it says what anyone else would find there: one row a file, by the
-view `files`.
+Read from the tables, not from a run's memory, so that it says what anyone else would find there. Each file counts once,
+by the view `files`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from ...transforms.fuse import LEANS
 from ..terminal.printing import finite
 
 SUSPICIOUS_BELOW = 0.45
-"""Authenticity; nearer to 0.5 a file is not worth a look before others, and its name not worth a place on a page."""
+"""Files with a lower authenticity are listed by name. A file nearer to 0.5 is not worth a look before others, nor a
+place on the page."""
 BRIEF_SECONDS = 1.0
 _NEWEST = "create or replace temp table newest as select media_id, run_id, outcome from files"
 _SCORED = """
@@ -84,48 +85,49 @@ class Suspicious:
 
 @dataclass(frozen=True, slots=True)
 class Films:
-    """What was seen of the files with a picture that have a score."""
+    """How much was seen of the scored files that have video."""
 
     files: int = 0
     seconds: float = 0.0
-    """How long they are together, as far as they say."""
+    """Their total length, as far as it is known."""
     seen_seconds: float = 0.0
     length_unknown: int = 0
     brief: int = 0
-    """Files of which less than a second was looked at, but something."""
+    """Files of which something, but less than a second, was looked at."""
     unseen: int = 0
-    """Files of which no frame was looked at, whyever."""
+    """Files of which no frame was looked at, for whatever reason."""
     undecodable: int = 0
-    """Of these, those of which frames were wanted and none could be decoded."""
+    """Those of the `unseen` files whose frames were wanted, but none could be decoded."""
     partly_undecodable: int = 0
+    """Files with frames that were looked at, and with clips that could not be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sounds:
-    """What the detectors of speech heard of the files with sound that have a score."""
+    """How much the speech detectors heard of the scored files that have sound."""
 
     files: int = 0
     seconds: float = 0.0
     heard_seconds: float = 0.0
     length_unknown: int = 0
     heard: int = 0
-    """Files."""
+    """Number of files in which they heard something."""
     undecodable: int = 0
-    """Files whose sound was wanted and could not be decoded."""
+    """Files whose sound was wanted but could not be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaned:
-    """What one detector said of the files that it judged. Log-odds > 0 = manipulated."""
+    """How one detector judged its files. Log-odds above 0 = manipulated."""
 
     detector: str
     has_say: bool
-    """Whether it moves `authenticity` by the calibration in force; else it is evidence only."""
+    """Whether it moves `authenticity` under the calibration in force. If not, it is evidence only."""
     calibrated: bool
-    """Whether its log-odds are by a rule of the calibration; else they are its raw logits."""
+    """Whether its log-odds follow a rule of the calibration. If not, they are its raw logits."""
     files: int
     towards_manipulation: int
-    """Of these files, those with log-odds above 0 by more than rounding."""
+    """Number of these files with log-odds above 0 by more than rounding."""
     median: float
     highest: float
     highest_uri: str
@@ -133,7 +135,7 @@ class Leaned:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The state of OUT, one row a file."""
+    """The state of OUT. Each file counts once."""
 
     verdicts: dict[str, int]
     failures: dict[str, int]
@@ -149,15 +151,15 @@ class Summary:
     films: Films = field(default_factory=Films)
     sounds: Sounds = field(default_factory=Sounds)
     detectors: tuple[Leaned, ...] = ()
-    """Of all that gave a logit: those with a say first, then by name."""
+    """All detectors that gave a logit: those that move authenticity first, then by name."""
     judged: int = 0
     """Files with an authenticity."""
     below: int = 0
-    """Of these, those under `SUSPICIOUS_BELOW`."""
+    """Files with an authenticity under `SUSPICIOUS_BELOW`."""
     untold: int = 0
-    """Scores of earlier versions, which did not keep what each detector leaned to."""
+    """Scores of earlier versions, which did not record which way each detector leaned."""
     unfinished: int = 0
-    """Runs that are at work or were cut short: what they have not published is not counted."""
+    """Runs that are at work or were interrupted. Results that they have not published are not counted."""
 
     @property
     def scored(self) -> int:
@@ -173,7 +175,10 @@ class Summary:
 
 
 def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int = 0) -> Summary:
-    """Reads how each file stands from the views of `query.connect`. `unfinished`: runs of the output."""
+    """Reads the state of each file from the views of `query.connect`.
+
+    most: number of suspicious and of failed files to name. unfinished: number of unfinished runs of the output.
+    """
     for sql in (_NEWEST, _SCORED, _FAILED, _PASSED_OVER, _UNDECODED, _HEARD):
         tables.execute(sql)
 

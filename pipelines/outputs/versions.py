@@ -1,4 +1,4 @@
-"""Versions of files that have lost their place, and may come back: by `touch`, by a restore from a backup."""
+"""Versions of files that were replaced and may come back, by `touch` or a restore from a backup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ...transforms.tables.runs import list_runs
 from .query import by_file, open_duckdb, readable
 
 _BY_URL = "(^|::)(https?|ftps?|sftp|webdav|webhdfs)://"
-"""There a query may tell several files of one URI apart, and is kept nowhere: they are no versions of one another."""
+"""For these schemes a query may tell apart several files of one URI, and the query is stored nowhere. So they are not
+treated as versions of each other."""
 _SUPERSEDED = """
 with planned as (
     select md5_number(media_id) as media, md5_number(uri) as uri, md5_number(version) as version, number
@@ -26,16 +27,16 @@ with planned as (
 )
 select media_id from {plans} where md5_number(media_id) in (select media from lost)
 """
-"""As the view `files` has it, of plans. By hashes of 16 bytes: the names of a million files would take some hundred
-megabytes. Of the first run only those files count that are in a later one."""
+"""The rule of the view `files`, applied to plans. Uses hashes of 16 bytes, because the names of a million files would
+take some hundred megabytes. A file of the first run counts only if it is also in a later run."""
 
 
 def superseded(store: OutputStore) -> Iterator[pa.Array]:
-    """media_id of all media that were planned once, and of whose file another version was planned since: what the view
-    `files` no longer shows. Where one of them is listed again, its file is as it was.
+    """media_id of all media that were planned once, but whose file has had another version planned since. The view
+    `files` no longer shows them. If one of them is listed again, its file is back in that version.
 
     Raises:
-        UsageError: a plan is damaged. WorldError: the store does not give it.
+        UsageError: a plan is damaged. WorldError: the store does not answer.
     """
     runs = [run for run in list_runs(store) if run.kind != "rescore"]
     if len(runs) < 2:

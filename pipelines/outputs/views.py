@@ -1,13 +1,13 @@
-"""The views over the tables, in SQL. What "the newest" of a file is stands here and nowhere else.
+"""The views over the tables, in SQL. Only this file defines which row of a file is the newest.
 
-A file is a URI. Its tables may hold many rows of it: of several runs, and of several versions (it was replaced, or only
-its time of change moved). One rule says which of them tell how it stands now:
+A file is a URI. The tables may hold many rows for it: from several runs, and for several versions (the file was
+replaced, or only its modification time changed). One rule says which rows give its present state:
 
-- of a media (`media_id`: one version of one file) the row of its newest run;
-- of a URI the version that was looked at last, whatever came of it: a score, a failure, or no media at all. A
-  rescoring looks at nothing: its rows count as of the run whose evidence they were made from.
+- for a `media_id` (one version of one file): the row of its newest run;
+- for a URI: the version that was looked at last, whether it was scored, failed or skipped. A rescoring looks at no
+  file: its rows count as of the run whose evidence they were made from.
 
-Members of a shard may share a name, and so a URI. They share the shard's version too, so all of them stand.
+Members of a shard may share a name, and so a URI. They also share the shard's version, so all of them are shown.
 """
 
 from __future__ import annotations
@@ -69,4 +69,4 @@ join tries t on t.media_id = s.media_id
 order by uri
 """
 VIEWS = (FILES, LATEST, TIMELINE, TO_RETRY)
-"""In an order in which they can be created."""
+"""In an order in which DuckDB can create them."""
