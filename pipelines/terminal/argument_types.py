@@ -1,4 +1,4 @@
-"""Types of arguments that several commands take: each turns text into a value, or says what was expected."""
+"""Argument types that several commands use. Each turns text into a value, or says what was expected."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def share(text: str) -> float:
 
 
 def error_classes(text: str) -> tuple[str, ...]:
-    """Names of failure classes, ascending; none, where `text` is empty.
+    """Names of failure classes, in ascending order; none if `text` is empty.
 
     Raises:
-        argparse.ArgumentTypeError: one is none of ours; names all that are.
+        argparse.ArgumentTypeError: a class is unknown; the message lists all known ones.
     """
     names = sorted({name.strip() for name in text.split(",")} - {""})
     if unknown := [name for name in names if name not in ERROR_CLASSES]:

@@ -1,4 +1,4 @@
-"""The parser of the command line: says what is wrong in one line, and learns a command's arguments when it is asked."""
+"""The command-line parser: reports errors in one line, and adds a command's arguments only when they are needed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ...transforms.failures import UsageError
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, instead of its whole usage."""
+    """A parser that reports an error in one line, without the usage text."""
 
     def __init__(self, *args: Any, arguments: Callable[[Parser], None] | None = None, **kwargs: Any):
-        """arguments: adds the parser's own when they are first needed. What they are may take long to import, and of a
-        dozen commands one is run."""
+        """arguments: adds the parser's own arguments when they are first needed. Their imports may take long, and only
+        one of a dozen commands is run."""
         super().__init__(*args, **kwargs)
         self.bare_options: dict[str, str] = {}
-        """Options that take a value by `=` alone, and the value where there is none: argparse's own `nargs="?"` would
-        take a source that follows for the value."""
+        """Options that take a value only after `=`, and the value if there is none. With argparse's own `nargs="?"`, a
+        source that follows the option would become its value."""
         self._add_arguments = arguments
 
     def _complete(self) -> None:

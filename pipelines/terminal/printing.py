@@ -1,10 +1,9 @@
-"""Everything that a command prints, whatever takes it: no terminal, pipe or disk ends a finished job.
+"""How commands print to any terminal, pipe or disk. Trouble with printing never ends a finished job.
 
-- A stream that cannot spell a character gets it as `\\xNN`; `rich` draws its tables in ASCII there.
-- A reader that has seen enough (`| head -1`) is no fault. A disk that is full, or a descriptor that was closed, costs
-  what was to be printed and nothing else: that is told once, in one line, and in the exit code where what was printed
-  was all that was asked for.
-- JSON has no NaN and no infinity: they are `null`.
+- If a stream's encoding lacks a character, it is printed as `\\xNN`; `rich` then draws its tables in ASCII.
+- A reader that has seen enough (`| head -1`) is not a fault. If a disk is full or a descriptor was closed, only the
+  output is lost. That is reported once, in one line, and by the exit code if the command only prints.
+- JSON has no NaN and no infinity: they become `null`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from rich.console import Console
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes to a descriptor; from its first fault on takes everything and keeps nothing."""
+    """Writes to a descriptor. After the first fault it accepts everything and discards it."""
 
     def __init__(self, number: int):
         self.number = number
@@ -47,7 +46,7 @@ class _Descriptor(io.RawIOBase):
         while self.fault is None:
             try:
                 return os.write(self.number, data)
-            except BlockingIOError:  # whoever shares the pipe with us made it non-blocking
+            except BlockingIOError:  # another process that shares the pipe made it non-blocking
                 select.select([], [self.number], [])
             except OSError as error:
                 self.fault = error
@@ -56,14 +55,14 @@ class _Descriptor(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What became of stdout while it was ours."""
+    """The state of stdout while `steady` manages it."""
 
     out: _Descriptor | None
-    """None where somebody else's object stands in its place."""
+    """None if someone else has replaced stdout by an object of their own."""
 
     @property
     def lost(self) -> str | None:
-        """Why what was printed did not all arrive; None where it did, or where nobody wanted the rest."""
+        """Why some of the output did not arrive; None if all of it did, or if the reader closed the pipe."""
         sys.stdout.flush()
         fault = self.out.fault if self.out is not None else None
         if fault is None or fault.errno == errno.EPIPE:
@@ -73,7 +72,7 @@ class Streams:
 
 @contextmanager
 def steady() -> Iterator[Streams]:
-    """stdout and stderr that do not raise, while the body runs. Leaves alone what is not the process's own stream."""
+    """Makes stdout and stderr never raise while the body runs. Leaves streams alone that are not the process's own."""
     _hold_descriptors()
     before = sys.stdout, sys.stderr
     ours = [_Descriptor(_number(stream, number)) for number, stream in ((1, sys.stdout), (2, sys.stderr))]
@@ -91,20 +90,20 @@ def steady() -> Iterator[Streams]:
 
 
 def nobody_reads() -> bool:
-    """Whether what is printed from here on is lost: a command that only prints may stop."""
+    """Whether further output would be lost, so that a command that only prints may stop."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return isinstance(raw, _Descriptor) and raw.fault is not None
 
 
 def console(otherwise: int | None = None, *, quiet: bool = False, stderr: bool = False) -> Console:
-    """A console as wide as its terminal, or as COLUMNS says; `otherwise`: columns where neither is known."""
+    """A console as wide as its terminal or as COLUMNS says. `otherwise`: its width in columns if neither is known."""
     stream = sys.stderr if stderr else sys.stdout
     known = os.environ.get("COLUMNS", "").isdigit() or (stream is not None and stream.isatty())
     return Console(width=None if known else otherwise, quiet=quiet, stderr=stderr, highlight=False)
 
 
 def print_json(value: Any, indent: int | None = None) -> None:
-    """`value` as JSON on one line or indented: valid for every reader, with `null` for what is not finite."""
+    """Prints `value` as JSON on one line or indented. Non-finite numbers become `null`, so every reader accepts it."""
     print(json.dumps(finite(value), default=_plain, allow_nan=False, indent=indent))
 
 
@@ -122,7 +121,7 @@ def finite(value: Any) -> Any:
 
 
 def _plain(value: object) -> object:
-    """What DuckDB gives and JSON does not have: sums as Decimal, dates, times, bytes."""
+    """A JSON value for types that DuckDB returns and JSON lacks: Decimal (of sums), dates, times, bytes."""
     if isinstance(value, Decimal):
         return finite(int(value) if value.is_finite() and value == value.to_integral_value() else float(value))
     if isinstance(value, bytes):
@@ -150,8 +149,8 @@ def _text(raw: _Descriptor, before: TextIO | None) -> TextIO:
 
 
 def _hold_descriptors() -> None:
-    """Whoever started us may have closed 0, 1 or 2: the next file that is opened would get that number, and be printed
-    into."""
+    """Opens descriptors 0, 1 and 2 on /dev/null if the parent process closed them. Otherwise the next file to be opened
+    would get that number, and output would be written into it."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)

@@ -1,8 +1,7 @@
-"""Live progress of an audit: drawn on a terminal, a line now and then in a log, nothing when quiet.
+"""Live progress of an audit: drawn on a terminal, a line now and then in a log, nothing with --quiet.
 
-What is shown is what is being done. Listing counts what it finds; a run counts containers that were looked into, film
-and sound that were decoded, and files that are done, each as it happens: a long film, or a job that decodes nothing,
-is not seen to stand still.
+It shows the work as it happens. A listing counts the files that it finds. A run counts opened containers, decoded film
+and sound, and finished files. So a long film, or a job that decodes nothing, does not seem to stand still.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ DRAW_EVERY_SECONDS = 0.5
 FIRST_LINE_SECONDS, LOG_EVERY_SECONDS = 10.0, 30.0
 BAR_COLUMNS = 20
 _NARROW = 70
-"""Columns of a terminal below which there is no room for a bar."""
+"""On a terminal with fewer columns there is no room for a bar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How far something is, at one moment."""
+    """The progress of something at one moment."""
 
     stage: str
     done: int = 0
     total: int | None = None
     more: tuple[str, ...] = ()
-    """What else there is to say, the weightiest first."""
+    """Further facts, the most important first."""
 
     def line(self) -> str:
         """
@@ -61,7 +60,7 @@ class Look:
         return f"{stage}: {', '.join(self.more)}" if self.more else stage
 
     def within(self, columns: int) -> str:
-        """As much of `more` as has room, but the first of it in any case.
+        """As much of `more` as fits into `columns`, but always the first part.
 
         >>> Look("files", 3, 9, ("0.5 files/s", "1 failed", "9 opened")).within(24)
         '0.5 files/s, 1 failed'
@@ -95,7 +94,7 @@ class Listing:
 
 @contextmanager
 def listing_progress(quiet: bool) -> Iterator[Listing]:
-    """Shows how much was found while the body lists: hand what is listed through `watch`."""
+    """Shows how much was found while the body lists. Pass the listing through `watch`."""
     listing = Listing()
     with _shown(listing.look, quiet):
         yield listing
@@ -103,8 +102,8 @@ def listing_progress(quiet: bool) -> Iterator[Listing]:
 
 @contextmanager
 def live_progress(spool: Path, total: int, done: int, quiet: bool) -> Iterator[None]:
-    """Shows a run of `total` files, of which `done` were done before, while the body works on it: from the counters of
-    all processes, which lie in a folder of their own under `spool`.
+    """Shows the progress of a run of `total` files, of which `done` were done before, while the body works on it. It
+    reads the counters of all processes, which are in a folder of their own under `spool`.
     """
     folder = tempfile.mkdtemp(prefix="counters-", dir=spool)
     os.environ[FOLDER_VARIABLE] = folder
@@ -124,10 +123,10 @@ def live_progress(spool: Path, total: int, done: int, quiet: bool) -> Iterator[N
 
 
 def look_of(counters: dict[str, int], total: int, done: int, elapsed_seconds: float) -> Look:
-    """What the counters of `elapsed_seconds` of work say."""
+    """The progress that the counters show after `elapsed_seconds` of work."""
     c, elapsed = counters, max(1e-3, elapsed_seconds)
     ended = c["media_read"] + c["media_failed"] + c["media_skipped"]
-    # What fails or is skipped at the first look is not counted as looked into.
+    # The counter `media_probed` leaves out files that fail or are skipped while they are probed.
     opened = max(c["media_probed"] + c["media_failed"] + c["media_skipped"], ended)
     film, sound = c["film_milliseconds"] / 1000, c["sound_milliseconds"] / 1000
     told = []

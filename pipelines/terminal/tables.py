@@ -1,4 +1,4 @@
-"""Tables for people: no word is ever broken to make a column fit. What is too wide for a terminal becomes a list."""
+"""Tables for people. No word is broken to make a column fit. A table too wide for the terminal becomes a list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...transforms.failures import printable
 
 LONGEST_CELL = 2000
 MOST_WORD = 28
-"""Columns that a word may ask for in a table. Longer ones are paths and hashes, and may be broken."""
+"""Longest word, in terminal columns, that is never broken. Longer ones are paths and hashes, and may be broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +23,16 @@ class Column:
     name: str
     right: bool = False
     whole: bool = False
-    """Its cells stay on one line."""
+    """Whether its cells stay on one line."""
     spare: bool = False
-    """Left out before the table becomes a list."""
+    """Whether it may be left out before the table becomes a list."""
 
 
 def print_table(
     console: Console, columns: Sequence[Column | str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> None:
-    """Prints `rows` under `columns`; as a list of facts, a row after the other, where the console is too narrow. Cells
-    are text of others: control characters and markup in them mean nothing."""
+    """Prints `rows` under `columns`, or as a list of facts, row after row, if the console is too narrow. Cells may hold
+    text by others, so control characters and markup in them have no effect."""
     heads = [Column(column) if isinstance(column, str) else column for column in columns]
     cells = [[_cell(value, console.encoding) for value in row] for row in rows]
     kept = _kept(heads, cells, console.width)
@@ -57,7 +57,7 @@ def print_table(
 
 
 def _kept(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int] | None:
-    """Which columns there is room for; None where not even those are that cannot be spared."""
+    """Indexes of the columns for which there is room; None if the columns that cannot be spared are too wide."""
     needed = [_least(column, [row[at] for row in cells]) + 3 for at, column in enumerate(columns)]
     kept = list(range(len(columns)))
     spare = [at for at in kept if columns[at].spare]
@@ -69,7 +69,7 @@ def _kept(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int)
 
 
 def _least(column: Column, cells: Sequence[str]) -> int:
-    """Columns of the terminal in which the column breaks no word that is short enough to be one."""
+    """Smallest width, in terminal columns, at which the column breaks no word of up to MOST_WORD columns."""
     if column.whole:
         return max(map(cell_len, [column.name, *cells]))
     words = (word for cell in cells for word in cell.split())
@@ -77,7 +77,8 @@ def _least(column: Column, cells: Sequence[str]) -> int:
 
 
 def _print_list(console: Console, columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
-    """`name  value`, a line a cell, and a blank line between rows; on a very narrow console the value goes below."""
+    """Prints `name  value`, one line per cell, with a blank line between rows. On a very narrow console the value goes
+    below the name."""
     names = max((cell_len(column.name) for column in columns), default=0)
     beside = console.width - names - 2 >= 20
     for row in cells:
@@ -97,7 +98,7 @@ def _print_list(console: Console, columns: Sequence[Column], cells: Sequence[Seq
 
 
 def _cell(value: object, encoding: str) -> str:
-    """What the stream will make of it, so that widths are right."""
+    """The text as the stream will print it, so that widths are right."""
     text = "" if value is None else printable(str(value), LONGEST_CELL)
     try:
         return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""Words for a person: counts, names that can be told apart, commands that a shell takes as they stand."""
+"""Text for people: counts, names that can be told apart, words that can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from collections.abc import Iterable, Sequence
 from ...transforms.failures import printable
 
 CUT = "..."
-"""Where a name was cut. ASCII, as some terminals have nothing else."""
+"""Marks where a name was cut. ASCII, because some terminals have nothing else."""
 _LONGEST = 4096
 _PLAIN = string.ascii_letters + string.digits + "/._-:=+@, "
-"""What stands for itself in the format of `printf`."""
+"""Characters that need no escape in a format of `printf`."""
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """
+    """The number with its noun.
+
     >>> counted(1, "file"), counted(0, "file"), counted(2, "gallery", "galleries")
     ('1 file', '0 files', '2 galleries')
     """
@@ -26,7 +27,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds of film, to a tenth where there are few.
+    """Seconds of film as text; below ten, to a tenth.
 
     >>> seconds(0), seconds(0.04), seconds(2.52), seconds(227.4)
     ('0', '0.1', '2.5', '227')
@@ -37,10 +38,10 @@ def seconds(value: float) -> str:
 
 
 def told_apart(uris: Sequence[str], width: int) -> tuple[str, list[str]]:
-    """The folder in which all of these files lie ("" where there is none), and a name for each, in their order.
+    """The folder that holds all of these files ("" if there is none), and a name for each file, in their order.
 
-    Names are what stands below that folder; a member of a shard is `NAME in SHARD`. Those longer than `width` are cut,
-    the end being kept, but never so that two different files look the same.
+    A name is the path below that folder; a member of a shard is `NAME in SHARD`. Names longer than `width` are cut, and
+    their end is kept, but two different files never look the same.
 
     >>> told_apart(["/a/b/x.mp4", "/a/c/x.mp4"], 20)
     ('/a', ['b/x.mp4', 'c/x.mp4'])
@@ -60,10 +61,10 @@ def told_apart(uris: Sequence[str], width: int) -> tuple[str, list[str]]:
 
 
 def shell_word(text: str, encoding: str = "utf-8") -> str:
-    """`text` as one word of a shell's command line, in characters that a terminal of this `encoding` has.
+    """`text` as one word for a shell, in characters that a terminal with this `encoding` has.
 
-    No name is an option: one that begins with `-` is spelt as a path. What the terminal cannot show goes through
-    `printf` and its octal escapes: not every shell knows `$'…'`.
+    A name is never an option: one that begins with `-` is written as a path. Characters that the terminal cannot show
+    are written with `printf` and octal escapes, because not every shell knows `$'…'`.
 
     >>> shell_word("my scores"), shell_word("-out")
     ("'my scores'", './-out')
@@ -75,14 +76,14 @@ def shell_word(text: str, encoding: str = "utf-8") -> str:
     if text.isprintable() and text.encode(encoding, "ignore").decode(encoding) == text:
         return shlex.quote(text)
     body = text.rstrip("\n")
-    # A shell takes newlines off the end of what `printf` gives.
+    # A shell strips newlines from the end of what `printf` prints, so they are quoted separately.
     lines = shlex.quote(text[len(body) :]) if body != text else ""
     escaped = "".join(chr(b) if chr(b) in _PLAIN else f"\\{b:03o}" for b in os.fsencode(body))
     return f"\"$(printf '{escaped}')\"{lines}"
 
 
 def _place(uri: str) -> tuple[str, str, str | None]:
-    """Folder, name in it, and where it is a member of a shard the member's name."""
+    """The folder, the name in it and, for a member of a shard, the member's name."""
     member = None
     if uri.startswith(("tar://", "zip://")) and "::" in uri:
         head, _, uri = uri.partition("://")[2].rpartition("::")
@@ -109,7 +110,7 @@ def _common(folders: Iterable[str]) -> str:
 def _cut_apart(names: Sequence[str], width: int) -> list[str]:
     shown = {name: _cut(name, width) for name in names}
     for same in _clashes(shown):
-        # What they begin with is the same up to here, and so is what was kept of their ends.
+        # These names agree up to `alike`, and also in what was kept of their ends.
         first, last = min(same), max(same)
         alike = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
         start = max(alike - len(CUT), 0)
