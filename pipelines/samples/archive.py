@@ -1,7 +1,6 @@
-"""The sample archive: about forty small files, made by code and offline, of every kind that an archive holds.
+"""The sample archive: about forty small files of every kind that an archive holds, made offline by code.
 
-Some are as they should be, some declare an AI source, some are damaged, some are out to do harm. Its README.txt says
-which is which.
+Some are sound, some declare an AI source, some are damaged, some are hostile. Its README.txt says which is which.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from .signing import sign_sample
 from .synthetic_media import encode, face_frames, make_audio, make_gif, make_sound, make_video, portrait, remux
 
 BOMB_BYTES = 128 << 20
-"""Unpacked size of the zip member that is 1/1000 of that in the shard."""
+"""Unpacked size of the hostile zip member. In the shard it takes 1/1000 of that."""
 GIANT_SIDE = 16_000
 """Width and height in pixels of the hostile picture: 256 M pixels, 40 kB on disk."""
 _MODIFIED = 1_767_225_600
-"""2026-01-01 UTC, of every file: versions hold the time, and the same archive shall have the same versions."""
+"""Modification time of every file: 2026-01-01 UTC. A file's version includes this time, and the same archive must have
+the same versions."""
 
 README = """\
 A sample archive made by `deephotlink`. No person was filmed: the face is matplotlib's sample portrait of Rear Admiral
@@ -53,10 +53,12 @@ portrait.jpg     a still picture: not media here
 
 
 def make_sample(folder: Path) -> None:
-    """Makes the sample archive in `folder`, whole or not at all; one that is there is left as it is.
+    """Makes the sample archive in `folder`, whole or not at all. An archive that is already there is left as it is.
 
-    The bytes are the same each time but for the signatures under `declared/`, whose keys are made afresh.
-    Raises `UsageError` where `folder` holds something else.
+    The bytes are the same each time, except the signatures under `declared/`, whose keys are new each time.
+
+    Raises:
+        UsageError: `folder` holds something else, or the archive cannot be made there.
     """
     folder = Path(os.path.abspath(folder))
     if (folder / "README.txt").is_file():
@@ -80,7 +82,7 @@ def make_sample(folder: Path) -> None:
         try:
             scratch.rename(folder)
         except OSError:
-            if not (folder / "README.txt").is_file():  # else another process was faster
+            if not (folder / "README.txt").is_file():  # if it is there, another process was faster
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -135,7 +137,7 @@ def _make_declared(root: Path) -> None:
     sign_sample(plain, folder / "signed-camera.mp4", "digitalCapture")
     plain.unlink()
     signed = bytearray((folder / "signed-camera.mp4").read_bytes())
-    # A bit of a picture in the middle of the media data: it still plays, and the signature no longer fits.
+    # One bit of a picture in the middle of the media data: the file still plays, but the signature no longer fits.
     start = signed.index(b"mdat") + 4
     signed[(start + len(signed)) // 2] ^= 1
     (folder / "signed-then-changed.mp4").write_bytes(signed)
@@ -170,7 +172,7 @@ def _make_names(root: Path) -> None:
     if sys.platform == "linux":  # macOS refuses such names
         names.append(b"latin-\xff\xfe.mp4")
     for number, name in enumerate(names):
-        # A box of free space at the end tells them apart, so that only copy/ is a duplicate.
+        # A box of free space at the end makes each file different, so that only copy/ holds a duplicate.
         note = b"number %d" % number
         (root / "names" / os.fsdecode(name)).write_bytes(small + (8 + len(note)).to_bytes(4, "big") + b"free" + note)
 
@@ -198,7 +200,7 @@ def _make_shards(root: Path) -> None:
 def _make_damaged(root: Path) -> None:
     folder, rng = root / "damaged", np.random.default_rng(11)
     whole = (root / "interview.mp4").read_bytes()
-    (folder / "no-index.mp4").write_bytes(whole[: len(whole) // 2])  # the index stands at the end
+    (folder / "no-index.mp4").write_bytes(whole[: len(whole) // 2])  # the index is at the end
     front = remux(root / "interview.mp4", root / "front.mp4", {"movflags": "+faststart"})
     data = bytearray(front.read_bytes())
     front.unlink()
@@ -237,7 +239,7 @@ def _make_hostile(root: Path) -> None:
 
 
 def _black_png(side: int) -> bytes:
-    """A square black PNG of one bit a pixel."""
+    """A square black PNG with one bit per pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")

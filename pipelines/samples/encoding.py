@@ -1,7 +1,8 @@
-"""Films and sound written as files: the container of a given name, bits a second as asked for, same bytes each time.
+"""Writes films and sound as files. The name's suffix chooses the container, the caller gives the bit rate, and the
+bytes are the same each time.
 
-Frames go through a pipe into ffmpeg one by one, so that a film of any length takes little memory; sound is joined to a
-film in a second pass that copies its pictures, so that films which differ in sound alone have the very same ones.
+Frames go through a pipe into ffmpeg one by one, so that a film of any length takes little memory. Sound is added in a
+second pass that copies the pictures, so that films which differ only in sound have identical pictures.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FILM_CODECS: Mapping[str, tuple[str, str]] = {
     ".mpg": ("mpeg2video", "mp2"),
     ".mpeg": ("mpeg2video", "mp2"),
 }
-"""By suffix: of pictures and of sound."""
+"""Suffix → codecs of the pictures and of the sound."""
 SOUND_CODECS: Mapping[str, str] = {
     ".flac": "flac",
     ".wav": "pcm_s16le",
@@ -47,7 +48,8 @@ CODEC_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=error:pools=1:frame-threads=1"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": 8},
 }
-# No encoder versions, dates or random numbers in the files, and one thread: the same bytes on every machine of a kind.
+# No encoder versions, dates or random numbers in the files, and one thread, so that machines of the same kind write the
+# same bytes.
 EXACT: Mapping[str, Any] = {
     "fflags": "+bitexact",
     "flags:v": "+bitexact",
@@ -56,11 +58,11 @@ EXACT: Mapping[str, Any] = {
     "loglevel": "error",
 }
 SOUND_BITS = 64_000
-"""A second, where the codec is lossy: enough for one channel at 16 kHz."""
+"""Bits per second of lossy codecs: enough for one channel at 16 kHz."""
 
 
 class EncodingError(RuntimeError):
-    """ffmpeg could not write a file: says so in its own words."""
+    """ffmpeg could not write a file. The message has ffmpeg's own words."""
 
     def __init__(self, path: Path, said: bytes):
         super().__init__(f"ffmpeg could not write {path.name}: {said[-500:].decode(errors='replace').strip()}")
@@ -68,7 +70,7 @@ class EncodingError(RuntimeError):
 
 
 def film_suffix(name: str, frame_rate: Fraction) -> str:
-    """The suffix of a film like `name`: its own, or `.mp4` where we write no such container (at that rate)."""
+    """The suffix for a film like `name`: its own, or `.mp4` if we cannot write its container (at that rate)."""
     suffix = Path(name).suffix.lower()
     if suffix not in FILM_CODECS or (suffix in (".mpg", ".mpeg") and frame_rate not in MPEG_RATES):
         return ".mp4"
@@ -76,7 +78,7 @@ def film_suffix(name: str, frame_rate: Fraction) -> str:
 
 
 def sound_suffix(name: str) -> str:
-    """The suffix of a sound file like `name`: its own, or `.flac` where we write no such one."""
+    """The suffix for a sound file like `name`: its own, or `.flac` if we cannot write its container."""
     suffix = Path(name).suffix.lower()
     return suffix if suffix in SOUND_CODECS else ".flac"
 
@@ -84,14 +86,17 @@ def sound_suffix(name: str) -> str:
 class FilmWriter:
     """Writes frames, uint8 [H, W, 3] RGB with even sides, into a film without sound.
 
-    A context: what was written is whole when it ends. Raises EncodingError.
+    Use it as a context manager: the film is complete when the context ends.
+
+    Raises:
+        EncodingError: ffmpeg failed.
     """
 
     def __init__(self, path: Path, width: int, height: int, frame_rate: Fraction, bits_a_second: int):
         self.path, self.frames = path, 0
         self._shape = (height, width, 3)
         codec = FILM_CODECS[path.suffix][0]
-        # The rate may not run away on a hard scene: what is compared by bytes must not tell the one from the other.
+        # Bounds the bit rate on hard scenes, so that real and forged films cannot be told apart by their size.
         rate = {"b:v": bits_a_second, "maxrate": 2 * bits_a_second, "bufsize": 4 * bits_a_second}
         options = {"c:v": codec, "pix_fmt": "yuv420p", **rate, **CODEC_OPTIONS.get(codec, {}), **EXACT}
         pictures = ffmpeg.input("pipe:", f="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=str(frame_rate))
@@ -136,10 +141,11 @@ class FilmWriter:
 
 
 def join_sound(film: Path, sound: np.ndarray | None, path: Path) -> None:
-    """The pictures of `film` as they are, with this sound (float32 [S], 16 kHz mono), as `path` of the same suffix.
+    """Writes the unchanged pictures of `film` with this sound (float32 [S], 16 kHz mono) to `path`, which has the same
+    suffix. None: no sound.
 
     Raises:
-        EncodingError
+        EncodingError: ffmpeg failed.
     """
     with tempfile.TemporaryDirectory(prefix="deephotlink-sound-") as scratch:
         streams = [ffmpeg.input(f"file:{film}").video]
@@ -151,10 +157,10 @@ def join_sound(film: Path, sound: np.ndarray | None, path: Path) -> None:
 
 
 def write_sound(path: Path, sound: np.ndarray) -> None:
-    """float32 [S], 16 kHz mono, as a file by the codec of its suffix.
+    """Writes float32 [S], 16 kHz mono, with the codec that the suffix of `path` names.
 
     Raises:
-        EncodingError
+        EncodingError: ffmpeg failed.
     """
     codec = SOUND_CODECS[path.suffix]
     lossy = codec not in ("flac", "pcm_s16le")
@@ -169,7 +175,8 @@ def _write_wav(path: Path, sound: np.ndarray) -> Path:
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int) -> Path:
-    """[S] of whole numbers within 16 bits, or what is to be cut to them, one channel at `rate` Hz."""
+    """Writes samples [S] as a WAV file with one channel at `rate` Hz. They lie in the range of int16; fractions are cut
+    off."""
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
@@ -186,6 +193,10 @@ def _run(command: Any, path: Path) -> None:
 
 
 def run_ffmpeg(command: Any, raw: bytes | None = None) -> None:
-    """Runs the command, `raw` on its standard input, over whatever lies there. Raises ffmpeg.Error."""
+    """Runs the command with `raw` on its standard input. Overwrites an existing file.
+
+    Raises:
+        ffmpeg.Error: ffmpeg failed.
+    """
     exe = imageio_ffmpeg.get_ffmpeg_exe()
     command.overwrite_output().run(cmd=exe, input=raw, capture_stdout=True, capture_stderr=True)

@@ -1,7 +1,7 @@
-"""Signs a media file with Content Credentials by a throw-away certificate, for the sample archive and for tests.
+"""Signs a file with Content Credentials from a throw-away certificate, for the sample archive and for tests.
 
-Nothing here is a secret or is kept: keys are made, used once and forgotten. No time stamp authority is asked, so
-nothing leaves this machine.
+Nothing here is secret, and nothing is kept: keys are made, used once and forgotten. No time stamp authority is
+contacted, so nothing leaves this machine.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ...transforms.media.containers.credentials import MIME_TYPES
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-"""IPTC's vocabulary; `trainedAlgorithmicMedia` and its siblings follow the last slash."""
+"""URL of IPTC's vocabulary. A word such as `trainedAlgorithmicMedia` follows the last slash."""
 ORGANISATION = "deephotlink sample signer (not trusted)"
 
-# Reading back what was just signed must not ask the network either; thumbnails of video are not made anyway.
+# Reading back what was just signed must not use the network either. Thumbnails are off: c2pa makes none of video.
 _SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
     "core": {"allowed_network_hosts": [], "decode_identity_assertions": False},
@@ -38,17 +38,17 @@ class SigningIdentity:
     """A certificate chain that C2PA accepts, and its key."""
 
     chain_pem: str
-    """Leaf first, then the authority."""
+    """The leaf certificate, then the authority's."""
     key_pem: str
-    """PKCS#8, P-256."""
+    """The leaf's key: PKCS#8, P-256."""
     anchor_pem: str
-    """The authority alone: whoever takes this as a trust anchor finds the signer `Trusted`."""
+    """The authority's certificate alone. With this as a trust anchor, the signer is `Trusted`."""
 
 
 def make_identity(organisation: str = ORGANISATION) -> SigningIdentity:
-    """A fresh authority and a leaf certificate under it, both P-256, valid for ten years.
+    """A new authority and a leaf certificate under it, both P-256 and valid for ten years.
 
-    C2PA refuses self-signed leaves and wants digitalSignature, an extended key usage of its list and both key
+    C2PA refuses self-signed leaves. It requires digitalSignature, an extended key usage from its list, and both key
     identifiers (C2PA specification, "X.509 Certificates").
     """
     begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
@@ -116,16 +116,18 @@ def sign_sample(
     claim_generator: str = "deephotlink sample",
     identity: SigningIdentity | None = None,
 ) -> SigningIdentity:
-    """Writes `path_in` to `path_out` with Content Credentials that declare `digital_source_type` (a word of IPTC's
-    vocabulary, or None for no declaration). Both paths carry the extension of their kind.
+    """Writes `path_in` to `path_out` with Content Credentials that declare `digital_source_type` (a word from IPTC's
+    vocabulary, or None for no declaration). Returns the identity that signed.
 
-    `ingredients` are (path, relationship) with relationship `parentOf` (at most one, which is then said to have been
-    opened) or `componentOf` (placed); their own credentials come along. Returns the identity that signed. Raises
-    ValueError for an extension that cannot be signed.
+    The extension of each path gives its media type. `ingredients` are (path, relationship): `parentOf` (at most one,
+    recorded as opened) or `componentOf` (recorded as placed). Their own credentials are included.
+
+    Raises:
+        ValueError: files with this extension cannot be signed.
     """
     mime = _mime_type(path_in)
     identity = identity or make_identity()
-    # Every ingredient has to be named by the action that brought it in, and the first action be opened or created.
+    # Every ingredient must be named by the action that added it, and the first action must be opened or created.
     labels = [f"ingredient-{number}" for number in range(len(ingredients))]
     by_action = {"c2pa.opened": "parentOf", "c2pa.created": "", "c2pa.placed": "componentOf"}
     steps: list[dict[str, Any]] = []

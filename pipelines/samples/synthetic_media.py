@@ -1,6 +1,6 @@
-"""Makes media by code, through ffmpeg: for the sample archive and for the tests. Equal arguments give equal bytes.
+"""Makes media by code, with ffmpeg, for the sample archive and the tests. Equal arguments give equal bytes.
 
-No media is kept in the repository; the one face is matplotlib's sample portrait of Grace Hopper (public domain).
+The repository holds no media. The only face is matplotlib's sample portrait of Grace Hopper (public domain).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SOURCES = {
     "testsrc2": "testsrc2",
     "bars": "smptebars",
     "scene": "mandelbrot",
-    "noise": "color",  # the noise is laid over it by a filter
+    "noise": "color",  # a filter adds the noise
 }
-# Those that a film of one's own is forged in, and those that are only listened to or looked at.
+# The containers that `forge` writes, and others that are only needed to be read.
 _VIDEO_CODECS = {
     **{suffix: video for suffix, (video, _) in FILM_CODECS.items()},
     ".wmv": "wmv2",
@@ -47,7 +47,7 @@ _SOUND_CODECS = {
 
 
 def make_sound(seconds: float, rate: int = 16_000, kind: SoundKind = "speechlike", seed: int = 0) -> np.ndarray:
-    """float32 [S] in [-1, 1], mono at `rate` Hz. `speechlike` has syllables, pauses, a gliding pitch and formants."""
+    """Sound, float32 [S] in [-1, 1], mono at `rate` Hz. `speechlike` has syllables, pauses, gliding pitch, formants."""
     samples = round(seconds * rate)
     time = np.arange(samples) / rate
     rng = np.random.default_rng(seed)
@@ -68,12 +68,12 @@ def make_sound(seconds: float, rate: int = 16_000, kind: SoundKind = "speechlike
     breath = 0.02 * rng.standard_normal(samples)
     envelope = speech_envelope(time, seed)
     voice = envelope * (voice / max(1.0, float(np.abs(voice).max(initial=0))) + breath)
-    room = 0.0008 * rng.standard_normal(samples)  # a true recording is never digitally silent
+    room = 0.0008 * rng.standard_normal(samples)  # a real recording is never digitally silent
     return np.clip(0.7 * voice + room, -1, 1).astype(np.float32)
 
 
 def speech_envelope(time_seconds: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Loudness in [0, 1] of `make_sound(kind="speechlike")` at these moments: about four syllables a second."""
+    """Loudness of `make_sound(kind="speechlike")` at these times, in [0, 1]: about four syllables a second."""
     rng = np.random.default_rng(seed + 1)
     envelope = np.zeros(len(time_seconds))
     start, end = 0.15, float(time_seconds.max(initial=0)) + 1
@@ -87,7 +87,7 @@ def speech_envelope(time_seconds: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def barcode_frames(count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """uint8 [H, W, 3] frames whose number `read_barcode` finds again, also after scaling and lossy coding."""
+    """Frames, uint8 [H, W, 3], whose number `read_barcode` can read even after scaling and lossy coding."""
     width, height = size
     columns = np.arange(width) * 8 // width
     rows = np.arange(height) * 2 // height
@@ -98,7 +98,7 @@ def barcode_frames(count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
 
 
 def read_barcode(frame: np.ndarray) -> int:
-    """The number of a `barcode` frame, uint8 [H, W, 3] in display orientation, at any scale."""
+    """The number of a `barcode` frame, uint8 [H, W, 3], in display orientation and at any scale."""
     height, width = frame.shape[:2]
     number = 0
     for bit in range(BARCODE_BITS):
@@ -121,13 +121,15 @@ def make_video(
     rotate: int = 0,
     tags: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a video; the container follows the suffix of `path`, the codec too unless named.
+    """Writes a video. The suffix of `path` chooses the container, and the codec unless one is named.
 
-    `size` is (width, height) as displayed. `rotate`: degrees clockwise that a player has to turn the stored picture
-    (mp4 and mov). `audio`: a kind, True for `speechlike`, or float32 [S] at 16 kHz. `options`: ffmpeg output options;
-    `vf` among them is applied to the frames (`{"vf": "setpts='…'", "fps_mode": "vfr"}` makes a variable rate). `tags`:
-    container tags (mp4 takes any with `{"movflags": "+use_metadata_tags"}`). Raises `ffmpeg.Error`, whose `stderr` has
-    ffmpeg's own words.
+    size: (width, height) as displayed. rotate: degrees clockwise by which a player must turn the stored picture (mp4
+    and mov). audio: a kind, True for `speechlike`, or float32 [S] at 16 kHz. options: ffmpeg output options; `vf` among
+    them is applied to the frames (`{"vf": "setpts='…'", "fps_mode": "vfr"}` makes a variable rate). tags: container
+    tags (mp4 accepts any tag with `{"movflags": "+use_metadata_tags"}`).
+
+    Raises:
+        ffmpeg.Error: ffmpeg failed; `stderr` has its own words.
     """
     if pattern == "barcode":
         frames: Iterator[np.ndarray] | str = barcode_frames(round(seconds * fps), size)
@@ -153,7 +155,7 @@ def encode(
     rotate: int = 0,
     tags: Mapping[str, str] | None = None,
 ) -> Path:
-    """`make_video` of given frames: uint8 [H, W, 3] RGB arrays, or the description of an ffmpeg source."""
+    """The same as `make_video` for given frames: uint8 [H, W, 3] RGB arrays, or the description of an ffmpeg source."""
     path, extra = Path(path), dict(options or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     filters = [str(extra.pop("vf"))] if extra.get("vf") else []
@@ -175,7 +177,7 @@ def encode(
         if rotate:
             plain = Path(scratch) / f"plain{path.suffix}"
             _run(streams, plain, {"c:v": codec, **extra}, {}, raw)
-            # The matrix turns counter-clockwise by the number given; it is an option of the input since ffmpeg 6.
+            # The display matrix turns counter-clockwise by the given degrees. Since ffmpeg 6 it is an input option.
             turned = ffmpeg.input(str(plain), **{"display_rotation:v:0": -rotate})
             _run(
                 [turned], path, {"c": "copy", **{key: extra[key] for key in ("movflags",) if key in extra}}, tags or {}
@@ -194,7 +196,7 @@ def make_audio(
     tags: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Writes a sound file without video; container and codec follow the suffix (.wav, .flac, .mp3, .m4a, .ogg, …)."""
+    """Writes a sound file. The suffix chooses container and codec (.wav, .flac, .mp3, .m4a, .ogg, …)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="deephotlink-making-") as scratch:
@@ -205,7 +207,7 @@ def make_audio(
 
 
 def remux(source: Path, path: Path, options: Mapping[str, Any] | None = None) -> Path:
-    """Writes the same streams into another container; the packets stay as they are."""
+    """Writes the same streams into another container, with the packets unchanged."""
     _run([ffmpeg.input(f"file:{source}")], Path(path), {"c": "copy", **(options or {})}, {})
     return Path(path)
 
@@ -240,7 +242,7 @@ def make_face_video(
     return encode(path, frames, seconds, fps, size, codec, gop, audio, options, rotate, tags)
 
 
-# Centre of the mouth and its half width, pixels of the 512x600 portrait.
+# Centre of the mouth (x, y) and half its width, in pixels of the 512x600 portrait.
 _MOUTH = (270.0, 278.0, 36.0)
 _FACE = (267.0, 225.0)
 
@@ -256,7 +258,7 @@ def portrait() -> Image.Image:
 
 
 def face_frames(count: int, fps: float, size: tuple[int, int], speech: bool, seed: int = 0) -> Iterator[np.ndarray]:
-    """uint8 [H, W, 3]: the portrait, swaying; the face is about half as high as the picture."""
+    """Frames, uint8 [H, W, 3], of the swaying portrait. The face is about half as high as the picture."""
     closed = portrait()
     width, height = size
     x, y, half = _MOUTH
@@ -269,7 +271,7 @@ def face_frames(count: int, fps: float, size: tuple[int, int], speech: bool, see
             ImageDraw.Draw(mask).ellipse((x - half * 0.75, y - drop * 0.4, x + half * 0.75, y + drop), fill=235)
             image = closed.copy()
             image.paste((38, 14, 16), mask=mask.filter(ImageFilter.GaussianBlur(2)))
-        # Portrait pixels a frame pixel: as much of the picture as never shows its edge.
+        # Portrait pixels per frame pixel, chosen so that the edge of the portrait is never visible.
         zoom = min(348 / height, 440 / width) * (1 + 0.06 * np.sin(0.9 * time))
         left = _FACE[0] + 18 * np.sin(1.3 * time + seed) - zoom * width / 2
         top = _FACE[1] + 12 * np.sin(1.9 * time) - zoom * height / 2
@@ -293,5 +295,5 @@ def _run(
     extra = {**EXACT, **options}
     for number, (key, value) in enumerate(tags.items()):
         extra[f"metadata:g:{number}"] = f"{key}={value}"
-    # `file:` so that no name is taken for an option or a protocol (a leading dash, a colon).
+    # With `file:`, ffmpeg does not read a name as an option (leading dash) or a protocol (colon).
     run_ffmpeg(ffmpeg.output(*streams, f"file:{path}", **extra), raw)
