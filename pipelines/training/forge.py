@@ -1,8 +1,9 @@
-"""Forged files made of real ones: what a calibration and the studies need where no labelled fakes are at hand.
+"""Makes forged files from real ones, for calibrations and studies without labelled fakes.
 
-For each real file there come its forgeries, of the kinds that it allows, and the file itself through the same chain:
-scaled, cut and encoded alike at the same rate of bits, so that neither codec nor size tells them apart. `labels.csv`
-says which is which. Self-made forgeries are not the forgeries of tomorrow: figures on them are no accuracy.
+Each real file gives its forgeries, of the kinds that it allows, and itself through the same chain. All are scaled, cut
+and encoded alike at the same bit rate, so that neither codec nor size tells them apart. `labels.csv` says which is
+which. Self-made forgeries are not the ones that an archive will meet tomorrow, so figures on them do not measure
+accuracy.
 """
 
 from __future__ import annotations
@@ -33,17 +34,16 @@ from .material import Source, decoder_pool, probed, sounds, sources_of
 
 LABELS, RECORD = "labels.csv", "forged.json"
 MOST_VOICES = 200
-"""Sources whose speech films may be dubbed with."""
+"""Most sources whose speech is used to dub films."""
 
 
 def forge(config: ForgeConfig, tell: Tell = print) -> list[Made]:
     """Writes the files, the labels and a record of how they were made; returns what was made.
 
     Raises:
-        UsageError: an unknown kind, an output that is not empty, sources without a real one of that part, or the extra
+        UsageError: a kind is unknown, the output is not empty, the sources hold no real file of that part, or the extra
             `train` is not installed.
-        WorldError: the disk failed. However it ends, what was not finished is taken away, and the same command begins
-            anew.
+        WorldError: the disk failed. After any error the unfinished output is removed, and the same command starts over.
     """
     output = Path(config.output)
     sources = _chosen(config)
@@ -95,7 +95,7 @@ def _forged(config: ForgeConfig, output: Path, sources: Sequence[Source], tell: 
 
 
 def _take_back(output: Path, config: ForgeConfig, keep_folder: bool) -> None:
-    """Removes what this command writes, of an output that was empty when it began, and nothing else."""
+    """Removes what this command wrote into an output that was empty when it began, and nothing else."""
     for kind in (REAL, *config.kinds):
         shutil.rmtree(output / kind, ignore_errors=True)
     with suppress(OSError):
@@ -119,7 +119,7 @@ def _chosen(config: ForgeConfig) -> list[Source]:
 
 
 def _voices(sources: Sequence[Source], config: ForgeConfig) -> list[tuple[str, np.ndarray]]:
-    """Speech to dub films with, each with its group."""
+    """Speech to dub films with: the group and the sound, float32 [S], of each voice."""
     order = np.random.default_rng([config.seed, 1]).permutation(len(sources))[:MOST_VOICES]
     found = sounds([sources[at] for at in sorted(order)], lambda _: None)
     cut = round(config.seconds * SOUND_RATE)
@@ -127,7 +127,7 @@ def _voices(sources: Sequence[Source], config: ForgeConfig) -> list[tuple[str, n
 
 
 def _name(source: Source, stems: Counter[str]) -> str:
-    """What a source's files are called, real and forged: after its group, with a number where that is taken."""
+    """The name of a source's files, real and forged: its group, with a number if that name is taken."""
     stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(source.group).stem)[:80] or "source"
     stems[stem.lower()] += 1
     number = stems[stem.lower()]
@@ -135,7 +135,7 @@ def _name(source: Source, stems: Counter[str]) -> str:
 
 
 def _placed(output: Path, file: Path, row: Made, name: str) -> Made:
-    """The finished file under its kind's folder."""
+    """Copies the finished file into the folder of its kind; returns its row with the path."""
     (output / row.path).mkdir(exist_ok=True)
     row = replace(row, path=f"{row.path}/{name}{file.suffix}")
     shutil.copyfile(file, output / row.path)
@@ -143,10 +143,11 @@ def _placed(output: Path, file: Path, row: Made, name: str) -> Made:
 
 
 def write_labels(path: Path, folder: Path, made: Sequence[Made]) -> None:
-    """`uri,label,group,family,generator`: uris relative to the labels where they lie beside the files."""
+    """Writes the CSV `uri,label,group,family,generator`. The uris are relative if the labels are in the files' folder,
+    else absolute."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent.resolve() == folder.resolve()
-    # The name of a file, and so a group, may hold bytes that are no text.
+    # A file's name, and so a group, may hold bytes that are not text.
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as out:
         rows = csv.writer(out)
         rows.writerow(["uri", "label", "group", "family", "generator"])

@@ -1,4 +1,4 @@
-"""The arguments of `deephotlink forge`; nothing here imports what only forging needs."""
+"""The arguments of `deephotlink forge`. This file imports nothing that only forging needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILY_OF: Mapping[str, str] = {
     "shifted": "dubbing",
     "dubbed": "dubbing",
 }
-"""Kind → family as labels name it. `coarse`: the same face, given back by something that knows few pixels."""
+"""Kind → family, as labels name it. `coarse`: the same face, rebuilt from few pixels."""
 Part = Literal["held", "fit", "all"]
 
 
@@ -28,17 +28,17 @@ class ForgeConfig:
     sources: tuple[str, ...]
     output: str
     labels: str | None = None
-    """CSV that names the real ones among the sources and their groups."""
+    """CSV that names the real files among the sources, and their groups."""
     labels_out: str | None = None
     """Where to write the labels; None: labels.csv in the output."""
     kinds: tuple[str, ...] = tuple(FAMILY_OF)
     part: Part = "held"
-    """Which groups: those kept from training, those learned from, or all."""
+    """Which groups to use: those held out from training, those that training learns from, or all."""
     seed: int = 0
     seconds: float = 6.0
-    """Of each source, from its start."""
+    """Seconds used of each source, from its start."""
     short_side: int = 480
-    """Pixels: larger pictures are reduced to this, real and forged."""
+    """Pixels. Larger pictures, real and forged, are scaled down to this."""
 
 
 def add_forge_arguments(parser: argparse.ArgumentParser) -> None:

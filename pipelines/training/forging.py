@@ -1,4 +1,4 @@
-"""One real film or sound becomes its forgeries, and itself through the same chain: the work behind `forge`."""
+"""The work behind `forge`: one real film or sound file gives its forgeries, and itself through the same chain."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from .material import Source, probed, sounds
 FACE_KINDS, FRAME_KINDS = ("blended", "swapped", "coarse"), ("resynthesised", "stylised")
 REAL = "real"
 STRETCH_SECONDS = 2.0
-"""Decoded and searched for faces at a time."""
+"""Length of film that is decoded and searched for faces at a time."""
 LEAST_SHARE = 0.3
-"""Of a film's frames must have been forged, or the forgery is thrown away."""
+"""If a smaller share of a film's frames was forged, the forgery is thrown away."""
 LEAST_LIP_SECONDS = 3.0
 DONOR_FRAMES, DONORS_TRIED = 48, 6
 LEAST_BITS, MOST_BITS = 150_000, 6_000_000
@@ -42,7 +42,7 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Made:
     path: str
-    """Below the output."""
+    """Relative to the output."""
     label: Literal["real", "fake"]
     group: str
     family: str = ""
@@ -54,8 +54,9 @@ class _Forged:
     """One film as it was written: its pictures, real and forged, without sound."""
 
     films: dict[str, Path]
-    """By kind, and `real`."""
+    """By kind, with `real` for the film itself."""
     sound: np.ndarray | None
+    """float32 [S], 16 kHz: the real sound; None if there is none."""
     seconds: float
     face_share: float
     suffix: str
@@ -77,13 +78,13 @@ class Workshop:
         self.tell(f"skipped {printable(told, 300)}")
 
     def seed(self, source: Source, kind: str) -> tuple[int, ...]:
-        """Of a source's name and group, not of where it lies."""
+        """A seed from the source's file name and group, independent of its folder."""
         digest = hashlib.sha256(f"{source.group}\0{Path(source.path).name}\0{kind}".encode("utf-8", "surrogateescape"))
         return self.config.seed, int.from_bytes(digest.digest()[:4], "big")
 
 
 def forge_film(shop: Workshop, source: Source, probe: MediaProbe, scratch: Path) -> list[tuple[Path, Made]]:
-    """The film itself by the chain, and its forgeries: finished files in `scratch`, each with its label."""
+    """Puts the film through the chain and makes its forgeries: finished files in `scratch`, each with its label."""
     kinds = [kind for kind in shop.config.kinds if kind in (*FACE_KINDS, *FRAME_KINDS)]
     donor = _donor(shop, source) if "swapped" in kinds else ()
     if "swapped" in kinds and not donor:
@@ -107,7 +108,7 @@ def forge_film(shop: Workshop, source: Source, probe: MediaProbe, scratch: Path)
 
 
 def forge_sound(shop: Workshop, source: Source, probe: MediaProbe, scratch: Path) -> list[tuple[Path, Made]]:
-    """As `forge_film`, of a file of sound alone."""
+    """The same as `forge_film`, for a sound file."""
     heard = [sound for _, sound in sounds([source], shop.tell)]
     if not heard:
         shop.pass_over(source, "sound", "nothing could be decoded")
@@ -143,7 +144,8 @@ def _labelled(source: Source, kind: str, generator: str) -> Made:
 def _pictures(
     shop: Workshop, source: Source, probe: MediaProbe, kinds: Sequence[str], donor: Sequence[Any], scratch: Path
 ) -> _Forged | None:
-    """Films without sound in `scratch`; None where no frame came. A face kind that hardly touched it is left out."""
+    """Writes films without sound into `scratch`; None if no frame could be decoded. A kind that changed fewer than
+    LEAST_SHARE of the frames is left out."""
     from ...models.training.forgeries.films import forge_face, frame_forger, smoothed
 
     plan = _plan(probe, shop.config)
@@ -174,7 +176,7 @@ def _pictures(
             for track in apart(tracks):
                 places |= dict(zip(track.frame_positions.tolist(), smoothed(track.landmarks), strict=True))
             for position, frame in enumerate(item.frames):
-                # A constant rate: a late frame fills the gap before it, one that was there already does not come again.
+                # The rate is constant: a late frame fills the gap before it, and one whose place is taken is dropped.
                 due = round((float(item.pts_seconds[position]) - first) * rate) + 1
                 copies = min(due, round(shop.config.seconds * rate)) - number
                 if copies < 1:
@@ -205,7 +207,7 @@ def _pictures(
 
 
 def apart(tracks: Iterable[FaceTrack]) -> list[FaceTrack]:
-    """The largest and longest faces of which no two are seen at once: one face of a film is forged at a time."""
+    """The largest and longest face tracks that never overlap in time: only one face at a time is forged."""
 
     def weight(track: FaceTrack) -> float:
         return float(np.prod(track.boxes[:, 2:] - track.boxes[:, :2], axis=1).sum())
@@ -221,7 +223,8 @@ def apart(tracks: Iterable[FaceTrack]) -> list[FaceTrack]:
 
 
 def bits_a_second(probe: MediaProbe, width: int, height: int, rate: Fraction) -> int:
-    """Of pictures of this size, as many for each as the source spends, within sensible bounds."""
+    """The bit rate for pictures of this size and rate: as many bits per pixel as the source spends, but no more than
+    its own rate, and within LEAST_BITS and MOST_BITS."""
     video = probe.video
     assert video is not None
     seconds = max(0.1, video.duration_seconds or probe.duration_seconds)
@@ -231,7 +234,7 @@ def bits_a_second(probe: MediaProbe, width: int, height: int, rate: Fraction) ->
 
 
 def _plan(probe: MediaProbe, config: ForgeConfig, seconds: float | None = None) -> DecodePlan:
-    """The first seconds of a film without a gap: clips as long as the slots that they stand in."""
+    """A plan for the first seconds of a film without gaps: each clip is as long as its slot."""
     most_frames = math.ceil(1.3 * STRETCH_SECONDS * 30)
     sampling = Sampling(every_seconds=STRETCH_SECONDS, short_side=config.short_side)
     plan = plan_decoding(probe, sampling, lambda _: ClipGeometry(most_frames, 30.0), True, lambda _: ())
@@ -246,7 +249,7 @@ def _frame_rate(plan: DecodePlan) -> Fraction:
 
 
 def _joined(heard: Sequence[tuple[float, np.ndarray]], first: float, seconds: float) -> np.ndarray | None:
-    """float32 [S] from the film's first frame to its last."""
+    """The film's sound from its first frame to its last, float32 [S]; None if there is none."""
     if not heard:
         return None
     sound = np.zeros(round(seconds * SOUND_RATE), np.float32)
@@ -259,7 +262,7 @@ def _joined(heard: Sequence[tuple[float, np.ndarray]], first: float, seconds: fl
 
 
 def _donor(shop: Workshop, source: Source) -> tuple[Any, ...]:
-    """Successive frames of a face of another group; none where none was found in a few tries."""
+    """Successive frames of a face from another group; empty if a few tries found none."""
     from ...models.training.forgeries.films import donor_face
 
     others = [s for s in shop.sources if s.group != source.group]
@@ -285,7 +288,7 @@ def _donor(shop: Workshop, source: Source) -> tuple[Any, ...]:
 
 
 def _sounds(shop: Workshop, source: Source, forged: _Forged) -> dict[str, tuple[str, np.ndarray]]:
-    """Kind → generator and forged sound of a film."""
+    """The forged sounds of a film: kind → generator and sound, float32 [S]."""
     wanted = [kind for kind in shop.config.kinds if kind in ("vocoded", "shifted", "dubbed")]
     if not wanted:
         return {}

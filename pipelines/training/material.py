@@ -1,7 +1,7 @@
-"""Media of one's own as training material: clips with their faces, sound, stills, each with the group of its source.
+"""The user's own media as training material: clips with their faces, sound and stills, with the group of each source.
 
-Everything comes through the package's own probe, decoder children and face tracker, so that a network learns from what
-it will be asked about. Stills alone are read by Pillow in this process: train on pictures that you trust.
+Media pass through the package's own probe, decoder children and face tracker, so that a network learns from the same
+input that it will judge. Only stills are read by Pillow in this process: train on pictures that you trust.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ Kind = Literal["media", "still"]
 REAL, FAKE, SPEECH = "real", "fake", "speech"
 STILLS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 LARGEST_STILL = 64_000_000
-"""Pixels; a picture that claims more is passed over."""
+"""Pixels; a picture that declares more is skipped."""
 LONGEST_SOUND_SECONDS = 600
-"""Of one file: a film must not outweigh all other voices."""
+"""Most sound used of one file, so that one film does not outweigh all other voices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file that is known to be real, or, where those are asked for, to be synthetic."""
+    """One file that is known to be real or, if synthetic speech was requested, known to be synthetic."""
 
     path: str
     group: str
-    """Files of one source, person or voice share it: they are learned from or judged by together."""
+    """Files of one source, person or voice share a group. All of a group is either learned from or held out."""
     kind: Kind
     licence: str = ""
     fake: bool = False
@@ -60,14 +60,14 @@ class Film:
 
 
 def sources_of(paths: Sequence[str | Path], labels: str | Path | None = None, speech: bool = False) -> list[Source]:
-    """The files under `paths`, in the order of their names; with `labels`, those of them that it calls real, and with
-    `speech` those that it calls fake, of the family `speech`.
+    """The files under `paths`, in the order of their names. With `labels`, only those labelled real and, with `speech`,
+    also those labelled fake with the family `speech`.
 
-    `labels` is a CSV as `listed` reads it; a file that it does not name is left out. A source without a group is its
-    own: its file name.
+    `labels` is a CSV that `listed` can read; files that it does not name are left out. A source without a group is a
+    group of its own, named after its file.
 
     Raises:
-        UsageError: a path is not there, the CSV is none, or nothing is left.
+        UsageError: a path does not exist, the CSV is not valid, or no real file is left.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -92,27 +92,28 @@ class Listed:
     """One line of a CSV of media."""
 
     path: Path
-    """Resolved."""
+    """Absolute, with links resolved."""
     label: str
-    """`real`, or whatever else the line says, in lower case; `real` where there is no such column, and nothing where
-    the column is empty: that is not known to be real."""
+    """The label in lower case. Without a label column it is `real`. An empty field stays empty, because that file is
+    not known to be real."""
     group: str = ""
     licence: str = ""
     family: str = ""
-    """Of a forgery, in lower case."""
+    """Family of the forgery, in lower case."""
 
     @property
     def synthetic_speech(self) -> bool:
-        """A forged film says nothing of its sound, so the family has to."""
+        """Whether the line names synthetic speech. The label `fake` is not enough: it says nothing about the sound of a
+        forged film, so the family must."""
         return self.label == FAKE and self.family == SPEECH
 
 
 def listed(path: str | Path) -> list[Listed]:
-    """The lines of a CSV (see `labels.read_lines`) with a column `uri` or `path`: absolute, or relative to the CSV's
-    folder; and perhaps `label`, `group`, `licence`, `family`.
+    """The lines of a CSV (see `labels.read_lines`) with a column `uri` or `path`, absolute or relative to the CSV's
+    folder, and optional columns `label`, `group`, `licence`, `family`.
 
     Raises:
-        UsageError: it cannot be read, has no such column, or a line is none.
+        UsageError: the CSV cannot be read, has no such column, or a line is not valid.
     """
     name = printable(str(path))
     lines = read_lines(path, "expected a CSV file with a column uri or path, and optionally label, group and licence")
@@ -139,7 +140,7 @@ def listed(path: str | Path) -> list[Listed]:
 
 @contextmanager
 def decoder_pool(sandbox: Literal["auto", "require", "off"] = "auto") -> Iterator[tuple[WorkerPool, Path]]:
-    """One decoder child and a folder to stage in, for as long as material is gathered."""
+    """A pool with one decoder child, and a folder to stage files in, while the body runs."""
     with tempfile.TemporaryDirectory(prefix="deephotlink-train-") as spool:
         pool = WorkerPool(1, 512 << 20, Limits(), sandbox)
         try:
@@ -156,7 +157,7 @@ def films(
     sound: bool = True,
     tell: Callable[[str], None] = print,
 ) -> Iterator[Film]:
-    """The clips of each film, as an audit would decode them; what cannot be read is told and passed over."""
+    """The clips of each film, decoded as in an audit. Files that cannot be read are reported and skipped."""
     with decoder_pool() as (pool, spool):
         for source in sources:
             probe = probed(source, pool, spool, tell) if source.kind == "media" else None
@@ -180,7 +181,7 @@ def films(
 
 
 def sounds(sources: Iterable[Source], tell: Callable[[str], None] = print) -> Iterator[tuple[Source, np.ndarray]]:
-    """float32 [S], 16 kHz mono, of each source that has sound, its first ten minutes."""
+    """Each source that has sound, with its first ten minutes: float32 [S], 16 kHz mono."""
     whole = DetectorSpec(
         "whole", "audio", "audio_window", frozenset({"sound"}), "", "", audio=AudioGeometry(*_WHOLE, max_windows=1)
     )
@@ -199,7 +200,7 @@ _WHOLE = (LONGEST_SOUND_SECONDS * SOUND_RATE, LONGEST_SOUND_SECONDS * SOUND_RATE
 
 
 def stills(sources: Iterable[Source], tell: Callable[[str], None] = print) -> Iterator[tuple[Source, np.ndarray]]:
-    """uint8 [H, W, 3] RGB of each picture."""
+    """Each still with its pixels, uint8 [H, W, 3] RGB. Pictures that cannot be read are reported and skipped."""
     for source in sources:
         if source.kind != "still":
             continue

@@ -1,10 +1,10 @@
-"""Training material on disk, so that a run that goes on decodes nothing again.
+"""Training material on disk, so that a continued run decodes nothing again.
 
-    FOLDER/arrays.bin      the bytes of all arrays, each from a multiple of 64 on
+    FOLDER/arrays.bin      the bytes of all arrays, each at a multiple of 64
     FOLDER/material.json   the records, with dtype, shape and place of each array, and what they were made of
 
-No pickle: what comes back are the named dataclasses, lists, plain values, and arrays mapped from the file, so that
-gigabytes of material take no memory of their own and processes that make batches share them.
+No pickle. Loading gives back the named dataclasses, lists, plain values, and arrays mapped from the file. So gigabytes
+of material take no memory of their own, and the processes that make batches share them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def save_material(folder: Path, material: Any, made_of: Mapping[str, Any]) -> No
     """Writes dataclasses of arrays and plain values into `folder`, whole or not at all.
 
     Raises:
-        TypeError: something else stands in them.
+        TypeError: `material` contains anything else.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -44,10 +44,10 @@ def save_material(folder: Path, material: Any, made_of: Mapping[str, Any]) -> No
 
 
 def load_material(folder: Path, kinds: Sequence[type], made_of: Mapping[str, Any]) -> Any | None:
-    """What `save_material` wrote; `kinds` are the dataclasses that may stand in it. None where nothing was written.
+    """What `save_material` wrote, or None if nothing was written. `kinds`: the dataclasses that it may contain.
 
     Raises:
-        UsageError: it was made of something else than `made_of`, or is damaged.
+        UsageError: the material was not made of `made_of`, or is damaged.
     """
     try:
         record = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def load_material(folder: Path, kinds: Sequence[type], made_of: Mapping[str, Any
     there = (folder / ARRAYS).stat().st_size if (folder / ARRAYS).is_file() else -1
     if there != size:
         raise UsageError(f"expected {size} bytes in {folder / ARRAYS}, found {there}: remove {printable(str(folder))}")
-    # Copy-on-write: an array may be changed in memory, the file never.
+    # Copy-on-write: an array may change in memory, but the file never does.
     data = np.memmap(folder / ARRAYS, np.uint8, "c") if size else np.zeros(0, np.uint8)
     try:
         return _unpacked(tree, np.asarray(data), {kind.__name__: kind for kind in kinds})

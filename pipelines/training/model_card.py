@@ -1,7 +1,7 @@
-"""What a training leaves beside its weights: the sidecar with every fact of it, and the skeleton of a model card.
+"""What a training writes beside its weights: the figures in the sidecar, and the skeleton of a model card.
 
-Figures are those of held groups, with intervals of a bootstrap that draws groups, never items: takes of one person are
-no independent witnesses.
+Figures are measured on held-out groups. Their intervals come from a bootstrap that draws groups, never items, because
+takes of one person are not independent evidence.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ...models.calibration.bounds import group_weights
 
 DRAWS = 1000
 Interval = tuple[float, float, float]
-"""The figure, and the 2.5 % and 97.5 % quantiles over draws."""
+"""A figure with the 2.5 % and 97.5 % quantiles of its draws."""
 
 
 def grouped_figures(groups: Sequence[str], logits: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Interval]:
-    """AUC of each kind against `real`, and the share of real ones above a logit of 0, groups weighing alike.
+    """AUC of each kind against `real`, and the share of real items with a logit above 0. All groups weigh the same.
 
-    Takes the group of each item and a logit for each by kind. With one group there is nothing to draw: the bounds are
-    then not a number.
+    groups: the group of each item. logits: by kind, one logit per item. With only one group there is nothing to draw,
+    and the bounds are NaN.
     """
     place = np.unique(np.asarray(groups), return_inverse=True)[1]
     each = group_weights(place)
@@ -47,7 +47,7 @@ def grouped_figures(groups: Sequence[str], logits: Mapping[str, np.ndarray], see
 
 
 def card(spec: DetectorSpec, record: Mapping[str, Any]) -> str:
-    """The model card, Markdown: what is known is filled in, what only its maker knows is asked for in _italics_."""
+    """The model card in Markdown. Known facts are filled in; _italics_ ask for what only the card's author knows."""
     data, counted = record["data"], record["amounts"]
     licences = "\n".join(f"| {name or 'not stated'} | {count} |" for name, count in sorted(data["licences"].items()))
     return f"""# {record["name"]}

