@@ -1,10 +1,10 @@
-"""The cache of weights: where it is, and what it has at hand.
+"""The weights cache: where it is, and what it holds.
 
     CACHE/<detector>/<file>          published weights
-    CACHE/hf/<owner>/<repo>/<file>   models of the hub
+    CACHE/hf/<owner>/<repo>/<file>   models from the hub
 
-CACHE is a folder or any fsspec URL, so that the machines of a cluster may share a mirror. Of a URL each file is copied
-to this machine before it is used.
+CACHE is a folder or any fsspec URL, so that the machines of a cluster can share a mirror. From a URL each file is
+copied to this machine before it is used.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from ...transforms.storage.retries import LISTING, retried
 from ...transforms.storage.uris import escape, is_remote, local_path, scheme_of, split_remote
 
 MIRRORS = ".mirrors"
-"""In the cache at home: local copies of what was used out of a cache that is a URL."""
+"""Folder in the user's own cache for local copies of files from caches that are URLs."""
 PULLED = ".pulled.json"
-"""Beside files that no record knows the checksums of: what they were when they came, and the revision."""
+"""File beside weights whose checksums are not on record. It has the checksums that they had when pulled, and the
+revision."""
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
-"""OWNER/REPO and perhaps @REVISION."""
+"""OWNER/REPO, optionally with @REVISION."""
 
 
 def weights_folder(override: str | None = None) -> str:
-    """The cache: what is given, else DEEPHOTLINK_WEIGHTS, else a folder of the user's. An absolute path or a URL."""
+    """The cache as an absolute path or a URL: `override`, else $DEEPHOTLINK_WEIGHTS, else a folder in the user's own
+    cache."""
     named = override or os.environ.get("DEEPHOTLINK_WEIGHTS") or str(_home())
     return named.rstrip("/") if is_remote(named) else os.fsdecode(local_path(named))
 
@@ -46,18 +48,18 @@ def _home() -> Path:
 
 
 def local_root(cache: str) -> Path:
-    """The folder on this machine that files of the cache are read from: the cache itself, or its mirror."""
+    """The local folder from which files of the cache are read: the cache itself, or its mirror if it is a URL."""
     if not is_remote(cache):
         return Path(cache)
     return _home() / MIRRORS / hashlib.sha256(split_remote(cache)[0].encode()).hexdigest()[:16]
 
 
 def at_hand(cache: str, detector: str, file: WeightsFile) -> LocalFile | None:
-    """A file of a published detector out of the cache, as it is on record; None where the cache has none.
+    """A published detector's file from the cache, checked against the record; None if the cache does not hold it.
 
     Raises:
         UsageError: the cache holds another file under its name.
-        WorldError: a cache that is a URL does not answer.
+        WorldError: the cache is a URL and does not answer.
     """
     name = f"{detector}/{file.file_name}"
     try:
@@ -83,7 +85,7 @@ def _refresh(detector: str) -> str:
 
 
 def _mirrored(cache: str, name: str, sha256: str = "", size_bytes: int = 0) -> LocalFile:
-    """A file of a cache that is a URL, as a copy on this machine."""
+    """A local copy of a file from a cache that is a URL."""
     root, address = local_root(cache), below(cache, name)
     found, copy = look(address), root / name
     if copy.is_file() and copy.stat().st_size == found.size_bytes:
@@ -94,7 +96,7 @@ def _mirrored(cache: str, name: str, sha256: str = "", size_bytes: int = 0) -> L
 
 
 def mirror_hub(cache: str, reference: str) -> Path:
-    """The local folder that holds `hf/OWNER/REPO` of the cache; what a cache that is a URL has there is copied."""
+    """The local folder that holds the cache's `hf/OWNER/REPO`. If the cache is a URL, its files are copied there."""
     root, folder = local_root(cache), f"hf/{reference.partition('@')[0]}"
     if is_remote(cache) and HUB_NAME.fullmatch(reference):
         for name in listed(cache, folder):
@@ -103,7 +105,7 @@ def mirror_hub(cache: str, reference: str) -> Path:
 
 
 def below(base: str, name: str) -> str:
-    """The address of `name` in a folder or URL; what follows a `?` in it stays behind."""
+    """The address of `name` in a folder or URL. The query of a URL stays at the end."""
     if not is_remote(base):
         return os.path.join(os.fsdecode(local_path(base)), name)
     if scheme_of(base) in ("http", "https"):
@@ -113,21 +115,21 @@ def below(base: str, name: str) -> str:
 
 
 def shown(cache: str) -> str:
-    """The cache as it may be printed."""
+    """The cache's address, safe to print."""
     return printable(escape(split_remote(cache)[0]) if is_remote(cache) else cache, 1000)
 
 
 def listed(cache: str, folder: str = "") -> list[str]:
-    """Names of all files of the cache in a folder of it, sorted; our own notes and unfinished files left out."""
+    """Sorted names of all files in a folder of the cache, without our own notes and unfinished files."""
     names = OutputStore(cache, patience_seconds=15.0).list(folder)
     return [name for name in (n.lstrip("/") for n in names) if not any(p.startswith(".") for p in name.split("/"))]
 
 
 def upload(path: str, address: str) -> None:
-    """A local file as an object of a store: readers find the whole of it or nothing.
+    """Writes a local file to a store as one object. Readers find the whole of it or nothing.
 
     Raises:
-        UsageError, WorldError: the store does not take it.
+        UsageError, WorldError: the store does not accept it.
     """
     shown = escape(split_remote(address)[0])
     fs, target = open_store(address)
@@ -149,7 +151,8 @@ def upload(path: str, address: str) -> None:
 
 
 def note(cache: str, folder: str, files: dict[str, str], source: str, revision: str = "") -> None:
-    """Writes down what the files of a folder are whose checksums (by name) are on no record."""
+    """Stores the checksums (`files`: sha256 by name) of a folder's files that are not on record, with their source and
+    revision."""
     text = json.dumps({"source": source, "revision": revision, "files": files}, indent=1, sort_keys=True)
     path = local_root(cache) / folder / PULLED
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +164,7 @@ def note(cache: str, folder: str, files: dict[str, str], source: str, revision: 
 
 
 def noted(cache: str, folder: str) -> dict[str, Any]:
-    """What was written down of a folder: `source`, `revision`, `files` (sha256 by name); empty where nothing was."""
+    """What `note` stored for a folder: `source`, `revision`, `files` (sha256 by name); empty if there is nothing."""
     try:
         found = json.loads(OutputStore(cache, patience_seconds=15.0).read(f"{folder}/{PULLED}"))
     except (FileNotFoundError, ValueError):

@@ -1,7 +1,7 @@
-"""What `deephotlink detectors` says: every detector that is installed, what is on record of it, and whether it can run.
+"""What `deephotlink detectors` prints: every installed detector, what is on record about it, and whether it can run.
 
-One row a detector: as JSON with the same keys always, as a table with the few facts that fit a screen, and with a name
-everything that is on record of that one.
+There is one row per detector. JSON always has the same keys. The table has the few facts that fit on a screen. If a
+detector is named, everything on record about it is printed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Row = dict[str, Any]
 COLUMNS = ("name", "family", "unit", "weights", "licence", "sha256", "status")
 _WHOLE = ("name", "family", "unit", "licence", "sha256")
 _SPARE = ("unit", "weights", "sha256")
-"""What a narrow terminal does without: `deephotlink detectors NAME` has it all."""
+"""Columns that a narrow terminal leaves out: `deephotlink detectors NAME` prints them all."""
 SECONDS_TO_ASK = 10.0
-"""A cache in the cloud that does not answer in this time is `unknown`: a listing of what is installed must not hang."""
+"""If a cache in the cloud does not answer in this time, the status is `unknown`: a list of detectors must not hang."""
 
 
 def catalogue(names: Sequence[str] = (), weights_cache: str | None = None) -> list[Row]:
-    """A row each for `names`, or for every installed detector and every broken package of others.
+    """One row for each of `names`; by default for every installed detector and every detector that cannot be used.
 
     Raises:
-        UsageError: no such detector, or a file of the user's own that is no model.
+        UsageError: there is no such detector, or the user's own file is not a model.
     """
     cache = weights_folder(weights_cache)
     own = {name: own_model(name, cache) for name in dict.fromkeys(names) if registry.adapter_of(name)}
@@ -59,7 +59,7 @@ def catalogue(names: Sequence[str] = (), weights_cache: str | None = None) -> li
 
 
 def show(rows: Sequence[Row], as_json: bool = False, in_full: bool = False) -> None:
-    """Prints the rows: one JSON array, or a table, or (`in_full`) all facts of each."""
+    """Prints the rows as one JSON array, as a table or, with `in_full`, with all facts about each."""
     if as_json:
         print_json(rows, indent=2)
         return
@@ -74,7 +74,7 @@ def show(rows: Sequence[Row], as_json: bool = False, in_full: bool = False) -> N
 
 
 def _record(row: Row) -> Table:
-    """Two columns, a line a fact; facts that nobody has given are left out."""
+    """A table with two columns and one line per fact. Unknown facts are left out."""
     record = Table.grid(padding=(0, 2))
     record.add_column(no_wrap=True, style="bold")
     record.add_column(overflow="fold")
@@ -93,12 +93,12 @@ def _record(row: Row) -> Table:
 
 
 def _own(spec: DetectorSpec, file: WeightsFile) -> Path | None:
-    """Where a file that comes with the package lies; None for one that is pulled or the user's."""
+    """The path of a file that comes with the package; None if the file is pulled or is the user's own."""
     return embedded_file(file) if spec.origin == "embedded" else None
 
 
 def _cell(value: object) -> str:
-    """Text of others for a terminal: no control characters, no markup of rich's."""
+    """Text by others, made safe for a terminal: no control characters, no rich markup."""
     shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
     return "\n".join(escape(printable(line, 2000)) for line in str(shown).split("\n"))
 
@@ -112,7 +112,7 @@ def _size(size_bytes: int | None) -> str:
 
 
 def _files(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> list[Row]:
-    """What is on record of each file, and where it lies."""
+    """What is on record about each file, and where it is."""
     return [
         {
             "role": file.role,
@@ -135,7 +135,7 @@ def _at(spec: DetectorSpec, file: WeightsFile, cache: str, held: Mapping[str, in
 
 
 def _own_files(weights: Weights) -> list[Row]:
-    """The same of a model of the user's own, as its files are now."""
+    """The same for a model of the user's own, from its present files."""
     return [
         {
             "role": role,
@@ -189,7 +189,8 @@ def _row(spec: DetectorSpec, files: Sequence[Row], status: str) -> Row:
 
 
 def _broken_row(name: str, why: str) -> Row:
-    """The same keys, for what another package offers, or ours has lost the weights of, and cannot be used."""
+    """A row with the same keys for a detector that cannot be used: a broken one from another package, or one of ours
+    whose weights are lost."""
     empty = dict.fromkeys(_row(DetectorSpec(name, "metadata", "media", frozenset(), "", ""), [], ""))
     said = {"name": name, "status": f"cannot be used: {why}", "origin": "third party", "needs": [], "files": []}
     if card_path(name) is not None:
@@ -198,7 +199,7 @@ def _broken_row(name: str, why: str) -> Row:
 
 
 def _status(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> str:
-    """`ready`, or what is to be done first."""
+    """`ready`, or what must be done first."""
     if not all(_own(spec, file) for file in spec.weights) and held is None:
         return f"unknown: {cache} does not answer"
     if (lack := lacking("", spec.extra)) is not None:
@@ -221,8 +222,8 @@ def _status(spec: DetectorSpec, cache: str, held: Mapping[str, int] | None) -> s
 
 
 def _held(cache: str, names: Sequence[str]) -> dict[str, int] | None:
-    """Bytes (0: not known) of those of the files `detector/file_name` that are in the cache; None where the cache does
-    not answer in time."""
+    """Size in bytes (0: unknown) of those files `detector/file_name` that are in the cache; None if the cache does not
+    answer in time."""
     found: list[dict[str, int]] = []
 
     def ask() -> None:
@@ -232,14 +233,14 @@ def _held(cache: str, names: Sequence[str]) -> dict[str, int] | None:
                 sizes[name] = look(below(cache, name)).size_bytes
             except NotFound:
                 continue
-            except (UsageError, WorldError):  # it does not answer, or not to us
+            except (UsageError, WorldError):  # the cache does not answer, or refuses us
                 return
         found.append(sizes)
 
     if not is_remote(cache):
         ask()
     else:
-        # A thread that nobody waits for: no file system of fsspec promises a time-out.
+        # A daemon thread, so that nothing waits for it: no fsspec file system promises a time-out.
         asking = threading.Thread(target=ask, daemon=True, name="weights cache")
         asking.start()
         asking.join(SECONDS_TO_ASK)

@@ -1,7 +1,7 @@
-"""Which detectors a run uses and which files they get: all of it settled before anything is planned.
+"""Which detectors a run uses and which files they get. All of this is settled before anything is planned.
 
-From here on nobody asks a hub, a cache or a user again: what is chosen are specs with the checksums of files that are
-at hand.
+After that, no hub, cache or user is asked again: the choice consists of specs with the checksums of files that are on
+this machine.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Chosen:
     specs: tuple[DetectorSpec, ...]
     """In alphabetical order, with the checksums of the files that they get."""
     weights: Mapping[str, Weights] = field(default_factory=dict)
-    """By the detector's name; training-free ones are not among them."""
+    """Weights by the detector's name; detectors without weights are left out."""
     licences_accepted: Mapping[str, str] = field(default_factory=dict)
-    """By the detector's name: licences that forbid commercial use."""
+    """Licences that forbid commercial use, by the detector's name."""
     warnings: tuple[str, ...] = ()
 
 
@@ -42,14 +42,15 @@ def choose(
     accepted: Collection[str] = (),
     unpinned: Collection[str] = (),
 ) -> Chosen:
-    """The detectors of `names` with their files; for None every one that is ready.
+    """The detectors of `names` with their files; for None every detector that is ready.
 
-    Ready is what has the packages that its network needs, and needs no weights or has all its files in the package, in
-    the cache or among `given` (`NAME=PATH` or `NAME.ROLE=PATH`), if its licence asks for no consent or has it.
+    A detector is ready if the packages that its network needs are installed, its licence needs no consent or has it,
+    and it needs no weights or has all its files in the package, in the cache or among `given` (`NAME=PATH` or
+    `NAME.ROLE=PATH`).
 
     Raises:
-        UsageError: an unknown name, files that are not at hand or not as on record, a licence that was not accepted.
-        WorldError: a store that files were named in does not answer.
+        UsageError: a name is unknown, a file is missing or not the one on record, or a licence was not accepted.
+        WorldError: a store that holds a named file does not answer.
     """
     cache = weights_folder(cache)
     named = _parse(given)
@@ -83,10 +84,10 @@ def choose(
 
 
 def split_names(text: str) -> list[str]:
-    """The names of a list with commas.
+    """The names in a comma-separated list.
 
     Raises:
-        UsageError: there is none; or a comma belongs to a path, which cannot be named then.
+        UsageError: there are none, or a comma belongs to a path: such a path cannot be named.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -104,10 +105,10 @@ def split_names(text: str) -> list[str]:
 
 
 def own_model(typed: str, cache: str, adapter: ModuleType | None = None) -> tuple[DetectorSpec, Weights]:
-    """A model of the user's own (`hf:`, `onnx:`, `torch:`), described out of its files.
+    """A model of the user's own (`hf:`, `onnx:`, `torch:`): a spec made from its files, and the files.
 
     Raises:
-        UsageError: it is not there, or not what it should be.
+        UsageError: the model is missing or cannot be used.
     """
     adapter = adapter or registry.adapter_of(typed)
     assert adapter is not None
@@ -130,7 +131,7 @@ def own_model(typed: str, cache: str, adapter: ModuleType | None = None) -> tupl
 
 
 def _refuse_other_revision(reference: str, cache: str) -> None:
-    """`hf:OWNER/REPO@REVISION` where the cache has another revision of it."""
+    """Refuses `hf:OWNER/REPO@REVISION` if the cache has another revision of it."""
     repo, _, revision = reference.partition("@")
     if not revision or os.path.isdir(os.path.expanduser(reference)) or HUB_NAME.fullmatch(reference) is None:
         return
@@ -144,7 +145,7 @@ def _refuse_other_revision(reference: str, cache: str) -> None:
 
 
 def shown_name(typed: str) -> str:
-    """A name as it stands in the tables: what was typed, without secrets and what a terminal would act upon.
+    """A name as it is in the tables: what was typed, without secrets and without control characters.
 
     >>> shown_name("hf:models/mine/"), shown_name("onnx:https://me:pw@host/a.onnx?sig=1")
     ('hf:models/mine', 'onnx:https://host/a.onnx')
@@ -174,7 +175,7 @@ def _plain(names: Sequence[str]) -> list[str]:
 
 
 def _parse(given: Sequence[str]) -> dict[tuple[str, str | None], str]:
-    """`NAME=PATH` and `NAME.ROLE=PATH`, each once."""
+    """Paths by (name, role), from `NAME=PATH` and `NAME.ROLE=PATH`. None may be given twice."""
     installed = registry.installed()
     found: dict[tuple[str, str | None], str] = {}
     for argument in given:
@@ -191,7 +192,7 @@ def _parse(given: Sequence[str]) -> dict[tuple[str, str | None], str]:
 
 
 def _refuse_unknown(flag: str, names: Collection[str]) -> None:
-    """A name that nobody has is a slip of the pen, and what was meant stays unsaid."""
+    """Refuses an unknown detector name: it is a typing error, so the detector that was meant would not get the flag."""
     try:
         registry.specs(_plain(list(names)))
     except registry.UnknownDetector as error:
@@ -222,8 +223,8 @@ def _files(
     warnings: list[str],
     needed: bool,
 ) -> Weights | None:
-    """The detector's files as the user named them, else out of the package or the cache; None where they are not needed
-    and one is not there."""
+    """The detector's files: as the user named them, else from the package or the cache. None if one is missing and the
+    detector is not `needed`."""
     held: dict[str, LocalFile] = {}
     missing: list[WeightsFile] = []
     for file in spec.weights:
@@ -250,7 +251,7 @@ def _files(
 
 
 def _packaged(spec: DetectorSpec, file: WeightsFile, path: Path) -> LocalFile:
-    """Weights that came with the package, as their sidecar has them."""
+    """A weights file that came with the package, checked against its sidecar."""
     mend = f"install deephotlink again, or give --weights {spec.name}=PATH --allow-unpinned {spec.name}"
     try:
         found = local_file(path)
@@ -262,7 +263,8 @@ def _packaged(spec: DetectorSpec, file: WeightsFile, path: Path) -> LocalFile:
 
 
 def _of_hub(path: str, cache: str) -> str:
-    """`hf:OWNER/REPO` as the folder that `weights pull hf:OWNER/REPO` made of it: an encoder for `d3`, say."""
+    """For `hf:OWNER/REPO`, the folder that `weights pull hf:OWNER/REPO` made, such as an encoder for `d3`; any other
+    path as it is."""
     if not path.startswith("hf:"):
         return path
     reference = path.removeprefix("hf:")
@@ -279,7 +281,7 @@ ROLES = "name each by its role, --weights NAME.ROLE=PATH (`deephotlink detectors
 
 
 def _within(path: str | None, file: WeightsFile, alone: bool) -> str | None:
-    """The file in the folder that was named; or what was named, where the detector has but one file."""
+    """The file in the folder that was named, or the named path itself if the detector has only one file."""
     if path is None:
         return None
     folder = not is_remote(path) and os.path.isdir(local_path(path))
@@ -308,7 +310,7 @@ def _named(
 
 
 def _opened(path: str, cache: str, sha256: str = "") -> LocalFile:
-    """A file on this machine; what lies elsewhere is fetched once, and found by its checksum after that."""
+    """A file on this machine. A remote file is downloaded once and found by its checksum after that."""
     if not is_remote(path):
         return local_file(os.fsdecode(local_path(path)))
     return fetch(path, local_root(cache), sha256=sha256)

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub, pulled whole into the cache: weights without code, and what describes them."""
+"""Pulls models from the Hugging Face hub into the cache: weights without code, and the files that describe them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PATTERNS = (
     "deephotlink.json",
     "README.md",
 )
-"""Never `.bin`, `.pt` or `.py`: those may hold code."""
+"""Files that are pulled. Never `.bin`, `.pt` or `.py`: those may contain code."""
 _NETWORK = ("huggingface_hub", "hf_xet", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "anyio")
-"""Packages whose errors mean that the hub could not be reached, beside those of any store: its client changed from one
-to another of them."""
+"""Packages whose errors mean that the hub could not be reached, besides the errors of any store. Several are listed,
+because the hub's client has changed from one to another."""
 _REFUSALS = {
     "RepositoryNotFoundError": "there is no such model, or it is private",
     "RevisionNotFoundError": "the model has no such revision",
@@ -41,13 +41,13 @@ _REFUSALS = {
 
 
 def pull_hub(name: str, cache: str, accepted: Collection[str] = ()) -> Iterator[tuple[str, int, str, str]]:
-    """Fetches `hf:OWNER/REPO[@REVISION]`, yields file name, bytes, sha256 and place of each file.
+    """Downloads `hf:OWNER/REPO[@REVISION]`; yields file name, size in bytes, sha256 and address of each file.
 
-    The checksums that the hub has of large files are compared before anything gets its name in the cache. A killed pull
-    is gone on with, a failed one leaves nothing.
+    The hub's checksums of large files are compared before any file gets its name in the cache. A killed pull can be
+    continued; a failed one leaves nothing behind.
 
     Raises:
-        UsageError: there is no such model, or it has no safetensors.
+        UsageError: there is no such model, it has no safetensors, or its licence was not accepted.
         WorldError: the hub does not answer, or the disk is full.
     """
     match = HUB_NAME.fullmatch(name.removeprefix("hf:"))
@@ -107,7 +107,7 @@ def _check_licence(name: str, repo: str, info: Any, accepted: Collection[str]) -
 
 
 def _download(repo: str, info: Any, folder: Path) -> tuple[str, dict[str, str]]:
-    """The commit that came, and the checksums that the hub has on record, by file name."""
+    """Downloads the files into `folder`; returns the commit, and the hub's recorded sha256 of large files by name."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import filter_repo_objects
 

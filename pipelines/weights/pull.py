@@ -1,4 +1,4 @@
-"""`deephotlink weights pull` and `verify`: nothing else in deephotlink downloads a model."""
+"""`deephotlink weights pull` and `verify`. Nothing else in deephotlink downloads a model."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Pulled:
     sha256: str
     where: str
     before: bool = False
-    """Whether it was there already."""
+    """Whether it was already there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found of one file of the cache."""
+    """The state of one file in the package or the cache."""
 
     file: str
-    """Its name in the cache."""
+    """Its name in the cache, or `embedded/` and its name."""
     state: str
-    """`ok`, `sha256 differs`, `missing`, `not on record`."""
+    """`ok`, `sha256 differs`, `missing` or `not on record`."""
     sha256: str = ""
     expected: str = ""
 
@@ -60,13 +60,13 @@ def pull(
     unpinned: Collection[str] = (),
     progress: Callable[[str], Progress] | None = None,
 ) -> Iterator[Pulled]:
-    """Fetches the files of detectors into the cache, one after the other; of `source`, a mirror, where one is given.
+    """Downloads the files of detectors into the cache, one after the other; from the mirror `source`, if one is given.
 
-    Everything that can be refused without asking anybody is refused before the first byte is read.
+    Everything that can be refused offline is refused before the first byte is read.
 
     Raises:
-        UsageError: a name, licence or source that does not do; a file that is not the one on record.
-        WorldError: storage, disk or network failed for good. After any error nothing half is left.
+        UsageError: a name, licence or source cannot be used, or a file is not the one on record.
+        WorldError: storage, disk or network failed despite retries. No error leaves a partial file.
     """
     if is_remote(cache) and scheme_of(cache) in READ_ONLY:
         raise UsageError(f"{shown(cache)} cannot be written to: name a folder or the URL of an object store")
@@ -104,7 +104,7 @@ def _pullable(name: str, accepted: Collection[str], unpinned: Collection[str]) -
 
 
 def check_licence(spec: DetectorSpec, accepted: Collection[str]) -> None:
-    """Raises UsageError where the licence forbids commercial use and was not accepted by the detector's name."""
+    """Raises UsageError if the licence forbids commercial use and was not accepted for this detector by name."""
     if not spec.commercial_use and spec.name not in accepted:
         raise UsageError(
             f"the licence of {spec.name} ({spec.licence}) forbids commercial use: give --accept-licence {spec.name} if "
@@ -146,7 +146,7 @@ def _pull_file(
 
 
 def _in_mirror(source: str, name: str, single: bool) -> str:
-    """Where a mirror has `<detector>/<file>`: it is laid out like a cache, or is the one file itself."""
+    """The address of `<detector>/<file>` in a mirror, which has the layout of a cache or is the single file itself."""
     candidates = [below(source, name), *([source] if single else ())]
     if single and split_remote(source)[0].rstrip("/").endswith("/" + name.rpartition("/")[2]):
         candidates.reverse()
@@ -161,7 +161,7 @@ def _in_mirror(source: str, name: str, single: bool) -> str:
 
 @contextmanager
 def _advised(name: str) -> Iterator[None]:
-    """Says what to do where a pull ends in an error."""
+    """Adds to an error of the body what to do about it."""
     again = "nothing of it was kept"
     try:
         yield
@@ -178,7 +178,7 @@ def _advised(name: str) -> Iterator[None]:
 
 @contextmanager
 def bytes_progress() -> Iterator[Callable[[str], Progress]]:
-    """A bar a file on a terminal, nothing in a log."""
+    """Shows one progress bar per file on a terminal, and nothing in a log."""
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -199,7 +199,7 @@ def bytes_progress() -> Iterator[Callable[[str], Progress]]:
 def pull_command(
     names: Sequence[str], cache: str, source: str | None, accepted: Collection[str], unpinned: Collection[str]
 ) -> int:
-    """`pull`, told file by file; returns the exit code."""
+    """Runs `pull` and prints each file; returns the exit code."""
     with bytes_progress() as progress:
         for got in pull(names, cache, source, accepted, unpinned, progress):
             where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
@@ -209,7 +209,7 @@ def pull_command(
 
 
 def verify_command(names: Sequence[str], cache: str) -> int:
-    """`verify`, told file by file; returns the exit code: 1 where a file is not as on record."""
+    """Runs `verify` and prints each file; returns the exit code, which is 1 if a file is not the one on record."""
     wrong = False
     for file in verify(names, cache):
         sums = " ".join(filter(None, (file.sha256, f"expected {file.expected}" if file.wrong else "")))
@@ -219,16 +219,16 @@ def verify_command(names: Sequence[str], cache: str) -> int:
 
 
 def verify(names: Sequence[str] | None, cache: str) -> Iterator[Verified]:
-    """Hashes the files of these detectors, in the package or in the cache; for None all there are in both.
+    """Hashes the files of these detectors, in the package or in the cache; without names, all files in both.
 
     Raises:
         UsageError: no detector of that name is installed.
-        WorldError: a cache that is a URL does not answer.
+        WorldError: the cache is a URL and does not answer.
     """
     installed = registry.installed()
     for name in names or ():
         if not name.startswith("hf:") and (name not in installed or not installed[name].weights):
-            _pullable(name, (), (name,))  # says why that cannot be
+            _pullable(name, (), (name,))  # raises, and says why it cannot be verified
     packaged = {name: spec for name, spec in installed.items() if _in_package(spec)}
     for name in sorted(packaged.keys() & set(names or packaged)):
         yield from (_verified_own(file) for file in packaged[name].weights)
