@@ -1,17 +1,17 @@
-"""Speech, synthetic or spoken? AASIST and its small sister AASIST-L on the waveform.
+"""Synthetic or real speech? AASIST and its smaller variant AASIST-L, on the waveform.
 
 Paper: Jung et al., "AASIST: Audio Anti-Spoofing using Integrated Spectro-Temporal Graph Attention Networks", ICASSP
-2022, arXiv 2110.01200; trained on ASVspoof 2019 LA (speech of 2019's synthesis and conversion systems, clean studio
-recordings). Weights: github.com/clovaai/aasist, MIT, loaded as published. Twelve golden inputs each come out as the
-authors' code answers them, within 4e-5 (tests/models/detectors/test_aasist.py).
+2022, arXiv 2110.01200. Trained on ASVspoof 2019 LA (speech from the synthesis and conversion systems of 2019, clean
+studio recordings). Weights: github.com/clovaai/aasist, MIT, loaded as published. For each network, twelve golden inputs
+give the same outputs as the authors' code, within 4e-5 (tests/models/detectors/test_aasist.py).
 
-A window is 64,600 samples from 0 s on; shorter sound is repeated to that length as the authors do. No normalisation: a
-louder copy gets another logit. One window takes 0.8 s of one core and 0.25 GB.
+Windows are 64,600 samples long and start at 0 s. Shorter sound is repeated to that length, as the authors do. There is
+no normalisation: a louder copy gets another logit. One window takes 0.8 s of one core and 0.25 GB.
 
-Blind spots: it was measured on modern synthesis at AUC .56 [.48-.64], AASIST-L .59, and at its own threshold flags
-72 % of real recordings: rooms, microphones, music and codecs that its training did not hold look forged to it. It does
-not ask whether there is speech at all. Digital silence would pass and a constant offset would be flagged as forged
-(logit +22), so windows without any sound abstain with `silent`.
+Blind spots: on modern synthesis the AUC is .56 [.48-.64], .59 for AASIST-L. At its own threshold it flags 72 % of real
+recordings: rooms, microphones, music and codecs outside its training data look forged to it. It does not check whether
+there is speech at all. Digital silence would pass, and a constant offset would be flagged as forged (logit +22), so
+windows without any sound abstain with `silent`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ SPOOF, BONA_FIDE = 0, 1
 REVISION = "a04c9863f63d44471dde8a6abcb3b082b07cd1d1"
 SOURCE = f"https://raw.githubusercontent.com/clovaai/aasist/{REVISION}/models/weights"
 WINDOW_SAMPLES = 64_600
-"""What the published weights saw: a little over four seconds."""
+"""Length that the published weights were trained on: a little over four seconds."""
 LEAST_SAMPLES = SOUND_RATE // 10
-"""Less than a tenth of a second, repeated forty times and more, is a buzz and no speech."""
+"""A tenth of a second. Shorter sound, repeated more than forty times, is a buzz and not speech."""
 
 
 def _spec(name: str, summary: str, architecture: str, weights: WeightsFile) -> DetectorSpec:
@@ -60,8 +60,8 @@ def _spec(name: str, summary: str, architecture: str, weights: WeightsFile) -> D
         weights=(weights,),
         audio=AudioGeometry(window_samples=WINDOW_SAMPLES, hop_samples=WINDOW_SAMPLES),
         batch_size=16,
-        # Rounding alone stays below 1e-4, but pooling orders nodes by their scores: two that are all but equal may
-        # change places. With every operand rounded to 10 bits the logits of three recordings moved by 0.006.
+        # Rounding alone stays below 1e-4. But pooling sorts nodes by their scores, and two nearly equal ones may swap
+        # places. With every operand rounded to 10 bits the logits of three recordings moved by 0.006.
         device_tolerance=2e-2,
     )
 
@@ -96,7 +96,7 @@ DETECTORS = (
 
 class AasistDetector(BatchedDetector):
     channels_last_on_cpu = True
-    """A window takes 0.8 s of one core, channels first 1.3 s."""
+    """A window takes 0.8 s of one core; channels first it took 1.3 s."""
 
     def build_network(self) -> nn.Module:
         from ..architectures.aasist import AASIST, AASIST_L, Aasist
@@ -106,7 +106,7 @@ class AasistDetector(BatchedDetector):
         return network
 
     def prepare(self, item: AudioItem) -> Tensor | Judgement:
-        """(1, 64600), or `no_audio`, `too_short`, `silent`, `decode_failed`."""
+        """(1, 64600), or abstains with `no_audio`, `too_short`, `silent`, `decode_failed`."""
         samples = item.samples[:WINDOW_SAMPLES]
         if 0 < len(samples) < LEAST_SAMPLES:
             return Judgement(abstained="too_short", detail=f"{len(samples)} samples, {LEAST_SAMPLES} are needed")
@@ -119,7 +119,7 @@ class AasistDetector(BatchedDetector):
 
 
 def tiled(samples: np.ndarray) -> np.ndarray:
-    """[S], S >= 1 → float32 [64600]: as it is from its beginning, again and again where it is shorter."""
+    """[S], S >= 1 → float32 [64600]: the first samples, repeated if there are fewer."""
     times = -(-WINDOW_SAMPLES // len(samples))
     return np.tile(samples.astype(np.float32, copy=False), times)[:WINDOW_SAMPLES]
 

@@ -1,22 +1,23 @@
-"""Speech from a machine by what its vocoder leaves in the sound: lines at even distances, and a network of our own.
+"""Synthetic speech, by what a vocoder leaves in the sound: evenly spaced spectral lines, and a network of our own.
 
-Lines (models/architectures/speech_lines.py): layers that turn frames into samples repeat their errors at a rate of
-their own, which draws lines at its multiples into the long-term spectrum. Sought at the rates of usual vocoders;
-nothing is learned, so a synthesiser need not be known (Afchar et al. 2025 learn such lines of music).
+Lines (models/architectures/speech_lines.py): layers that turn frames into samples repeat their errors at a fixed rate.
+That draws lines into the long-term spectrum, at multiples of the rate. We look for the rates of common vocoders.
+Nothing is learned, so the synthesiser need not be known (Afchar et al. 2025 learn such lines for music).
 
-Network (models/architectures/speech_traces.py): copy-synthesis. Recorded speech is taken apart and put together again
-by vocoders, so that words, voice and microphone are those of the recording and only the synthesis differs (the idea of
-WaveFake, Frank and Schönherr 2021; written from the papers): Griffin-Lim, WORLD, linear prediction, and small neural
-vocoders of three kinds trained here. Both pass the same rooms, codecs and levels. models/training/detectors/audio.py is
-its training. Alone it fails on neural synthesis that it never learned, so the lines weigh more.
+Network (models/architectures/speech_traces.py): copy-synthesis. Vocoders take recorded speech apart and rebuild it, so
+that words, voice and microphone stay those of the recording and only the synthesis differs. This is the idea of
+WaveFake (Frank and Schönherr 2021), written from the papers. The vocoders are Griffin-Lim, WORLD, linear prediction,
+and small neural ones of three kinds, trained here. Both sides pass through the same rooms, codecs and levels.
+models/training/detectors/audio.py trains it. Alone, it fails on neural synthesis that was not in its training, so the
+lines get the larger weight. Weights: our own, embedded. Licence: Apache-2.0.
 
-A window is four seconds from 0 s on, shorter sound is repeated to that length; its level does not matter.
-models/embedded/audio.md says on what it was measured and how well.
+Windows are four seconds long and start at 0 s. Shorter sound is repeated to that length. The level does not matter.
+models/embedded/audio.md gives the data and the accuracy.
 
-Blind spots: vocoders whose steps are none of those sought; synthesis played at another speed, after a telephone, loud
-music or noise; a voice converted or cut from true recordings. Hum and machines that sound at even distances draw lines
-too. Strong denoising and speech codecs of a few kbit/s are synthesis of a kind, and may be flagged although nobody
-forged anything.
+Blind spots: vocoders whose steps are not among those we look for; synthesis played at another speed, over a telephone,
+or under loud music or noise; voices converted or cut together from real recordings. Hum and machines whose tones are
+evenly spaced draw lines too. Strong denoising and speech codecs of a few kbit/s are a kind of synthesis and may be
+flagged although nothing is forged.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ else:
 
 WINDOW_SAMPLES = 4 * SOUND_RATE
 LEAST_SAMPLES = SOUND_RATE
-"""A second: a word or two. Training heard two seconds and more."""
+"""One second: a word or two. Training used two seconds or more."""
 LEAST_LEVEL_DB = -60.0
 LEAST_VARIATION, LEAST_VOICED_SHARE = 1.2, 0.25
-"""Of `Speech`: noise and most music lie below the first, what is whispered or hissed below the second."""
+"""Of `Speech`. Noise and most music lie below the first, whispers and hisses below the second."""
 LINES_WEIGHT, TRACES_WEIGHT = 1.8, 0.45
-"""Of the lines and of the network's answer. Their ratio did best on the synthesisers that were told worst, the scale is
-that of a logistic regression on the side learned from (models/embedded/audio.md)."""
+"""Weights of the lines and of the network's answer. Their ratio did best on the synthesisers that are hardest to
+detect. Their scale is that of a logistic regression on the training side (models/embedded/audio.md)."""
 SHIFT = 4.6
-"""Taken off both: about a tenth of the held recordings lay above."""
+"""Subtracted from the sum. About a tenth of the held-out recordings lay above it."""
 
 DETECTOR = DetectorSpec(
     name="audio",
@@ -85,7 +86,7 @@ class AudioDetector(BatchedDetector):
         return network
 
     def prepare(self, item: AudioItem) -> Tensor | Judgement:
-        """(1, 64000), or `no_audio`, `decode_failed`, `silent`, `too_short`, `no_speech`."""
+        """(1, 64000), or abstains with `no_audio`, `decode_failed`, `silent`, `too_short`, `no_speech`."""
         samples = item.samples[:WINDOW_SAMPLES]
         if (nothing := unheard(samples)) is not None:
             return nothing

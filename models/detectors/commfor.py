@@ -1,21 +1,21 @@
 """Community Forensics: a ViT-S/16 trained on pictures of thousands of generators, frame by frame, in two input sizes.
 
-A frame's shorter side is brought to 440 (256) pixels by Pillow's bilinear filter, the centre 384 x 384 (224 x 224) is
-cut out and normalised as for ImageNet; the one logit goes through a sigmoid to p(fake), so it is ours as it comes. Four
-frames spread over the clip are judged, and the logit is their mean. `commfor_384` asks for frames decoded at a short
-side of 440, so the decoder's filter has done the resizing of larger films; smaller ones are scaled up, as the authors
-would. `commfor_224` takes the usual 360, scaled down once more.
+A frame's shorter side is scaled to 440 (256) pixels by Pillow's bilinear filter. The centre 384 x 384 (224 x 224) is
+cut out and normalised as for ImageNet. The network's one logit has p(fake) as its sigmoid, so it is used unchanged.
+Four frames spread over the clip are judged, and the logit is their mean. `commfor_384` asks for frames decoded at a
+short side of 440, so the decoder's filter has already resized larger videos; smaller ones are scaled up, as the authors
+would. `commfor_224` takes the usual 360 and scales down once more.
 
 Method: Park and Owens, "Community Forensics: Using Thousands of Generators to Train Fake Image Detectors", CVPR 2025,
-arXiv 2411.04125. Weights: the hub repositories `OwensLab/commfor-model-384` and `-224` (MIT). Of the second no checksum
-is on record: it runs only for who has said so by name.
+arXiv 2411.04125. Weights: the hub repositories `OwensLab/commfor-model-384` and `-224` (MIT). No checksum is recorded
+for the second: it runs only if the user has named and accepted it.
 
-The published files are not at hand: random weights of the published names and shapes stand in for them, and
-transformers' ViTForImageClassification on the same numbers is the reference (tests/models/detectors/test_commfor.py).
-Golden outputs are still wanting.
+The published files were not available: random weights of the published names and shapes stand in for them, with
+transformers' ViTForImageClassification on the same numbers as the reference (tests/models/detectors/test_commfor.py).
+Golden outputs are still missing.
 
-Blind spots: trained on still images, so video codecs and their blocks are foreign to it; a swapped face in a real
-frame is no generated picture.
+Blind spots: it was trained on still images, so it does not know video codecs and their blocks. A swapped face in a real
+frame is not a generated picture.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ else:
     VitShape = late("..architectures.vit:VitShape", __package__)
 
 LEAST_SIDE = 112
-"""Pixels: smaller pictures would be scaled up more than twofold even for 256."""
+"""Pixels. Even the 256-pixel size would have to scale smaller pictures up more than twofold."""
 RESIZED = {384: 440, 224: 256}
-"""The shorter side before the crop, by the side of the crop."""
+"""Pixels of the shorter side before the crop, by the side of the crop."""
 
 
 def _spec(side: int, file: WeightsFile, short_side: int, batch_size: int) -> DetectorSpec:
@@ -91,7 +91,7 @@ DETECTORS = (
 
 
 def preprocessing(side: int) -> ImagePreprocessing:
-    """What the authors do to a picture before the network with inputs of `side` pixels (384 or 224)."""
+    """The authors' preprocessing for the network with inputs of `side` pixels (384 or 224)."""
     return ImagePreprocessing(
         size=RESIZED[side], crop=(side, side), halves="even", mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
@@ -104,7 +104,7 @@ class CommForDetector(BatchedDetector):
         super().__init__(spec, weights)
         side = int(spec.name.rpartition("_")[2])
         self.shape = shape or VitShape(image=side)
-        """Of the network: that published, unless a test asks for a small one."""
+        """Shape of the network: the published one, unless a test asks for a small one."""
         self.preprocessing = preprocessing(side)
 
     def build_network(self) -> nn.Module:

@@ -1,29 +1,30 @@
-"""D3: how unevenly the embeddings of consecutive frames move; generated videos move too evenly. Nothing is trained.
+"""D3: how unevenly the embeddings of consecutive frames move. Generated video moves too evenly. Nothing is trained.
 
-Each frame is embedded by an image encoder. The distance (L2) from each embedding to the next is the first difference,
-the change from one such distance to the next is the second, and the statistic is the standard deviation of the second
-(over k - 2 values, with k - 3 in the denominator). Real footage gives a high one, generated video a low one.
+An image encoder embeds each frame. The L2 distances between consecutive embeddings are the first differences. The
+changes from one distance to the next are the second differences. The statistic is the standard deviation of the second
+differences (k - 2 values, with k - 3 in the denominator). It is high for real footage and low for generated video.
 
 Method: Zheng et al., "D3: Training-Free AI-Generated Video Detection Using Second-Order Features", ICCV 2025, arXiv
-2508.00701. It has no weights of its own (code MIT). Any encoder of the kinds in models/architectures/vision_encoder.py
-can be named by `--weights d3=DIR` (a folder with `config.json` and `model.safetensors`; another one than that on record
-also needs `--allow-unpinned d3`). The default is OpenAI's CLIP ViT-L/14 (MIT), because of it a safetensors file with a
-checksum is on record; the authors prefer X-CLIP ViT-B/16, and with it alone do their thresholds mean what they say.
+2508.00701. It has no weights of its own (code MIT). `--weights d3=DIR` selects any encoder of the kinds in
+models/architectures/vision_encoder.py; DIR holds `config.json` and `model.safetensors`. An encoder other than the
+recorded one also needs `--allow-unpinned d3`. The default is OpenAI's CLIP ViT-L/14 (MIT), because its safetensors file
+has a recorded checksum. The authors prefer X-CLIP ViT-B/16, and their thresholds are valid only with it.
 
-**The logit is not calibrated.** It is (THRESHOLD - statistic) / SCALE, cut off at +-4. The published thresholds differ
-by generator, 1.0 to 3.0; the lowest is taken here, which accuses the fewest. The statistic hangs on the encoder (length
-of its embeddings) and on the time between frames: it stands in `detail`, to be calibrated on real clips of one's own.
+**The logit is not calibrated.** It is (THRESHOLD - statistic) / SCALE, clipped to +-4. The published thresholds differ
+by generator, from 1.0 to 3.0; we use the lowest, which accuses the fewest files. The statistic depends on the encoder
+(the length of its embeddings) and on the time between frames. `detail` holds it, so that you can calibrate it on your
+own real clips.
 
-Frames: up to 16 at 8 a second, the rate of a clip of one or two seconds at the authors (longer ones they take at 2 a
-second); clips decoded more densely for another detector are thinned by a whole step, sparser ones than 2 a second are
-not judged. Fewer than 4 frames are `too_short`; embeddings that hardly move are `no_motion`: a frozen picture would
-otherwise look generated. Neither has been measured with the published encoder, which is not at hand: random weights
-stand in for it, transformers' own models are the reference (tests/models/detectors/test_d3.py).
+Frames: up to 16 at 8 a second. The authors use that rate for clips of one or two seconds, and 2 a second for longer
+ones. Denser clips, decoded for another detector, are thinned by a whole step. Clips sparser than 2 a second are not
+judged. Fewer than 4 frames abstain with `too_short`. Embeddings that hardly move abstain with `no_motion`, because a
+frozen picture would look generated. Neither rule has been measured with the published encoder, which was not available:
+random weights stand in for it, with transformers' own models as the reference (tests/models/detectors/test_d3.py).
 
-Precision: float32, on a GPU too: the statistic is made of differences of nearly equal numbers.
+Precision: float32, on a GPU too, because the statistic is made of differences of nearly equal numbers.
 
-Blind spots: a cut, a flash or a shaking camera makes any video look real; a still camera, slow motion, animation and
-repeated frames look generated; a swapped face in real footage moves as the footage does.
+Blind spots: a cut, a flash or a shaking camera makes any video look real. A still camera, slow motion, animation and
+repeated frames look generated. A swapped face in real footage moves as the footage does.
 """
 
 from __future__ import annotations
@@ -51,16 +52,16 @@ else:
     read_config = late("..architectures.vision_encoder:read_config", __package__)
 
 RATE = 8.0
-"""Hz, of the frames that are compared."""
+"""Hz, rate of the compared frames."""
 LEAST_RATE = 1.9
-"""Hz: the authors go down to 2."""
+"""Hz. The authors go down to 2."""
 MOST_FRAMES = 16
 LEAST_FRAMES = 4
-"""Two second differences, the fewest that have a deviation."""
+"""They give two second differences, the fewest that have a standard deviation."""
 LEAST_SIDE = 112
-"""Pixels: smaller pictures would be scaled up more than twofold for an encoder of 224."""
+"""Pixels. A 224-pixel encoder would have to scale smaller pictures up more than twofold."""
 LEAST_MOTION = 0.01
-"""Mean first difference as a share of the embeddings' length: a frozen picture has 0, up to its noise."""
+"""Mean first difference as a share of the embeddings' length. A frozen picture has 0, apart from noise."""
 THRESHOLD = 1.0
 SCALE = 0.5
 LARGEST_LOGIT = 4.0
@@ -97,7 +98,7 @@ class D3Detector(BatchedDetector):
                 f"expected an encoder of single frames or of a divisor of {MOST_FRAMES} of them: got {config.frames}"
             )
         self.together = config.frames
-        """Frames that the encoder mixes: only whole groups are judged, and no group reaches into another item."""
+        """Frames that the encoder mixes. Only whole groups are judged, and no group spans two items."""
         mean, std = config.normalisation
         side = config.image_size
         self.preprocessing = ImagePreprocessing(size=side, resample="bicubic", crop=(side, side), mean=mean, std=std)
@@ -116,12 +117,12 @@ class D3Detector(BatchedDetector):
         return self.preprocessing(to_images(item.frames[::step][:count], self.device))
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(R, 3, S, S) → (R, D) embeddings: what is between rows is judged in `conclude`."""
+        """(R, 3, S, S) → (R, D) embeddings; `conclude` judges the differences between rows."""
         embeddings: Tensor = self.network(batch)
         return embeddings
 
     def conclude(self, item: ClipItem, embeddings: Tensor) -> Judgement:
-        """(k, D) → the logit of one clip, and the statistic itself in `detail`. Abstains with `no_motion`."""
+        """(k, D) → the clip's logit, with the statistic in `detail`. Abstains with `no_motion`."""
         first = first_differences(embeddings)
         statistic = float(second_order_deviation(embeddings))
         length = float(embeddings.norm(dim=1).mean())
@@ -147,7 +148,7 @@ class D3Detector(BatchedDetector):
 
 
 def first_differences(embeddings: Tensor) -> Tensor:
-    """(k, D) → (k - 1,) distances (L2) from each embedding to the next."""
+    """(k, D) → (k - 1,) L2 distances from each embedding to the next."""
     return (embeddings[1:] - embeddings[:-1]).norm(dim=1)
 
 
@@ -157,13 +158,13 @@ def second_order_deviation(embeddings: Tensor) -> Tensor:
 
 
 def frame_step(pts_seconds: np.ndarray) -> int:
-    """Every how-many-th frame comes nearest to 8 a second."""
+    """Step, in frames, that comes nearest to 8 frames a second."""
     between = step_seconds(pts_seconds, 1)
     return max(1, round(1 / (RATE * between))) if between > 0 else 1
 
 
 def step_seconds(pts_seconds: np.ndarray, step: int) -> float:
-    """Median time from one chosen frame to the next; 0 where the time stamps do not say."""
+    """Median time from one chosen frame to the next; 0 if there are no usable time stamps."""
     between = np.diff(pts_seconds)
     between = between[np.isfinite(between) & (between > 0)]
     return float(np.median(between)) * step if len(between) else 0.0

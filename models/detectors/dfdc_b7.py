@@ -1,28 +1,29 @@
-"""Face swaps on single frames: one EfficientNet-B7 of the solution that won the Deepfake Detection Challenge.
+"""Face swaps in single frames: one EfficientNet-B7 of the solution that won the Deepfake Detection Challenge.
 
-Four frames of a tracked face, each judged by itself; the logit of a face is their mean. The authors average
-probabilities over 32 frames and seven such networks with a rule for confident frames: a mean of logits of one network
-is simpler, and less sure of itself than theirs.
+Four frames of a tracked face are judged one by one; the face's logit is their mean. The authors average probabilities
+over 32 frames and seven such networks, with a rule for confident frames. A mean of one network's logits is simpler, and
+less certain than theirs.
 
-Method: Selim Seferbekov, "DFDC 1st place solution" (github.com/selimsef/dfdc_deepfake_challenge), on Tan and Le,
-"EfficientNet" (ICML 2019), with the weights of Xie et al., "Noisy Student" (CVPR 2020), as a start.
+Method: Selim Seferbekov, "DFDC 1st place solution" (github.com/selimsef/dfdc_deepfake_challenge), based on Tan and Le,
+"EfficientNet" (ICML 2019), starting from the weights of Xie et al., "Noisy Student" (CVPR 2020).
 Network: models/architectures/efficientnet.py. Input: the face's box grown by a third of its height and width on every
-side, cut at the frame's edges, its longer side brought to 380 (area average when shrinking, cubic when growing), in the
-middle of a black square. Against OpenCV 5.0's own on seven textured crops: area equal but for one level in 0.2 % of a
-thin one, cubic one level at most in 0.05 % (an antialiased bilinear is up to 33-51 levels off).
-Weights: release 0.0.1 of the same repository, one of the seven networks; no checksum is on record. Licence: MIT.
+side, cut at the frame's edges, its longer side scaled to 380 (area average to shrink, cubic to enlarge), centred on a
+black square. Compared with OpenCV 5.0's own resize on seven textured crops: area is equal except for one level in 0.2 %
+of a thin crop, cubic is at most one level off in 0.05 % (an antialiased bilinear is up to 33-51 levels off).
+Weights: release 0.0.1 of the same repository, one of the seven networks; no checksum is recorded. Licence: MIT.
 
-The published file was not at hand. What is tested, with random weights: names, shapes and count of the tensors at full
-size on the meta device, and at reduced size the same function as transformers' EfficientNetModel on the same tensors.
-Half precision (all but batch norms) on a CPU, random weights of width 1 with the statistics of noise: logits off by at
-most 0.002 at B0's depth, where they scatter by 0.14, and by 0.02 at B7's, where they scatter by 0.06; not measured
-on a GPU.
+The published file was not available. Tested with random weights: the names, shapes and count of the tensors at full
+size on the meta device; at reduced size, equality with transformers' EfficientNetModel on the same tensors.
+Half precision (all but batch norms) was measured on a CPU, with random weights of width 1 and the statistics of noise:
+logits moved by at most 0.002 at B0's depth, where they scatter by 0.14, and by 0.02 at B7's, where they scatter by
+0.06. It was not measured on a GPU.
 
-What differs: frames are at most 540 lines high here, those of its training came from 1080; boxes come from our tracker.
+Differences from the original: frames are at most 540 lines high here, and came from 1080 in its training; boxes come
+from our tracker.
 
-Blind spots: made for the swaps of 2019 (DFDC, GAN and autoencoder faces); newer swaps, reenactment by diffusion, fully
-generated scenes and lip-sync pass more often. Heavy compression and small faces look alike to it, and single frames
-tell nothing of time.
+Blind spots: it was made for the swaps of 2019 (DFDC, GAN and autoencoder faces). Newer swaps, reenactment by diffusion,
+fully generated scenes and lip-sync pass more often. Heavy compression and small faces look alike to it, and single
+frames show no change over time.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ SIDE = 380
 """Pixels."""
 FRAMES = 4
 LEAST_FACE_PIXELS = 48.0
-"""Shorter side of what the frame holds of the box: the crop of a smaller one would be blown up nearly five times."""
+"""Shorter side of the part of the box inside the frame. A smaller face's crop would be enlarged nearly five times."""
 NORMALISED = ImagePreprocessing(size=None, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 DETECTOR = DetectorSpec(
@@ -91,7 +92,7 @@ class DfdcDetector(BatchedDetector):
         name = DETECTOR.weights[0].file_name
         tensors = read_torch(self.weights.read(), name)
         network = DfdcClassifier()
-        # ImageNet's 1,000 classes came along in the file; the authors' forward pass never asks them.
+        # The file also holds a head for ImageNet's 1,000 classes, which the authors' forward pass never uses.
         load_exactly(network, {k: v for k, v in tensors.items() if not k.startswith("encoder.classifier.")}, name)
         return network
 
@@ -126,11 +127,11 @@ def face_crop(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def face_on_black(crop: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 [h, w, 3] → float32 (3, 380, 380), whole grey levels, the longer side at 380, in the middle of black."""
+    """uint8 [h, w, 3] → float32 (3, 380, 380), whole grey levels, longer side scaled to 380, centred on black."""
     image = to_images(crop[None], device)[0].float()
     height, width = image.shape[1:]
     scale = SIDE / max(height, width)
-    # Cut off to whole pixels as the authors do; a sliver keeps one.
+    # Truncated to whole pixels as the authors do; a sliver keeps one.
     size = (max(1, int(height * scale)), SIDE) if width > height else (SIDE, max(1, int(width * scale)))
     if scale > 1:
         image = F.interpolate(image[None], size=size, mode="bicubic", align_corners=False)[0]
@@ -143,7 +144,7 @@ def face_on_black(crop: np.ndarray, device: torch.device) -> Tensor:
 
 
 def area_weights(before: int, after: int, device: torch.device) -> Tensor:
-    """(after, before): how much of each old pixel lies in each new one, rows summing to 1; after <= before."""
+    """(after, before): how much of each old pixel lies in each new one; rows sum to 1, after <= before."""
     edges = torch.arange(after + 1, device=device, dtype=torch.float64) * (before / after)
     pixels = torch.arange(before, device=device, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)

@@ -1,15 +1,16 @@
-"""Does the inner face belong to the head around it? Statistics of a face against its own surround and its own moments.
+"""Does the inner face belong to the head around it? Statistics of a face against its own surround and over time.
 
-`facial` looks at pictures with a network; this one measures (models/faces/statistics.py): whether texture travels with
-the skin, how the inner face moves with its head, what scaling and decoders leave in diagonals. From each number is
-taken what the shot makes one expect (size, light, sharpness, codec and motion, seen around the face); what is left is
-read along the one direction in which forgeries differ from their own originals (architectures/face_swap.py,
-training/face_swap.py). Up to 16 frames that follow one another are judged.
+`facial` looks at pictures with a network; this detector measures (models/faces/statistics.py). It measures whether
+texture travels with the skin, how the inner face moves with its head, and what scaling and decoders leave in diagonals.
+From each number it subtracts what the shot leads one to expect (size, light, sharpness, codec and motion, measured
+around the face). The rest is projected onto the one direction in which forgeries differ from their own originals
+(models/architectures/face_swap.py, models/training/detectors/face_swap.py). Up to 16 consecutive frames are judged.
 
-What it finds on others' forgeries, and where it is near chance: models/embedded/face_swap.md.
+models/embedded/face_swap.md shows what it finds on other people's forgeries, and where it is near chance. Weights: our
+own, embedded. Licence: Apache-2.0.
 
-Blind spots: heads rendered whole (reenactment, talking portraits): there is no foreign region inside them; stills and
-faces that stand still; fewer than six frames in a row; faces under 14 pixels from the eyes to the mouth.
+Blind spots: heads rendered whole (reenactment, talking portraits), because they hold no foreign region; stills and
+faces that stand still; fewer than six consecutive frames; faces under 14 pixels from the eyes to the mouth.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ else:
     SwapMap = late("..architectures.face_swap:SwapMap", __package__)
 
 LEAST_SIZE = 14.0
-"""FaceAxes.size in pixels; of smaller faces the parts have a few pixels each, and training saw none."""
+"""FaceAxes.size in pixels. The parts of smaller faces are only a few pixels each, and training saw none."""
 LONGEST_STEP_SECONDS = 0.13
-"""Between frames: over longer steps a face has turned, and nothing follows its texture."""
+"""Between frames. Over longer steps a face has turned, and its texture cannot be followed."""
 MOST_MOTION = 0.35
-"""Of the face's surround, in face sizes a frame: beyond it the optical flow is lost."""
+"""Motion of the face's surround, in face sizes a frame. Beyond it the optical flow is lost."""
 MOST_TOLD = 4
 """Statistics named in the evidence."""
 
@@ -68,7 +69,8 @@ DETECTOR = DetectorSpec(
 
 
 class FaceSwapDetector(Detector):
-    """Each item is judged alone, on the CPU: its numbers are a few hundred, and the same bits everywhere."""
+    """Judges each item alone, on the CPU: there are only a few hundred numbers, and the bits are the same
+    everywhere."""
 
     def load(self, device: str) -> None:
         same_bits_each_time(torch.device("cpu"))
@@ -85,14 +87,14 @@ def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detect
 
 
 def sure_run(item: TrackItem) -> np.ndarray:
-    """int64 [k], ascending: the rows of the longest run of frames that follow one another and show the face well."""
+    """int64 [k], ascending: rows of the longest run of consecutive frames that show the face well."""
     sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
     runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)
     return max(runs, key=len)
 
 
 def judge(network: SwapMap, item: TrackItem) -> Judgement:
-    """One face in one clip → a logit, or why there is none (as `statistics_of`)."""
+    """One face in one clip → a logit, or an abstention (see `statistics_of`)."""
     found = statistics_of(item)
     if isinstance(found, Judgement):
         return found
@@ -104,7 +106,7 @@ def judge(network: SwapMap, item: TrackItem) -> Judgement:
 
 
 def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
-    """The statistics of the first frames of the longest sure run, or an abstention.
+    """The statistics of the first frames of the longest confident run, or an abstention.
 
     Abstains with `no_face`, `face_hidden`, `too_short`, `low_frame_rate`, `low_resolution`, `no_motion`,
     `too_much_motion`.
@@ -145,7 +147,7 @@ def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
 
 
 def _detail(logit: float, shares: np.ndarray) -> str:
-    """shares: [92] of the logit, by statistic."""
+    """JSON. `shares`: [92], what each statistic contributes to the logit."""
     largest = np.argsort(-np.abs(shares))[:MOST_TOLD]
     told = [{"name": EVIDENCE[at], "share": round(float(shares[at]), 3)} for at in largest]
     leans = "unlike" if logit > 0 else "like"

@@ -1,17 +1,18 @@
-"""A forged face by what forging leaves around and inside it: our own network, learned from real faces alone.
+"""A forged face, by the traces that forging leaves around and inside it. Our own network, trained on real faces only.
 
 Method: self-blending and its relatives (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR
-2022; Li et al., "Face X-ray", CVPR 2020), written from the papers: models/training/forgeries/faces.py makes the
-forgeries, facial.py the training, models/embedded/facial.md says on what and how well. EfficientNet-Lite0 at 224
-pixels, begun with weights of ImageNet.
+2022; Li et al., "Face X-ray", CVPR 2020), written from the papers. models/training/forgeries/faces.py makes the
+forgeries, models/training/detectors/facial.py trains, models/embedded/facial.md gives the data and the accuracy. The
+network is an EfficientNet-Lite0 at 224 pixels that started from ImageNet weights. Weights: our own, embedded. Licence:
+Apache-2.0.
 
-Up to eight sure frames of a track are judged, each a square around the face, 3.1 times as wide as eyes and mouth are
-apart, mirrored past the frame's edge and scaled as Pillow does: the same bits as in training. The track's logit is the
-mean over its frames, and what `models/faces/trembling.py` finds along it, on a line of its own: whether the inner face
-moves with the head from frame to frame.
+Up to eight confident frames of a track are judged. Each is cut to a square around the face, 3.1 times the distance from
+eyes to mouth wide, mirrored past the frame's edge and scaled as Pillow does, bit for bit as in training. The track's
+logit is the mean over its frames plus a linear term for what `models/faces/trembling.py` measures along the track:
+whether the inner face moves with the head from frame to frame.
 
-Blind spots: faces made whole (no seam, no second source), forgeries that re-render the frame around the face, faces
-whose eyes and mouth are fewer than 14 pixels apart, and what was compressed until neither edge nor noise is left.
+Blind spots: fully generated faces (no seam, no second source); forgeries that re-render the frame around the face;
+faces whose eyes and mouth are fewer than 14 pixels apart; video compressed until neither edges nor noise are left.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ else:
 PIXELS = 224
 FRAMES = 8
 LEAST_SIDE = 44
-"""Pixels of the square: a face of fourteen pixels from the eyes to the mouth, the smallest that training saw."""
+"""Pixels of the square: 14 pixels from the eyes to the mouth, the smallest face seen in training."""
 
 DETECTOR = DetectorSpec(
     name="facial",
@@ -82,11 +83,11 @@ class FacialDetector(BatchedDetector):
             return chosen
         try:
             return torch.cat([self._face(item, int(row)) for row in chosen])
-        except ValueError as error:  # landmarks that lie outside of the frame
+        except ValueError as error:  # the landmarks lie outside the frame
             return Judgement(abstained="face_hidden", detail=str(error))
 
     def _face(self, item: TrackItem, row: int) -> Tensor:
-        """(1, 3, 160, 160)"""
+        """(1, 3, 224, 224), normalised for the network."""
         square = cut_square(item.clip.frames[item.frame_positions[row]], *face_square(item.landmarks[row]))
         levels = torch.from_numpy(np.ascontiguousarray(square)).to(self.device).permute(2, 0, 1)[None]
         return normalised(resize(levels, PIXELS, PIXELS))
@@ -111,7 +112,7 @@ class FacialDetector(BatchedDetector):
         return Judgement(logit=logit, detail=json.dumps(told))
 
     def _shaken(self, moving: Trembling) -> float:
-        # Two numbers: in double, on the CPU, so that no device and no precision changes them.
+        # In double precision on the CPU, so that neither the device nor the precision changes these two numbers.
         line = self.network.trembling
         assert isinstance(line, nn.Linear)
         weights, (bias,) = line.weight.detach().double().cpu()[0], line.bias.detach().double().cpu()
@@ -119,7 +120,7 @@ class FacialDetector(BatchedDetector):
 
 
 def _moving(item: TrackItem) -> Trembling | None:
-    """Of the longest run of frames that follow one another and show the face well."""
+    """Trembling in the longest run of consecutive frames that show the face well."""
     sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
     runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)
     rows = max(runs, key=len)
@@ -128,7 +129,7 @@ def _moving(item: TrackItem) -> Trembling | None:
 
 
 def _sides(landmarks: np.ndarray) -> np.ndarray:
-    """[N, 5, 2] → float [N] sides of the squares, pixels."""
+    """[N, 5, 2] landmarks → float64 [N], sides of the face squares in pixels."""
     return np.array([face_square(points)[2] for points in landmarks], dtype=np.float64)
 
 

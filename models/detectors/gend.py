@@ -1,24 +1,24 @@
-"""GenD: a CLIP ViT-L/14 with tuned layer norms, its feature brought to unit length, and two classes; face by face.
+"""GenD: a CLIP ViT-L/14 with tuned layer norms, its feature scaled to unit length, and two classes; face by face.
 
-The class token after the last normalisation (1024) is divided by its length and goes through one linear layer to
-[real, fake]; the logit is fake minus real. As the authors do, each face is first turned, scaled and shifted so that its
-five landmarks come to lie on a fixed template with a margin of 1.3, in 256 x 256 pixels, black beyond the frame (here
-by least squares over the five points; theirs is a robust fit, which may differ where one landmark is far off). Then it
-goes through CLIP's preprocessing: bicubic to 224 and CLIP's mean and deviation. Four frames of the track are judged,
-and the logit is their mean.
+The class token after the last normalisation (1024) is divided by its length. One linear layer maps it to [real, fake],
+and the logit is fake minus real. As in the authors' code, each face is first rotated, scaled and shifted so that its
+five landmarks match a fixed template with a margin of 1.3, in 256 x 256 pixels, black beyond the frame. Here the fit is
+least squares over the five points; theirs is a robust fit, which may differ if one landmark is far off. CLIP's
+preprocessing follows: bicubic to 224, CLIP's mean and deviation. Four frames of the track are judged, and the logit is
+their mean.
 
 Method: Yermakov, Cech, Matas and Fritz, "Deepfake Detection that Generalizes Across Benchmarks", WACV 2026, arXiv
 2508.06248. Weights: the authors' hub repository `yermandy/GenD_CLIP_L_14` (MIT), trained on FaceForensics++.
 
-The published file is not at hand: random weights of the published names and shapes stand in for it, and transformers'
-own CLIP is the reference (tests/models/detectors/test_gend.py). Golden outputs are still wanting.
+The published file was not available: random weights of the published names and shapes stand in for it, with
+transformers' own CLIP as the reference (tests/models/detectors/test_gend.py). Golden outputs are still missing.
 
 Half precision: on a CPU at the full published size (random weights, two images of noise) float16 moved the logit by at
-most 6e-5, bfloat16 by 2e-4, with a head of small random weights; a trained one is stronger, hence the wide tolerance.
+most 6e-5, bfloat16 by 2e-4. The head had small random weights; a trained one is stronger, hence the wide tolerance.
 
-Blind spots: whole generated pictures without a face, profiles and hidden faces, faces of few pixels, manipulations
-unlike the four of FaceForensics++; published accuracy was measured on frames far larger than the short side of 360 that
-is decoded here.
+Blind spots: fully generated pictures without a face, profiles and hidden faces, faces of few pixels, manipulations
+unlike the four of FaceForensics++. The published accuracy was measured on frames far larger than the short side of 360
+that is decoded here.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ else:
 COMMIT = "891ce014a0308386c4d7d25b3dcf436a22db5504"
 REAL, FAKE = 0, 1
 ALIGNED = 256
-"""Pixels, both sides of an aligned face."""
+"""Pixels, side of an aligned face."""
 MARGIN = 1.3
 TEMPLATE = np.array([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.63, 0.82]])
-"""Where the authors put eyes, nose and corners of the mouth in a face without margin, as shares of its side."""
+"""Where the authors place eyes, nose and corners of the mouth in a face without margin, as shares of its side."""
 LEAST_EYE_PIXELS = 12.0
-"""Distance of the eyes, or its equal in a turned face: the crop has 55 between them, so nearly five pixels made up for
-one seen."""
+"""Distance between the eyes, or the equivalent for a turned face. The crop has 55 pixels between them, so nearly five
+pixels are interpolated for each one seen."""
 PREPROCESSING = ImagePreprocessing(size=224, resample="bicubic", crop=(224, 224), mean=CLIP_MEAN, std=CLIP_STD)
 
 DETECTOR = DetectorSpec(
@@ -92,11 +92,11 @@ DETECTOR = DetectorSpec(
 class GendDetector(BatchedDetector):
     rows = 4
     sizes = CLIP_L14
-    """Of the vision tower; a test asks for a small one."""
+    """Sizes of the vision tower; tests use a small one."""
 
     def build_network(self) -> nn.Module:
         name = f"the weights of {self.spec.name}"
-        # Everything is read, so that a tensor that nobody expects is seen and refused.
+        # Everything is read, so that unexpected tensors are noticed and refused.
         tensors = read_safetensors_part(self.weights.read(), name, ("",))
         tower, linear = "feature_extractor.", "model.linear."
         strange = [key for key in tensors if not key.startswith((tower, linear))]
@@ -122,7 +122,8 @@ class GendDetector(BatchedDetector):
 
 
 def aligned_faces(images: Tensor, landmarks: np.ndarray) -> Tensor:
-    """uint8 (N, 3, H, W) and landmarks [N, 5, 2] → float32 (N, 3, 256, 256), whole grey levels, black outside."""
+    """uint8 (N, 3, H, W) and landmarks [N, 5, 2] → float32 (N, 3, 256, 256), whole grey levels, black outside the
+    frame."""
     height, width = images.shape[-2:]
     grids = [sampling_grid(points, height, width) for points in landmarks]
     grid = torch.from_numpy(np.stack(grids)).to(images.device)
@@ -133,8 +134,8 @@ def aligned_faces(images: Tensor, landmarks: np.ndarray) -> Tensor:
 def sampling_grid(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     """Landmarks [5, 2] in pixels → float32 [256, 256, 2]: where in [-1, 1] each pixel of the aligned face comes from.
 
-    The similarity that brings the landmarks nearest to the template by least squares: over complex numbers it is
-    target = scale * point + shift, and scale has a closed form.
+    Uses the similarity that brings the landmarks closest to the template by least squares. With points as complex
+    numbers it is target = scale * point + shift, and scale has a closed form.
     """
     points = landmarks[:, 0].astype(np.float64) + 1j * landmarks[:, 1]
     placed = ALIGNED * (TEMPLATE + (MARGIN - 1) / 2) / MARGIN

@@ -1,24 +1,24 @@
-"""Does the mouth move as the voice says it would? Audio-visual correspondence, face by face.
+"""Does the mouth move as the voice suggests? Audio-visual correspondence, face by face.
 
-The mouth of a tracked face gives two lines (models/faces/mouth.py): how much it moves and how far it is open. One
-linear map, learned from real talking films (models/training/detectors/lip_sync.py), tells from 0.4 s of the sound's mel
-bands how either would be. The mean of the two correlations at the true place, one frame of tolerance, is compared with
-the same at every circular shift of the sound by 0.5 s or more within the clip. `z` is how many standard deviations the
-true place stands above them; the logit falls with it: > 0 means that the sound fits no better where it is than
-elsewhere.
+The mouth of a tracked face gives two signals (models/faces/mouth.py): how much it moves and how far it is open. One
+linear map, trained on real talking footage (models/training/detectors/lip_sync.py), predicts both from 0.4 s of the
+sound's mel bands. The mean of the two correlations at the true place, with one frame of tolerance, is compared with the
+same figure at every circular shift of the sound by 0.5 s or more within the clip. `z` is how many standard deviations
+the true place lies above those shifts. The logit falls as z rises: a logit > 0 means that the sound fits no better at
+its true place than elsewhere.
 
-Measured on sources never learned from (68 faces in 32 films, four folds; models/embedded/lip_sync.md): AUC of true
-against circularly shifted sound .95 [.90-.99], against the speech of somebody else .88 [.82-.93]; the correlation with
-plain loudness that it replaced has .89 and .81 on the same faces. Logit > 0 on 9 % of the true, 85 % of the shifted
-and 73 % of the foreign sounds.
+Measured on sources that were not used for training (68 faces in 32 videos, four folds; models/embedded/lip_sync.md):
+AUC of true against circularly shifted sound .95 [.90-.99], against somebody else's speech .88 [.82-.93]. The
+correlation with plain loudness that it replaced had .89 and .81 on the same faces. The logit is > 0 on 9 % of the true,
+85 % of the shifted and 73 % of the foreign sounds.
 
 Blind spots: a good lip-sync forgery is synchronous by design and passes. Dubbing, narration, an off-screen speaker and
-a listener who moves the mouth are flagged although nothing is forged. A lively music bed may pass the gate for speech;
-a beard, a hand or a profile hides the mouth. One clip of four seconds is weak evidence: several belong together.
+a listener who moves the mouth are flagged although nothing is forged. Lively background music may pass the speech
+check. A beard, a hand or a profile hides the mouth. One clip of four seconds is weak evidence: judge several together.
 
-Method: correlation of mouth and voice goes back to Hershey and Movellan (NIPS 1999); the map is tuned by a softmax over
-places (InfoNCE, arXiv:1807.03748), as SyncNet is by pairs. The lag, the gates and the midpoint were chosen on real
-clips. Licence: Apache-2.0. Weights: our own, embedded.
+Method: correlating mouth and voice goes back to Hershey and Movellan (NIPS 1999). The map is trained by a softmax over
+places (InfoNCE, arXiv:1807.03748), as SyncNet is by pairs. The lag, the abstention limits and the midpoint were chosen
+on real clips. Licence: Apache-2.0. Weights: our own, embedded.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ else:
     voice_at = late("..architectures.lip_voice:voice_at", __package__)
 
 LEAST_SECONDS = 1.9
-"""Seen and heard together; in less there are too few shifts to compare with."""
+"""Picture and sound together. Less leaves too few shifts to compare with."""
 LONGEST_STEP_SECONDS = 0.13
-"""Between frames: syllables come at 4-5 Hz, and a mouth seen more rarely tells nothing of them."""
+"""Between frames. Syllables come at 4-5 Hz; frames farther apart do not show them."""
 LEAST_EYE_PIXELS = 14.0
-"""Distance of the eyes: below it lips and their opening are one or two pixels high."""
+"""Distance between the eyes. Below it, the lips and their opening are one or two pixels high."""
 LEAST_SURE_SHARE = 0.8
-"""Of the frames must have a face at that confidence."""
+"""Share of the frames that must have a face with confidence SURE or more."""
 LEAST_LEVEL_DB = -60.0
 LEAST_VARIATION = 1.2
 """Standard deviation of the natural log power: music and noise beds had 0.5-1.1, clear speech 1.3-2.8."""
 LEAST_VOICED_SHARE = 0.1
 LEAST_MOTION = 0.005
-"""Standard deviation of the mouth's motion: 0.001 on a still face, 0.012 and more on real speakers."""
+"""Standard deviation of the mouth's motion: 0.001 on a still face, 0.012 or more on real speakers."""
 NEAR_SECONDS = 0.5
-"""Shifts below this share syllables with the true place and are no fair comparison."""
+"""Smaller shifts share syllables with the true place, so they are no fair comparison."""
 MIDPOINT = 0.7
 """The z at which true and shifted sound are equally likely (tests/bench/measure_lip_sync.py)."""
 LARGEST_LOGIT = 4.0
@@ -97,15 +97,15 @@ class Agreement:
     """How well mouth and voice fit, at the true place and elsewhere."""
 
     correlation: float
-    """In [-1, 1], at the true place."""
+    """At the true place, in [-1, 1]."""
     z: float
-    """Standard deviations above the correlations at shifts of 0.5 s or more."""
+    """How many standard deviations the true place lies above the correlations at shifts of 0.5 s or more."""
     best_lag_seconds: float
-    """The circular shift that fits best; > 0 = the sound comes later than the mouth."""
+    """The circular shift that fits best; > 0 means that the sound comes later than the mouth."""
 
 
 class LipSyncDetector(Detector):
-    """Each item goes through the network alone: none can be felt by another."""
+    """Runs each item through the network alone, so that no item can affect another."""
 
     def load(self, device: str) -> None:
         self.device = torch.device(device)
@@ -125,7 +125,7 @@ def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detect
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """One face and its sound, cut to where there are both, good enough to be judged."""
+    """One face and its sound, cut to the time that has both and good enough to be judged."""
 
     times: np.ndarray
     """float64 [N], seconds from the start of the sound, ascending."""
@@ -138,7 +138,7 @@ class Talk:
 
 
 def judge(network: VoiceLines, item: TrackItem) -> Judgement:
-    """One face in one clip → a logit, or why there is none (as `talk_of`)."""
+    """One face in one clip → a logit, or an abstention (see `talk_of`)."""
     talk = talk_of(item)
     if isinstance(talk, Judgement):
         return talk
@@ -159,7 +159,7 @@ def talk_of(item: TrackItem) -> Talk | Judgement:
     if clip.sound is None or speech is None:
         return Judgement(abstained="no_audio")
     times = clip.pts_seconds[item.frame_positions] - clip.start_seconds
-    # What can be compared is where there are both picture and sound.
+    # Only the time that has both picture and sound can be compared.
     heard = np.isfinite(times) & (times >= -0.1) & (times <= speech.times_seconds[-1] + 0.1)
     times, positions, landmarks = times[heard], item.frame_positions[heard], item.landmarks[heard]
     if len(times) < 2 or times[-1] - times[0] < LEAST_SECONDS:
@@ -173,7 +173,7 @@ def talk_of(item: TrackItem) -> Talk | Judgement:
         return Judgement(abstained="face_hidden")
     if float(np.median(eye_distances(landmarks[sure]))) < LEAST_EYE_PIXELS:
         return Judgement(abstained="low_resolution")
-    # A frame without a sure face takes its landmarks from those around it.
+    # Frames without a confident face get landmarks interpolated from their neighbours.
     rows = np.arange(len(times))
     flat = landmarks.reshape(len(rows), 10)
     filled = np.stack([np.interp(rows, rows[sure], column[sure]) for column in flat.T], axis=1).reshape(-1, 5, 2)
@@ -185,7 +185,7 @@ def talk_of(item: TrackItem) -> Talk | Judgement:
 
 
 def speech_like(speech: Speech) -> bool:
-    """Loud enough, coming and going, and with a pitch."""
+    """Whether the sound is loud enough, varies in loudness and has a pitch."""
     return (
         speech.level_db >= LEAST_LEVEL_DB
         and speech.variation >= LEAST_VARIATION
@@ -194,12 +194,13 @@ def speech_like(speech: Speech) -> bool:
 
 
 def agreement(network: VoiceLines, talk: Talk) -> Agreement | None:
-    """None where mouth or voice does not vary."""
+    """The fit of one face and its sound; None if the mouth or the voice does not vary."""
     return place(network, talk.times, mouth_lines(talk.mouth), log_mel(talk.sound))
 
 
 def place(network: VoiceLines, times: np.ndarray, lines: np.ndarray, mel: np.ndarray) -> Agreement | None:
-    """Frame times [N] on the sound's clock, ascending, the mouth's lines [N, 2], mel [M, 20] → how well they fit."""
+    """How well they fit: frame times [N] on the sound's clock, ascending, the mouth's signals [N, 2], mel bands [M,
+    20]."""
     grid = np.linspace(times[0], times[-1], len(times))
     mouth = np.stack([np.interp(grid, times, line) for line in lines.T], axis=1)
     voice = network(torch.from_numpy(mel)[None].to(network.line.weight.device))[0].float().cpu()
@@ -208,13 +209,13 @@ def place(network: VoiceLines, times: np.ndarray, lines: np.ndarray, mel: np.nda
 
 
 def weighed(correlations: np.ndarray, step: float) -> Agreement:
-    """[N] by circular shift of `step` seconds each → Agreement."""
+    """[N] correlations by circular shift, `step` seconds apart → Agreement."""
     count = len(correlations)
     tolerant = np.max([np.roll(correlations, s) for s in (-1, 0, 1)], axis=0)
     shifts = np.arange(count)
     lags = np.where(shifts <= count // 2, shifts, shifts - count) * step
     far = tolerant[np.abs(lags) >= NEAR_SECONDS]
-    # 0.05 keeps a clip whose every shift fits equally badly from looking certain.
+    # The 0.05 keeps a clip from looking certain when every shift fits equally badly.
     z = (tolerant[0] - far.mean()) / (far.std() + 0.05)
     return Agreement(float(tolerant[0]), float(z), float(lags[int(np.argmax(correlations))]))
 

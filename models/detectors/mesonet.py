@@ -1,18 +1,19 @@
-"""A forged face by its mesoscopic noise: Meso4 and MesoInception4, each trained on two kinds of forgery.
+"""A forged face, by its mesoscopic noise: Meso4 and MesoInception4, each trained on two kinds of forgery.
 
 Paper: Afchar et al., "MesoNet: a Compact Facial Video Forgery Detection Network", WIFS 2018. `_df` was trained on
 deepfakes gathered from the web in 2018, `_f2f` on Face2Face (FaceForensics). Weights: github.com/DariusAf/MesoNet,
-Apache-2.0, Keras files read by models/weights/keras_h5.py. All golden sigmoids come out within 1e-6 of the authors'
-code (tests/models/detectors/test_mesonet.py). Their sigmoid is near 1 for real faces: the logit here is the negative of
-what goes in.
+Apache-2.0, Keras files read by models/weights/keras_h5.py. All golden sigmoids match the authors' code within 1e-6
+(tests/models/detectors/test_mesonet.py). Their sigmoid is near 1 for real faces, so the logit here is minus its input.
 
-Four sure frames of a track are judged, each cut out as the authors align their faces: around the nose, 2.86 times as
-wide as the eyes or eyes and mouth are apart, turned so that the mouth is below the eyes, mirrored past the frame's
-edge, scaled to 256 pixels as Pillow does. Their 68 landmarks are five here, so crops differ by some pixels.
+Four confident frames of a track are judged. Each is cut out as the authors align their faces: centred near the nose,
+2.86 times the larger of two distances wide (between the eyes, or from the eyes to the mouth), turned so that the mouth
+is below the eyes, mirrored past the frame's edge, and scaled to 256 pixels as Pillow does. The authors use 68 landmarks
+and we use five, so crops differ by some pixels.
 
-Blind spots: measured on face swaps of a popular live tool at AUC .51 (Meso4 DF), .63 (Meso4 F2F), .51
-(MesoInception): hardly better than chance on forgeries of today, and at its own threshold Meso4 DF flags 48 % of the
-true sources. Compression, scaling and blur move it more than a forgery does. Faces made whole are not its subject.
+Blind spots: on face swaps made with a popular live tool the AUC is .51 (Meso4 DF), .63 (Meso4 F2F) and .51
+(MesoInception). That is hardly better than chance on current forgeries. At its own threshold Meso4 DF flags 48 % of the
+real sources. Compression, scaling and blur move the logit more than a forgery does. Fully generated faces are out of
+scope.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ REVISION = "2144d56a30e48cdcac1976ff13a1c5cdc86376c6"
 SOURCE = f"https://raw.githubusercontent.com/DariusAf/MesoNet/{REVISION}/weights"
 FRAMES = 4
 WIDER = 1.3 * 2.2
-"""Side of the crop to the larger of the eyes' distance and that from the eyes to the mouth."""
+"""Side of the crop, in units of the larger of two distances: between the eyes, and from the eyes to the mouth."""
 LEAST_SIDE = 40
-"""Pixels of the crop (eyes 14 apart, as lip_sync asks): below, six of seven pixels seen would be made up by scaling."""
+"""Pixels of the crop (eyes 14 apart, as lip_sync requires). Below it, scaling invents six of every seven pixels."""
 LARGEST_SIDE = 2048
-"""Pixels at which a larger crop is sampled before it is scaled down: bounds the memory for one face."""
+"""Pixels. Larger crops are sampled at this size before they are scaled down, to bound the memory for one face."""
 
 
 def _spec(
@@ -122,7 +123,8 @@ DETECTORS = (
 class MesoNetDetector(BatchedDetector):
     rows = FRAMES
     channels_last_on_cpu = True
-    """A track takes 30 (Meso4) to 90 ms (MesoInception4) of one core; channels first in eights it took 80 to 240."""
+    """A track takes 30 (Meso4) to 90 ms (MesoInception4) of one core. Channels first, in batches of eight, took 80 to
+    240 ms."""
 
     def build_network(self) -> nn.Module:
         network: MesoNet = MesoInception4() if self.spec.name.startswith("mesoinception4") else Meso4()
@@ -131,12 +133,12 @@ class MesoNetDetector(BatchedDetector):
         return network
 
     def prepare(self, item: TrackItem) -> Tensor | Judgement:
-        """(k, 3, 256, 256) RGB in [0, 1], or `face_hidden`, `low_resolution`."""
+        """(k, 3, 256, 256) RGB in [0, 1], or abstains with `face_hidden`, `low_resolution`."""
         rows = spread_faces(item, item.landmarks, lambda points: face_squares(points)[2], LEAST_SIDE, self.rows)
         if isinstance(rows, Judgement):
             return rows
-        # Sampled on the CPU: noise in the grid of the size of float32's rounding, as another device has it, turned one
-        # grey level in fifty and moved logits by up to 0.05.
+        # Sampled on the CPU. Another device rounds the float32 grid differently: that turned one grey level in fifty
+        # and moved logits by up to 0.05.
         images = to_images(item.clip.frames[item.frame_positions[rows]], "cpu")
         crops = [aligned_face(image, points) for image, points in zip(images, item.landmarks[rows], strict=True)]
         return (torch.cat(crops) / 255).to(self.device)
@@ -148,8 +150,8 @@ class MesoNetDetector(BatchedDetector):
 def face_squares(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """[N, 5, 2] landmarks → centres [N, 2], unit vectors from the eyes to the mouth [N, 2], sides [N], in pixels.
 
-    The authors' centre is the mean of the nose's bridge and its tip, each of several points; the bridge reaches from
-    between the eyes to the tip, so its own mean is half-way.
+    The authors' centre is the mean of the nose's bridge and tip, each given by several points. The bridge reaches from
+    between the eyes to the tip, so its own mean lies half-way.
     """
     points = landmarks.astype(np.float64)
     eyes, nose, mouth = points[:, :2].mean(axis=1), points[:, 2], points[:, 3:].mean(axis=1)
@@ -165,7 +167,8 @@ def face_squares(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 def aligned_face(image: Tensor, landmarks: np.ndarray) -> Tensor:
     """uint8 (3, H, W) and landmarks [5, 2] in its pixels → float32 (1, 3, 256, 256), whole grey levels in [0, 255].
 
-    Sampled at the image's own scale, turned, and then scaled as Pillow does: a larger face is antialiased by that.
+    The face is sampled at the image's own scale and turned. It is then scaled as Pillow does, which antialiases large
+    faces.
     """
     from ..architectures.mesonet import INPUT_PIXELS
 
@@ -173,7 +176,7 @@ def aligned_face(image: Tensor, landmarks: np.ndarray) -> Tensor:
     (x, y), (down_x, down_y) = centres[0], downs[0]
     height, width = image.shape[-2:]
     side = round(min(max(sides[0], 1), LARGEST_SIDE))
-    # From the crop's own [-1, 1] to that of the image: across is `down` turned by a right angle.
+    # From the crop's own [-1, 1] to the image's; "across" is `down` rotated by a right angle.
     half = sides[0] if side == LARGEST_SIDE else side
     theta = torch.tensor(
         [

@@ -1,8 +1,8 @@
-"""`metadata`: what a file says about its own making, before a frame of it is decoded.
+"""`metadata`: what a file declares about how it was made, before any frame is decoded.
 
 Method: rules over container facts (tags, streams, times) and Content Credentials (C2PA 2.x; IPTC digital source types;
-GB 45438-2025 labels), each named in the evidence with what it saw. No weights, no training. Blind spots: metadata is
-stripped by every platform and written by anyone; a file without any says nothing, and absence is never counted.
+GB 45438-2025 labels). The evidence names each rule with what it saw. No weights, no training. Blind spots: every
+platform strips metadata, and anyone can write it. A file without metadata says nothing, and absence is never counted.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ DETECTOR = DetectorSpec(
 
 
 class MetadataDetector(Detector):
-    """Takes the facts and credentials of media, gives the logit of what they declare; abstains with `no_indication`
-    where they declare nothing. `detail` is JSON: `{"rules": [{"rule", "saw", "weight", "text"}, …]}`."""
+    """Judges files by what their facts and credentials declare. Abstains with `no_indication` if they declare nothing.
+
+    `detail` is JSON: `{"rules": [{"rule", "saw", "weight", "text"}, …]}`.
+    """
 
     def __init__(
         self, spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS, now: datetime | None = None
     ) -> None:
         super().__init__(spec, weights)
         self.now = now
-        """What creation times are held against; None for the clock."""
+        """Creation times are compared with this; None means the current time."""
 
     def score(self, items: Sequence[MediaItem]) -> list[Judgement]:
         now = self.now or datetime.now(UTC)

@@ -1,30 +1,31 @@
 """Do the lips fit the sound? SyncNet v2, the published audio-visual network, at every shift within 0.6 s.
 
-Five frames of the face and 0.2 s of sound become a vector each, 25 times a second. Their mean distance over the clip is
-taken at each shift of -15 to +15 frames. `confidence` is the authors' own figure: the median of the 31 distances less
-the least. The logit uses the same figure but only shifts that a viewer would still accept (5 frames, 0.2 s; ITU-R
-BT.1359 ends at 185 ms), so that sound which fits perfectly at another place counts as out of sync:
-logit = 3 - (median - least within 5 frames), held within 4. It is NOT calibrated: 3 is the lower end of the thresholds
-by which others clean talking-head data (OmniAvatar keeps 4 and more). Distance, offset and confidence stand in the
-evidence's detail.
+Five frames of the face and 0.2 s of sound become one vector each, 25 times a second. Their mean distance over the clip
+is taken at each shift from -15 to +15 frames. `confidence` is the authors' own figure: the median of the 31 distances
+minus the smallest. The logit is 3 minus a similar margin, clipped to +-4: the median minus the smallest distance within
+5 frames (0.2 s; ITU-R BT.1359 ends at 185 ms), the shifts that a viewer would still accept. Sound that fits perfectly
+at another place therefore counts as out of sync. The logit is NOT calibrated: 3 is the lower end of the thresholds that
+others use to clean talking-head data (OmniAvatar keeps 4 and more). The evidence's detail holds distance, offset and
+confidence.
 
 Method: Chung and Zisserman, "Out of time: automated lip sync in the wild", ACCV workshops 2016, and the authors'
 syncnet_python for crop, sound and distance. Network: models/architectures/syncnet.py; sound: models/signals/mfcc.py.
-Weights: syncnet_v2.model from the authors' server, a state dict of 54.6 MB of tensors; no checksum is on record.
-Licence: MIT (code; the weights carry no other).
+Weights: syncnet_v2.model from the authors' server, a state dict of 54.6 MB of tensors; no checksum is recorded.
+Licence: MIT (the code's; the weights carry no other).
 
-The published file was not at hand. What is tested, with random weights: names, shapes and count of the tensors, the
-cepstrum against python_speech_features, the crop against the authors' steps (by hand against OpenCV's resize too: one
-grey level at most), the shift search on planted shifts. A known answer to hold against when the file is there: the
-authors' example.avi gives offset 3, distance 5.353, confidence 10.021 (not to the last digit here: their own frames
-went through XviD and JPEG).
+The published file was not available. Tested with random weights: names, shapes and count of the tensors, the cepstrum
+against python_speech_features, the crop against the authors' steps (by hand against OpenCV's resize too: at most one
+grey level off), the shift search on planted shifts. A known answer to check when the file is available: the authors'
+example.avi gives offset 3, distance 5.353, confidence 10.021. It will not match to the last digit here, because their
+frames went through XviD and JPEG.
 
-What differs: faces come from our tracker (MTCNN), not S3FD; frames are scaled to 360 lines first, so faces of 64 pixels
-pass where the authors ask for 100 of the original; frames are brought to 25 a second by the nearest time stamp.
+Differences from the original: faces come from our tracker (MTCNN), not S3FD. Frames are scaled to 360 lines first, so
+we accept faces of 64 pixels where the authors require 100 in the original. Frames are resampled to 25 a second by the
+nearest time stamp.
 
-Blind spots: forgeries trained against SyncNet itself (Wav2Lip and its heirs) score better than real films. Dubbing,
-narration, an off-screen speaker, a listener and a still picture are flagged although nothing is forged. Speech at other
-rates than the 25 frames of its training, profiles, beards, hands and music beds lower its confidence.
+Blind spots: forgeries trained against SyncNet itself (Wav2Lip and its successors) score better than real footage.
+Dubbing, narration, an off-screen speaker, a listener and a still picture are flagged although nothing is forged. Frame
+rates other than the 25 Hz of its training, profiles, beards, hands and background music lower its confidence.
 """
 
 from __future__ import annotations
@@ -60,33 +61,33 @@ else:
     sync_offset = late("..architectures.syncnet:sync_offset", __package__)
 
 FRAMES = 5
-"""Of a window: as many as the first layer of the network spans."""
+"""Frames of a window: as many as the network's first layer spans."""
 SIDE = 224
 """Pixels."""
 FRAME_RATE = 25
-"""Hz, of the network's training."""
+"""Hz, as in the network's training."""
 SOUND_PER_FRAME = SOUND_RATE // FRAME_RATE
 ROWS_PER_FRAME = 4
-"""Of the cepstrum."""
+"""Rows of the cepstrum for one frame at 25 Hz."""
 MOST_SHIFT = 15
 """Frames."""
 NEAR_FRAMES = 5
 MIDPOINT = 3.0
 LARGEST_LOGIT = 4.0
 LEAST_FRAMES = 50
-"""2 s at 25 Hz: with less, a third of the windows has no partner at the largest shift. The authors ask for 4 s."""
+"""2 s at 25 Hz. With fewer, a third of the windows has no partner at the largest shift. The authors require 4 s."""
 MOST_FRAMES = 250
-"""10 s: of a longer clip the first are taken."""
+"""10 s. Only the start of a longer clip is used."""
 LEAST_RATE = 20.0
-"""Hz: below it a frame in five would be shown twice."""
+"""Hz. Below it, one frame in five would be shown twice."""
 LARGEST_GAP_SECONDS = 0.1
 LEAST_FACE_PIXELS = 64.0
-"""Longer side of the box, on average."""
+"""Mean of the box's longer side."""
 CROP_SCALE = 0.4
 GREY = 110
 SMOOTH_FRAMES = 13
 WINDOWS = 16
-"""In one forward pass: the first layer's output of 16 takes 73 MB."""
+"""Windows in one forward pass. The first layer's output for 16 takes 73 MB."""
 
 DETECTOR = DetectorSpec(
     name="syncnet_v2",
@@ -107,8 +108,8 @@ DETECTOR = DetectorSpec(
             url="http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
         ),
     ),
-    # A little longer than lip_sync's 4 s, whose 15 Hz are too few: of the chosen detectors' clips the longest is taken.
-    # 30 Hz, since films of 30 would be thinned to 15 by a limit of 25.
+    # A little longer than lip_sync's 4 s, whose 15 Hz are too few. The longest clip of the chosen detectors counts. 30
+    # Hz, because a limit of 25 would thin 30 Hz video to 15.
     clip=ClipGeometry(frames=126, frame_rate=30.0, least_frame_rate=LEAST_RATE),
     batch_size=1,
     device_tolerance=0.01,
@@ -118,23 +119,23 @@ DETECTOR = DetectorSpec(
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A face and its sound, as the network takes them."""
+    """A face and its sound, as inputs of the network."""
 
     faces: Tensor
     """uint8 (M, 3, 224, 224) BGR at 25 Hz, on the device."""
     cepstrum: Tensor
-    """float32 (4 M - 1, 13), a row every 10 ms from the first frame on, on the device."""
+    """float32 (4 M - 1, 13), one row every 10 ms from the first frame on, on the device."""
 
 
 class SyncNetDetector(Detector):
-    """Each item goes through the network alone, in passes of one size: none can be felt by another."""
+    """Runs each item through the network alone, in passes of one size, so that no item can affect another."""
 
     def load(self, device: str) -> None:
         self.device = torch.device(device)
         same_bits_each_time(self.device)
         self.network = self._network().to(self.device).eval().requires_grad_(False)
         self.windows = WINDOWS
-        """In one forward pass; less after the device ran out of memory."""
+        """Windows in one forward pass; fewer after the device ran out of memory."""
 
     def _network(self) -> SyncNet:
         network, name = SyncNet(), DETECTOR.weights[0].file_name
@@ -155,23 +156,23 @@ class SyncNetDetector(Detector):
     def _judged(self, item: TrackItem) -> Judgement:
         before = self.windows
         while True:
-            windows = self.windows  # another thread of the worker may halve it meanwhile
+            windows = self.windows  # another thread of the worker may halve it at any time
             try:
                 talk = prepare(item, self.device)
                 return talk if isinstance(talk, Judgement) else conclude(self.offset(talk, windows))
-            except Exception as error:  # whatever one item does to us is its own answer, and is counted
+            except Exception as error:  # an item's failure is that item's own answer, and is counted
                 if not out_of_memory(error):
                     return failed(error)
                 if windows == 1:
                     self.windows = before
                     raise
                 self.windows = min(self.windows, windows // 2)
-            # Outside the handler: while the exception lives, so do the tensors of its frames.
+            # Outside the handler: as long as the exception lives, it keeps the tensors in its stack frames alive.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def offset(self, talk: Talk, windows: int) -> SyncOffset:
-        """In forward passes of `windows` windows each."""
+        """The distances at all shifts, from forward passes of `windows` windows each."""
         count = len(talk.faces) - FRAMES
         lips, sounds = [], []
         for at in range(0, count, windows):
@@ -186,14 +187,14 @@ def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detect
 
 
 def lip_windows(faces: Tensor, first: int, count: int) -> Tensor:
-    """(M, 3, H, W) → float32 (count, 3, 5, H, W) from window `first` on; black beyond the end."""
+    """(M, 3, H, W) → float32 (count, 3, 5, H, W), from window `first` on; black beyond the end."""
     part = faces[first : first + count + FRAMES - 1].float()
     part = F.pad(part, (0, 0, 0, 0, 0, 0, 0, count + FRAMES - 1 - len(part)))
     return part.unfold(0, FRAMES, 1).permute(0, 1, 4, 2, 3).contiguous()
 
 
 def sound_windows(cepstrum: Tensor, first: int, count: int) -> Tensor:
-    """(N, 13) → (count, 1, 13, 20) from window `first` on; zeros beyond the end."""
+    """(N, 13) → (count, 1, 13, 20), from window `first` on; zeros beyond the end."""
     rows = ROWS_PER_FRAME * (count + FRAMES - 1)
     part = cepstrum[ROWS_PER_FRAME * first :][:rows]
     part = F.pad(part, (0, 0, 0, rows - len(part)))
@@ -201,7 +202,7 @@ def sound_windows(cepstrum: Tensor, first: int, count: int) -> Tensor:
 
 
 def prepare(item: TrackItem, device: torch.device) -> Talk | Judgement:
-    """One face in one clip → what the network takes, or why it cannot be judged.
+    """One face in one clip → the network's inputs, or an abstention.
 
     Abstains with `no_audio`, `too_short`, `low_frame_rate`, `no_speech`, `face_hidden`, `low_resolution`.
     """
@@ -234,7 +235,7 @@ def prepare(item: TrackItem, device: torch.device) -> Talk | Judgement:
     sure = np.isfinite(boxes).all(axis=1) & (item.confidences[rows] >= SURE)
     if sure.mean() < LEAST_SURE_SHARE:
         return Judgement(abstained="face_hidden")
-    # A frame without a sure face takes its box from those around it.
+    # Frames without a confident face get a box interpolated from their neighbours.
     at = np.arange(count)
     boxes = np.stack([np.interp(at, at[sure], column[sure]) for column in boxes.T], axis=1)
     if float((boxes[:, 2:] - boxes[:, :2]).max(axis=1).mean()) < LEAST_FACE_PIXELS:
@@ -244,7 +245,7 @@ def prepare(item: TrackItem, device: torch.device) -> Talk | Judgement:
 
 
 def nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ascending [N], N >= 1, and [M] → int64 [M], which of the times is nearest."""
+    """Times [N], ascending, N >= 1, and wanted times [M] → int64 [M], the position of the nearest time."""
     after = np.searchsorted(times, wanted).clip(1, max(len(times) - 1, 1))
     after = np.minimum(after, len(times) - 1)
     before = np.maximum(after - 1, 0)
@@ -252,15 +253,16 @@ def nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def as_sixteen_bit(sound: np.ndarray) -> np.ndarray:
-    """float32 [S] in [-1, 1] → float64 [S], whole numbers as in a 16-bit file: the scale of the network's training."""
+    """float32 [S] in [-1, 1] → float64 [S], whole numbers as in a 16-bit file: the scale used in the network's
+    training."""
     return np.clip(np.rint(np.nan_to_num(sound.astype(np.float64), posinf=1, neginf=-1) * 32768), -32768, 32767)
 
 
 def face_crops(frames: np.ndarray, positions: np.ndarray, boxes: np.ndarray, device: torch.device) -> Tensor:
     """uint8 [T, H, W, 3] RGB, [M] positions, float64 [M, 4] boxes → uint8 (M, 3, 224, 224) BGR on the device.
 
-    A square of 1.4 boxes from the box's upper edge down, smoothed over 13 frames, grey beyond the frame, resized
-    without antialiasing as OpenCV's default does.
+    Each crop is a square of 1.4 boxes that starts at the box's upper edge. Its place and size are smoothed over 13
+    frames. It is grey beyond the frame, and resized without antialiasing as OpenCV does by default.
     """
     height, width = frames.shape[1:3]
     half = smoothed((boxes[:, 2:] - boxes[:, :2]).max(axis=1) / 2).clip(1, max(height, width))
@@ -269,7 +271,8 @@ def face_crops(frames: np.ndarray, positions: np.ndarray, boxes: np.ndarray, dev
     crops = torch.empty((len(positions), 3, SIDE, SIDE), dtype=torch.uint8)
     for row, position in enumerate(positions):
         face = face_crop(frames[position], float(x[row]), float(y[row]), float(half[row]))
-        # Resized on the CPU: a GPU rounds some grey levels the other way, and many small copies cost it more than one.
+        # Resized on the CPU: a GPU rounds some grey levels the other way, and many small copies to it cost more than
+        # one.
         image = to_images(face[None, ..., ::-1], "cpu").float()
         resized = F.interpolate(image, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         crops[row] = resized[0].round().clamp(0, 255).to(torch.uint8)
@@ -277,9 +280,9 @@ def face_crops(frames: np.ndarray, positions: np.ndarray, boxes: np.ndarray, dev
 
 
 def face_crop(frame: np.ndarray, x: float, y: float, half: float) -> np.ndarray:
-    """uint8 [H, W, 3], the box's centre inside the frame, half its side >= 1 → uint8 [h, w, 3], h = w but for rounding.
+    """uint8 [H, W, 3], the box's centre inside the frame, half its side >= 1 → uint8 [h, w, 3], h = w up to rounding.
 
-    Corners are cut off to whole pixels where the authors cut them off: in the frame with its grey border.
+    Corners are truncated to whole pixels at the same point as in the authors' code: in the frame with its grey border.
     """
     border = int(half * (1 + 2 * CROP_SCALE))
     top, bottom = int(y + border - half) - border, int(y + border + half * (1 + 2 * CROP_SCALE)) - border
@@ -291,7 +294,7 @@ def face_crop(frame: np.ndarray, x: float, y: float, half: float) -> np.ndarray:
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """float64 [M] → [M], the median of 13; beyond the ends there are zeros, as in the authors' filter."""
+    """float64 [M] → [M], the median of 13. Values beyond the ends are zeros, as in the authors' filter."""
     padded = np.pad(values, SMOOTH_FRAMES // 2)
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTH_FRAMES), axis=1)
 

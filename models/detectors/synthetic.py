@@ -1,17 +1,19 @@
-"""Film that a generator made, by what decoders leave in single frames and by how features move; our own network.
+"""Generated video, by what decoders leave in single frames and by how features move. Our own network.
 
-Method: real film against the same film made anew by small generators of our own (autoencoders with several ways of
-enlarging, moved latents, filters, lattices of random kernels, interpolated frames), content, sharpness and coding being
-the same on both sides: models/training/detectors/synthetic.py. The motion's part reads first and second differences in
-time of learned features, after Zheng et al., "D3", ICCV 2025, arXiv 2508.00701. How well, and on what: models/embedded/
-synthetic.md. **Read that before believing a logit: no large generator of today was at hand to measure it on.**
+Method: real video against the same video rebuilt by small generators of our own (autoencoders with several ways of
+upsampling, shifted latents, filters, lattices of random kernels, interpolated frames). Content, sharpness and coding
+are the same on both sides: models/training/detectors/synthetic.py. The motion branch reads first and second differences
+in time of learned features, after Zheng et al., "D3", ICCV 2025, arXiv 2508.00701. models/embedded/synthetic.md gives
+the data and the accuracy. **Read it before you trust a logit: no current large generator was available to test
+against.** Weights: our own, embedded. Licence: Apache-2.0.
 
-Patches are taken at the resolution that was decoded, never scaled: scaling destroys what is looked for. Up to four of
-96 pixels, spread over the picture where it is not flat, each through six frames in a row from the middle of the clip.
+Patches are cut at the decoded resolution and never scaled, because scaling destroys the traces. Up to four patches of
+96 pixels are spread over the parts of the picture that are not flat. Each spans six consecutive frames from the middle
+of the clip.
 
-Blind spots: generators whose traces are unlike those of our own; large pictures, which decoding scales down; heavy
-compression; a small forged part of the picture. Upscaled, denoised, filtered, drawn or rendered film may be flagged
-although nobody deceived anybody.
+Blind spots: generators whose traces are unlike those of our own; large pictures, because decoding scales them down;
+heavy compression; a small forged part of the picture. Upscaled, denoised, filtered, drawn or rendered video may be
+flagged although nobody meant to deceive.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ else:
 PIXELS, FRAMES = 96, 6
 MOST_PATCHES = 4
 FLAT = 3.0
-"""Grey levels: deviation of a patch below which it shows nothing (black bars, sky)."""
+"""Grey levels. A patch with a smaller standard deviation shows nothing (black bars, sky)."""
 
 DETECTOR = DetectorSpec(
     name="synthetic",
@@ -73,7 +75,7 @@ class SyntheticDetector(BatchedDetector):
         return network
 
     def prepare(self, item: ClipItem) -> Tensor | Judgement:
-        """(k, 6, 3, 96, 96) grey levels, 1 <= k <= 4, or `too_short`, `low_resolution`, `flat`."""
+        """(k, 6, 3, 96, 96) grey levels, 1 <= k <= 4, or abstains with `too_short`, `low_resolution`, `flat`."""
         if len(item.frames) < FRAMES:
             told = f"{len(item.frames)} frames, {FRAMES} are needed"
             return Judgement(abstained="too_short", detail=told)
@@ -90,13 +92,13 @@ class SyntheticDetector(BatchedDetector):
         return images.unflatten(0, (len(places), FRAMES)).float()
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(R, 6, 3, 96, 96) → (R, 3): logits of frames and of motion, and how far the frames differ (grey levels)."""
+        """(R, 6, 3, 96, 96) → (R, 3): logits of the frames and of the motion, mean frame difference (grey levels)."""
         moved = batch.float().diff(dim=1).abs().mean((1, 2, 3, 4))
         answer: Tensor = self.network(batch)
         return torch.cat([answer.float(), moved[:, None]], dim=1)
 
     def conclude(self, item: ClipItem, logits: Tensor) -> Judgement:
-        """(k, 3) → the mean of the patches, and its two parts in `detail`."""
+        """(k, 3) → the mean over the patches, with both logits in `detail`."""
         from ..architectures.synthetic import STILL
 
         frame, motion, moved = (float(value) for value in logits.mean(0))
@@ -115,7 +117,7 @@ class SyntheticDetector(BatchedDetector):
 
 
 def patch_places(frame: np.ndarray) -> list[tuple[int, int]]:
-    """(top, left) of at most MOST_PATCHES patches that are not flat, from a grid without overlap in the middle.
+    """(top, left) of at most MOST_PATCHES patches that are not flat, from a centred grid without overlap.
 
     frame: uint8 [H, W, 3], no side below PIXELS.
     """

@@ -1,24 +1,24 @@
 """UniversalFakeDetect: one linear layer on the image features of a frozen CLIP ViT-L/14, frame by frame.
 
-The features (768, after CLIP's projection, of their own length) are those of the centre 224 x 224 of the picture as it
-is: the authors crop and never resize, because resizing wipes out what a generator leaves in the pixels. Here frames
-are decoded at a short side of 360 or less, so large films are scaled down before the crop all the same, and pictures
-smaller than 224 are set on black: expect less than the published accuracy on both. Four frames spread over the clip are
-judged, and the logit is their mean; sigmoid of it is p(fake) as published.
+The features are CLIP's 768 values after its projection, not normalised to unit length. The input is the centre 224 x
+224 of the unscaled picture: the authors crop and never resize, because resizing destroys what a generator leaves in the
+pixels. Here decoding scales frames down to a short side of 360 or less, so large videos are resized before the crop all
+the same. Pictures smaller than 224 are placed on black. Expect less than the published accuracy in both cases. Four
+frames spread over the clip are judged. The logit is their mean; its sigmoid is p(fake) as published.
 
 Method: Ojha, Li and Lee, "Towards Universal Fake Image Detectors that Generalize Across Generative Models", CVPR 2023,
 arXiv 2302.10174. Weights: the head from the authors' repository (MIT), the backbone from OpenAI (MIT). The head was
 trained on ProGAN images and LSUN photographs.
 
-Tested against the published head file. The backbone is not at hand: random weights of the published shapes stand in for
-it, and transformers' own CLIP is the reference (tests/models/detectors/test_ufd.py). Golden outputs of the whole are
-still wanting.
+Tested against the published head file. The published backbone was not available: random weights of the published shapes
+stand in for it, with transformers' own CLIP as the reference (tests/models/detectors/test_ufd.py). Golden outputs of
+the complete detector are still missing.
 
 Half precision: on a CPU at the full published size (random backbone, published head, two images of noise) float16 moved
-logits of -5.2 and -5.8 by at most 0.012, bfloat16 by 0.13: so float16 is declared.
+logits of -5.2 and -5.8 by at most 0.012, bfloat16 by 0.13. That is why float16 is declared.
 
-Blind spots: made for whole generated images, GANs above all; a swapped face in a real frame, video codecs and heavy
-compression were not in its training.
+Blind spots: it was made for fully generated images, above all by GANs. Swapped faces in real frames, video codecs and
+heavy compression were not in its training data.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ else:
 COMMIT = "76a0e3e60a8a06458707a625d269ba815a2e5919"
 PREPROCESSING = ImagePreprocessing(size=None, crop=(224, 224), halves="even", mean=CLIP_MEAN, std=CLIP_STD)
 LEAST_SIDE = 112
-"""Pixels: of a smaller picture more than half of the crop would be black."""
+"""Pixels. More than half of the crop would be black for a smaller picture."""
 
 DETECTOR = DetectorSpec(
     name="ufd",
@@ -82,10 +82,10 @@ DETECTOR = DetectorSpec(
 class UfdDetector(BatchedDetector):
     rows = 4
     sizes = CLIP_L14
-    """Of the vision tower; a test asks for a small one."""
+    """Sizes of the vision tower; tests use a small one."""
 
     def build_network(self) -> nn.Module:
-        # The file's bytes are let go before the network is made: together they would be gigabytes more.
+        # The file's bytes are freed before the network is built: both at once would take gigabytes more.
         tensors = read_safetensors_part(self.weights.read("backbone"), "the backbone of ufd", TENSORS)
         network = UfdNetwork(self.sizes)
         load_exactly(network.clip.tower, tower_tensors(tensors), "the backbone of ufd")
