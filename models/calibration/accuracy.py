@@ -1,9 +1,9 @@
-"""How good scores are: figures of accuracy on arrays, each with a 95 % bootstrap interval that resamples groups.
+"""Accuracy figures on arrays, each with a 95 % bootstrap interval that resamples groups.
 
-A score ranks (higher = manipulated), a probability is calibrated. Media of one group (cuts of one film, one person) are
-drawn together: copies of a film are no new witnesses and narrow no interval. Where a figure is not defined there is
-none, and a reason; nothing is made up. Intervals are percentiles (Efron, 1979; Field and Welsh, 2007, for groups): over
-few groups they are wide, and still too narrow.
+A score ranks (higher = manipulated); a probability is calibrated. Files of one group (cuts of one film, one person) are
+drawn together, because copies are not independent evidence and must not narrow an interval. A figure that is not
+defined is None with a reason; nothing is made up. Intervals are percentiles (Efron, 1979; Field and Welsh, 2007, for
+groups). With few groups they are wide, and still too narrow.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from .bounds import interval
 Array = np.ndarray
 LEVEL = 0.95
 BINS = 10
-"""Of equal width, for the expected calibration error."""
+"""Bins of equal width, for the expected calibration error."""
 LEAST_DEFINED = 0.95
-"""Share of the resamples in which a figure must be defined, if they are to bound it."""
+"""Share of the resamples in which a figure must be defined for an interval."""
 _VALUES = 2_000_000
-"""Weights in memory at a time."""
+"""Weights held in memory at a time."""
 TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number and its interval, or why there is none."""
+    """A number and its interval, or the reason why there is none."""
 
     value: float | None
     low: float | None = None
@@ -38,13 +38,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How often, and from which seed; the same one gives the same intervals."""
+    """How many resamples, and from which seed; the same seed gives the same intervals."""
 
     resamples: int = 1000
     seed: int = 0
 
     def weights(self, groups: Array) -> Iterator[Array]:
-        """float64 [r, N]: how often each media was drawn, `resamples` rows in all, a block at a time.
+        """float64 [r, N]: how often each file was drawn; `resamples` rows in all, one block at a time.
 
         `groups` are int [N] from 0 without a gap. As many groups are drawn as there are, with replacement.
         """
@@ -61,19 +61,19 @@ class Resampling:
 @dataclass(frozen=True, slots=True)
 class Ranking:
     auc: Figure
-    """Area under the ROC curve: share of (real, fake) pairs that are ordered rightly, ties half."""
+    """Area under the ROC curve: share of (real, fake) pairs in the right order; ties count half."""
     eer: Figure
-    """Where as many reals are accused as fakes missed, between two thresholds on the straight line."""
+    """Equal error rate: the share of reals accused equals the share of fakes missed; linear between two thresholds."""
     ap: Figure
-    """Average precision, as scikit-learn has it; hangs on the share of fakes."""
+    """Average precision, as in scikit-learn; it depends on the share of fakes."""
     tpr_at_1_percent_fpr: Figure
-    """Share of fakes above the lowest threshold that accuses 1 % of the reals at most; needs 100 reals."""
+    """Share of fakes above the lowest threshold that accuses at most 1 % of the reals; needs 100 reals."""
     tpr_at_5_percent_fpr: Figure
-    """Likewise 5 %; needs 20 reals."""
+    """The same for 5 %; needs 20 reals."""
 
 
 def ranking(fake: Array, score: Array, groups: Array, resampling: Resampling) -> Ranking:
-    """The figures of a score; `fake` bool [N], `score` float [N] finite, `groups` any labels [N]."""
+    """The figures of a score. `fake`: bool [N]; `score`: float [N], finite; `groups`: any labels [N]."""
     missing = _one_class(fake)
     if missing:
         return Ranking(*[Figure(None, why=missing)] * 5)
@@ -98,7 +98,7 @@ def ranking(fake: Array, score: Array, groups: Array, resampling: Resampling) ->
 
 
 def auc(fake: Array, score: Array, groups: Array, resampling: Resampling | None = None) -> Figure:
-    """Only the area under the ROC curve; without an interval where no resampling is asked for."""
+    """The area under the ROC curve alone, with an interval if `resampling` is given."""
     if missing := _one_class(fake):
         return Figure(None, why=missing)
     from sklearn.metrics import roc_auc_score
@@ -114,14 +114,14 @@ def auc(fake: Array, score: Array, groups: Array, resampling: Resampling | None 
 @dataclass(frozen=True, slots=True)
 class Within:
     auc: Figure
-    """Share of the (real, fake) pairs of one group that are ordered rightly, ties half, over all such pairs."""
+    """Share of the (real, fake) pairs within a group in the right order, over all such pairs; ties count half."""
     pairs: int
     groups: int
-    """That hold both."""
+    """Groups that hold both classes."""
 
 
 def auc_within_groups(fake: Array, score: Array, groups: Array, resampling: Resampling) -> Within:
-    """Compares only what lies side by side: what all of a group have in common (scene, codec, length) cannot help."""
+    """AUC within groups only, so that what a whole group shares (scene, codec, length) cannot help."""
     right, pairs = [], []
     order = np.argsort(groups, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
@@ -141,13 +141,14 @@ def auc_within_groups(fake: Array, score: Array, groups: Array, resampling: Resa
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     brier: Figure
-    """Mean squared distance of the probability of manipulation from what is true (0 or 1)."""
+    """Mean squared distance of the probability of manipulation from the truth (0 or 1)."""
     ece: Figure
     """Expected calibration error over ten bins of equal width (Naeini et al., 2015)."""
 
 
 def calibrated(fake: Array, probability: Array, groups: Array, resampling: Resampling) -> Calibrated:
-    """How far probabilities of manipulation are from what is true. Both hang on the share of fakes among the labels."""
+    """How far probabilities of manipulation are from the truth. Both figures depend on the share of fakes among the
+    labels."""
     if not len(fake):
         return Calibrated(*[Figure(None, why="nothing was assessed")] * 2)
     from sklearn.metrics import brier_score_loss
@@ -166,13 +167,14 @@ def calibrated(fake: Array, probability: Array, groups: Array, resampling: Resam
 
 
 def bin_of(probability: Array) -> Array:
-    """int [N]: which of the bins [0, .1), [.1, .2), … [.9, 1] each lies in."""
+    """int [N]: which of the bins [0, .1), [.1, .2), … [.9, 1] each value lies in."""
     return np.minimum((probability * BINS + TINY).astype(np.int64), BINS - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """So many of so many, with the exact interval of Clopper and Pearson (1934), which takes each for a witness."""
+    """A count out of a total, with the exact interval of Clopper and Pearson (1934), which treats the cases as
+    independent."""
 
     count: int
     of: int
@@ -182,7 +184,8 @@ class Share:
 
 
 def share(count: int, of: int) -> Share:
-    """
+    """The share `count` of `of`; without a value or an interval if `of` is 0.
+
     >>> [round(x, 4) for x in (share(0, 10).low, share(0, 10).high)]
     [0.0, 0.3085]
     """
@@ -190,13 +193,13 @@ def share(count: int, of: int) -> Share:
 
 
 class _Ranked:
-    """A score's order, taken once: what a resample counts above each threshold."""
+    """A score's order, sorted once, to count what a resample has above each threshold."""
 
     def __init__(self, fake: Array, score: Array) -> None:
         self.order = np.argsort(-score, kind="stable")
         self.fake = fake[self.order].astype(np.float64)
         self.ends = np.append(np.flatnonzero(np.diff(score[self.order])), len(score) - 1)
-        """Last place of each run of equal scores, highest first: a threshold never parts them."""
+        """Last place of each run of equal scores, highest first. A threshold never splits such a run."""
 
     def counts(self, weights: Array) -> tuple[Array, Array]:
         """[r, N] → false and true positives, [r, B + 1] each, from a threshold above all scores to one below all."""
@@ -226,7 +229,7 @@ def _auc(fp: Array, tp: Array) -> Array:
 
 
 def _eer(fpr: Array, tpr: Array) -> Array:
-    """[r, B + 1] → [r]: where the ROC curve crosses the line on which false positives and misses are equal."""
+    """[r, B + 1] → [r]: the point of the ROC curve where false positives equal misses."""
     gap = 1 - tpr - fpr
     after = np.argmax(gap <= TINY, axis=1)
     rows = np.arange(len(gap))
@@ -250,7 +253,7 @@ def _ece(weights: Array, fake: Array, probability: Array, bins: Array) -> Array:
 
 
 def _resampled(groups: Array, resampling: Resampling, figures: Callable[[Array], Array]) -> Array:
-    """[k, resamples]"""
+    """[k, resamples], the k figures of each resample."""
     numbered = np.unique(groups, return_inverse=True)[1]
     return np.concatenate([figures(weights) for weights in resampling.weights(numbered)], axis=1)
 
@@ -270,9 +273,9 @@ def _one_class(fake: Array) -> str | None:
 
 
 def weighted_auc(real: Array, fake: Array, weights: Array, fake_weights: Array | None = None) -> float:
-    """Share of pairs of a real item and a forged one that are ordered rightly, ties as half.
+    """Share of pairs of a real item and a forged one in the right order; ties count half.
 
-    real, weights: [N]. fake, fake_weights: [M]; without weights of their own they are the same items, forged.
+    real, weights: [N]. fake, fake_weights: [M]. Without `fake_weights` they are the same items, forged.
     """
     fake_weights = weights if fake_weights is None else fake_weights
     order = np.argsort(real, kind="stable")

@@ -1,4 +1,4 @@
-"""Thresholds with what the counts can prove: how often real media are accused, bounded by the number of groups."""
+"""Thresholds with what the counts can prove: how often real files are accused, bounded by the number of groups."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ SURE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A threshold and how often it was crossed by media that should not cross it."""
+    """A threshold, and how often it was crossed by files that should not cross it."""
 
     threshold: float
     rate: float
-    """Mean over groups of the share of a group's media."""
+    """Mean over groups of the share of a group's files that cross."""
     upper: float
     """One-sided 95 % bound on that rate: Clopper and Pearson (1934) with a group as one trial."""
     groups: int
     media: int
     crossing: int
-    """Media."""
+    """Files that cross."""
     upper_by_media: float
-    """The bound if each media were a witness of its own: never the one to rely on."""
+    """The bound if every file were independent evidence; never rely on this one."""
     proven: bool
-    """Whether `upper` is no more than what was asked for; else so few groups cannot prove that."""
+    """Whether `upper` is at most the rate that was asked for; if not, there are too few groups to prove it."""
 
 
 def upper_bound(count: float, of: int) -> float:
     """One-sided 95 % upper bound of a share; `count` may be a sum of shares within groups.
 
-    A mean of shares in [0, 1] varies no more than one of zeros and ones with the same expectation, so that the bound of
+    A mean of shares in [0, 1] varies no more than a mean of zeros and ones with the same expectation. So the bound of
     Clopper and Pearson for whole counts is not too low for it.
 
     >>> round(upper_bound(0, 59), 4), round(upper_bound(0, 20), 3), upper_bound(3, 3)
@@ -42,7 +42,7 @@ def upper_bound(count: float, of: int) -> float:
 
 
 def interval(count: float, of: int) -> tuple[float, float]:
-    """Two-sided 95 % interval of a share, likewise.
+    """Two-sided 95 % interval of a share; `count` as in `upper_bound`.
 
     >>> [round(v, 4) for v in interval(0, 20)], [round(v, 3) for v in interval(5, 10)]
     ([0.0, 0.1684], [0.187, 0.813])
@@ -58,7 +58,7 @@ def _no_more(count: float, of: int, sure: float) -> float:
 
 
 def groups_needed(rate: float) -> int:
-    """Groups of which none may be accused if that is to prove `rate`.
+    """How many groups prove `rate` if none of them is accused.
 
     >>> groups_needed(0.05), groups_needed(0.01)
     (59, 299)
@@ -67,16 +67,16 @@ def groups_needed(rate: float) -> int:
 
 
 def group_weights(groups: np.ndarray) -> np.ndarray:
-    """float64 [N]: each group weighs one in all."""
+    """float64 [N]: weights by which each group weighs one in total."""
     _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     return 1.0 / sizes[place]
 
 
 def bounded_threshold(scores: np.ndarray, groups: np.ndarray, rate: float, at_least: float = -math.inf) -> Bounded:
-    """The lowest threshold, of `at_least` or more, at which the upper bound on the share of `scores` at or above it is
-    at most `rate`; where too few groups can prove that, just above all of them.
+    """The lowest threshold, at least `at_least`, for which the upper bound on the share of `scores` at or above it is
+    at most `rate`. If there are too few groups to prove that, the threshold lies just above all scores.
 
-    scores, groups: [N], N >= 1. It lies half-way between two of the scores.
+    scores, groups: [N], N >= 1. The threshold lies half-way between two of the scores.
     """
     weights = group_weights(groups)
     count = len(np.unique(groups))
@@ -93,7 +93,7 @@ def bounded_threshold(scores: np.ndarray, groups: np.ndarray, rate: float, at_le
 
 
 def crossing(scores: np.ndarray, groups: np.ndarray, threshold: float, rate: float) -> Bounded:
-    """What `bounded_threshold` tells, of a threshold that is given."""
+    """The same figures as `bounded_threshold`, for a given threshold."""
     return crossed(scores, groups, group_weights(groups), len(np.unique(groups)), threshold, rate)
 
 

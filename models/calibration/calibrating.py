@@ -1,7 +1,7 @@
-"""A calibration from labelled logits: detectors, fusion, thresholds, each figure from media that were held out.
+"""A calibration from labelled logits: detectors, fusion and thresholds. Every figure comes from held-out files.
 
-With real media alone (one class) there is nothing to say how forgeries look: log-odds then tell what share of real
-material looks as suspicious, `manipulated` is bounded by it, and `authentic` is never said.
+Real files alone (one class) do not show how forgeries look. Log-odds then say what share of real material looks as
+suspicious, `manipulated` is bounded by that share, and `authentic` is never given.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ UNHEARD = DetectorCalibration(1.0, 0.0, 0.0, 0.0, 0.0, "", "platt")
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked of a calibration."""
+    """What is requested of a calibration."""
 
     calibration_id: str
     """Empty: `deephotlink calibrate` names it after its date and content."""
     data: str
-    """In words."""
+    """What it is made from, in words."""
     false_positive_rate: float = 0.05
-    """Share of real media that may be `manipulated` at most: the upper bound on it, where the counts can prove that."""
+    """Largest share of real files that may be `manipulated`: a limit for the upper bound, if the counts can prove
+    it."""
     miss_rate: float = 0.05
-    """Share of forged media that may be `authentic` at most, likewise; 0: never say it."""
+    """Largest share of forged files that may be `authentic`, in the same sense; 0: never give that verdict."""
     evidence_only: frozenset[str] = frozenset()
-    """Detectors that are to have no say."""
+    """Detectors that must not influence the verdict."""
 
 
 def calibrate(
     media: Media, said: Sequence[Said], identities: Mapping[str, Mapping[str, Any]], wish: Wish, base: Calibration
 ) -> Calibration:
-    """The calibration that these media allow, with its figures in `record`.
+    """The calibration that these files allow, with its figures in `record`.
 
-    said: all that was said of them, by detector. identities: `weights_sha256`, `version` and `one_face_explains` of the
-    detectors. base: its rules set by hand serve detectors of which too little is known here.
+    said: all logits, by detector. identities: `weights_sha256`, `version` and `one_face_explains` of the detectors.
+    base: its hand-set rules serve the detectors for which there is too little data here.
 
     Raises:
-        ValueError: too few media were judged, or the rate is none.
+        ValueError: too few files were judged, or the false-positive rate is not between 0 and 1.
     """
     if not 0 < wish.false_positive_rate < 1:
         raise ValueError(f"expected a false-positive rate between 0 and 1: got {wish.false_positive_rate}")
@@ -103,7 +104,7 @@ def calibrate(
     accused = bounded_threshold(totals[real], media.group[real], wish.false_positive_rate, 0.0)
     if length.threshold is not None and length.threshold > accused.threshold:
         accused = crossing(totals[real], media.group[real], length.threshold, wish.false_positive_rate)
-    # Rules set by hand carry the verdict whatever the threshold is: whom they accuse is accused.
+    # Hand-set rules decide the verdict whatever the threshold is, so the files that they accuse count as accused.
     limit = fusion.hand_set_log_odds
     by_rule = np.zeros(len(seen), bool) if limit is None else np.nan_to_num(by_hand) >= limit
     totals = np.where(by_rule, np.maximum(totals, accused.threshold), totals)
@@ -152,7 +153,7 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """Held-out answers on stretches, and what they make of media."""
+    """Held-out answers on stretches, and the scores of files that follow from them."""
 
     media: Media
     rows: Array
@@ -161,7 +162,7 @@ class _Judged:
     fusion: Fusion
 
     def scores(self, exponent: float) -> tuple[Array, Array]:
-        """(log-odds [M], whether anybody judged it [M])"""
+        """(log-odds [M], whether anything judged the file [M])"""
         total, seen = np.nan_to_num(self.by_hand), np.isfinite(self.by_hand)
         media, pooled = f.power_means(self.rows, self.fused, exponent)
         total[media] += np.clip(pooled, self.fusion.lowest, self.fusion.highest)
@@ -170,9 +171,9 @@ class _Judged:
 
 
 def _hand_limit(base: Calibration) -> float | None:
-    """Log-odds at which rules set by hand carried the verdict where they were set; None: they never did so alone.
+    """Log-odds at which hand-set rules alone decided the verdict in their own calibration; None: they never did.
 
-    The threshold of a base of fitted rules is none: it was set for what those say together.
+    The threshold of a base with fitted rules does not count: it was set for all rules together.
     """
     if base.fusion.hand_set_log_odds is not None:
         return base.fusion.hand_set_log_odds
@@ -187,7 +188,7 @@ def _enough(judged: Mapping[str, int], one_class: bool) -> bool:
 
 
 def _kept(base: Calibration, fitted: set[str]) -> dict[str, DetectorCalibration]:
-    """Rules set by hand for those that were not fitted."""
+    """Hand-set rules for the detectors that were not fitted."""
     text = f"Set by hand, kept from {base.calibration_id}."
     return {
         name: replace(rule, note=rule.note if text in rule.note else f"{rule.note} {text}".strip())
@@ -199,7 +200,7 @@ def _kept(base: Calibration, fitted: set[str]) -> dict[str, DetectorCalibration]
 def _rules(
     said: Sequence[Said], media: Media, chosen: Array, methods: Mapping[str, Method], wish: Wish
 ) -> dict[str, DetectorCalibration]:
-    """The detectors' rules, fitted on the chosen media; one that points the wrong way has no weight."""
+    """The detectors' rules, fitted on the chosen files; a detector that points the wrong way gets weight 0."""
     rules = {}
     for one in said:
         method = methods[one.name]
@@ -248,7 +249,7 @@ def _curve(one: Said, rule: DetectorCalibration, media: Media, use: Array) -> tu
 
 
 def _method(one: Said, media: Media, folds: Array, one_class: bool) -> Method:
-    """A curve where it beats the line on held-out media by more than two standard errors of that over the folds."""
+    """A curve if it beats the line on held-out files by more than two standard errors over the folds."""
     if one_class:
         return "quantiles"
     use = f.asked_to_see(media, one.family)
@@ -300,7 +301,7 @@ def _media_loss(rows: Array, values: Array, exponent: float, media: Media) -> fl
 
 
 def _authentic(totals: Array, seen: Array, media: Media, wish: Wish, accused: Bounded) -> Bounded | None:
-    """The bound on forged media at or below a threshold, on turned signs; None where the counts prove nothing."""
+    """The bound on forged files at or below a threshold, with all signs reversed; None if the counts prove nothing."""
     fake = seen & media.fake
     if not fake.any():
         return None

@@ -1,8 +1,10 @@
-"""From logits to an authenticity: what a calibration file says, and how it is read.
+"""From logits to an authenticity: what a calibration file holds, and how it is read.
 
-A calibration names the data it was made on. Rules of a detector are either set by hand (format 1, and `method` "hand"),
-or fitted by `deephotlink calibrate` (models/calibration/fitting.py), and then hold for the very weights and version
-they were fitted on. How what is said of a film's parts becomes one answer: models/calibration/pooling.py."""
+A calibration names the data it was made from. A detector's rule is either set by hand (format 1, and `method` "hand")
+or fitted by `deephotlink calibrate` (models/calibration/fitting.py). A fitted rule is valid only for the weights and
+the version that it was fitted on. models/calibration/pooling.py turns the answers about parts of a film into one
+answer.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ LONGEST_NAME = 200
 
 
 class CalibrationError(ValueError):
-    """The file is no calibration: says what was expected and what was found."""
+    """The file is not a calibration; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,70 +42,72 @@ class DetectorCalibration:
     slope: float
     intercept: float
     lowest: float
-    """Log-odds: no item may say less …"""
+    """Log-odds, lower bound of what an item may contribute."""
     highest: float
-    """… or more than this."""
+    """Log-odds, upper bound of what an item may contribute."""
     weight: float
-    """Of a rule set by hand: share of its log-odds that enters the fused ones. Of a fitted one: 1 where it takes part
-    in the fusion. 0 keeps it as evidence only."""
+    """Of a hand-set rule: the share of its log-odds that enters the fused ones. Of a fitted rule: 1 if it takes part in
+    the fusion. 0 keeps the rule as evidence only."""
     note: str
     method: Method = "hand"
     exponent: float = 1.0
-    """Of the power mean over items: see `pooling.pooled_log_odds`."""
+    """Exponent of the power mean over items: see `pooling.pooled_log_odds`."""
     curve: tuple[tuple[float, float], ...] = ()
-    """Knots (log-odds by the line, log-odds meant), ascending in both, straight in between; none: as the line says."""
+    """Knots (log-odds from the line, corrected log-odds), ascending in both, linear in between. Empty: the line alone
+    counts."""
     weights_sha256: str | None = None
-    """The weights that it was fitted on; None: whatever they are."""
+    """The weights that it was fitted on; None: any weights."""
     version: str | None = None
-    """Of the detector, likewise."""
+    """The detector version that it was fitted on; None: any version."""
     one_face_explains: bool | None = None
-    """As `DetectorSpec.one_face_explains` was; None: as the detector says."""
+    """`DetectorSpec.one_face_explains` at the time of fitting; None: the detector's own value counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Logistic regression on the log-odds of these detectors, for stretches of which no larger pattern is all there."""
+    """Logistic regression on these detectors' log-odds, for stretches where no larger pattern is complete."""
 
     detectors: tuple[str, ...]
     weights: tuple[float, ...]
-    """Not negative."""
+    """None is negative."""
     intercept: float
 
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How fitted detectors become one answer on a stretch, and stretches one on the film."""
+    """How fitted detectors give one answer for a stretch, and how stretches give one for the film."""
 
     kind: Literal["mean_odds", "logistic"] = "mean_odds"
-    """`mean_odds`: mean of a family's detectors, log of the families' mean odds: one forged family is enough."""
+    """`mean_odds`: the mean over a family's detectors, then the log of the mean odds over families, so that one forged
+    family is enough."""
     exponent: float = 1.0
-    """Of the power mean over stretches."""
+    """Exponent of the power mean over stretches."""
     stretch_seconds: float = STRETCH_SECONDS
     lowest: float = -math.inf
-    """Log-odds: the fitted answer on a film says no less …"""
+    """Log-odds, lower bound of the fitted answer for a film …"""
     highest: float = math.inf
-    """… and no more than the counts behind it can answer for."""
+    """… and the upper bound. The counts behind the answer support no more."""
     patterns: tuple[Pattern, ...] = ()
-    """Of `logistic`; the largest come first."""
+    """Patterns of `logistic`, largest first."""
     hand_set_log_odds: float | None = None
-    """Rules set by hand that reach this together carry the verdict whatever the fitted ones say, as they did in the
-    calibration that they are from."""
+    """If hand-set rules together reach this, they decide the verdict whatever the fitted ones give, as they did in the
+    calibration that they come from. None: they never do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     calibration_id: str
     data: str
-    """What it was made on, in words."""
+    """What it was made from, in words."""
     note: str
     detectors: Mapping[str, DetectorCalibration]
     manipulated_at_most: float
     """Authenticity at or below which the verdict is `manipulated`."""
     authentic_at_least: float | None
-    """Authenticity at or above which it is `authentic`; None: never said."""
+    """Authenticity at or above which the verdict is `authentic`; None: that verdict is never given."""
     fusion: Fusion = field(default_factory=Fusion)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """All else that the file says: counts, dates, figures with their intervals."""
+    """Everything else in the file: counts, dates, figures with their intervals."""
 
 
 def load_calibration(path: str | Path | None = None) -> Calibration:
@@ -128,10 +132,10 @@ def _default() -> Calibration:
 
 
 def parse_calibration(text: str, name: str) -> Calibration:
-    """A calibration from its JSON, of format 1 (no `format`) or 2.
+    """A calibration from its JSON, in format 1 (no `format` field) or 2.
 
     Raises:
-        CalibrationError
+        CalibrationError: not JSON, or a field is missing or out of range.
     """
     try:
         fields: dict[str, Any] = json.loads(text)
@@ -200,7 +204,7 @@ def _fusion(f: Mapping[str, Any]) -> Fusion:
 
 
 def _check(calibration: Calibration, name: str) -> None:
-    # They stand in tables, reasons and on terminals.
+    # These names appear in tables, in reasons and on terminals.
     names = [("calibration_id", calibration.calibration_id), *(("a detector", key) for key in calibration.detectors)]
     for what, text in names:
         if not text.isprintable() or not 0 < len(text) <= LONGEST_NAME:
@@ -225,7 +229,7 @@ def _check(calibration: Calibration, name: str) -> None:
     f = calibration.fusion
     sound = 0 < f.exponent < math.inf and LEAST_STRETCH_SECONDS <= f.stretch_seconds < math.inf
     sound &= f.lowest <= f.highest and (f == Fusion() or (math.isfinite(f.lowest) and math.isfinite(f.highest)))
-    # Nobody spoke by hand is 0: a limit of 0 would accuse everyone.
+    # The hand-set sum is 0 if no rule applied, so a limit of 0 would accuse every file.
     sound &= f.hand_set_log_odds is None or 0 < f.hand_set_log_odds < math.inf
     for p in f.patterns:
         sound &= len(p.detectors) == len(p.weights) > 0 and set(p.detectors) <= set(calibration.detectors)
@@ -239,7 +243,7 @@ def _check(calibration: Calibration, name: str) -> None:
 
 
 def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
-    """The fields of a calibration file: `parse_calibration(json.dumps(...))` gives the same calibration."""
+    """The fields of a calibration file; `parse_calibration(json.dumps(...))` restores the same calibration."""
     record = calibration.record
     known = record.get("detectors", {})
     first = not record and calibration.fusion == Fusion()
@@ -285,22 +289,22 @@ def _rule_to_json(rule: DetectorCalibration, full: bool) -> dict[str, Any]:
 
 
 def content_sha256(fields: Mapping[str, Any]) -> str:
-    """Hex, of what a calibration says (`calibration_to_json`), however its file is laid out."""
+    """Hex, of a calibration's content (`calibration_to_json`), independent of the file's layout."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def applies(rule: DetectorCalibration, weights_sha256: str, version: str | None) -> bool:
-    """Whether a rule was made for what these weights of that version say."""
+    """Whether a rule was made for the logits of these weights and this version."""
     return rule.weights_sha256 in (None, weights_sha256) and (version is None or rule.version in (None, version))
 
 
 def item_log_odds(logit: float, calibration: DetectorCalibration) -> float:
-    """Log-odds of manipulation of one item, within the bounds that the calibration can answer for."""
+    """Log-odds of manipulation of one item, within the calibration's bounds."""
     return min(calibration.highest, max(calibration.lowest, calibration.slope * logit + calibration.intercept))
 
 
 def authenticity(log_odds: float) -> float:
-    """1 = authentic, from log-odds of manipulation."""
+    """Authenticity from log-odds of manipulation; 1 = authentic."""
     return 1.0 / (1.0 + math.exp(min(700.0, log_odds)))
 
 

@@ -1,4 +1,4 @@
-"""What a calibration file tells of the media that it was made on: counts, figures of held-out media, bounds."""
+"""What a calibration file reports about the files it was made from: counts, held-out figures, bounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESAMPLES = 500
 
 
 def counts(one: Said, media: Media) -> dict[str, int]:
-    """How many media and groups a detector has judged, of the forgeries those that it is asked to see."""
+    """How many files and groups a detector has judged; of the forgeries, only those that it is expected to see."""
     judged = np.zeros(len(media.fake), bool)
     judged[one.media] = True
     judged &= f.asked_to_see(media, one.family)
@@ -30,7 +30,7 @@ def counts(one: Said, media: Media) -> dict[str, int]:
 
 
 def in_words(accused: Bounded, missed: Bounded | None, one_class: bool, asked: float, by_rule: int) -> str:
-    """`by_rule`: real media that rules set by hand accuse whatever the threshold is."""
+    """The note on the thresholds. `by_rule`: real files that hand-set rules accuse whatever the threshold is."""
     if by_rule and not accused.proven:
         told = (
             f"Hand-set rules call {by_rule} of {accused.media} real files `manipulated`: with them the bound is "
@@ -62,7 +62,7 @@ def told(found: Bounded, asked: float) -> dict[str, Any]:
 
 
 def caught(totals: Array, seen: Array, media: Media, accused: Bounded) -> dict[str, Any] | None:
-    """Held-out forged media that are `manipulated`, by family of the forgery."""
+    """Held-out forged files that are called `manipulated`, by family of the forgery."""
     fake = seen & media.fake
     if not fake.any():
         return None
@@ -93,5 +93,5 @@ def figures(
 
 
 def groups_of(media: Media, chosen: Array) -> int:
-    """How many groups the chosen media (bool [M]) are of."""
+    """How many groups the chosen files (bool [M]) belong to."""
     return len(np.unique(media.group[chosen]))

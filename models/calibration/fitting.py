@@ -1,9 +1,10 @@
-"""Fitting a calibration on arrays: lines, curves, fusion, all by cross-validation that never splits a group.
+"""Fits a calibration on arrays: lines, curves and fusion, all by cross-validation that never splits a group.
 
-Fitted on single items, not on media: the line (Platt, 1999) is the same either way (a power mean moves with it), items
-are more, and a film may hold any number of them. Each group weighs the same, and real and fake media weigh the same, so
-that log-odds are against even odds. Where labels name the family of a forgery, a detector is fitted on those that it is
-asked to see: a forged voice is no failure of a detector of faces.
+Lines are fitted on single items, not on files. The line (Platt, 1999) is the same either way, because a power mean
+moves with it; there are more items than files, and a film may hold any number of them. Every group weighs the same, and
+real and fake files weigh the same in total, so log-odds are relative to even odds. If labels name the family of a
+forgery, a detector is fitted on the families that it is expected to see: a forged voice is not a miss of a face
+detector.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from .calibration import DetectorCalibration, Pattern
 Array = np.ndarray
 FOLDS = 5
 MIN_GROUPS = 10
-"""Of real and of forged media that a detector has judged; with fewer it gets no line of its own."""
+"""Real groups, and forged groups, that a detector must have judged to get a line of its own."""
 MIN_GROUPS_FOR_CURVE = 50
-"""An isotonic curve needs more than a line (Niculescu-Mizil and Caruana, 2005)."""
+"""The same for an isotonic curve, which needs more than a line (Niculescu-Mizil and Caruana, 2005)."""
 LINE_RIDGE = 0.1
-"""Observations: the targets of Platt's bound a slope already, and more than this makes a good detector look unsure."""
+"""In observations. Platt's targets bound the slope already, and more than this makes a good detector look unsure."""
 CURVE_KNOTS = 41
 MOST_BENT = 1.0
-"""Log-odds by which a curve may part from the line."""
+"""Log-odds by which a curve may depart from the line."""
 MAX_PATTERNS = 24
 SEES: Mapping[str, tuple[str, ...]] = {
     "face_swap": ("facial",),
@@ -39,7 +40,8 @@ SEES: Mapping[str, tuple[str, ...]] = {
     "synthetic": ("synthetic",),
     "metadata": ("metadata",),
 }
-"""Families of detectors that are asked to see a forgery of the family that labels name; of any other, all are."""
+"""By the forgery's family in the labels: the families of detectors that are expected to see it. If the labels name
+another family, all detectors are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +51,30 @@ class Said:
     name: str
     family: str
     media: Array
-    """int64 [N], position in `Media`, ascending."""
+    """int64 [N], position of the file in `Media`, ascending."""
     stretch: Array
-    """int64 [N]; -1: about the whole media."""
+    """int64 [N]; -1: about the whole file."""
     logit: Array
     """float64 [N]"""
 
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What is known of M media."""
+    """The labels of M files."""
 
     fake: Array
     """bool [M]"""
     group: Array
-    """int64 [M]: of one group, no independent witnesses."""
+    """int64 [M]; files of one group are not independent evidence."""
     family: Array
-    """str [M], of the forgery; empty where it is not known or there is none."""
+    """str [M], family of the forgery; empty if unknown or not forged."""
 
 
 def folds_of(fake: Array, group: Array, most: int = FOLDS) -> Array:
-    """int64 [M]: the fold of each media, 0 to at most `most` - 1; all of a group in one fold, both classes spread.
+    """int64 [M]: the fold of each file, 0 to at most `most` - 1. A group stays in one fold, and both classes are
+    spread.
 
-    Depends on nothing but the arrays: largest groups first, each into the fold that has least of its classes.
+    Depends on nothing but the arrays. The largest groups come first, each into the fold with the least of its classes.
     """
     names, place = np.unique(group, return_inverse=True)
     counts = np.zeros((len(names), 2))
@@ -88,7 +91,7 @@ def folds_of(fake: Array, group: Array, most: int = FOLDS) -> Array:
 def nonnegative_logistic(x: Array, y: Array, weight: Array, ridge: float = 1.0, centre: float = 0.0) -> Array:
     """float64 [k + 1]: slopes >= 0, then the intercept, of a logistic regression of y in [0, 1] on x [n, k].
 
-    The ridge, worth so many observations, pulls slopes to `centre` and leaves the intercept alone.
+    The ridge counts as that many observations. It pulls slopes to `centre` and leaves the intercept alone.
     """
     from scipy.optimize import minimize
 
@@ -107,8 +110,8 @@ def nonnegative_logistic(x: Array, y: Array, weight: Array, ridge: float = 1.0, 
 
 
 def balanced(fake: Array, group: Array, media: Array) -> tuple[Array, Array]:
-    """(weights, targets) [N] of rows of media [N]: groups alike, classes alike, targets as far from 0 and 1 as the
-    number of groups leaves in doubt (Platt, 1999). fake, group: [M]."""
+    """(weights, targets) [N] for rows of files [N]. Groups weigh alike, and classes weigh alike. Targets are as far
+    from 0 and 1 as the number of groups leaves in doubt (Platt, 1999). fake, group: [M]."""
     weight, target = np.zeros(len(media)), np.zeros(len(media))
     sides = [(side, fake[media] == side) for side in (False, True)]
     counts = {side: len(np.unique(group[media[rows]])) for side, rows in sides if rows.any()}
@@ -121,19 +124,20 @@ def balanced(fake: Array, group: Array, media: Array) -> tuple[Array, Array]:
 
 
 def evenly(group: Array, media: Array) -> Array:
-    """float64 [N] for rows of media [N]: a group weighs one in all, its media alike, a media's rows alike."""
+    """float64 [N] for rows of files [N]: a group weighs one in total, split evenly over its files, and a file's share
+    over its rows."""
     seen, place, rows = np.unique(media, return_inverse=True, return_counts=True)
     return (group_weights(group[seen]) / rows)[place]
 
 
 def asked_to_see(media: Media, family: str) -> Array:
-    """bool [M]: real media, and forgeries that a detector of this family is fitted on."""
+    """bool [M]: real files, and the forgeries that a detector of this family is fitted on."""
     names = {str(name): family in SEES.get(str(name), (family,)) for name in np.unique(media.family)}
     return ~media.fake | np.array([names[str(name)] for name in media.family], bool)
 
 
 def line(said: Said, media: Media, chosen: Array) -> tuple[float, float] | None:
-    """(slope, intercept) of the logits of the chosen media (bool [M]); None where they point the wrong way."""
+    """(slope, intercept) of the logits of the chosen files (bool [M]); None if they point the wrong way."""
     rows = chosen[said.media]
     z, weight, target = said.logit[rows], *balanced(media.fake, media.group, said.media[rows])
     middle, spread = float(np.average(z, weights=weight)), 0.0
@@ -145,8 +149,8 @@ def line(said: Said, media: Media, chosen: Array) -> tuple[float, float] | None:
 
 
 def quantile_line(said: Said, media: Media, chosen: Array) -> tuple[float, float] | None:
-    """(slope, intercept) by real media alone: their median means log-odds of 0, their 95 % quantile log 19, so that the
-    log-odds tell what share of real items looks as suspicious."""
+    """(slope, intercept) from real files alone. Their median becomes log-odds of 0 and their 95 % quantile log 19, so
+    that the log-odds say what share of real items looks as suspicious."""
     rows = (chosen & ~media.fake)[said.media]
     middle, high = quantiles(said.logit[rows], evenly(media.group, said.media[rows]), (0.5, 0.95))
     if high - middle < 1e-9:
@@ -156,16 +160,16 @@ def quantile_line(said: Said, media: Media, chosen: Array) -> tuple[float, float
 
 
 def quantiles(values: Array, weight: Array, at: Sequence[float]) -> list[float]:
-    """Weighted quantiles, straight between the middles of neighbours' weights."""
+    """Weighted quantiles, linear between the middles of neighbouring weights."""
     order = np.argsort(values, kind="stable")
     places = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
     return [float(v) for v in np.interp(at, places, values[order])]
 
 
 def tail_rate(values: Array, weight: Array, groups: int) -> float:
-    """Rate at which the tail of real log-odds falls above their 90 % quantile: one by their mean excess, and never
-    outside [0.5, 8]. It is the exponent that `pooled_log_odds` may take at most. 1 where there are fewer than twenty
-    groups: log-odds that are true fall at that rate or faster, since more than one real in x cannot say log x."""
+    """Rate at which the tail of real log-odds falls above their 90 % quantile: one over their mean excess, kept within
+    [0.5, 8]. It is the largest exponent that `pooled_log_odds` may use. With fewer than twenty groups it is 1: true
+    log-odds fall at that rate or faster, since no more than one real in x can reach log x."""
     if groups < 20:
         return 1.0
     high = quantiles(values, weight, (0.9,))[0]
@@ -177,7 +181,7 @@ def tail_rate(values: Array, weight: Array, groups: int) -> float:
 
 
 def power_means(keys: Array, values: Array, exponent: float) -> tuple[Array, Array]:
-    """(distinct keys, the power mean of the odds of each key's values): `pooled_log_odds` of many."""
+    """(distinct keys, power mean of the odds of each key's values): `pooled_log_odds` of many."""
     if not len(keys):
         return keys, values
     order = np.argsort(keys, kind="stable")
@@ -187,10 +191,10 @@ def power_means(keys: Array, values: Array, exponent: float) -> tuple[Array, Arr
 
 
 def isotonic_curve(x: Array, target: Array, weight: Array) -> tuple[tuple[float, float], ...]:
-    """Knots of a rising curve from log-odds x by the line to log-odds, within MOST_BENT of the line.
+    """Knots of a rising curve from log-odds x of the line to corrected log-odds, within MOST_BENT of the line.
 
-    An isotonic fit knows nothing between its steps and claims certainty at its ends, where a film's outliers lie: there
-    the line goes on.
+    An isotonic fit knows nothing between its steps, and it claims certainty at its ends, where a film's outliers lie.
+    There the line continues instead.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -202,7 +206,7 @@ def isotonic_curve(x: Array, target: Array, weight: Array) -> tuple[tuple[float,
 
 
 def stretch_scores(said: Said, rule: DetectorCalibration) -> tuple[Array, Array]:
-    """(media * 2^32 + stretch + 1, log-odds): a detector's answer on each stretch, as `fuse.by_stretch` has it."""
+    """(media * 2^32 + stretch + 1, log-odds): a detector's answer on each stretch, as in `fuse.by_stretch`."""
     odds = np.clip(rule.slope * said.logit + rule.intercept, rule.lowest, rule.highest)
     keys, pooled = power_means((said.media << 32) + said.stretch + 1, odds, rule.exponent)
     if rule.curve:
@@ -212,17 +216,17 @@ def stretch_scores(said: Said, rule: DetectorCalibration) -> tuple[Array, Array]
 
 
 def log_loss(log_odds: Array, fake: Array, group: Array) -> float:
-    """Mean log loss, groups alike and classes alike."""
+    """Mean log loss; groups weigh alike, and classes weigh alike."""
     weight, _ = balanced(fake, group, np.arange(len(fake)))
     return float(np.average(np.logaddexp(0, np.where(fake, -log_odds, log_odds)), weights=weight))
 
 
 def patterns_of(x: Array, names: Sequence[str], media: Array, labels: Media) -> tuple[Pattern, ...]:
-    """Logistic regressions on rows x [R, D] of log-odds, NaN where a detector said nothing, for the patterns of who
-    said something that occur and for each detector alone; media: int64 [R].
+    """Logistic regressions on rows x [R, D] of log-odds, NaN where a detector gave no answer. There is one for each
+    combination of detectors that occurs and one for each detector alone. media: int64 [R].
 
-    A pattern is fitted on all rows that hold it, with more or not (reduced models: Saar-Tsechansky and Provost, 2007).
-    That something is missing is never a feature: in labelled data it tells where they come from.
+    A pattern is fitted on all rows that contain it, with or without further answers (reduced models: Saar-Tsechansky
+    and Provost, 2007). A missing answer is never a feature: in labelled data it gives away where the files come from.
     """
     there = np.isfinite(x)
     kinds, counts = np.unique(there, axis=0, return_counts=True)
@@ -242,7 +246,7 @@ def patterns_of(x: Array, names: Sequence[str], media: Array, labels: Media) -> 
 
 
 def held_out(folds: Array) -> Iterator[tuple[Array, Array]]:
-    """(fitted on, held out) [M] of each fold; all is both where there is but one."""
+    """(fitted on, held out), bool [M] each, for every fold. With only one fold both are everything."""
     for fold in np.unique(folds):
         held = folds == fold
         yield (held if held.all() else ~held), held

@@ -1,4 +1,4 @@
-"""Whether length accuses: held-out stretches of real media joined into films, and forged ones among them."""
+"""Does length accuse? Held-out stretches of real files are joined into films, and forged ones are put among them."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from .calibration import Fusion
 from .fitting import Array, Media
 
 FILM_STRETCHES = 180
-"""Half an hour."""
+"""Stretches of a joined film: half an hour."""
 FILMS = 400
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
-"""Of the tail rate, tried from the largest."""
+"""Shares of the tail rate, tried from the largest."""
 Scores = Callable[[float], tuple[Array, Array]]
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """The exponent at which stretches are to be pooled, and what joined real films say of it."""
+    """The exponent for pooling stretches, and what joined real films show about it."""
 
     exponent: float
     threshold: float | None = None
-    """Log-odds that the threshold has to reach, so that films are accused no more often; None: any serves."""
+    """Log-odds that the threshold must reach, so that films are accused no more often; None: any threshold will do."""
     record: dict[str, Any] | None = None
     note: str = ""
-    """What has to be told besides; empty where there is nothing."""
+    """A remark for the calibration's note; empty for none."""
 
 
 def fitting_exponent(
     scores: Scores, rows: Array, fused: Array, media: Media, fusion: Fusion, false_positive_rate: float
 ) -> Length:
     """The largest share of the tail rate (`fusion.exponent`) at which joined real films are accused no more often than
-    real media are; where no share is small enough, the smallest, and the threshold at which they are not.
+    real files. If no share is small enough: the smallest, and the threshold at which films are accused no more often.
 
-    scores: (log-odds [M], judged [M]) of media at an exponent. rows, fused: media and held-out log-odds of stretches.
-    The films are drawn from the very stretches that the threshold is set on, so that they cannot hold a worse one: the
-    tail rate has to answer for that (see `pooling.pooled_log_odds`).
+    scores: (log-odds [M], judged [M]) of files at an exponent. rows, fused: files and held-out log-odds of stretches.
+    The films are drawn from the same stretches that the threshold is set on, so they cannot hold a worse one. The tail
+    rate has to cover that case (see `pooling.pooled_log_odds`).
     """
     judged = np.unique(rows)
     real = judged[~media.fake[judged]]
@@ -90,10 +90,10 @@ def fitting_exponent(
 
 def _raised(levels: Array, totals: Array, groups: Array, threshold: float, rate: float) -> Bounded:
     """The lowest threshold above `threshold` at which the share of films, by their log-odds `levels`, is no larger than
-    that of real media; above all films at the latest."""
+    the share of real files; at the latest it lies above all films."""
     found = crossing(totals, groups, threshold, rate)
     for level in np.unique(levels[levels >= threshold]):
-        # Half-way to the next one of either, as thresholds are set elsewhere: no rounding turns it back.
+        # Half-way to the next value of either kind, as elsewhere, so that rounding cannot undo it.
         above = np.concatenate([levels[levels > level], totals[totals > level]])
         found = crossing(totals, groups, float((level + above.min()) / 2 if len(above) else level + 1e-3), rate)
         if (levels >= found.threshold).mean() <= found.rate:
@@ -127,7 +127,7 @@ def _spliced(
     exponent: float,
     threshold: float,
 ) -> dict[str, Any] | None:
-    """Each forged medium by itself, and in place of as many stretches of a real film."""
+    """Each forged file by itself, and in place of as many stretches of a real film."""
     forged = [one for one in stretches if media.fake[one] and len(stretches[one]) < FILM_STRETCHES and seen[one]]
     if not forged:
         return None

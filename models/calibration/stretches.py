@@ -1,4 +1,4 @@
-"""Stretches of media as rows, detectors as columns: `models/calibration/pooling.py` for many media at once."""
+"""Stretches of files as rows, detectors as columns: `models/calibration/pooling.py` for many files at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .fitting import Array, Said
 
 
 class Rows:
-    """Stretches of media as rows, detectors as columns: what is fused."""
+    """Stretches of files as rows, detectors as columns: the input of the fusion."""
 
     def __init__(self, said: Sequence[Said]):
         self.said = list(said)
@@ -23,10 +23,11 @@ class Rows:
         whole = np.unique(np.concatenate([one.media for one in said])) if said else np.empty(0, np.int64)
         self.keys = np.sort(np.append(keys, np.setdiff1d(whole, keys >> 32) << 32))
         self.media = self.keys >> 32
-        """int64 [R]"""
+        """int64 [R], position of each row's file in `Media`."""
 
     def log_odds(self, rules: Mapping[str, DetectorCalibration]) -> Array:
-        """[R, D], NaN where a detector said nothing; what is about a whole media stands in each of its rows."""
+        """[R, D], NaN where a detector gave no answer. An answer about a whole file stands in each of the file's
+        rows."""
         x = np.full((len(self.keys), len(self.said)), np.nan)
         for at, one in enumerate(self.said):
             keys, values = f.stretch_scores(one, rules[one.name])
@@ -58,7 +59,7 @@ def fused_rows(x: Array, table: Rows, fusion: Fusion) -> Array:
 
 
 def hand_set(said: Sequence[Said], rules: Mapping[str, DetectorCalibration], count: int) -> Array:
-    """float64 [M]: what rules set by hand add to each media, 0 where they say nothing; NaN where nobody spoke."""
+    """float64 [M]: what hand-set rules add to each file, 0 where they add nothing; NaN where none of them applied."""
     sums: dict[str, Array] = {}
     spoke: dict[str, Array] = {}
     for one in said:
