@@ -1,11 +1,11 @@
 """Finds faces with their five landmarks: MTCNN, batched over frames, on any device.
 
-Takes uint8 RGB frames, yields boxes, landmarks and confidences in their pixels. The weights are those in the `mtcnn`
-wheel (see mtcnn_weights.py). Differences from the authors' code: frames are searched at a short side of 360 at most,
-crops are read from a pyramid instead of being aliased, a whole batch goes through each stage at once.
+Takes uint8 RGB frames, returns boxes, landmarks and confidences in their pixels. The weights are those in the `mtcnn`
+wheel (see mtcnn_weights.py). Differences from the authors' code: frames are searched at a short side of at most 360,
+crops are read from a pyramid instead of being aliased, and a whole batch goes through each stage at once.
 
-Known blind spots: profiles beyond about 60 degrees, faces lying on their side or upside down, faces of fewer than
-about 24 pixels at a short side of 360, masks and heavy occlusion; it takes some hands, rocks and patterns for faces.
+Known blind spots: profiles beyond about 60 degrees, faces lying on their side or upside down, faces of fewer than about
+24 pixels at a short side of 360, masks and heavy occlusion. It takes some hands, rocks and patterns for faces.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .tracking import Faces
 __all__ = ["FaceDetector", "Faces"]
 
 SEARCH_SHORT_SIDE = 360
-"""Pixels. Larger frames are reduced to this for the search: the cost grows with the area, faces worth judging do not
-get lost."""
+"""Pixels. Larger frames are reduced to this for the search: the cost grows with the area, and no face worth judging is
+lost."""
 CELL = 12
-"""Pixels that one answer of the proposal network sees."""
+"""Pixels of the window behind one output of the proposal network."""
 SCALE_STEP = 0.709
-"""From one level of its pyramid to the next (the authors': half the area)."""
+"""Ratio between levels of its pyramid (as the authors': half the area)."""
 CHUNK_PIXELS = 4_000_000
-"""Pixels searched at once (17 frames of 640 x 360), a single huge frame being reduced to it: bounds the memory."""
+"""Pixels searched at once (17 frames of 640 x 360). A single larger frame is reduced to it. Bounds the memory."""
 MOST_PROPOSALS = 256
-"""A frame and level, and again a frame: no picture, however hostile, takes more memory than this."""
+"""For each frame and level, and again for each frame. No picture, however hostile, takes more memory than this."""
 
 
 class FaceDetector:
@@ -47,11 +47,13 @@ class FaceDetector:
         min_face_pixels: float = 24.0,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
     ):
-        """`min_face_pixels`: the smallest face looked for, on the frame as it is searched (short side 360 at most). 20
-        finds hardly more that can be judged, but more patterns that are no faces, and takes a quarter longer.
-        `thresholds`: least probability after each of the three networks.
+        """`min_face_pixels`: the smallest face searched for, on the frame as it is searched (short side at most 360). A
+        value of 20 finds hardly more faces that can be judged, but more patterns that are not faces, and takes a
+        quarter longer. `thresholds`: least probability after each of the three networks.
 
-        Raises FaceWeightsError where the weights are missing or were changed.
+        Raises:
+            ValueError: `min_face_pixels` is below CELL.
+            FaceWeightsError: the weights are missing or were changed.
         """
         if min_face_pixels < CELL:
             raise ValueError(f"faces of fewer than {CELL} pixels cannot be found: got {min_face_pixels = }")
@@ -66,7 +68,7 @@ class FaceDetector:
 
     @torch.inference_mode()
     def detect(self, frames: np.ndarray) -> list[Faces]:
-        """uint8 [B, H, W, 3] RGB → the faces on each frame, the surest first.
+        """uint8 [B, H, W, 3] RGB → the faces on each frame, most confident first.
 
         A frame gives the same answer alone or among others, within 0.01 px and 1e-4 of confidence.
         """
@@ -93,9 +95,9 @@ class FaceDetector:
 
     @torch.inference_mode()
     def refine(self, frames: np.ndarray, positions: np.ndarray, boxes: np.ndarray) -> Faces:
-        """Asks the output network alone about a known place: [N] positions in `frames`, [N, 4] boxes → Faces [N].
+        """Runs only the output network on known places: [N] positions in `frames`, [N, 4] boxes → Faces [N].
 
-        What is not a face comes back with a low confidence and a box that means nothing.
+        A place without a face comes back with a low confidence and a meaningless box.
         """
         _check(frames)
         count = len(positions)
@@ -113,7 +115,7 @@ class FaceDetector:
         return Faces(boxes_out, landmarks, scores)
 
     def _search(self, frames: Tensor) -> list[Faces]:
-        """uint8 (B, 3, H, W) → faces in its pixels."""
+        """uint8 (B, 3, H, W) → the faces on each frame, in its pixels."""
         index, boxes = self._propose(frames)
         if not len(index):
             return [_no_faces()] * len(frames)
@@ -133,7 +135,7 @@ class FaceDetector:
         return [all_faces.take(rows == frame) for frame in range(len(frames))]
 
     def _propose(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """First network over a pyramid of whole frames → frame of each proposal (N,), square boxes (N, 4)."""
+        """First network over a pyramid of whole frames → each proposal's frame (N,) and square box (N, 4)."""
         found = []
         for height, width in self._levels(*frames.shape[2:]):
             images = _normal(self._resized(frames, (height, width))).contiguous(memory_format=torch.channels_last)
@@ -154,7 +156,7 @@ class FaceDetector:
         return index[kept], _squares(boxes[kept])
 
     def _refined(self, pyramid: list[Tensor], index: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Second network on the proposals → those that remain, square again."""
+        """Second network on the proposals → the remaining ones, square again."""
         offsets, scores = self._rnet(crop(pyramid, index, boxes, 24))
         sure = (scores > self.thresholds[1]).nonzero()[:, 0]
         boxes, index, scores = _moved(boxes, offsets)[sure], index[sure], scores[sure]
@@ -169,23 +171,23 @@ class FaceDetector:
     def _levels(self, height: int, width: int) -> Iterator[tuple[int, int]]:
         scale = CELL / self.min_face_pixels
         while min(height, width) * scale >= CELL:
-            yield 2 * round(height * scale / 2), 2 * round(width * scale / 2)  # even: halved without padding
+            yield 2 * round(height * scale / 2), 2 * round(width * scale / 2)  # even sizes need no padding to halve
             scale *= SCALE_STEP
 
     def _resized(self, frames: Tensor, size: tuple[int, int]) -> Tensor:
         """uint8 (B, 3, H, W) → uint8 (B, 3, *size)."""
         if tuple(frames.shape[2:]) == size:
             return frames
-        if frames.device.type == "cpu":  # a vectorised kernel of its own for bytes, there only
+        if frames.device.type == "cpu":  # only the CPU has a vectorised kernel for bytes
             return F.interpolate(frames, size=size, mode="bilinear", antialias=True)
         return resized_elsewhere(frames, size)
 
 
 def resized_elsewhere(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (B, 3, H, W) → uint8 (B, 3, *size), on any device what the CPU's kernel gives, but for a level in some
+    """uint8 (B, 3, H, W) → uint8 (B, 3, *size), on any device. Equals the CPU kernel except for one level in a few
     pixels of a thousand.
 
-    In floating point every tenth pixel was another, which moved a box of 87 pixels by 4 (on an H200).
+    In floating point one pixel in ten differed, which moved a box of 87 pixels by 4 (on an H200).
     """
     return resize(frames, *size).to(torch.uint8)
 
@@ -197,7 +199,7 @@ def _check(frames: np.ndarray) -> None:
 
 def _planes(frames: np.ndarray) -> Tensor:
     """(B, H, W, 3) → (B, 3, H, W) on the same memory, channels last."""
-    # Frames in shared memory are read-only, which torch.from_numpy warns about; nothing here writes to them.
+    # Frames in shared memory are read-only, and torch.from_numpy warns about that. Nothing here writes to them.
     if not frames.flags.writeable or not frames.flags.c_contiguous:
         frames = frames.copy()
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
@@ -213,16 +215,16 @@ def _moved(boxes: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _squares(boxes: Tensor) -> Tensor:
-    """The same centres, both sides as long as the longer one."""
+    """The same centres; both sides as long as the longer one."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1, keepdim=True).clamp(min=1.0) / 2
     return torch.cat([centre - half, centre + half], dim=1)
 
 
 def _window(frame: np.ndarray, box: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The square around `box` on whole pixels, at 48 × 48, uint8 (3, 48, 48), and its own box (4,).
+    """The square around `box` on whole pixels, scaled to 48 × 48, uint8 (3, 48, 48), and its own box (4,).
 
-    Cut out before anything is converted: on whole frames the conversion would cost more than the network.
+    It is cut out before any conversion, which would cost more than the network on whole frames.
     """
     height, width = frame.shape[:2]
     side = int(min(max(round(float(max(box[2] - box[0], box[3] - box[1]))), CELL), 4 * max(height, width)))

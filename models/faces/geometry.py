@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 SQUARE = 3.1
-"""Side of the square around a face, in `FaceAxes.size`: from above the brows' arch to below the chin, ears included."""
+"""Side of the square around a face, in `FaceAxes.size`: from above the eyebrows to below the chin, with the ears."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaceAxes:
-    """A face's own frame: `centre` between eyes and mouth, `down` from the eyes to the mouth, `across` to its right
-    side in the picture, shorter where the face is turned away. float32 [2] each, pixels."""
+    """A face's own axes: `centre` between eyes and mouth, `down` from the eyes to the mouth, `across` to the right side
+    of the face as seen in the picture, shorter if the face is turned away. float32 [2] each, pixels."""
 
     centre: np.ndarray
     across: np.ndarray
     down: np.ndarray
     size: float
-    """Pixels: from the eyes to the mouth, or 0.9 of the distance between the eyes where that is more (a bowed head)."""
+    """Pixels from the eyes to the mouth, or 0.9 of the distance between the eyes if that is more (a bowed head)."""
 
     def at(self, places: np.ndarray) -> np.ndarray:
         """[N, 2] in units of `across` and `down` → [N, 2] pixels."""
@@ -38,7 +38,7 @@ def face_axes(landmarks: np.ndarray) -> FaceAxes:
     across = np.array([down[1], -down[0]])
     if across @ (points[1] - points[0]) < 0:
         across = -across
-    # A head turned away is narrower; beyond these bounds it is the landmarks that are wrong.
+    # A head that is turned away is narrower. Beyond these bounds the landmarks are wrong.
     width = min(max(apart / (0.95 * length), 0.75), 1.15) * 0.95 * length
     return FaceAxes(
         ((eyes + mouth) / 2).astype(np.float32),
@@ -49,7 +49,7 @@ def face_axes(landmarks: np.ndarray) -> FaceAxes:
 
 
 def face_square(landmarks: np.ndarray, widen: float = 1.0) -> tuple[int, int, int]:
-    """left, top and side in whole pixels of the square around a face; it may reach over the picture's edges."""
+    """Left, top and side, in whole pixels, of the square around a face; it may reach beyond the picture's edges."""
     axes = face_axes(landmarks)
     side = max(2, round(SQUARE * widen * axes.size))
     x, y = axes.centre + 0.06 * axes.down
@@ -57,7 +57,7 @@ def face_square(landmarks: np.ndarray, widen: float = 1.0) -> tuple[int, int, in
 
 
 def cut_square(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
-    """uint8 [H, W, 3] → uint8 [side, side, 3]; past the picture's edges it is mirrored, as training mirrors it."""
+    """uint8 [H, W, 3] → uint8 [side, side, 3]; mirrored beyond the picture's edges, as in training."""
     height, width = image.shape[:2]
     inside = image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)]
     if inside.shape[:2] == (side, side):

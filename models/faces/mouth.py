@@ -1,8 +1,8 @@
-"""What the mouth of a tracked face does: how much it moves, how much dark opening it shows. numpy only.
+"""What the mouth of a tracked face does: how much it moves, and how much dark opening it shows. numpy only.
 
-Takes frames and the five landmarks of one face, yields two signals, a value a frame. Each frame is turned upright,
-scaled to the distance of the eyes and cut to the mouth's surroundings, so that a nodding head moves nothing; what
-translation is left between two patches is measured on the skin around the mouth and taken out.
+Takes frames and the five landmarks of one face, returns two signals with one value a frame. Each frame is turned
+upright, scaled by the distance between the eyes and cut to the mouth and its surround, so that nodding causes no
+motion. The remaining translation between two patches is measured on the skin around the mouth and removed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 HEIGHT, WIDTH = 48, 64
-"""Pixels of a patch: 1.5 distances of the eyes wide."""
+"""Pixels of a patch, which is 1.5 eye distances wide."""
 _HALF_WIDTH = 0.75
 _CANONICAL = np.array([[-0.5, -1.0], [0.5, -1.0], [0.0, -0.45], [-0.42, 0.05], [0.42, 0.05]])
-"""Where an upright face has its landmarks: origin in the mouth, unit the distance of the eyes, y downwards."""
+"""Landmarks of an upright face: origin in the mouth, unit the distance between the eyes, y downwards."""
 _Y, _X = np.meshgrid(
     ((np.arange(HEIGHT) + 0.5) / HEIGHT * 2 - 1) * _HALF_WIDTH * HEIGHT / WIDTH + 0.05,
     ((np.arange(WIDTH) + 0.5) / WIDTH * 2 - 1) * _HALF_WIDTH,
@@ -32,23 +32,23 @@ _LIPS = _ellipse(0.08, 0.42, 0.30)
 _INNER = _ellipse(0.05, 0.30, 0.22)
 _SURROUND = ~_ellipse(0.10, 0.35, 0.28)
 _ABOVE = _Y < -0.2
-"""Nose and cheeks: they move with the head, hardly with speech."""
+"""Nose and cheeks, which move with the head and hardly with speech."""
 _DARK = 0.6
-"""Of the face's own brightness: darker than lips, as the inside of a mouth is."""
+"""Share of the face's own brightness. Darker pixels belong to the inside of a mouth, not to lips."""
 
 
 @dataclass(frozen=True, slots=True)
 class MouthSignals:
     motion: np.ndarray
-    """float64 [N], mean change of the mouth's pixels against the neighbouring frames beyond half that of the nose and
-    cheeks, in shares of the face's brightness."""
+    """float64 [N], mean change of the mouth's pixels against the neighbouring frames, minus half that of the nose and
+    cheeks, as a share of the face's brightness."""
     opening: np.ndarray
-    """float64 [N], mean depth of what is darker than 0.6 of the face inside the mouth, in shares of its brightness."""
+    """float64 [N], mean depth below 0.6 of the face's brightness inside the mouth, as a share of that brightness."""
 
 
 def eye_distances(landmarks: np.ndarray) -> np.ndarray:
-    """[N, 5, 2] → pixels [N] between the eyes, or the equal for a turned head: the height of eyes over mouth, if
-    greater (both are one unit on an upright frontal face)."""
+    """[N, 5, 2] → pixels [N] between the eyes. For a turned head it is the height of the eyes above the mouth, if
+    greater (on an upright frontal face both are one unit)."""
     eyes, mouth = landmarks[:, :2].mean(axis=1), landmarks[:, 3:].mean(axis=1)
     across = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
     return np.maximum(across, np.linalg.norm(mouth - eyes, axis=1) / 1.05)
@@ -60,15 +60,15 @@ def mouth_signals(patches: np.ndarray) -> MouthSignals:
     opening = np.maximum(_DARK * brightness - patches[:, _INNER], 0).mean(axis=1) / brightness
     changes = np.abs(_stabilised_changes(_blurred(patches))) / brightness
     between = changes[:, _LIPS].mean(axis=1) - 0.5 * changes[:, _ABOVE].mean(axis=1)
-    # What changes between two frames belongs to both: this keeps the signal at the frames' own times.
+    # A change between two frames belongs to both, which keeps the signal at the frames' own times.
     motion = (np.concatenate([between[:1], between]) + np.concatenate([between, between[-1:]])) / 2
     return MouthSignals(motion.astype(np.float64), opening.astype(np.float64))
 
 
 def mouth_patches(frames: np.ndarray, positions: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """uint8 [T, H, W, 3], [N] positions, [N, 5, 2] landmarks → float32 [N, 48, 64] grey patches, upright, one scale.
+    """uint8 [T, H, W, 3], [N] positions, [N, 5, 2] landmarks → float32 [N, 48, 64] grey patches, upright, at one scale.
 
-    Landmarks are smoothed over neighbouring frames first; beyond the frame's edge its last pixel goes on.
+    Landmarks are first smoothed over neighbouring frames. Beyond the frame's edge its last pixel is repeated.
     """
     padded = np.concatenate([landmarks[:1], landmarks, landmarks[-1:]]).astype(np.float64)
     smooth = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
@@ -82,7 +82,7 @@ def _patch(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3], [5, 2] → float [48, 64]."""
     centre, middle = points.mean(axis=0), _CANONICAL.mean(axis=0)
     here, there = points - centre, _CANONICAL - middle
-    # Least-squares similarity (turn, scale, shift) from the canonical face to this one.
+    # Least-squares similarity (rotation, scale, shift) from the canonical face to this one.
     norm = (there**2).sum()
     a = (here * there).sum() / norm
     b = (there[:, 0] * here[:, 1] - there[:, 1] * here[:, 0]).sum() / norm
@@ -94,7 +94,7 @@ def _patch(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
     if right - left < 2 or bottom - top < 2:
         return np.full((HEIGHT, WIDTH), 127.0)
     grey = frame[top:bottom, left:right] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    # Large faces are averaged down first: sampling single pixels would turn their texture into motion.
+    # Large faces are averaged down first, because sampling single pixels would turn their texture into motion.
     step = max(1, int(np.hypot(a, b) * 2 * _HALF_WIDTH / WIDTH))
     rows, columns = grey.shape[0] // step, grey.shape[1] // step
     if step > 1 and rows > 1 and columns > 1:
@@ -115,7 +115,7 @@ def _bilinear(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _blurred(patches: np.ndarray) -> np.ndarray:
-    """Gaussian of one pixel, along both axes; (N, H, W) → (N, H, W)."""
+    """(N, H, W) → (N, H, W), blurred by a Gaussian of one pixel along both axes."""
     kernel = np.exp(-0.5 * np.arange(-3, 4) ** 2).astype(np.float32)
     kernel /= kernel.sum()
     for axis, size in ((1, HEIGHT), (2, WIDTH)):
@@ -127,14 +127,14 @@ def _blurred(patches: np.ndarray) -> np.ndarray:
 
 
 def _stabilised_changes(patches: np.ndarray) -> np.ndarray:
-    """(N, H, W) → (N - 1, H, W) differences, less the shift and the change of light that fit the surroundings best."""
+    """(N, H, W) → (N - 1, H, W) differences, minus the shift and the change of light that fit the surround best."""
     changes = np.empty((len(patches) - 1, HEIGHT, WIDTH), dtype=np.float32)
     for i, (before, after) in enumerate(itertools.pairwise(patches)):
         slope_y, slope_x = np.gradient((before + after) / 2)
         columns = np.stack([slope_y, slope_x, np.ones_like(slope_y)], axis=-1).astype(np.float64)
         inside = columns[_SURROUND]
         change = (after - before).astype(np.float64)
-        # The small ridge keeps a featureless patch (a blank wall taken for a face) solvable: no shift.
+        # The small ridge keeps a featureless patch (a blank wall mistaken for a face) solvable: no shift.
         fit = np.linalg.solve(inside.T @ inside + 1e-3 * np.eye(3), inside.T @ change[_SURROUND])
         changes[i] = change - columns @ fit
     return changes

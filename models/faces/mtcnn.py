@@ -2,7 +2,7 @@
 
 Paper: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks",
 IEEE SPL 2016. Pictures are RGB in [-1, 1] ((value - 127.5) / 128). On a CPU all three run two to four times as fast
-with the channels last (measured, torch 2.13).
+with channels last (measured, torch 2.13).
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class ONet(nn.Module):
 
 
 def crop(pyramid: list[Tensor], frame_index: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """(N, 3, size, size) bilinear crops of `boxes` (N, 4) xyxy pixels; what lies outside of the frame is mid-grey.
+    """(N, 3, size, size) bilinear crops of `boxes` (N, 4) xyxy pixels; anything outside the frame is mid-grey.
 
     `pyramid` holds the frames (B, 3, H, W) and their halvings. A crop is read from the level at which it is less than
-    twice `size`: reading it from the full frame would alias, and a large face would score lower than a small one.
+    twice `size`. Reading it from the full frame would alias, and a large face would score lower than a small one.
     """
     out = torch.empty((len(boxes), 3, size, size), device=boxes.device, memory_format=torch.channels_last)
     levels = torch.log2((boxes[:, 2] - boxes[:, 0]).clamp(min=1.0) / size).floor().clamp(0, len(pyramid) - 1).long()
@@ -90,7 +90,7 @@ def crop(pyramid: list[Tensor], frame_index: Tensor, boxes: Tensor, size: int) -
         chosen = (levels == level).nonzero()[:, 0]
         if not len(chosen):
             continue
-        # One call for all frames: crops of a frame stand one below another in its row of the grid, rows padded with
+        # One call for all frames: a frame's crops stand one below another in its row of the grid. Rows are padded with
         # points far outside, which read as grey.
         frames = frame_index[chosen]
         order = torch.argsort(frames, stable=True)
@@ -110,8 +110,8 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, pe
     """Greedy non-maximum suppression inside each group, all groups at once, on any device.
 
     boxes (N, 4) xyxy, scores (N,), groups (N,) integers. The overlap is intersection over union, or over the smaller
-    box (`per_min`). Only the `most` best of a group take part, which bounds the memory at groups × most².
-    Returns the positions kept, by group and falling score.
+    box (`per_min`). Only the `most` best boxes of a group take part, which bounds the memory at groups × most². Returns
+    the positions of the kept boxes, by group and falling score.
     """
     if not len(boxes):
         return torch.zeros(0, dtype=torch.long, device=boxes.device)
@@ -132,8 +132,8 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, pe
     first, second = area[:, :, None], area[:, None, :]
     whole = torch.minimum(first, second) if per_min else first + second - common
     beats = (common > threshold * whole).tril_(-1).to(boxes.dtype)  # [g, j, i]: i < j would suppress j
-    # A box stays unless a better box that itself stays overlaps it. Repeating that rule from "all stay" reaches the
-    # greedy answer after as many rounds as the longest chain of boxes that suppress one another.
+    # A box stays unless a better box that itself stays overlaps it. Starting from "all stay", repeating that rule
+    # reaches the greedy answer after as many rounds as the longest chain of boxes that suppress one another.
     keep = valid
     while True:
         again = valid & (torch.bmm(beats, keep.to(beats.dtype)[:, :, None])[:, :, 0] == 0)

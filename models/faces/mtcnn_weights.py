@@ -1,7 +1,7 @@
-"""The weights of MTCNN, out of the `mtcnn` wheel, without importing that package (it would pull in TensorFlow).
+"""The weights of MTCNN, read from the `mtcnn` wheel without importing that package (it would pull in TensorFlow).
 
-Takes nothing, yields the three networks' arrays in torch's layout. The files are joblib pickles, which may run code
-when loaded: each is read once, its sha256 compared with the pinned one, and only those same bytes are unpickled.
+Returns the three networks' arrays in torch's layout. The files are joblib pickles, which may run code when loaded. So
+each is read once, its sha256 is compared with the pinned one, and only those same bytes are unpickled.
 Weights: Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks",
 IEEE SPL 2016, as converted by Iván de Paz Centeno, MIT licence.
 """
@@ -32,17 +32,22 @@ WEIGHTS_SHA256: Mapping[str, str] = MappingProxyType(
         "onet": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
     }
 )
-"""Of the files in mtcnn 1.0.0."""
+"""Hex, of the files in mtcnn 1.0.0."""
 NEEDED = "expected the weight files of mtcnn 1.0.0; install them with: pip install --no-deps mtcnn==1.0.0"
 
 
 class FaceWeightsError(RuntimeError):
-    """The face detector's weights are missing or not the pinned ones. Our installation's fault, never a file's."""
+    """The face detector's weights are missing or not the pinned ones. This is a fault of the installation, never of a
+    file."""
 
 
 def weights_folder() -> Path:
-    """Where the installed `mtcnn` wheel keeps its weights. Raises FaceWeightsError where it is not installed."""
-    # find_spec of a top-level package reads its location only; the package's own code does not run.
+    """Where the installed `mtcnn` wheel keeps its weights.
+
+    Raises:
+        FaceWeightsError: it is not installed.
+    """
+    # find_spec of a top-level package only finds its location; the package's own code does not run.
     spec = importlib.util.find_spec("mtcnn")
     if spec is None or not spec.submodule_search_locations:
         raise FaceWeightsError(f"the package mtcnn is not installed; {NEEDED}")
@@ -53,7 +58,9 @@ def load_mtcnn_arrays(folder: Path | None = None) -> dict[str, list[torch.Tensor
     """`pnet`, `rnet`, `onet` → float32 tensors in the order of the layers: weight, bias, slope (PReLU), …
 
     Convolutions come as (O, I, H, W), dense layers as (O, I), slopes as (C,).
-    Raises FaceWeightsError before unpickling anything that is not byte for byte the pinned file.
+
+    Raises:
+        FaceWeightsError: a file is missing, or is not byte for byte the pinned one; nothing of it is unpickled.
     """
     folder = weights_folder() if folder is None else folder
     return {name: _read(folder / f"{name}.lz4", sha256) for name, sha256 in WEIGHTS_SHA256.items()}

@@ -1,6 +1,6 @@
-"""Where each pixel of a frame went in the next one: Lucas and Kanade (1981), on a pyramid (Bouguet 2001).
+"""Where each pixel of a frame moves in the next one: Lucas and Kanade (1981), on a pyramid (Bouguet 2001).
 
-Plain torch operations on the CPU: the same bits each time, and no library's version changes a statistic.
+Plain torch operations on the CPU: the bits are the same each time, and no library version changes a statistic.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ else:
 
 LEVELS, WINDOW, STEPS = 4, 9, 2
 SMALLEST_SIDE = 32
-"""Pixels: no smaller level is halved again."""
+"""Pixels. Smaller levels are not halved again."""
 LARGEST_STEP = 2.0
-"""Pixels of a level, of one step."""
+"""Pixels of a level, the most that one step may move."""
 _FLOOR = 4.0
-"""Squared grey levels a pixel: keeps flat areas still."""
+"""Squared grey levels per pixel; keeps flat areas still."""
 
 
 def flow_between(before: Tensor, after: Tensor) -> Tensor:
-    """(B, 1, H, W) grey levels 0 to 255, twice → (B, 2, H, W) pixels right and down: `after` shows at x + flow what
+    """(B, 1, H, W) grey levels 0 to 255, twice → (B, 2, H, W) pixels right and down: `after` at x + flow shows what
     `before` shows at x."""
     pyramid = [(before, after)]
     while len(pyramid) < LEVELS and min(pyramid[-1][0].shape[2:]) >= SMALLEST_SIDE:
@@ -49,7 +49,8 @@ def flow_between(before: Tensor, after: Tensor) -> Tensor:
 
 
 def moved_by(images: Tensor, flow: Tensor) -> Tensor:
-    """(B, C, H, W), (B, 2, H, W) pixels → the images as seen at x + flow, bilinear; beyond the edge its last pixel."""
+    """(B, C, H, W), (B, 2, H, W) pixels → the images sampled at x + flow, bilinear; edge pixels repeat beyond the
+    edge."""
     height, width = images.shape[2:]
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij"
@@ -60,7 +61,7 @@ def moved_by(images: Tensor, flow: Tensor) -> Tensor:
 
 
 def _mean_around(x: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) → the mean over a square around each pixel, of what of it lies in the picture."""
+    """(B, C, H, W) → the mean over a square around each pixel, counting only the part inside the picture."""
     # Sums of shifted pictures, rows and then columns: torch's own pooling takes four times as long.
     half, (height, width) = side // 2, x.shape[2:]
     padded = F.pad(x, (half, half, half, half))

@@ -1,7 +1,7 @@
-"""Parts of a face and what surrounds it, as masks over a picture, and the piece of film that holds them.
+"""Regions of a face and its surround as masks over a picture, and the piece of video around a face.
 
-The parts are ellipses in the face's own axes (face_geometry.py), so that neither its size nor its pose changes which
-part is meant.
+The regions are ellipses in the face's own axes (geometry.py), so neither its size nor its pose changes which part is
+meant.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ else:
     torch, F = late("torch"), late("torch.nn.functional")
 
 AROUND = 4.6
-"""Side of the piece of picture that is looked at, in `FaceAxes.size`."""
+"""Side of the piece of picture around the face, in `FaceAxes.size`."""
 LARGEST_SIZE = 72.0
-"""`FaceAxes.size` in pixels; larger faces are reduced to this, so that no face costs more, and the grain of a picture
-means about the same in all."""
+"""`FaceAxes.size` in pixels. Larger faces are reduced to this, so that no face costs more and a picture's grain means
+about the same in all."""
 LEAST_SIDE = 16
 ELLIPSES: dict[str, tuple[tuple[float, float, float, float], ...]] = {
     "inner": ((0.0, 0.05, 0.85, 0.95),),
@@ -36,34 +36,35 @@ ELLIPSES: dict[str, tuple[tuple[float, float, float, float], ...]] = {
     "chin": ((0.0, 1.05, 0.40, 0.22),),
     "neck": ((0.0, 1.9, 0.55, 0.30),),
 }
-"""By part: centre (across, down) and radii of its ellipses, in units of `FaceAxes`. `skin` is both cheeks and the
+"""By region: centre (across, down) and radii of its ellipses, in units of `FaceAxes`. `skin` is both cheeks and the
 forehead."""
 RING = (1.2, 1.75)
-"""Inner and outer edge of the ring of hair, ears and neck, in ellipses of radii (1.1, 1.35) around the face."""
+"""Inner and outer edge of the ring of hair, ears and neck, relative to an ellipse with radii (1.1, 1.35) around the
+face."""
 REGIONS = (*ELLIPSES, "ring")
 
 
 @dataclass(frozen=True, slots=True)
 class FacePiece:
-    """The same cut around one face in frames that follow one another."""
+    """The same cut-out around one face in consecutive frames."""
 
     images: Tensor
     """float32 (T, 3, H, W), RGB levels 0 to 255."""
     landmarks: np.ndarray
     """float32 [T, 5, 2], pixels of `images`."""
     seconds: np.ndarray
-    """float64 [T]"""
+    """float64 [T], when each frame is shown."""
 
     @property
     def sizes(self) -> np.ndarray:
-        """float64 [T]: `FaceAxes.size` by frame, pixels."""
+        """float64 [T]: `FaceAxes.size` of each frame, pixels."""
         return np.array([face_axes(points).size for points in self.landmarks])
 
 
 def face_piece(frames: Sequence[np.ndarray], landmarks: np.ndarray, seconds: np.ndarray) -> FacePiece:
     """uint8 [H, W, 3] frames, [T, 5, 2] landmarks in their pixels, [T] seconds → the piece around the face.
 
-    Frames that repeat the one before are left out: cameras and converters double frames, and a doubled one would look
+    Frames that repeat the one before are left out: cameras and converters duplicate frames, and a duplicate would look
     perfectly steady.
     """
     axes = [face_axes(points) for points in landmarks]
@@ -87,7 +88,8 @@ def face_piece(frames: Sequence[np.ndarray], landmarks: np.ndarray, seconds: np.
 
 
 def _within(low: float, high: float, side: int) -> tuple[int, int]:
-    """The whole pixels from `low` to `high` that lie in the picture: LEAST_SIDE of them where it has as many."""
+    """The whole pixels from `low` to `high` inside the picture; at least LEAST_SIDE of them if the picture is that
+    large."""
     first = min(max(0, int(low)), max(0, side - LEAST_SIDE))
     return first, min(side, max(int(high) + 1, first + LEAST_SIDE))
 
@@ -99,7 +101,7 @@ def _moving_rows(images: Tensor) -> list[int]:
 
 
 def region_masks(shape: tuple[int, int], landmarks: np.ndarray) -> dict[str, np.ndarray]:
-    """Height and width, [5, 2] landmarks → bool [H, W] by the names of REGIONS."""
+    """Height and width, [5, 2] landmarks → bool [H, W] by the names in REGIONS."""
     axes = face_axes(landmarks)
     x, y = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
     to_face = np.linalg.inv(np.stack([axes.across, axes.down], axis=1).astype(np.float64))

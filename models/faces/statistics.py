@@ -1,13 +1,13 @@
-"""Numbers that say how a face fits to what surrounds it, and to its own other moments.
+"""Numbers that measure how well a face fits its surround, and itself over time.
 
-A swap or a lip-sync tool lays a computed region into filmed frames: the region has another history (another camera,
-another scaling, a decoder's smoothing, one computation a frame) than the hair, ears and neck around it. No such number
-means anything alone, for codec, light and motion move all of them. So each is measured in several parts of the face and
-in the ring around it; what the ring and the shot make one expect is taken off in architectures/face_swap.py.
+A swap or lip-sync tool puts a computed region into filmed frames. That region has another history than the hair, ears
+and neck around it: another camera, another scaling, a decoder's smoothing, a separate computation for each frame. No
+such number means anything alone, because codec, light and motion change all of them. So each is measured in several
+regions of the face and in the ring around it. architectures/face_swap.py subtracts what the ring and the shot lead one
+to expect.
 
-Every name is `WHAT_WHERE`: a key of STATISTICS, and a region of face_regions.py, two of them (`inner+ring`), or a
-region less the ring (`inner-ring`). All are means over the frames in which they can be measured, NaN where there was
-none.
+Every name is `WHAT_WHERE`: a key of STATISTICS, and a region of regions.py, two of them (`inner+ring`), or a region
+minus the ring (`inner-ring`). All are means over the frames in which they can be measured, NaN if there was none.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ else:
     torch, F = late("torch"), late("torch.nn.functional")
 
 STATISTICS: Mapping[str, str] = {
-    # Evidence of one frame.
+    # Evidence from single frames.
     "diagonalY": "log of diagonal luma differences over straight ones: scaling and decoders change it",
     "diagonalR": "the same of the red difference",
     "uprightY": "log of luma differences along rows over those along columns: unequal scaling, interlacing",
     "uprightR": "the same of the red difference",
-    # Evidence from a frame to the next, along the optical flow.
+    # Evidence from one frame to the next, along the optical flow.
     "unsteady": "log of the luma that motion does not explain, over fine luma detail: texture that does not travel "
     "with the skin; a decoder gives steadier skin than a camera, regions computed frame by frame less steady ones",
     "unsteadyR": "the same of the red difference",
@@ -73,9 +73,9 @@ TEXTURED, COLOURED = ("inner", "skin", "ring"), ("inner", "skin", "ring", "mouth
 AGAINST_RING = ("inner", "skin", "mouth", "eyes")
 LEAST_FRAMES, MOST_FRAMES = 6, 16
 MOST_STILL = 5
-"""Frames of which the statistics of one frame are made, evenly spread."""
+"""Frames used for the single-frame statistics, evenly spread."""
 FLOW_SIZE = 40.0
-"""`FaceAxes.size` at which motion is measured."""
+"""Largest `FaceAxes.size` at which motion is measured."""
 LEAST_PIXELS = 30
 _FLOOR, _TINY = 1e-3, 1e-4
 _YCC = ((0.299, 0.587, 0.114), (0.5, -0.4187, -0.0813), (-0.1687, -0.3313, 0.5))
@@ -103,7 +103,7 @@ CONDITIONS = (
     *("fineY0_ring", "fineY1_ring", "fineY2_ring", "fineR0_ring", "fineB0_ring", "unsteady_ring"),
     *("peaked_ring", "flat_ring", "lag1_ring", "lag2_ring", "diagonalY_ring"),
 )
-"""What the shot is like: its size, light, motion, sharpness and codec, seen around the face."""
+"""Conditions of the shot: its size, light, motion, sharpness and codec, measured around the face."""
 EVIDENCE = _names()
 NAMES = (*EVIDENCE, *CONDITIONS)
 
@@ -115,7 +115,7 @@ class _Gathered(dict[str, list[float]]):
 
 
 def face_statistics(piece: FacePiece) -> dict[str, float]:
-    """Every name of NAMES; NaN where it cannot be measured. At most MOST_FRAMES frames are looked at."""
+    """A value for every name in NAMES; NaN if it cannot be measured. Uses at most MOST_FRAMES frames."""
     with torch.inference_mode():
         return _measured(piece)
 
@@ -154,7 +154,7 @@ def _measured(piece: FacePiece) -> dict[str, float]:
 
 
 def blurred(images: Tensor, half: int = 4) -> Tensor:
-    """(..., H, W) → the same under a Gaussian with a deviation of 1 px."""
+    """(..., H, W) → the same, blurred by a Gaussian with a standard deviation of 1 px."""
     bell = [math.exp(-(at**2) / 2) for at in range(-half, half + 1)]
     height, width = images.shape[-2:]
     flat = F.pad(images.reshape(-1, 1, height, width), (half,) * 4, mode="reflect")[:, 0]
@@ -177,7 +177,7 @@ def _log_motion(motion: np.ndarray) -> float:
 
 
 def _detail_around(got: _Gathered, ycc: Tensor, fine: Tensor, regions: Mapping[str, np.ndarray]) -> None:
-    """How sharp, how noisy and how coded the shot is, seen in the ring; how the face is lit."""
+    """Sharpness, noise and coding of the shot, measured in the ring; light on the face."""
     ring, inner, luma = regions["ring"], regions["inner"], ycc[0].numpy()
     if inner.sum() >= LEAST_PIXELS:
         got.add("light_inner", float(luma[inner].mean()) / 64)
@@ -185,7 +185,7 @@ def _detail_around(got: _Gathered, ycc: Tensor, fine: Tensor, regions: Mapping[s
     level = ycc[:1]
     for depth in range(3):
         mask = ring[:: 2**depth, :: 2**depth]
-        # Too small a picture cannot be blurred any more.
+        # Pictures that are too small cannot be blurred.
         if mask.sum() < LEAST_PIXELS or min(level.shape[1:]) <= 4:
             break
         detail = fine[:1] if depth == 0 else level - blurred(level)
@@ -223,7 +223,7 @@ def _texture(got: _Gathered, ycc: np.ndarray, regions: Mapping[str, np.ndarray])
 
 
 def _flow(grey: Tensor, size: float) -> Tensor:
-    """(T, 1, H, W) → (T - 1, 2, H, W), measured where the face is FLOW_SIZE large or less."""
+    """(T, 1, H, W) → (T - 1, 2, H, W), measured on pictures reduced to a face size of at most FLOW_SIZE."""
     scale, (height, width) = min(1.0, FLOW_SIZE / size), grey.shape[2:]
     if scale == 1:
         return flow_between(grey[:-1], grey[1:])

@@ -1,4 +1,4 @@
-"""Links the faces found on some frames of a clip to tracks and says where each was in between. numpy only."""
+"""Links the faces found on some frames of a clip into tracks, and fills in the frames between. numpy only."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 REACH = 1.0
-"""A face may move so many times its own size from one detection to the next and still be the same."""
+"""How far a face may move between two detections and still count as the same, in its own sizes."""
 GROWTH = 1.7
-"""… and grow or shrink by so much."""
+"""Factor by which it may grow or shrink."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """The faces on one frame, or one face a row where a row is asked for each."""
+    """The faces on one frame, or one face for each of several frames."""
 
     boxes: np.ndarray
-    """float32 [N, 4], x1 y1 x2 y2 in pixels; a face cut off by the frame's edge may reach over it."""
+    """float32 [N, 4], x1 y1 x2 y2 in pixels; the box of a face at the frame's edge may reach beyond it."""
     landmarks: np.ndarray
-    """float32 [N, 5, 2], x y in pixels: left eye, right eye, nose, left and right corner of the mouth (image sides)."""
+    """float32 [N, 5, 2], x y in pixels: left eye, right eye, nose, left and right corner of the mouth; sides as in the
+    image."""
     confidences: np.ndarray
     """float32 [N] in [0, 1]."""
 
@@ -41,10 +42,10 @@ class Faces:
 
 @dataclass(slots=True)
 class Sighting:
-    """One face on one frame that was searched."""
+    """One face on one searched frame."""
 
     position: int
-    """Of the frame in the clip."""
+    """Position of the frame in the clip."""
     box: np.ndarray
     landmarks: np.ndarray
     confidence: float
@@ -52,7 +53,7 @@ class Sighting:
 
 @dataclass(slots=True)
 class Trail:
-    """Sightings held to be one face, ascending by position."""
+    """Sightings that are taken to be one face, ascending by position."""
 
     sightings: list[Sighting] = field(default_factory=list)
 
@@ -66,10 +67,10 @@ class Trail:
 
 
 def detection_positions(pts_seconds: np.ndarray, most: int, least_gap_seconds: float) -> np.ndarray:
-    """int64 positions of the frames to search: the first, the last, and evenly between them.
+    """int64 positions of the frames to search: the first, the last, and evenly spread ones between them.
 
-    At most `most` (>= 2), and no closer than `least_gap_seconds` but that a clip of three frames or more has its middle
-    one searched as well.
+    At most `most` (>= 2), and no closer than `least_gap_seconds`. However, a clip of three frames or more has its
+    middle frame searched as well.
     """
     count = len(pts_seconds)
     if count <= 2:
@@ -82,8 +83,8 @@ def detection_positions(pts_seconds: np.ndarray, most: int, least_gap_seconds: f
 def link(found: Sequence[Faces], positions: Sequence[int], cuts: Sequence[int] = ()) -> list[Trail]:
     """Faces on each searched frame → trails, by first sighting.
 
-    Pairs are made from the best down, each face once, where `closeness` allows. A trail may miss one searched frame.
-    No trail crosses a cut (the position of the first frame after it).
+    Pairs are made in order of falling `closeness`, each face once, as long as it is positive. A trail may miss one
+    searched frame. No trail crosses a cut (the position of the first frame after it).
     """
     trails: list[Trail] = []
     missed: list[int] = []
@@ -115,9 +116,9 @@ def link(found: Sequence[Faces], positions: Sequence[int], cuts: Sequence[int] =
 
 
 def closeness(last: Sighting, faces: Faces, row: int) -> float:
-    """How well face `row` continues `last`: up to 2; 0 or less: it cannot be the same.
+    """How well face `row` continues `last`: at most 2; 0 if it cannot be the same face.
 
-    Intersection over union, plus how near the landmarks are in face sizes.
+    Intersection over union, plus how close the landmarks are, in face sizes.
     """
     box = faces.boxes[row]
     size, other = _size(last.box), _size(box)
@@ -137,9 +138,9 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def fill(trail: Trail) -> Faces:
-    """Faces [stop - start], a row for each frame from the first sighting to the last.
+    """Faces [stop - start], one row for each frame from the first sighting to the last.
 
-    Between two sightings boxes and landmarks move linearly and the confidence is the lower of both.
+    Between two sightings boxes and landmarks move linearly, and the confidence is the lower of the two.
     """
     known = np.array([s.position for s in trail.sightings])
     wanted = np.arange(trail.start, trail.stop)
@@ -160,10 +161,10 @@ def runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def scene_cuts(frames: np.ndarray, threshold: float = 40.0) -> list[int]:
-    """Positions of frames (uint8 [T, H, W, 3]) that differ from the one before as only a cut does.
+    """Positions of frames (uint8 [T, H, W, 3]) that differ from the previous frame so much that there must be a cut.
 
-    Compares a coarse grid of pixels; `threshold` is the mean difference in grey levels of 255. A face on either
-    side of a cut is two faces, even where both stand in the same place.
+    Compares a coarse grid of pixels; `threshold` is the mean difference in grey levels of 255. A face on each side of a
+    cut is two faces, even if both are in the same place.
     """
     rows, columns = (max(1, n // 32) for n in frames.shape[1:3])
     coarse = frames[:, rows // 2 :: rows, columns // 2 :: columns].astype(np.int16)

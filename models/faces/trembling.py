@@ -1,9 +1,9 @@
-"""Whether a face trembles within its head: motion of the inner face against what surrounds it, along a track.
+"""Whether a face trembles within its head: motion of the inner face against its surround, along a track.
 
-A swap is computed and laid in anew for each frame, and what is off by half a pixel is so in another way each time; the
-head, hair and ears were filmed. So the inner face (eyes, nose, cheeks; not the mouth, which speaks) is followed against
-the rest of the picture. What moves smoothly, a turning head or a background, has no part in it: only changes of the
-motion count. In units of the face, so that neither size nor speed tells.
+A swap is computed and inserted anew for each frame, and its errors of half a pixel differ each time. Head, hair and
+ears were filmed. So the inner face (eyes, nose, cheeks; not the mouth, which speaks) is tracked against the rest of the
+picture. Smooth motion, such as a turning head or a background, does not count: only changes of the motion do. All is
+measured in units of the face, so that neither size nor speed matters.
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ else:
     F = late("torch.nn.functional")
 
 PIXELS = 128
-"""Side of the upright face that is looked at."""
+"""Side of the upright face picture."""
 SCALE = 2.7
-"""That side in FaceAxes.size."""
+"""That side, in FaceAxes.size."""
 LEAST_FRAMES = 6
-"""Fewer say nothing of how motion changes."""
+"""Fewer frames do not show how motion changes."""
 LARGEST_STEP = 0.05
-"""Seconds between frames: over longer ones a living face moves on its own."""
+"""Seconds between frames. Over longer steps a living face moves on its own."""
 _FLOOR = 0.01
-"""Pixels: no motion is known better."""
+"""Pixels. No motion is known more precisely."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trembling:
-    """Natural logarithms; both rise where the inner face moves on its own."""
+    """Natural logarithms; both rise if the inner face moves on its own."""
 
     against: float
-    """How much the motion of the inner face against its surround changes from frame to frame, pixels of 128."""
+    """How much the inner face's motion relative to its surround changes from frame to frame, in pixels of 128."""
     ratio: float
-    """How much more the inner face's motion changes than that of its surround."""
+    """How much more the inner face's motion changes than its surround's."""
 
 
 def trembling(frames: Sequence[np.ndarray], landmarks: np.ndarray, seconds: np.ndarray) -> Trembling | None:
-    """Of one face in frames that follow one another.
+    """The trembling of one face in consecutive frames; None if they are fewer than six or too far apart.
 
     frames: uint8 [H, W, 3] each. landmarks: float32 [T, 5, 2], pixels. seconds: float [T], when each is shown.
-    None: fewer than six frames, or frames too far apart.
     """
     if len(frames) < LEAST_FRAMES or np.diff(seconds).max() > LARGEST_STEP:
         return None
@@ -63,14 +62,14 @@ def trembling(frames: Sequence[np.ndarray], landmarks: np.ndarray, seconds: np.n
 
 
 def _smooth(landmarks: np.ndarray) -> np.ndarray:
-    """The picture alone shall move: landmarks that tremble themselves would move all of it."""
+    """Landmarks smoothed over time, because trembling landmarks would make the whole picture tremble."""
     smooth = landmarks.astype(np.float64)
     smooth[1:-1] = (landmarks[:-2] + 2.0 * landmarks[1:-1] + landmarks[2:]) / 4
     return smooth
 
 
 def _upright(frame: np.ndarray, landmarks: np.ndarray) -> Tensor:
-    """(128, 128) grey levels: the face upright and centred; past the picture's edges it is mirrored."""
+    """(128, 128) grey levels: the face upright and centred, mirrored beyond the picture's edges."""
     axes = face_axes(landmarks)
     step = SCALE * axes.size / PIXELS
     down = axes.down / np.linalg.norm(axes.down)
@@ -80,7 +79,7 @@ def _upright(frame: np.ndarray, landmarks: np.ndarray) -> Tensor:
     cut = frame[top : max(top + 2, int(y + half)), left : max(left + 2, int(x + half))]
     red, green, blue = torch.from_numpy(np.ascontiguousarray(cut)).unbind(2)
     image = ((red.float() + green + blue) / 3)[None, None]
-    # Taking single pixels does not average: what is finer than the new grid goes first.
+    # Sampling single pixels does not average, so detail finer than the new grid is averaged away first.
     if (coarse := int(step)) > 1 and min(cut.shape[:2]) >= 2 * coarse:
         image = F.avg_pool2d(image, coarse)
     else:
@@ -95,7 +94,7 @@ def _upright(frame: np.ndarray, landmarks: np.ndarray) -> Tensor:
 
 @cache
 def _windows() -> tuple[Tensor, Tensor]:
-    """(128, 128) each: where the inner face lies, and where what surrounds it; soft."""
+    """(128, 128) each, with soft edges: the inner face, and its surround."""
     places = (torch.arange(PIXELS, dtype=torch.float32) - (PIXELS - 1) / 2) / (PIXELS / SCALE)
     across, down = places[None], places[:, None]
     inner = ((across / 0.75) ** 2 + ((down + 0.1) / 0.75) ** 2 < 1) & (down < 0.45)
@@ -112,7 +111,7 @@ def _soft(window: Tensor) -> Tensor:
 
 
 def _motion(faces: Tensor, window: Tensor) -> np.ndarray:
-    """(T, 128, 128) → [T - 1, 2] pixels to the right and down, by one step of Lucas and Kanade."""
+    """(T, 128, 128) → [T - 1, 2] pixels to the right and down, by one Lucas-Kanade step."""
     before = faces[:-1]
     right, below = torch.zeros_like(before), torch.zeros_like(before)
     right[:, :, 1:-1] = (before[:, :, 2:] - before[:, :, :-2]) / 2
