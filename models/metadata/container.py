@@ -1,5 +1,5 @@
-"""What the container gives away about how a file was made. Each function looks for one thing and returns what it saw,
-or None. None of it weighs anything: honest transcodes look just like this (see `metadata_rules`).
+"""What the container reveals about how a file was made. Each function looks for one thing and returns what it saw, or
+None. None of it carries weight, because honest transcodes look just like this (see rules.py).
 
 Helper of `metadata`; holds no detector.
 """
@@ -14,11 +14,11 @@ from typing import Any
 from .declared import View
 
 FIRST_DIGITAL_VIDEO = datetime(1995, 1, 1, tzinfo=UTC)
-"""QuickTime is older; consumer cameras that write creation times into files are not."""
+"""QuickTime is older, but consumer cameras that write creation times into files are not."""
 CLOCK_SLACK = timedelta(days=2)
-"""Time zones and clocks that run ahead."""
+"""Allows for time zones and for clocks that are fast."""
 GENERATOR_RATES = (6.0, 7.0, 8.0, 12.0, 14.0, 16.0)
-"""Hz: what open text-to-video models are trained at; also old phones, time lapses and GIFs."""
+"""Hz. Open text-to-video models are trained at these rates; old phones, time lapses and GIFs use them too."""
 DECODER_DELAY_SECONDS = 0.5
 """Reordered frames and an AAC encoder's priming stay well below this."""
 
@@ -30,7 +30,7 @@ _ENCODER_LIBRARY = re.compile(r"\bLav[fc]\d|x26[45]\b|libx26[45]|libvpx|svt-?av1
 
 
 def _number(value: Any) -> float:
-    """`value` where it is a sane number, else 0: these come from a process that hostile files may have taken over."""
+    """`value` if it is a sane number, else 0. The values come from a process that a hostile file may control."""
     sane = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
     return float(value) if sane else 0.0
 
@@ -50,14 +50,14 @@ def _sei(view: View) -> str:
 
 
 def encoder_library(view: View) -> str | None:
-    """ffmpeg's libraries and the free encoders: in tags, or in the SEI that x264 and x265 leave in the stream."""
+    """ffmpeg's libraries and the free encoders, from tags or from the SEI that x264 and x265 leave in the stream."""
     texts = [value for key, value in view.fields() if key in ("encoder", "encoding_tool", "tool", "writing_library")]
     seen = [text for text in [*texts, _sei(view)] if _ENCODER_LIBRARY.search(text)]
     return "; ".join(dict.fromkeys(seen)) or None
 
 
 def encoder_settings(view: View) -> str | None:
-    """`x264 core 164, crf=23.0` of the long line that x264 and x265 leave in the stream."""
+    """`x264 core 164, crf=23.0`, from the long line that x264 and x265 leave in the stream."""
     notes = _sei(view)
     build = re.search(r"\bx26[45]\b[^;\n]{0,20}?(?:core|build) \d+", notes)
     rate = re.search(r"\b(?:crf|bitrate|qp)=[\d.]+", notes)
@@ -77,7 +77,7 @@ def camera(view: View) -> str | None:
 
 
 def camera_reencoded(view: View) -> str | None:
-    """A camera's name on a stream that a software encoder wrote: edited or transcoded since, with its tags kept."""
+    """A camera's name on a stream from a software encoder: edited or transcoded since, with the tags kept."""
     named = camera(view)
     encoder = encoder_library(view)
     return f"{named} | {encoder}" if named and encoder else None
@@ -99,7 +99,7 @@ def _moment(text: Any) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text.strip())
-        # A date without a zone is taken as UTC; the rules below leave two days for that.
+        # A date without a zone is taken as UTC; the two days of CLOCK_SLACK cover that.
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
@@ -112,13 +112,13 @@ def _times(view: View) -> list[datetime]:
 
 
 def creation_time_missing(view: View) -> str | None:
-    # Only this family has a field for it that cameras always fill.
+    # Only these formats have a field for it that cameras always fill.
     return "no creation_time in an mp4 or mov" if _iso(view) and not _times(view) else None
 
 
 def creation_time_unset(view: View) -> str | None:
     for moment in _times(view):
-        # Zero in the file: 1904 by QuickTime's clock, 1970 by Unix's.
+        # Zero in the file: 1904 on QuickTime's clock, 1970 on Unix's.
         if moment.year in (1903, 1904, 1970):
             return moment.isoformat()
     return None
@@ -132,8 +132,11 @@ def creation_time_impossible(view: View) -> str | None:
 
 
 def creation_times_disagree(view: View) -> str | None:
-    """Tracks against one another and the container (an hour and the film's own length apart), or against the date
-    that the camera wrote in a tag of its own (two days)."""
+    """Creation times that disagree with each other, or with the date that the camera wrote into a tag of its own.
+
+    The times of the tracks and the container may differ by an hour plus the film's length, the camera's date by two
+    days.
+    """
     times = sorted(_times(view))
     if len(times) < 1:
         return None
@@ -159,8 +162,11 @@ def durations_disagree(view: View) -> str | None:
 
 
 def true_edits(view: View) -> str | None:
-    """Edit lists that cut, repeat or change speed. The single edit that skips a decoder's delay, which nearly every mp4
-    has, is not meant, nor is the empty one that delays a track."""
+    """Edit lists that cut, repeat or change speed.
+
+    Two kinds do not count: the single edit that skips a decoder's delay, which nearly every mp4 has, and the empty edit
+    that delays a track.
+    """
     tracks = view.facts.get("edit_lists")
     for number, edits in enumerate(tracks if isinstance(tracks, list | tuple) else ()):
         edits = edits if isinstance(edits, list | tuple) else ()
@@ -184,7 +190,7 @@ def generator_rate(view: View) -> str | None:
 
 
 def generator_size(view: View) -> str | None:
-    """Both sides multiples of 64, short, silent: what video models put out, and many clips cut for data sets."""
+    """Both sides multiples of 64, short, silent: typical of video models, and of many clips cut for data sets."""
     duration = _number(view.facts.get("duration_seconds"))
     if not 0.0 < duration <= 20.0 or _of_kind(view, "audio"):
         return None

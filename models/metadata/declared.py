@@ -1,5 +1,5 @@
-"""What a file declares about its own origin: Content Credentials, labels that AI services write, tools that name
-themselves. Each function looks for one thing and returns what it saw, or None.
+"""What a file declares about its own origin: Content Credentials, labels from AI services, tools that name themselves.
+Each function looks for one thing and returns what it saw, or None.
 
 Helper of `metadata`; holds no detector.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One media as the rules see it. Nothing in it is believed to have the right type: files say what they like."""
+    """One file as the rules see it. No value is trusted to have the right type, because a file can hold anything."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     """`ContainerFacts` as JSON."""
@@ -76,8 +76,11 @@ def _among(words: Sequence[str], wanted: frozenset[str]) -> str | None:
 
 
 def _broken(view: View) -> list[str]:
-    """Codes that say that bytes are not those that were signed. Identity assertions (`cawg.…`) and time stamps fail
-    for want of a network or of trust as well, actions (`assertion.action.…`) for a signer's sloppiness."""
+    """Codes which mean that the bytes are not the signed ones.
+
+    Identity assertions (`cawg.…`) and time stamps do not count: they also fail without a network or without trust. Nor
+    do actions (`assertion.action.…`), which also fail because of a careless signer.
+    """
     return [
         code
         for code in view.credential_words("failures")
@@ -86,8 +89,9 @@ def _broken(view: View) -> list[str]:
 
 
 def _holds(view: View) -> bool:
-    """Whether the claim is about these very bytes: verified, or called invalid for a formality (an expired
-    certificate, an action without its ingredient) while signature and hash both match."""
+    """Whether the claim is about exactly these bytes: it was verified, or it is invalid only for a formality (an
+    expired certificate, an action without its ingredient) while signature and hash both match.
+    """
     done = view.credential_words("successes")
     hashed = any(code.startswith("assertion.") and code.endswith("Hash.match") for code in done)
     return view.state in VERIFIED or (
@@ -131,7 +135,7 @@ def credentials_unsettled(view: View) -> str | None:
 
 
 def _capture(view: View) -> str | None:
-    # A declared AI source anywhere takes the capture's force: the camera's part may be a background.
+    # A declared AI source anywhere cancels the capture: the camera's part may be only a background.
     if view.state not in VERIFIED or _among(view.credential_words("all_digital_source_types"), AI | PROGRAM_MADE):
         return None
     captured = _among(view.active_types, CAPTURED)
@@ -152,8 +156,8 @@ def credentials_present(view: View) -> str | None:
     return f"{view.state}, {view.active.get('claim_generator') or '?'}, signed by {view.active.get('issuer') or '?'}"
 
 
-# Programs that make or forge faces, voices or whole films, by the names that they write. Left out for being
-# something honest as well: Veo (sports cameras; "Google Veo" is in), Luma (LumaFusion is an editor), Bark, Rope, SVD.
+# Names, as they write them, of programs that make or forge faces, voices or whole films. Left out because they also
+# name something honest: Veo (sports cameras; "Google Veo" is in), Luma (LumaFusion is an editor), Bark, Rope, SVD.
 _NAMES = r"""
 sora | runway(?:ml)? | pika(?:\ ?labs)? | kling(?:\ ?ai)? | 可灵 | lumalabs | luma\ (?:ai|labs|dream\ machine) |
 dream\ machine | (?:google|deepmind)\ veo | veo[\ -]?[2-9] | hailuo | minimax | vidu | pixverse | higgsfield |
@@ -169,7 +173,7 @@ amazon\ polly | espeak(?:-ng)?
 # A version may follow (`sora2`), a longer word may not (`runways`, `roopesh`).
 _NAME = rf"(?<![^\W_])(?P<name>{_NAMES})(?![^\W\d_])"
 _GENERATOR = re.compile(_NAME, re.IGNORECASE | re.VERBOSE)
-# "made by Sora" is a person as well as a program, so `by` counts after "generated" only.
+# "made by Sora" may be a person, so `by` counts only after "generated".
 _PHRASE = re.compile(
     r"""\b(?: (?:generated|synthesi[sz]ed)\ (?:with|by|using|in|via|on)
             | (?:created|made|produced|rendered|animated|face-?swapped)\ (?:with|using|in|via) )
@@ -202,7 +206,7 @@ _TOOL_KEYS = frozenset(
     | {"handler_name", "vendor_id", "make", "model"}
 )
 _MAX_VALUE = 2_000
-"""Characters of a tag that are looked at; the probe hands over fewer. The beginning of a ComfyUI graph tells."""
+"""Characters of a tag that are searched; the probe hands over fewer. The beginning of a ComfyUI graph is enough."""
 
 _MAX_REMARK = 60
 
@@ -247,7 +251,7 @@ def text_says_ai(view: View) -> str | None:
 
 
 def source_type_tag(view: View) -> str | None:
-    """IPTC's DigitalSourceType as a tag or in XMP that a tag carries."""
+    """IPTC's DigitalSourceType, in a tag or in XMP inside a tag."""
     for key, value in view.fields():
         value = value[:_MAX_VALUE]
         declared = "digitalsourcetype" in re.sub(r"[^a-z]", "", key) or "digitalsourcetype" in value.lower()
@@ -258,8 +262,11 @@ def source_type_tag(view: View) -> str | None:
 
 
 def _aigc_label(view: View) -> tuple[str, str] | None:
-    """(label, what was seen) of the implicit label that GB 45438-2025 (TC260) wants: JSON with `Label` "1" for
-    generated, "2" for possibly, "3" for suspected, as a tag `AIGC`, inside another tag, or in XMP."""
+    """(label, what was seen) for the implicit label that GB 45438-2025 (TC260) requires.
+
+    It is JSON with `Label` "1" for generated, "2" for possibly, "3" for suspected. It is a tag `AIGC`, or stands inside
+    another tag or in XMP.
+    """
     for key, value in view.fields():
         value = html.unescape(value[:_MAX_VALUE]).replace('\\"', '"')
         lower = value.lower()
@@ -301,7 +308,7 @@ def platform_label_none(view: View) -> str | None:
 
 
 def workflow_recipe(view: View) -> str | None:
-    """The recipe that ComfyUI (a graph) and AUTOMATIC1111 (a line of settings) write into what they make."""
+    """The recipe that ComfyUI (a graph) and AUTOMATIC1111 (a line of settings) write into their output."""
     for key, value in view.fields():
         value = value[:_MAX_VALUE].replace('\\"', '"')
         # {"3": {"inputs": {"seed": …}, "class_type": "KSampler"}, …}; a tag may be cut before `class_type`.

@@ -1,10 +1,10 @@
-"""The rules of the `metadata` detector: one table of what is looked for, what it weighs, and how it reads.
+"""The rules of the `metadata` detector: one table of what is looked for, its weight, and the text for a person.
 
-A weight is a contribution to the log-odds of "manipulated". Only what a file *declares* about itself weighs anything:
-a declaration against interest is rarely false, and honest files do not make it. Everything a container gives away in
-passing weighs nothing, because it is the same in forgeries and in honest transcodes: of the real clips in
-shared/media/train nearly every one was written by ffmpeg's libraries, as are the outputs of most generators. Those
-rules are notes for a person. Weights are set by reasoning, not fitted: too few labelled files carry declarations.
+A weight is a contribution to the log-odds of "manipulated". Only what a file *declares* about itself has weight: a
+declaration against interest is rarely false, and honest files do not make it. What a container merely reveals has no
+weight, because it is the same in forgeries and in honest transcodes. ffmpeg's libraries wrote nearly every real clip in
+shared/media/train, and they write the output of most generators. Those rules are notes for a person. Weights are set by
+reasoning, not fitted, because too few labelled files carry declarations.
 
 Helper of `metadata`; holds no detector.
 """
@@ -29,9 +29,9 @@ class Rule:
     weight: float
     """Log-odds of "manipulated"; 0 is a note."""
     text: str
-    """For a person: what it means that this was seen."""
+    """What the finding means, for a person."""
     see: Callable[[View], str | None]
-    """What was seen, or None. Pure."""
+    """Returns what was seen, or None. Pure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,71 +43,73 @@ class Finding:
 
 
 RULES: tuple[Rule, ...] = (
-    # Signed by whoever made it, against their interest; the signature holds for these very bytes. Trust in the signer
-    # adds little here: people who sign for themselves seldom call their own camera footage artificial.
+    # Signed by the file's maker, against their interest, and the signature covers exactly these bytes. Trust in the
+    # signer adds little here: people who sign for themselves seldom call their own camera footage artificial.
     Rule(
         "credentials_declare_ai",
         4.0,
         "Valid Content Credentials declare that AI made this",
         declared.credentials_wholly_ai,
     ),
-    # The same for a part of the picture, or for something added to a true one.
+    # The same for a part of the picture, or for something added to a real one.
     Rule(
         "credentials_declare_ai_parts",
         3.0,
         "Valid Content Credentials declare AI-made parts",
         declared.credentials_partly_ai,
     ),
-    # Sora and others sign a transcode whose parent says that it was generated: nearly as good as saying it oneself.
+    # Sora and others sign a transcode whose parent declares that it was generated: nearly as good as a declaration of
+    # its own.
     Rule(
         "credentials_derived_from_ai",
         3.5,
         "Valid Content Credentials declare that this was made from AI-made media",
         declared.credentials_parent_ai,
     ),
-    # An ingredient among others: a title card, a background, or the face.
+    # One ingredient among others: a title card, a background, or the face.
     Rule(
         "credentials_ai_ingredient",
         2.0,
         "Valid Content Credentials declare an AI-made ingredient",
         declared.credentials_component_ai,
     ),
-    # The claim may belong to another file, yet a changed AI file is the likelier story than a transplanted claim.
+    # The claim may belong to another file. But a changed AI file is likelier than a transplanted claim.
     Rule(
         "credentials_declare_ai_invalid",
         2.5,
         "Invalid Content Credentials declare an AI source: review it",
         declared.credentials_unverified_ai,
     ),
-    # Changed after signing: by a forger, or by a tool that wrote a tag. Half an indication, for review.
+    # Changed after signing: by a forger, or by a tool that wrote a tag. Weak evidence, for review.
     Rule(
         "credentials_broken",
         1.0,
         "Content Credentials do not match the file, which was changed after signing: review it",
         declared.credentials_broken,
     ),
-    # Rendered by a program without learning (test patterns, animation, avatars): not captured, rarely a deepfake.
+    # Rendered by a program without learning (test patterns, animation, avatars): not captured, but rarely a deepfake.
     Rule(
         "credentials_program_made",
         0.5,
         "Valid Content Credentials declare that a program drew this",
         declared.credentials_program_made,
     ),
-    # The signing program is a generator's but the source type does not say so: older signers left it out.
+    # A generator signed it, but the source type does not say so: older signers left it out.
     Rule(
         "credentials_name_generator",
         2.5,
         "Content Credentials name a program that generates or forges media",
         declared.credentials_name_generator,
     ),
-    # The only rule that speaks for a file. A camera whose key is trusted signed it; small, as screens can be filmed.
+    # The only rule in favour of a file: a camera with a trusted key signed it. The weight is small, as screens can be
+    # filmed.
     Rule(
         "credentials_trusted_capture",
         -1.0,
         "A trusted signer's Content Credentials declare a camera recording",
         declared.credentials_trusted_capture,
     ),
-    # Anyone can sign for themselves, so what the claim costs a forger, nothing, is what it is worth.
+    # Anyone can sign for themselves. The claim costs a forger nothing, so it is worth nothing.
     Rule(
         "credentials_claimed_capture",
         0.0,
@@ -135,13 +137,13 @@ RULES: tuple[Rule, ...] = (
     Rule("platform_ai_label_zero", 0.0, "A platform's AI label says no", declared.platform_label_none),
     # IPTC's property in a tag or in XMP: unsigned, otherwise the same declaration as in credentials.
     Rule("source_type_ai", 4.0, "Its metadata declares an AI source (IPTC)", declared.source_type_tag),
-    # A recipe with a seed and a sampler is written by nothing but the generator.
+    # Only the generator writes a recipe with a seed and a sampler.
     Rule("generation_recipe", 3.5, "Carries the recipe that an image generator writes", declared.workflow_recipe),
     Rule("tool_is_generator", 3.0, "Written by a program that generates or forges media", declared.tool_is_generator),
     # Free text may be a quotation.
     Rule("text_names_generator", 2.0, "A comment names the generator that made this", declared.text_names_generator),
     Rule("text_says_ai", 1.0, "A comment says that AI made this", declared.text_says_ai),
-    # From here on notes. All of them are as common in honest transcodes.
+    # Only notes from here on. All of them are as common in honest transcodes.
     Rule("encoder_library", 0.0, "Written by ffmpeg's libraries or a free encoder", container.encoder_library),
     Rule("encoder_settings", 0.0, "The encoder left its settings in the stream", container.encoder_settings),
     Rule("camera", 0.0, "Carries a camera's tags", container.camera),
@@ -159,7 +161,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def examine(view: View, rules: tuple[Rule, ...] = RULES) -> list[Finding]:
-    """Every rule that fires, the weightiest first, then in the table's order."""
+    """Every rule that fires, largest weight first, then in the table's order."""
     findings = [
         Finding(rule.name, _shown(saw), rule.weight, rule.text) for rule in rules if (saw := rule.see(view)) is not None
     ]
@@ -167,13 +169,13 @@ def examine(view: View, rules: tuple[Rule, ...] = RULES) -> list[Finding]:
 
 
 def _shown(saw: str) -> str:
-    """On one line, capped, with nothing in it that steers a terminal or breaks UTF-8: it is the file's own text."""
+    """The file's own text on one line, capped, without anything that could control a terminal or break UTF-8."""
     line = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in saw[: MAX_SAW + 1])
     return line if len(line) <= MAX_SAW else line[: MAX_SAW - 1] + "…"
 
 
 def combine(findings: list[Finding]) -> float | None:
-    """The logit: the strongest finding for plus the strongest against; None where nothing weighs anything.
+    """The logit: the strongest finding for plus the strongest against; None if no finding has weight.
 
     Not a sum: a generator that signs, labels and names itself made one declaration in three places.
     """
