@@ -1,10 +1,11 @@
-"""Mel-frequency cepstral coefficients as SyncNet was trained on them. numpy only.
+"""Mel-frequency cepstral coefficients as used in SyncNet's training. numpy only.
 
-Takes 16 kHz sound, yields 13 values every 10 ms. The definition is that of the package python_speech_features 0.6 with
-its defaults, written from it: pre-emphasis, 25 ms without taper every 10 ms, power spectrum of 512 points, 26 triangles
-on the mel scale (O'Shaughnessy's 2595 log10(1 + f / 700)), logarithm, orthonormal DCT-II, lifter of 22, and the log
-energy of the frame in place of the first coefficient. Held against its own numbers in
-tests/models/signals/test_mfcc.py."""
+Takes 16 kHz sound, returns 13 values every 10 ms. The definition is that of the package python_speech_features 0.6 with
+its defaults, rewritten from it: pre-emphasis, 25 ms without taper every 10 ms, power spectrum of 512 points, 26
+triangles on the mel scale (O'Shaughnessy's 2595 log10(1 + f / 700)), logarithm, orthonormal DCT-II, lifter of 22, and
+the log energy of the frame in place of the first coefficient. tests/models/signals/test_mfcc.py compares it with that
+package's numbers.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +25,13 @@ _FFT = 512
 _PRE_EMPHASIS = 0.97
 _LIFTER = 22
 _LEAST = float(np.finfo(np.float64).eps)
-"""What silence counts as before a logarithm."""
+"""Replaces zero before a logarithm."""
 
 
 def mfcc(samples: np.ndarray) -> np.ndarray:
-    """[S] at 16 kHz, any scale (SyncNet's is that of 16-bit integers) → float64 [N, 13], a row every 10 ms.
+    """[S] at 16 kHz, any scale (SyncNet's is that of 16-bit integers) → float64 [N, 13], one row every 10 ms.
 
-    N = 1 + ceil((S - 400) / 160), at least 1: the last row's window is filled up with zeros.
+    N = 1 + ceil((S - 400) / 160), at least 1. The last row's window is padded with zeros.
     """
     signal = samples.astype(np.float64)
     signal = np.concatenate([signal[:1], signal[1:] - _PRE_EMPHASIS * signal[:-1]])
@@ -49,7 +50,8 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
 
 @cache
 def _triangles() -> np.ndarray:
-    """float64 [26, 257]: corners evenly on the mel scale from 0 to 8 kHz, each put down on a bin of the spectrum."""
+    """float64 [26, 257]: corners evenly spaced on the mel scale from 0 to 8 kHz, each rounded down to a bin of the
+    spectrum."""
     top = 2595 * np.log10(1 + SOUND_RATE / 2 / 700)
     hertz = 700 * (10 ** (np.linspace(0, top, _FILTERS + 2) / 2595) - 1)
     corners = np.floor((_FFT + 1) * hertz / SOUND_RATE)

@@ -1,7 +1,7 @@
-"""What image processors do before a network, in torch on the device, for a whole batch at once.
+"""The steps of image processors before a network, in torch on the device, for a whole batch at once.
 
-Resizing is Pillow's, bit for bit (resampling.py), so preprocessing adds nothing to what a CPU and a GPU differ by. What
-comes out is within 1e-5 of a grey level of the processors of transformers: tests/models/signals/test_preprocess.py.
+Resizing is Pillow's, bit for bit (resampling.py), so preprocessing adds nothing to the difference between CPU and GPU.
+Outputs are within 1e-5 of a grey level of transformers' processors: tests/models/signals/test_preprocess.py.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 LARGEST_SIDE = 8192
-"""Pixels that a processor's file may ask for."""
+"""Pixels, the most that a processor's file may ask for."""
 CLASSIFIERS_STEPS = frozenset({"BeitImageProcessorPil", "MobileNetV2ImageProcessorPil", "VideoMAEImageProcessorPil"})
-"""Processors of transformers with code of their own that takes the same steps in the same order on an image."""
+"""Processors of transformers that have code of their own, but take the same steps in the same order for an image."""
 
 
 def to_images(frames: np.ndarray, device: torch.device | str) -> Tensor:
@@ -68,7 +68,7 @@ class ImagePreprocessing:
     """Resize, centre crop, scale, normalise: in that order, each optional."""
 
     size: tuple[int, int] | int | None
-    """(height, width), or the length of the shorter side; None: as it comes."""
+    """(height, width), or the length of the shorter side; None: unchanged."""
     resample: Resample = "bilinear"
     crop: tuple[int, int] | None = None
     """(height, width) of the centre crop; smaller images are padded with black first."""
@@ -76,11 +76,11 @@ class ImagePreprocessing:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     halves: Halves = "down"
-    """Where half a pixel goes, see `crop_start`: `even` for networks whose authors used torchvision's CenterCrop."""
+    """Where half a pixel goes, see `crop_start`. `even` is for networks whose authors used torchvision's CenterCrop."""
 
     @property
     def output_size(self) -> tuple[int, int] | None:
-        """(height, width) of what comes out; None where that depends on what goes in."""
+        """(height, width) of the output; None if it depends on the input."""
         return self.crop or (self.size if isinstance(self.size, tuple) else None)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class ImagePreprocessing:
         if self.size is not None:
             size = shortest_edge(height, width, self.size) if isinstance(self.size, int) else self.size
             crop = self.crop or size
-            # Only what the crop keeps is computed: a long strip of a frame costs no more than a square one.
+            # Only what the crop keeps is computed, so a long strip of a frame costs no more than a square one.
             rows, columns = (_kept(length, kept, self.halves) for length, kept in zip(size, crop, strict=True))
             images = resize_part(images, size, self.resample, rows, columns)
         if self.crop is not None:
@@ -100,10 +100,10 @@ class ImagePreprocessing:
 
 
 def crop_start(length: int, kept: int, halves: Halves = "down") -> int:
-    """Where a centre crop of `kept` pixels starts; < 0: as many black ones come first.
+    """Where a centre crop of `kept` pixels starts; < 0: that many black pixels come first.
 
-    A crop that should start between two pixels does so at the lower one (`down`: the Pillow processors of transformers)
-    or at the even one (`even`: torchvision); of an odd number of black pixels the one more stands before the image
+    If a crop should start between two pixels, it starts at the lower one (`down`: transformers' Pillow processors) or
+    at the even one (`even`: torchvision). If the number of black pixels is odd, the extra one comes before the image
     (`down`) or after it (`even`).
 
     >>> [(crop_start(n, 4), crop_start(n, 4, "even")) for n in (5, 7, 3)]
@@ -132,10 +132,10 @@ def centre_crop(images: Tensor, height: int, width: int, halves: Halves = "down"
 
 
 def from_processor(config: Mapping[str, Any]) -> ImagePreprocessing:
-    """What a `preprocessor_config.json` of transformers asks for; what it leaves out is as its processor class has it.
+    """The steps of a transformers `preprocessor_config.json`; missing values take its processor class's defaults.
 
     Raises:
-        ValueError: it names no processor that is known, or a step that is not among these.
+        ValueError: it names an unknown processor, or a step that is not supported.
     """
     processor = _processor(config)
     kind = type(processor).__name__
@@ -241,7 +241,7 @@ def _three(values: Any, name: str) -> tuple[float, float, float]:
 
 
 def _resample(number: Any) -> Resample:
-    """Pillow's number of a filter."""
+    """The filter with this number in Pillow."""
     by_number: dict[int, Resample] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
     others = {1: "LANCZOS", 4: "BOX", 5: "HAMMING"}
     number = 2 if number is None else number  # transformers' own default
@@ -252,9 +252,9 @@ def _resample(number: Any) -> Resample:
 
 
 def crop_box(image: Tensor, box: np.ndarray, wider: float = 1.0, higher: float = 1.0, square: bool = False) -> Tensor:
-    """(3, H, W) → (3, h, w): the box x1 y1 x2 y2 made `wider` and `higher` about its centre, cut off at the edges.
+    """(3, H, W) → (3, h, w): the box x1 y1 x2 y2 scaled by `wider` and `higher` about its centre, clipped at the edges.
 
-    `square` first takes the longer side for both.
+    `square` first sets both sides to the longer one.
     """
     x1, y1, x2, y2 = (float(v) for v in box)
     w, h = x2 - x1, y2 - y1

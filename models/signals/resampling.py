@@ -1,8 +1,8 @@
 """Pillow's resizing in torch, bit for bit, on any device and for a whole batch at once.
 
-Pillow resizes 8-bit images across first and then down. Each pass weighs the pixels under a filter that is widened by
-the factor of reduction (antialiasing), with weights in 22-bit fixed point, and rounds to whole grey levels. Sums of
-integers are the same whatever the order, so neither the device nor the size of the batch can be seen in the result.
+Pillow resizes 8-bit images first across and then down. Each pass weights the pixels under a filter that is widened by
+the factor of reduction (antialiasing), with weights in 22-bit fixed point, and rounds to whole grey levels. Integer
+sums do not depend on the order, so the result is the same on every device and for every batch size.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ else:
 
 Resample = Literal["nearest", "bilinear", "bicubic"]
 Span = tuple[int, int]
-"""Half-open."""
+"""Half-open range of rows or columns."""
 
 PRECISION_BITS = 22
-"""Of a weight: 255 times the weights of a filter stays within 32 bits."""
+"""Bits of a weight: 255 times a filter's weights stays within 32 bits."""
 MOST_VALUES = {"cpu": 2**20, "cuda": 2**25}
-"""Values in one pass, of at least one image: what stays in a core's cache is done in half the time (measured); on a GPU
-it bounds the memory of many or large frames."""
+"""Values in one pass, of at least one image. On a CPU, work that fits a core's cache takes half the time (measured). On
+a GPU it bounds the memory for many or large frames."""
 
 
 def resize(images: Tensor, height: int, width: int, resample: Resample = "bilinear") -> Tensor:
     """(N, C, H, W) grey levels of any dtype → float32 (N, C, height, width), whole grey levels in [0, 255].
 
-    Levels that are not whole are rounded first: Pillow knows no others.
+    Fractional levels are rounded first, because Pillow has none.
     """
     return resize_part(images, (height, width), resample, (0, height), (0, width))
 
 
 def resize_part(images: Tensor, size: tuple[int, int], resample: Resample, rows: Span, columns: Span) -> Tensor:
-    """The rows and columns asked for of what `resize` gives, without computing the others.
+    """The chosen rows and columns of the output of `resize`, without computing the others.
 
     (N, C, H, W) → float32 (N, C, rows[1] - rows[0], columns[1] - columns[0]).
 
     Raises:
-        ValueError: there is nothing to resize, or nothing to resize it to.
+        ValueError: the images or the new size are empty.
     """
     if min(*images.shape[-2:], *size) < 1:
         raise ValueError(f"expected images of a pixel or more: got {tuple(images.shape)} to be resized to {size}")
@@ -78,14 +78,14 @@ def _both(images: Tensor, size: tuple[int, int], resample: Resample, rows: Span,
 def _pass(
     images: Tensor, axis: int, length: int, resample: Resample, span: Span, whole: int | None = None, first: int = 0
 ) -> Tensor:
-    """int32 (N, C, H, W) resized along one axis to `length`; of the result what lies in `span`.
+    """int32 (N, C, H, W) resized along one axis to `length`; only the part of the result inside `span`.
 
-    `whole`: pixels along that axis, where `images` hold only those from `first` on.
+    `whole`: pixels along that axis, if `images` hold only those from `first` on.
     """
     positions, weights = _weights(whole or images.shape[axis], length, resample)
     at = torch.from_numpy(positions[slice(*span)] - first).to(images.device)
     by = torch.from_numpy(weights[slice(*span)]).to(images.device)
-    # Whole lines are gathered: the axis comes first, and the loop over a filter's taps runs over contiguous memory.
+    # Whole lines are gathered: the axis comes first, so the loop over a filter's taps runs over contiguous memory.
     lines = images.movedim(axis, 0).contiguous()
     total = torch.full((len(at), *lines.shape[1:]), 1 << (PRECISION_BITS - 1), dtype=torch.int32, device=images.device)
     for tap in range(at.shape[1]):
@@ -95,9 +95,9 @@ def _pass(
 
 @lru_cache(maxsize=64)
 def _weights(before: int, after: int, resample: Resample) -> tuple[np.ndarray, np.ndarray]:
-    """For each of the `after` pixels the `before` pixels under its filter: positions int64 [after, K], weights int32.
+    """For each of the `after` pixels, the `before` pixels under its filter: positions int64 [after, K], weights int32.
 
-    Rows with fewer than K pixels are filled up with weights of 0.
+    Rows with fewer than K pixels are padded with weights of 0.
     """
     factor = before / after
     widened = max(factor, 1.0)
@@ -118,7 +118,8 @@ def _weights(before: int, after: int, resample: Resample) -> tuple[np.ndarray, n
 
 @lru_cache(maxsize=64)
 def _nearest(before: int, after: int) -> np.ndarray:
-    """int64 [after]: the pixel under each centre, added up step by step as in Pillow: ties fall by rounding errors."""
+    """int64 [after]: the pixel under each centre. Summed step by step as in Pillow, because rounding errors decide
+    ties."""
     steps = np.full(after, before / after)
     steps[0] /= 2
     return np.minimum(np.cumsum(steps).astype(np.int64), before - 1)

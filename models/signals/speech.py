@@ -1,7 +1,7 @@
 """Is there speech in this sound, and how loud is it from moment to moment? numpy only.
 
-Takes 16 kHz mono float32, yields a log-power envelope in the band that carries vowels, and the three figures that a
-gate for speech needs. A gate, not a recogniser: singing and lively music with a leading voice pass it.
+Takes 16 kHz mono float32, returns a log-power envelope in the band of the vowels, and the three figures for a simple
+speech check. It is not a recogniser: singing and lively music with a leading voice pass it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ WINDOW_SAMPLES = 640
 HOP_SAMPLES = 160
 """10 ms."""
 BAND_HZ = (300.0, 3000.0)
-"""Of the bands tried on real talking clips (100-4000, 200-1000, 300-3000, 2000-6000 Hz) this follows the mouth best."""
+"""Of the bands tried on real talking clips (100-4000, 200-1000, 300-3000, 2000-6000 Hz) this one follows the mouth
+best."""
 PITCH_HZ = (70.0, 400.0)
 VOICED = 0.5
-"""A window is voiced when its autocorrelation comes back to this share of its power within a period of the voice."""
+"""A window is voiced if its autocorrelation returns to this share of its power within one period of a voice."""
 FLOOR = 1e-2
-"""Of the 95th percentile of the power: what lies lower counts as silence, so that the noise of it says nothing."""
+"""Share of the 95th percentile of the power. Lower power counts as silence, so that its noise has no effect."""
 
 
 SILENT_RANGE = 2 / 32_768
-"""Between the highest and the lowest sample: the last bit of 16-bit sound."""
+"""Difference of the highest and the lowest sample: the last bit of 16-bit sound."""
 
 
 def unheard(samples: np.ndarray) -> Judgement | None:
-    """Why a window of sound, [S] of any scale, has nothing that could be judged; None where it has.
+    """Why a window of sound, [S] of any scale, cannot be judged; None if it can.
 
-    A network that normalises its input makes a voice of the last bit's noise, and a score of digital silence.
-    Abstains with `no_audio`, `decode_failed` (values that are no numbers), `silent`.
+    A network that normalises its input would turn the last bit's noise into a voice, and digital silence into a score.
+    Abstains with `no_audio`, `decode_failed` (values that are not numbers), `silent`.
     """
     if not len(samples):
         return Judgement(abstained="no_audio")
@@ -46,7 +47,7 @@ def unheard(samples: np.ndarray) -> Judgement | None:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """One sound, as far as its loudness goes."""
+    """The loudness of one sound, and what it shows about speech."""
 
     times_seconds: np.ndarray
     """float64 [W], middle of each window, from the start of the sound."""
@@ -55,20 +56,20 @@ class Speech:
     level_db: float
     """Loud passages (95th percentile) in dB below full scale; -inf for digital silence."""
     variation: float
-    """Standard deviation of the log power with a floor of 1e-3, in natural units: speech comes and goes, noise, hum and
+    """Standard deviation of the log power with a floor of 1e-3, in natural units. Speech comes and goes; noise, hum and
     most music do not."""
     voiced_share: float
-    """In [0, 1], of the windows that are not silence: how many have a pitch."""
+    """Share in [0, 1] of the windows that are not silent and have a pitch, among those that are not silent."""
 
 
 def analyse_speech(sound: np.ndarray) -> Speech | None:
-    """float32 [S] at 16 kHz → Speech; None where there are fewer samples than a window. Samples that are no number
-    count as 0."""
+    """float32 [S] at 16 kHz → Speech; None if there are fewer samples than a window. Samples that are not finite count
+    as 0."""
     if len(sound) < WINDOW_SAMPLES:
         return None
     clean = np.nan_to_num(sound.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     windows = np.lib.stride_tricks.sliding_window_view(clean, WINDOW_SAMPLES)[::HOP_SAMPLES]
-    # (W, 640) → (W, 640) tapered; twice the length, so that the autocorrelation does not wrap round.
+    # (W, 640) → (W, 640) tapered. The FFT has twice the length, so that the autocorrelation does not wrap around.
     spectrum = np.abs(np.fft.rfft(windows * np.hanning(WINDOW_SAMPLES), 2 * WINDOW_SAMPLES)) ** 2
     frequencies = np.fft.rfftfreq(2 * WINDOW_SAMPLES, 1 / SOUND_RATE)
     band = (frequencies >= BAND_HZ[0]) & (frequencies <= BAND_HZ[1])
@@ -88,14 +89,14 @@ def analyse_speech(sound: np.ndarray) -> Speech | None:
 
 
 def _voiced(spectrum: np.ndarray) -> np.ndarray:
-    """Power spectra (W, F) → bool [W]."""
+    """Power spectra (W, F) → bool [W], whether each window is voiced."""
     autocorrelation = np.fft.irfft(spectrum, axis=1)
-    # The taper shortens what overlaps at longer lags; dividing by its own autocorrelation undoes that.
+    # The taper shortens the overlap at longer lags; dividing by its own autocorrelation undoes that.
     taper = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(WINDOW_SAMPLES), 2 * WINDOW_SAMPLES)) ** 2)
     low, high = (int(SOUND_RATE / hz) for hz in reversed(PITCH_HZ))
     lags = slice(low, high + 1)
     ratio = autocorrelation[:, lags] / taper[lags] * (taper[0] / np.maximum(autocorrelation[:, :1], 1e-20))
-    # A peak, not the slope of a slow rumble: the lag must be higher than both its neighbours.
+    # Requires a peak, not the slope of a slow rumble: the lag must be higher than both its neighbours.
     inner = ratio[:, 1:-1]
     peaks = (inner > ratio[:, :-2]) & (inner >= ratio[:, 2:]) & (inner >= VOICED)
     return peaks.any(axis=1)
