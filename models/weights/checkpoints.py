@@ -1,6 +1,7 @@
-"""Tensors and settings out of strangers' files, from memory, by formats that carry no code.
+"""Tensors and settings from untrusted files, read from memory, in formats that carry no code.
 
-safetensors, JSON, and PyTorch's own under `weights_only=True`: a pickle that asks for anything but tensors is refused.
+These are safetensors, JSON, and PyTorch's own format under `weights_only=True`: a pickle that asks for anything but
+tensors is refused.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _PASSED = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarra
 
 
 class _Passed:
-    """Stands where a pickle asks for a number of numpy: takes whatever it is given and does nothing with it.
+    """Placeholder for numpy numbers in a pickle: accepts any arguments and does nothing with them.
 
-    numpy's own are not let in: a dtype built by a stranger may read any memory.
+    numpy's own types are not allowed: a dtype built by an attacker may read any memory.
     """
 
     def __init__(self, *_: object) -> None: ...
@@ -39,8 +40,8 @@ class _Passed:
 def read_torch(data: bytes, name: str) -> dict[str, Tensor]:
     """The tensors of a `.pth` file; no code in it runs.
 
-    A checkpoint that wraps them (`state_dict`, `model`) is unwrapped. Numbers of numpy beside them (a training loop's
-    best loss) are passed over.
+    A checkpoint that wraps them (`state_dict`, `model`) is unwrapped. numpy numbers beside them (a training loop's best
+    loss) are ignored.
 
     Raises:
         WeightsError: it holds anything but tensors and plain values, or is damaged.
@@ -53,7 +54,7 @@ def read_torch(data: bytes, name: str) -> dict[str, Tensor]:
             if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
                 found = found[key]
         tensors = {str(key).removeprefix("module."): value for key, value in found.items()}
-    except Exception as error:  # a hostile file chooses what its reader raises
+    except Exception as error:  # a hostile file decides what its reader raises
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
             f"expected a PyTorch file of tensors in {name}: refused, nothing in it was run ({said[:300]})"
@@ -71,13 +72,13 @@ def read_safetensors(data: bytes, name: str) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file.
 
     Raises:
-        WeightsError: it is none.
+        WeightsError: it is not such a file.
     """
     from safetensors.torch import load
 
     try:
         return load(data)
-    except Exception as error:  # a hostile file chooses what its reader raises
+    except Exception as error:  # a hostile file decides what its reader raises
         raise WeightsError(f"expected a safetensors file in {name}: {type(error).__name__}: {error}"[:500]) from error
 
 
@@ -85,7 +86,7 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
     """The object of a JSON file.
 
     Raises:
-        WeightsError: it is none, or larger than a config can be.
+        WeightsError: it is not a JSON object, or is larger than a config can be.
     """
     if len(data) > LARGEST_JSON:
         raise WeightsError(f"expected a JSON file of at most {LARGEST_JSON} bytes in {name}: got {len(data)}")
@@ -103,7 +104,7 @@ def _json(data: bytes) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two values for a key one reader takes the first and another the last."""
+    """Refuses a key that appears twice: one reader would take the first value, another the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError(f"a key appears twice among {sorted(key for key, _ in pairs)[:10]}")
@@ -111,7 +112,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    """What is larger than any float overflows where a reader divides by it."""
+    """Refuses integers beyond any float, which would overflow when a reader divides by them."""
     if len(digits) > 300:
         raise ValueError(f"the number {digits[:20]}… is too large")
     return int(digits)
@@ -119,18 +120,18 @@ def _whole(digits: str) -> int:
 
 PART_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 LARGEST_JSON = 1 << 20
-"""Bytes of a config or of settings: beyond it, it is something else."""
+"""Bytes of a config or of settings. Anything larger is something else."""
 LARGEST_HEADER = 16 << 20
-"""Bytes: the names of 100,000 tensors."""
+"""Bytes, enough for the names of 100,000 tensors."""
 
 
 def read_safetensors_part(data: bytes, name: str, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     """The floating-point tensors of a `.safetensors` file whose names start with one of `prefixes`, and no others.
 
-    Where a detector wants a third of a file of gigabytes, the rest is never copied.
+    If a detector needs a third of a file of gigabytes, the rest is never copied.
 
     Raises:
-        WeightsError: it is none, or an entry does not fit the bytes that are there.
+        WeightsError: it is not such a file, or an entry does not fit the bytes that are there.
     """
     try:
         length = int.from_bytes(data[:8], "little")
@@ -141,7 +142,7 @@ def read_safetensors_part(data: bytes, name: str, prefixes: tuple[str, ...]) -> 
             for key, entry in _json(data[8 : 8 + length]).items()
             if key != "__metadata__" and key.startswith(prefixes) and entry["dtype"] in PART_DTYPES
         }
-        # Entries that overlap would make a small file a large heap of copies.
+        # Overlapping entries would turn a small file into a huge number of copies.
         if (
             sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in entries.values())
             > len(data) - 8 - length
@@ -165,15 +166,15 @@ def _part(data: bytes, start: int, key: str, entry: Mapping[str, Any]) -> Tensor
     if count == 0:
         return torch.empty(shape, dtype=dtype)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that bytes cannot be written to: they are copied
+        warnings.simplefilter("ignore")  # torch warns that the bytes are not writable; they are copied
         return torch.frombuffer(data, dtype=dtype, count=count, offset=start + begin).reshape(shape).clone()
 
 
 def load_exactly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Every tensor of the network from the file, none left over, shapes as they are.
+    """Loads every tensor of the network from the file; none may be left over, and shapes must match.
 
     Raises:
-        WeightsError: naming what is missing, left over or of another shape.
+        WeightsError: names what is missing, left over or of another shape.
     """
     try:
         if strange := [key for key, tensor in tensors.items() if tensor.is_complex()]:

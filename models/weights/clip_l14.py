@@ -1,4 +1,4 @@
-"""What is on record of CLIP's ViT-L/14 as OpenAI published it; its network is in architectures/clip_vision.py."""
+"""The record of CLIP's ViT-L/14 as OpenAI published it; its network is in architectures/clip_vision.py."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CLIP_L14: Mapping[str, Any] = {
 """The sizes of ViT-L/14 as OpenAI published it."""
 CLIP_L14_REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
 TENSORS = ("vision_model.", "visual_projection.")
-"""Of a whole CLIP, what belongs to the vision tower."""
+"""Prefixes of the vision tower's tensors in a complete CLIP file."""
 
 
 def clip_l14_file(role: str, file_name: str = "model.safetensors") -> WeightsFile:
-    """What is on record of OpenAI's ViT-L/14: `model.safetensors` (text tower and all) or `config.json`."""
+    """The record of OpenAI's ViT-L/14: `model.safetensors` (including the text tower) or `config.json`."""
     sha256, size_bytes = {
         "model.safetensors": ("a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb", 1_710_540_580),
         "config.json": ("8a09b467700c58138c29d53c605b34ebc69beaadd13274a8a2af8ad2c2f4032a", 4_519),

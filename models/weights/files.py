@@ -1,6 +1,6 @@
-"""Weights files: what is on record of them, where they lie on this machine, and reading them without trusting them.
+"""Weights files: what is recorded about them, where they are, and how to read them without trusting them.
 
-A checkpoint is a stranger's file: its bytes are read once and held against the checksum; checkpoints.py parses them.
+A checkpoint is untrusted: its bytes are read once and compared with the checksum; checkpoints.py parses them.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ from pathlib import Path
 
 
 class WeightsError(ValueError):
-    """The file is not the one expected, or not what it should hold: says what was expected, what came, what to do."""
+    """The file is not the expected one, or does not hold what it should. The message says what was expected, what came,
+    and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """What is on record of one published file."""
+    """The record of one published file."""
 
     file_name: str
     url: str
     """Where its authors publish it (any URL that fsspec opens)."""
     role: str = "weights"
-    """What the detector asks for it by: `weights`, `head`, `backbone`."""
+    """The detector's name for it: `weights`, `head`, `backbone`."""
     revision: str = ""
     """Commit or release of the source."""
     sha256: str = ""
-    """Hex; empty where none is on record: whoever fetches such a file has to say that they trust the source."""
+    """Hex; empty if none is recorded. Users who fetch such a file must say that they trust the source."""
     size_bytes: int = 0
-    """0: not on record."""
+    """0: not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file at hand, and what it held when it was chosen for a run."""
+    """A file on this machine, and its checksum when it was chosen for a run."""
 
     path: str
     """On this machine."""
@@ -43,10 +44,10 @@ class LocalFile:
     address: str = ""
     """Where a worker on another machine finds the same bytes (any URL that fsspec opens); empty: nowhere."""
     size_bytes: int = 0
-    """0: not known."""
+    """0: unknown."""
 
     def read(self) -> bytes:
-        """The whole file, checked: what is parsed is what was hashed.
+        """The whole file, checked: the parsed bytes are the hashed bytes.
 
         Raises:
             WeightsError: its bytes are no longer those that were chosen.
@@ -61,10 +62,10 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The files of one detector, at hand."""
+    """The files of one detector, on this machine."""
 
     files: Mapping[str, LocalFile] = field(default_factory=dict)
-    """By role."""
+    """The files by role."""
 
     @property
     def sha256(self) -> str:
@@ -79,7 +80,10 @@ NO_WEIGHTS = Weights()
 
 
 def combined_sha256(by_role: Mapping[str, str]) -> str:
-    """The file's own checksum where there is one file; else that of the lines `role sha256` in the order of roles."""
+    """The checksum of a single file itself; for several, that of the lines `role sha256`, sorted by role.
+
+    Empty if there is no file, or if a checksum is missing.
+    """
     if len(by_role) < 2 or not all(by_role.values()):
         return next(iter(by_role.values()), "") if len(by_role) < 2 else ""
     lines = "".join(f"{role} {sha256}\n" for role, sha256 in sorted(by_role.items()))
@@ -87,5 +91,5 @@ def combined_sha256(by_role: Mapping[str, str]) -> str:
 
 
 def recorded_sha256(files: Sequence[WeightsFile]) -> str:
-    """`Weights.sha256` as it should be by the record; empty where a checksum is missing."""
+    """`Weights.sha256` as the records have it; empty if a checksum is missing."""
     return combined_sha256({file.role: file.sha256 for file in files})

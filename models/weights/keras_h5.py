@@ -1,9 +1,9 @@
-"""Tensors out of Keras weights files (HDF5), from memory, without trusting them.
+"""Tensors from Keras weights files (HDF5), read from memory, without trusting them.
 
-HDF5 can point outside of itself (external and soft links, external and virtual datasets), load filter plug-ins, nest
-groups in rings and declare far more than it holds. What is read here: groups and little-endian float32 datasets under
-hard links, plain or with HDF5's own gzip and shuffle, up to a bound. Attributes, and with them Keras's `model_config`,
-are never read: the network's shape is ours.
+HDF5 can point outside itself (external and soft links, external and virtual datasets), load filter plug-ins, nest
+groups in cycles, and declare far more than it holds. We read only groups and little-endian float32 datasets under hard
+links, plain or with HDF5's own gzip and shuffle, up to a limit. We never read attributes, and so not Keras's
+`model_config` either: the network's shape is ours.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ else:
     torch = late("torch")
 
 LARGEST_BYTES = 64 << 20
-"""Of the file, and of all that it declares: a compressed dataset unfolds a thousandfold. MesoNet has 0.2 MB."""
+"""Limit for the file and for everything it declares: a compressed dataset may expand a thousandfold. MesoNet has 0.2
+MB."""
 MOST_OBJECTS = 2_000
 DEEPEST = 6
-"""Groups within groups. Keras uses two or three; a ring of hard links has no end."""
+"""Depth of nested groups. Keras uses two or three; a cycle of hard links has no end."""
 CONV, NORM, DENSE = "conv2d", "batch_normalization", "dense"
 VARIABLES: Mapping[str, Mapping[str, str]] = {
     CONV: {"kernel": "weight", "bias": "bias"},
     NORM: {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"},
     DENSE: {"kernel": "weight", "bias": "bias"},
 }
-"""Keras's names of a layer's variables → PyTorch's."""
+"""PyTorch's name of a layer's variable, by Keras's name."""
 
 
 def read_keras_h5(data: bytes, name: str) -> dict[str, dict[str, Tensor]]:
-    """The variables of each layer, as Keras lays them out: `{"conv2d_5": {"kernel": (3, 3, 3, 8), "bias": (8,)}, …}`.
+    """The variables of each layer, in Keras's layout: `{"conv2d_5": {"kernel": (3, 3, 3, 8), "bias": (8,)}, …}`.
 
     Raises:
-        WeightsError: it is no HDF5 file, is damaged, or holds anything but groups and float32 datasets of its own.
+        WeightsError: it is not an HDF5 file, is damaged, or holds anything but groups and float32 datasets of its own.
     """
     import h5py
 
@@ -60,7 +61,7 @@ def read_keras_h5(data: bytes, name: str) -> dict[str, dict[str, Tensor]]:
                 layer[variable] = torch.from_numpy(values)
     except WeightsError:
         raise
-    except Exception as error:  # a hostile file chooses what its reader raises
+    except Exception as error:  # a hostile file decides what its reader raises
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
             f"expected a Keras weights file (HDF5) in {name}: {said[:300]}; fetch it again from its source"
@@ -69,7 +70,7 @@ def read_keras_h5(data: bytes, name: str) -> dict[str, dict[str, Tensor]]:
 
 
 def _datasets(file: Any, name: str) -> list[tuple[tuple[str, ...], np.ndarray]]:
-    """Path and values of every dataset; each object is looked at before it is opened or read."""
+    """Path and values of every dataset. Each object is checked before it is opened or read."""
     import h5py
 
     found: list[tuple[tuple[str, ...], np.ndarray]] = []
@@ -103,7 +104,7 @@ def _datasets(file: Any, name: str) -> list[tuple[tuple[str, ...], np.ndarray]]:
 
 
 def _objection(child: Any) -> str:
-    """Why a thing found in a file is not to be read; empty where it may be."""
+    """Why an object in a file must not be read; empty if it may be."""
     import h5py
 
     if not isinstance(child, h5py.Dataset):
@@ -125,13 +126,13 @@ def _objection(child: Any) -> str:
 def torch_tensors(
     layers: Mapping[str, Mapping[str, Tensor]], modules: Mapping[str, Sequence[str]], name: str
 ) -> dict[str, Tensor]:
-    """A state dict for PyTorch: `modules` says by kind of layer which modules they are, in the order of their making.
+    """A state dict for PyTorch. `modules` lists the modules of each kind of layer, in order of creation.
 
-    Keras numbers layers of a kind as they are made (`conv2d_5`, `conv2d_6`, …), wherever the numbers start. Kernels
-    come back as (out, in, H, W) and (out, in).
+    Keras numbers the layers of a kind in order of creation (`conv2d_5`, `conv2d_6`, …), from any starting number.
+    Kernels are returned as (out, in, H, W) and (out, in).
 
     Raises:
-        WeightsError: other layers, or another number of them, or other variables than these.
+        WeightsError: the layers, their number or their variables differ from these.
     """
     by_kind: dict[str, dict[int, str]] = {kind: {} for kind in modules}
     for layer in layers:

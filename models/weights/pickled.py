@@ -1,9 +1,9 @@
-"""A `.pth` of a stranger, looked through before torch reads it. Takes bytes, yields bytes; runs and builds nothing.
+"""Checks an untrusted `.pth` before torch reads it. Takes bytes, returns bytes; runs and builds nothing.
 
-`torch.load(weights_only=True)` runs no code of a file, and yet two hundred bytes keep it busy for ever: a dictionary's
-key out of tuples within tuples is hashed leaf by leaf, 2^40 of them, or deeper than the C stack; `bytearray` takes any
-number, a zip unfolds a thousandfold. So each opcode is looked at here: what is asked for stands on a short list, and
-tuples stay small. A zip is written anew from what was looked at, lest torch's reader finds other members in it.
+`torch.load(weights_only=True)` runs no code from a file, and yet two hundred bytes keep it busy for ever. A dictionary
+key of nested tuples is hashed leaf by leaf, 2^40 of them, or deeper than the C stack. `bytearray` takes any number, and
+a zip expands a thousandfold. So every opcode is checked here: globals must be on a short list, and tuples stay small. A
+zip is rewritten from the checked members, so that torch's reader cannot find others in it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ASKED_FOR = re.compile(
     | numpy(._?core.multiarray)?[ ](dtype|scalar)
     """
 )
-"""All that tensors, their names and a training loop's plain values need."""
+"""Globals that tensors, their names and a training loop's plain values need; nothing else is allowed."""
 MOST_LEAVES = 200
-"""In one tuple, at any depth: those of a tensor hold its sizes."""
+"""In one tuple, at any depth. A tensor's tuples hold its sizes."""
 MOST_OPCODES = 2_000_000
 MOST_MEMBERS = 200_000
 LEGACY = 5
-"""Pickles at the start of a file of torch before 1.6: a magic number, a protocol, the machine, the tensors, keys."""
+"""Pickles at the start of a file from torch before 1.6: a magic number, a protocol, the machine, the tensors, keys."""
 _ZIP = b"PK\x03\x04"
 _MARK = object()
 
@@ -43,10 +43,10 @@ class _Global(str):
 
 
 def looked_through(data: bytes) -> bytes:
-    """The same tensors for `torch.load(weights_only=True)`.
+    """The same tensors, safe for `torch.load(weights_only=True)`.
 
     Raises:
-        ValueError, or what the standard library raises: it is no such file, or holds what no tensors need.
+        ValueError, or what the standard library raises: it is not such a file, or holds something that no tensors need.
     """
     if data[:4] == _ZIP:
         return _zip(data)
@@ -78,7 +78,7 @@ def _zip(data: bytes) -> bytes:
 
 
 def _look(stream: io.BytesIO) -> None:
-    """Goes through one pickle, up to its end, with shapes of values instead of values: strings, tuples, or None."""
+    """Walks through one pickle to its end, with placeholders instead of values: strings, tuples, or None."""
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     argument: Any
@@ -108,7 +108,7 @@ def _look(stream: io.BytesIO) -> None:
 
 
 def _taken(stack: list[Any], opcode: pickletools.OpcodeInfo) -> list[Any]:
-    """What an opcode takes from the stack, without the mark."""
+    """What an opcode pops from the stack, without the mark."""
     before = opcode.stack_before
     if pickletools.stackslice not in before:
         count = len(before)
@@ -117,7 +117,7 @@ def _taken(stack: list[Any], opcode: pickletools.OpcodeInfo) -> list[Any]:
         taken, stack[len(stack) - count :] = stack[len(stack) - count :], []
         return taken
     at = len(stack) - 1
-    while stack[at] is not _MARK:  # an IndexError where there is none
+    while stack[at] is not _MARK:  # an IndexError if there is none
         at -= 1
     below = before.index(pickletools.markobject)
     taken = stack[at - below : at] + stack[at + 1 :]
