@@ -1,11 +1,11 @@
-"""The weights that come with the package: what their sidecars say, and where they lie.
+"""The weights that come with the package: what their sidecars say, and where they are.
 
     NAME.safetensors   fp16, at most MAX_FILE_BYTES
     NAME.json          the sidecar: sha256 and size of that file, and how it was made
     NAME.md            the model card
 
-Nothing here raises while detectors are imported: weights whose sidecar is missing or damaged leave a file that cannot
-be had, the registry says so of that detector, and all the others go on.
+Nothing here raises while detectors are imported. If a sidecar is missing or damaged, its weights are unavailable: the
+registry reports that detector as broken, and all others work.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ..weights.files import WeightsError, WeightsFile
 
 FOLDER = Path(__file__).resolve().parent
 MAX_FILE_BYTES, MAX_BYTES = 20_000_000, 40_000_000
-"""Of one file of weights, and of all together."""
+"""For one weights file, and for all of them together."""
 GIST = "What it judges"
-"""The section of a card whose first paragraph is its gist."""
+"""The section of a card whose first paragraph is the summary."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def embedded_weights(name: str) -> tuple[WeightsFile, ...]:
-    """The one file of a detector of ours, role `weights`, as its sidecar has it; `url` is empty, nobody downloads it.
+    """An embedded detector's one file, role `weights`, as its sidecar records it; no `url`, since nobody downloads it.
 
-    Without a sidecar that can be read the file has no sha256, and `fault` says why.
+    Without a readable sidecar the file has no sha256, and `fault` says why.
     """
     file_name = f"{name}.safetensors"
     try:
@@ -40,18 +40,18 @@ def embedded_weights(name: str) -> tuple[WeightsFile, ...]:
 
 
 def embedded_path(name: str) -> Path:
-    """Where the weights of a detector of ours lie, whether or not there are any."""
+    """Path of an embedded detector's weights, whether or not they exist."""
     return FOLDER / f"{name}.safetensors"
 
 
 def card_path(name: str) -> Path | None:
-    """The model card of a detector of ours; None where it has none."""
+    """The model card of an embedded detector; None if it has none."""
     path = FOLDER / f"{name}.md"
     return path if path.is_file() else None
 
 
 def sidecar(name: str) -> Mapping[str, Any]:
-    """What is on record of a detector's weights; `sha256` (hex) and `size_bytes` are there and fit to be used.
+    """The record of a detector's weights, with valid `sha256` (hex) and `size_bytes`.
 
     Raises:
         WeightsError: there is no such file, or it is damaged.
@@ -73,12 +73,12 @@ _MEND = "install deephotlink again, or copy there what `deephotlink train` made"
 
 
 def embedded_file(file: WeightsFile) -> Path | None:
-    """Where a file on record lies in this package; None for a file that somebody else publishes."""
+    """Path of a recorded file in this package; None for a file that somebody else publishes."""
     return None if file.url else FOLDER / file.file_name
 
 
 def fault(file: WeightsFile) -> str | None:
-    """Why an embedded file cannot be had; None where nothing speaks against it, or where it is no embedded one."""
+    """Why an embedded file is unavailable; None if no fault is known, or if the file is not embedded."""
     if file.url or file.sha256:
         return None
     try:
@@ -89,9 +89,9 @@ def fault(file: WeightsFile) -> str | None:
 
 
 def own_copy(sha256: str) -> Path | None:
-    """The file of this machine's own package that is on record with that checksum; None where there is none.
+    """The file in this machine's package that is recorded with that checksum; None if there is none.
 
-    Which bytes it has is found out when it is read, as with any other file.
+    Its bytes are checked when it is read, as with any other file.
     """
     for path in FOLDER.glob("*.safetensors"):
         try:
@@ -103,7 +103,7 @@ def own_copy(sha256: str) -> Path | None:
 
 
 def gist(name: str) -> str:
-    """The first paragraph of the card's section `What it judges`, as one line; empty where there is none."""
+    """The first paragraph of the card's section `What it judges`, as one line; empty if there is none."""
     path = card_path(name)
     if path is None:
         return ""
