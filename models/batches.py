@@ -1,9 +1,9 @@
-"""Batches of one fixed shape: what one item does to a batch must not be felt by its neighbours.
+"""Batches of one fixed shape, so that no item can affect the answers of its neighbours.
 
-A kernel may add up in another order when a batch has another size, so every forward pass has the same number of rows:
-each item has its own place in it, missing rows are blank, and an item that fails is blanked while the others stay where
-they are. Their logits are then the same bits as without it. Out of memory, the batch is halved for good, and logits
-agree within `DetectorSpec.device_tolerance`.
+A kernel may sum in another order when the batch size changes. So every forward pass has the same number of rows. Each
+item has its own place, missing rows are blank, and an item that fails is blanked while the others stay in place. Their
+logits are then the same bits as without it. If memory runs out, the batch is halved for good, and logits agree within
+`DetectorSpec.device_tolerance`.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def film_frames(times: np.ndarray, count: int, frame_rate: float) -> np.ndarray | Judgement:
-    """int64 [count]: a film for a network that takes `count` frames at `frame_rate` Hz, from the first on.
+    """int64 [count]: frame positions for a network that takes `count` frames at `frame_rate` Hz, from the first on.
 
-    Frames are left out by a whole step, as decoding leaves them out: a clip that is denser or longer because another
-    detector asked for that gives the same film. Of a shorter one some frames come twice, evenly. Abstains with
-    `too_short` where there are fewer than half of them.
+    Frames are dropped by a whole step, as in decoding. So a clip that is denser or longer because another detector
+    asked for that gives the same frames. In a shorter clip some frames are repeated, evenly. Abstains with `too_short`
+    if there are fewer than half of them.
     """
     between = np.diff(times)
     between = between[np.isfinite(between) & (between > 0)]
@@ -80,8 +80,9 @@ def spread_faces(
 ) -> np.ndarray | Judgement:
     """int64 [k]: at most `most` rows of a track, evenly spread over those that show a face well enough.
 
-    `places` are its boxes or its landmarks, whichever the crop is made by; `pixels` says how large the faces at such
-    places are, [n, ...] → [n]. Abstains with `face_hidden` (no sure one), `low_resolution` (none has `least` pixels).
+    `places` are the track's boxes or landmarks, whichever defines the crop. `pixels` gives the size of the faces at
+    such places, [n, ...] → [n]. Abstains with `no_face`, `face_hidden` (no confident face), `low_resolution` (no face
+    has `least` pixels).
     """
     finite = np.isfinite(places.reshape(len(places), -1)).all(axis=1)
     sure = np.flatnonzero(finite & (item.confidences >= SURE))
@@ -98,10 +99,10 @@ def spread_faces(
 
 
 def at_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The network on the device, ready to be asked; at half precision all but its batch norms, which stay float32.
+    """The network on the device, in evaluation mode. At half precision its batch norms stay float32.
 
-    A variance above 65,504 would become infinity, and its channel say the same of every picture without anybody being
-    told. Mixed so, batch norm takes and gives the inputs' own dtype.
+    In float16 a variance above 65,504 would become infinite, and its channel would silently give the same for every
+    picture. A float32 batch norm takes and returns the dtype of its inputs.
     """
     norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     exact = [layer.state_dict() for layer in norms]
@@ -112,21 +113,21 @@ def at_precision(network: nn.Module, device: torch.device, dtype: torch.dtype) -
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """torch's dtype of that name."""
+    """The torch dtype of that name."""
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
 
 
 class BatchedDetector(Detector):
-    """A network over rows of one shape. Subclasses say how an item becomes rows and how its logits become an answer."""
+    """A network over rows of one shape. Subclasses define how an item becomes rows and how logits become an answer."""
 
     rows: int = 1
-    """Rows of one item at most: frames or faces that are judged each by itself."""
+    """Most rows of one item: frames or faces that are judged one by one."""
     cpu_items: int | None = 1
-    """Items in one forward pass on a CPU: a core gains nothing from more, and blank rows cost as much as others.
-    None: `spec.batch_size` there too."""
+    """Items in one forward pass on a CPU. A core gains nothing from more, and blank rows cost as much as others. None:
+    `spec.batch_size`, as on a GPU."""
     channels_last_on_cpu: bool = False
-    """Whether the network runs with the channels of a pixel side by side there, where that is faster."""
+    """Whether the network runs with channels last on a CPU; set it where that is faster."""
     network: nn.Module
     device: torch.device
     dtype: torch.dtype
@@ -141,19 +142,19 @@ class BatchedDetector(Detector):
 
     @abstractmethod
     def prepare(self, item: Any) -> Tensor | Judgement:
-        """(k, ...) rows of an item, 1 <= k <= rows, float32 on `self.device`; or why it cannot be judged."""
+        """(k, ...) rows of an item, 1 <= k <= rows, float32 on `self.device`; or an abstention."""
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(R, ...) rows at `self.dtype` → (R,) logits, > 0 = manipulated. Rows must not know of one another.
+        """(R, ...) rows at `self.dtype` → (R,) logits, > 0 = manipulated. Rows must not influence one another.
 
-        A detector that judges by what lies between rows answers (R, D) numbers of them instead, and makes the logit
-        in `conclude`, which then gets (k, D).
+        A detector that compares rows returns (R, D) numbers instead. It makes the logit in `conclude`, which then gets
+        (k, D).
         """
         logits: Tensor = self.network(batch)
         return logits.reshape(len(batch))
 
     def conclude(self, item: Any, logits: Tensor) -> Judgement:
-        """The answer from an item's own rows' logits, (k,) float32 on the CPU: here their mean."""
+        """The answer from the logits of an item's own rows, (k,) float32 on the CPU; here their mean."""
         return Judgement(logit=float(logits.mean()))
 
     def load(self, device: str) -> None:
@@ -165,14 +166,14 @@ class BatchedDetector(Detector):
         if on_cpu and self.channels_last_on_cpu:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_items = (self.cpu_items if on_cpu else None) or self.spec.batch_size
-        """Items in one forward pass; less than `spec.batch_size` after the device ran out of memory."""
+        """Items in one forward pass; fewer than `spec.batch_size` after the device ran out of memory."""
 
     def score(self, items: Sequence[Any]) -> list[Judgement]:
-        """As `Detector.score`. What goes wrong with one item is that item's answer.
+        """Implements `Detector.score`. An error on one item becomes that item's answer.
 
         Raises:
-            torch.OutOfMemoryError, or what else says so: not even one item fits. The batch goes back to the size that
-            it had before, for then that item is to blame.
+            torch.OutOfMemoryError, or another error that means the same: not even one item fits. The batch then returns
+                to its former size, because that item is to blame.
         """
         with torch.inference_mode():
             return self._scored(items)
@@ -192,7 +193,7 @@ class BatchedDetector(Detector):
                     self.batch_items = before
                     raise
                 self.batch_items = min(self.batch_items, size // 2)
-            # Outside the handler: while the exception lives, so do the tensors of its frames.
+            # Outside the handler: as long as the exception lives, it keeps the tensors in its stack frames alive.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return answers
@@ -213,20 +214,21 @@ class BatchedDetector(Detector):
             if isinstance(rows, torch.Tensor) and not 1 <= len(rows) <= self.rows:
                 raise RuntimeError(f"{self.spec.name} made {len(rows)} rows of an item, expected 1 to {self.rows}")
             return rows
-        except Exception as error:  # whatever one item does to us is its own answer, and is counted
+        except Exception as error:  # an item's failure is that item's own answer, and is counted
             if out_of_memory(error):
                 raise
             return failed(error)
 
     def _fitting(self, rows: Tensor | Judgement, shape: tuple[int, ...]) -> Tensor | Judgement:
-        """Rows of another shape than the other items' cannot go with them, and shall not go alone in their own."""
+        """Refuses rows whose shape differs from the other items': they cannot share a pass, and must not run alone in
+        their own."""
         if isinstance(rows, Judgement) or rows.shape[1:] == shape:
             return rows
         told = f"{self.spec.name} made rows of shape {tuple(rows.shape[1:])}, expected {shape} as of the other items"
         return failed(RuntimeError(told))
 
     def _logits(self, places: dict[int, Tensor]) -> dict[int, Tensor | Judgement]:
-        """(k,) float32 on the CPU for the item at each place, or what went wrong with it."""
+        """By place: (k,) float32 on the CPU for each item, or its failure."""
         if not places:
             return {}
         try:
@@ -237,11 +239,11 @@ class BatchedDetector(Detector):
                 raise
             if len(places) == 1:
                 return dict.fromkeys(places, failed(error))
-        # One of them did it: each alone, where it stood (and outside the handler, as above).
+        # One of them caused it: run each alone, in its own place (and outside the handler, as above).
         return {at: answer for at, rows in places.items() for answer in self._logits({at: rows}).values()}
 
     def _forward(self, places: dict[int, Tensor]) -> Tensor:
-        """Rows by place → (batch_items, rows[, D]) float32 on the CPU; what is said of blank rows means nothing."""
+        """Rows by place → (batch_items, rows[, D]) float32 on the CPU; values of blank rows are meaningless."""
         shape = next(iter(places.values())).shape[1:]
         size = max(self.batch_items, max(places) + 1)  # see `score`
         batch = torch.zeros((size, self.rows, *shape), dtype=self.dtype, device=self.device)
@@ -265,29 +267,30 @@ class BatchedDetector(Detector):
 
 
 def _common_shape(shapes: Iterable[torch.Size]) -> tuple[int, ...]:
-    """The shape that most have, of equally many the first; () for none."""
+    """The most frequent shape, the first of equally frequent ones; () for none."""
     counted = Counter(tuple(shape) for shape in shapes)
     return max(counted, key=lambda shape: counted[shape], default=())
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may well do what this one could not.
+    """Whether a smaller batch may succeed where this one failed.
 
-    torch has a class for its own allocator on a GPU; cuDNN, cuBLAS, the CPU's allocator and onnxruntime use words.
+    torch has a class for its own allocator on a GPU. cuDNN, cuBLAS, the CPU's allocator and onnxruntime only say it in
+    text.
     """
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return known or re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE) is not None
 
 
 def failed(error: Exception) -> Judgement:
-    """What is said of an item on which a detector raised."""
+    """The answer for an item on which a detector raised."""
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return Judgement(abstained=FAILED, detail=said[:500])
 
 
 def judged_alone(judge: Callable[[T], Judgement], item: T) -> Judgement:
-    """What `judge` says of an item that no other one shares a forward pass with. What it raises is this item's own
-    answer, and is counted; only that memory ran out is raised, as fewer items at a time may help."""
+    """The answer of `judge` for an item that shares no forward pass with others. If it raises, that is this item's own
+    answer, and is counted. Only running out of memory is raised, because fewer items at a time may help."""
     try:
         return judge(item)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Where the models run, and that they say the same there each time."""
+"""Where the models run, and how they give the same results there each time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ else:
 
 
 def best_device(wanted: str = "auto") -> str:
-    """`cuda:0` where there is a usable GPU, else `cpu`; what was wanted by name is not second-guessed.
+    """`cuda:0` if there is a usable GPU, else `cpu`; a device that the user named is kept.
 
     Raises:
-        ValueError: no such kind of device, or a CUDA device was named and there is none.
+        ValueError: there is no such kind of device, or a CUDA device was named and there is none.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
         raise ValueError(f"expected auto, cpu, cuda or cuda:N for --device, got {wanted!r}")
@@ -29,9 +29,9 @@ def best_device(wanted: str = "auto") -> str:
 
 
 def same_bits_each_time(device: torch.device) -> None:
-    """Has a GPU compute float32 as float32, and the same from the same.
+    """Makes a GPU compute float32 as float32, and give the same results for the same inputs.
 
-    TensorFloat-32 keeps 10 bits of what is multiplied. Algorithms that add up in whatever order it comes are left out.
+    TensorFloat-32 keeps only 10 bits of each factor. Algorithms that sum in a varying order are switched off.
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False

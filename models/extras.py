@@ -1,4 +1,4 @@
-"""What only some commands and detectors need, and which extra of the package brings it."""
+"""Packages that only some commands and detectors need, and the extra that installs each of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "samples": {"matplotlib": "matplotlib"},
     "train": {"cv2": "opencv-python-headless", "pyworld": "pyworld", "scipy": "scipy"},
 }
-"""By extra: the modules that are imported, and the packages on PyPI that have them (setup.py has their versions)."""
+"""By extra: the imported modules and their packages on PyPI (setup.py holds the versions)."""
 
 
 def lacking(who_needs: str, extra: str, *modules: str) -> str | None:
-    """What to do where something of an extra is not installed; None where nothing is missing.
+    """What to install if a package of an extra is missing; None if nothing is missing.
 
-    who_needs: the beginning of the sentence, `plots need`. modules: those that matter; none: all of the extra. An
-    extra that is not ours has none.
+    who_needs: the beginning of the sentence, `plots need`. modules: those to check; none: all of the extra. An unknown
+    extra has no modules.
 
     >>> lacking("nothing needs", "torch") is None
     True
@@ -33,8 +33,8 @@ def lacking(who_needs: str, extra: str, *modules: str) -> str | None:
 
 
 def _is_there(module: str) -> bool:
-    """Without importing it."""
+    """Whether a module is installed, without importing it."""
     try:
         return find_spec(module) is not None
-    except ValueError:  # it is imported, and was made without a spec
+    except ValueError:  # already imported, and made without a spec
         return True

@@ -1,14 +1,14 @@
-"""Modules that are imported when they are first used.
+"""Modules that are imported at their first use.
 
-torch alone takes 1.8 s of a core to import, and most commands (`--help`, `query`, `check`, `detectors`) never compute
-with it. A module that has to be imported all the same, because it holds a detector's spec, names what is heavy twice:
+Importing torch alone takes 1.8 s of a core, and most commands (`--help`, `query`, `check`, `detectors`) never compute
+with it. Some modules must be imported all the same, because they hold a detector's spec. They name heavy imports twice:
 
     if TYPE_CHECKING:
         import torch
     else:
         torch = late("torch")
 
-so that a type checker and a reader see an ordinary import. For types in annotations alone the first half is enough.
+A type checker and a reader then see an ordinary import. If only annotations use it, the first half is enough.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 def late(what: str, package: str | None = None) -> Any:
     """A stand-in for a module (`"torch"`), or for a function or class in one (`"..architectures.vit:VitShape"`).
 
-    Nothing is imported until an attribute of it is read or it is called. It is no class: not for `isinstance`, nor to
-    derive from.
+    Nothing is imported until one of its attributes is read or it is called. It is not a class: do not use it with
+    `isinstance` or as a base class.
 
-    package: what dots at the beginning are relative to (`__package__`).
+    package: the package that leading dots are relative to (`__package__`).
     """
     module, _, name = what.partition(":")
     return _Late(resolve_name(module, package), name)
@@ -41,7 +41,7 @@ class _Late:
         return getattr(module, self._name) if self._name else module
 
     def __getattr__(self, name: str) -> Any:
-        # pytest, inspect and their like ask everything they meet for such names.
+        # pytest, inspect and similar tools ask every object for such names.
         if name.startswith("__") and name != "__version__":
             raise AttributeError(name)
         return getattr(self._found(), name)

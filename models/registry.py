@@ -1,8 +1,8 @@
-"""Which detectors there are: one file each in models/detectors, what other packages add, and models of the user's own.
+"""Lists the detectors: one file each in models/detectors, those of other packages, and the user's own models.
 
 A detector's module has a `DETECTOR` (or several `DETECTORS`) and `make(spec, weights)`. Other packages name such a
-module under the entry-point group `deephotlink.detectors`. Names like `hf:DIR`, `onnx:FILE` and `torch:FILE` are
-answered by the modules of models/adapters, which read the spec out of the files instead of holding it as a constant.
+module under the entry-point group `deephotlink.detectors`. The modules of models/adapters handle names like `hf:DIR`,
+`onnx:FILE` and `torch:FILE`; they read the spec from the files instead of holding it as a constant.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .embedded.files import fault
 from .weights.files import NO_WEIGHTS, Weights, recorded_sha256
 
 GROUP = "deephotlink.detectors"
-"""Entry points of other packages: each names a module like those in models/detectors."""
+"""Entry points of other packages; each names a module like those in models/detectors."""
 ADAPTERS = {"hf": "hf", "onnx": "onnx", "torch": "torch_export"}
-"""By what stands before the colon of a name: the folder of the adapter."""
+"""Folder of the adapter, by the part of a name before the colon."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -38,7 +38,7 @@ class UnknownDetector(LookupError):
 class _Known:
     by_name: dict[str, tuple[DetectorSpec, ModuleType]] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
-    """Entry points of other packages and detectors of ours that cannot be used, by name, and why."""
+    """Detectors that cannot be used, by name, and why: entry points of other packages, and our own detectors."""
 
 
 @cache
@@ -47,19 +47,19 @@ def _known() -> _Known:
     for found in pkgutil.iter_modules(detectors.__path__):
         module = importlib.import_module(f"{detectors.__name__}.{found.name}")
         for spec in _specs_of(module):
-            # A damaged installation costs the one detector whose weights it is about.
+            # A damaged sidecar must disable only its own detector.
             if spec.origin == "embedded" and (why := next(filter(None, map(fault, spec.weights)), None)):
                 known.broken[spec.name] = why
             else:
                 known.by_name[spec.name] = (spec, module)
-    # In the order of names: which of two packages has a name must not hang on the order of a folder.
+    # Sorted by name: which of two packages gets a name must not depend on the order of a folder.
     for whose, entry in sorted(
         (str(e.dist.name if e.dist else "an unnamed package"), e) for e in entry_points(group=GROUP)
     ):
         try:
             module = entry.load()
             theirs = _theirs(module, known.by_name)
-        except (Exception, SystemExit) as error:  # another package's fault is no reason not to run ours
+        except (Exception, SystemExit) as error:  # another package's fault must not stop our own detectors
             why = f"{whose}: {type(error).__name__}: {error}"
             known.broken[entry.name] = "; ".join(filter(None, (known.broken.get(entry.name), why)))
             continue
@@ -68,10 +68,10 @@ def _known() -> _Known:
 
 
 def _specs_of(module: ModuleType) -> list[DetectorSpec]:
-    """What the module declares, with the checksum on record where it has not said one itself.
+    """The specs that the module declares. The recorded checksum is filled in if the spec gives none itself.
 
     Raises:
-        TypeError: it declares something else than specs.
+        TypeError: it declares something other than specs.
     """
     declared = getattr(module, "DETECTORS", None) or [getattr(module, "DETECTOR", None)]
     if not isinstance(declared, list | tuple):
@@ -84,10 +84,10 @@ def _specs_of(module: ModuleType) -> list[DetectorSpec]:
 
 
 def _theirs(module: ModuleType, taken: Mapping[str, object]) -> list[DetectorSpec]:
-    """The detectors that another package's module declares, each fit to be run.
+    """The detectors that another package's module declares, each checked.
 
     Raises:
-        TypeError, ValueError: saying what was expected and what came.
+        TypeError, ValueError: says what was expected and what came.
     """
     found = _specs_of(module) if isinstance(module, ModuleType) else []
     if not found or not callable(getattr(module, "make", None)):
@@ -101,12 +101,12 @@ def _theirs(module: ModuleType, taken: Mapping[str, object]) -> list[DetectorSpe
 
 
 def _check(spec: DetectorSpec) -> None:
-    """Finds in a stranger's spec what would only fail in the middle of a run.
+    """Checks another package's spec for errors that would otherwise appear only in the middle of a run.
 
     Raises:
-        ValueError: saying what was expected and what came.
+        ValueError: says what was expected and what came.
     """
-    # Names stand in commands (`--weights NAME=PATH`, lists with commas) and in paths of the weights cache.
+    # Names appear in commands (`--weights NAME=PATH`, lists with commas) and in paths of the weights cache.
     for name in (spec.name, *(file.file_name for file in spec.weights)):
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
             raise ValueError(f"expected letters, digits and -_. in the name of a detector or a file, got {name!r}")
@@ -127,20 +127,21 @@ def _check(spec: DetectorSpec) -> None:
 
 
 def installed() -> dict[str, DetectorSpec]:
-    """Every detector's spec by name, in alphabetical order; the user's own models are not among them."""
+    """Every detector's spec by name, in alphabetical order, without the user's own models."""
     return {name: spec for name, (spec, _) in sorted(_known().by_name.items())}
 
 
 def broken() -> dict[str, str]:
-    """Detectors that cannot be used, and why: of other packages by the entry point's name, ours by their own."""
+    """Detectors that cannot be used, and why. Those of other packages are named by entry point, ours by their own
+    name."""
     return dict(_known().broken)
 
 
 def specs(names: Sequence[str] | None = None) -> tuple[DetectorSpec, ...]:
-    """The specs of `names`, each once, in alphabetical order; of every installed detector for None.
+    """The specs of `names`, each once, in alphabetical order; None: those of every installed detector.
 
     Raises:
-        UnknownDetector: naming what was asked for, what is near it and what there is.
+        UnknownDetector: names the unknown detector, a similar name, and those that are installed.
     """
     known = installed()
     if names is None:
@@ -159,7 +160,7 @@ def specs(names: Sequence[str] | None = None) -> tuple[DetectorSpec, ...]:
 
 
 def adapter_of(name: str) -> ModuleType | None:
-    """The adapter that answers a name like `hf:DIR`; None for the name of an installed detector.
+    """The adapter for a name like `hf:DIR`; None for the name of an installed detector.
 
     It has `files_of(reference) -> dict[role, path or URL]`, `describe(name, weights) -> DetectorSpec` and
     `make(spec, weights) -> Detector`.
@@ -174,7 +175,7 @@ def make(spec: DetectorSpec, weights: Weights = NO_WEIGHTS) -> Detector:
     """A new detector, not loaded yet.
 
     Raises:
-        UnknownDetector: nothing of that name is installed on this machine.
+        UnknownDetector: no detector of that name is installed on this machine.
     """
     module = adapter_of(spec.name)
     if module is None:
