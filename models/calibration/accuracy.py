@@ -8,6 +8,7 @@ groups). With few groups they are wide, and still too narrow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -109,6 +110,48 @@ def auc(fake: Array, score: Array, groups: Array, resampling: Resampling | None 
     ranked = _Ranked(fake, score)
     found = _resampled(groups, resampling, lambda weights: _auc(*ranked.counts(weights))[None])
     return _bounded(value, found[0], groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The most suspicious `percent` of the files: what somebody who looks at these alone would find."""
+
+    percent: int
+    files: int
+    precision: Figure
+    """Share of these files that are fake. It depends on the share of fakes among the labels."""
+    found: Figure
+    """Share of all fakes that are among these files (recall)."""
+
+
+MOST_SUSPICIOUS = (1, 5, 20)
+"""Percent."""
+
+
+def most_suspicious(fake: Array, score: Array, groups: Array, resampling: Resampling) -> tuple[Top, ...]:
+    """Precision and recall among the highest 1, 5 and 20 % of the scores; arguments as for `ranking`.
+
+    Equal scores that straddle the limit count by their mean: as if their order were drawn at random.
+    """
+    missing = _one_class(fake)
+    tops = []
+    for percent in MOST_SUSPICIOUS:
+        files = math.ceil(len(fake) * percent / 100 - TINY)
+        why = missing
+        if why is None and len(fake) * percent < 100:
+            why = f"{percent} % of {len(fake)} files is less than one: {math.ceil(100 / percent)} are needed"
+        if why is not None:
+            tops.append(Top(percent, files, Figure(None, why=why), Figure(None, why=why)))
+            continue
+        ranked, part = _Ranked(fake, score), files / len(fake)
+
+        def figures(weights: Array, ranked: _Ranked = ranked, part: float = part) -> Array:
+            return _among_the_highest(*ranked.counts(weights), part)
+
+        values = figures(np.ones((1, len(fake))))[:, 0]
+        drawn = _resampled(groups, resampling, figures)
+        tops.append(Top(percent, files, *(_bounded(float(v), d, groups) for v, d in zip(values, drawn, strict=True))))
+    return tuple(tops)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +263,15 @@ def _ranking_figures(fp: Array, tp: Array) -> Array:
     found = np.stack(rows)
     found[:, (fp[:, -1] == 0) | (tp[:, -1] == 0)] = np.nan
     return found
+
+
+def _among_the_highest(fp: Array, tp: Array, part: float) -> Array:
+    """[2, r]: precision and recall among the highest `part` of each resample; NaN where it holds no fake."""
+    both = fp + tp
+    looked_at = part * both[:, -1]
+    hits = np.array([np.interp(limit, row, true) for limit, row, true in zip(looked_at, both, tp, strict=True)])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack([hits / looked_at, np.where(tp[:, -1] > 0, hits / tp[:, -1], np.nan)])
 
 
 def _auc(fp: Array, tp: Array) -> Array:

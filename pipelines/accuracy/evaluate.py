@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
-from ...models.calibration.accuracy import LEVEL, Resampling, auc_within_groups, calibrated, ranking, share
+from ...models.calibration.accuracy import (
+    LEVEL,
+    Resampling,
+    auc_within_groups,
+    calibrated,
+    most_suspicious,
+    ranking,
+    share,
+)
 from ...models.calibration.calibration import calibration_to_json, content_sha256
 from ...models.extras import lacking
 from ...transforms.failures import UsageError, local_fault, printable
@@ -140,6 +148,7 @@ def _figures(subject: Subject, of: np.ndarray, material: Material, resampling: R
             "fake": asdict(share(int((silent & material.fake).sum()), int((relevant & material.fake).sum()))),
         },
         **asdict(ranking(fake, score, groups, resampling)),
+        "most_suspicious": [asdict(top) for top in most_suspicious(fake, score, groups, resampling)],
         "within_groups": asdict(auc_within_groups(fake, score, groups, resampling)),
         **probabilities,
     }
@@ -298,5 +307,7 @@ def _notes(material: Material, labels: Labels) -> list[str]:
     empty = [name for name, values in material.baselines.items() if not np.isfinite(values).any()]
     if empty:
         notes.append(f"no baseline from {', '.join(empty)}: no row has it (no sound, or rows of an earlier version)")
-    notes.append("Brier, ECE and AP depend on the share of fakes among the labels, which an archive does not have")
+    notes.append(
+        "Brier, ECE, AP and precision depend on the share of fakes among the labels; in an archive it is unknown"
+    )
     return notes

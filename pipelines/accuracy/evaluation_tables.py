@@ -37,7 +37,9 @@ def print_evaluation(told: Json, console: Console) -> None:
             console.print(f"{told_as}: {escape(line)}", style=style, highlight=False)
 
 
-_OF_WORDS = ("forgery", "judged by", "best baseline", "higher in")
+BASELINE = "best baseline v score"
+"""The best trivial baseline's AUC, and the score's AUC on the same files (those of which the baseline is known)."""
+_OF_WORDS = ("forgery", "judged by", BASELINE, "higher in")
 
 
 def to_markdown(told: Json) -> str:
@@ -54,9 +56,10 @@ def to_markdown(told: Json) -> str:
 
 def sheets(told: Json) -> list[Sheet]:
     subjects = told["subjects"]
-    ranked = ("judged by", "real", "fake", "groups", "abstains", "AUC [95 %]", "within groups", "best baseline")
+    ranked = ("judged by", "real", "fake", "groups", "abstains", "AUC [95 %]", "within groups", BASELINE)
     found = [
         Sheet("How well the scores rank", ranked, tuple((row["name"], *_ranked(row)) for row in subjects)),
+        _most_suspicious(subjects),
         Sheet(
             "At thresholds, and how good the probabilities are",
             ("judged by", "EER", "AP", "TPR at 1 % FPR", "TPR at 5 % FPR", "Brier", "ECE"),
@@ -104,6 +107,19 @@ def sheets(told: Json) -> list[Sheet]:
 _AT_THRESHOLDS = ("eer", "ap", 1, 5, "brier", "ece")
 
 
+def _most_suspicious(subjects: Sequence[Json]) -> Sheet:
+    """What a person finds who looks at the most suspicious files alone, beside what a look at random files finds."""
+    percents = [top["percent"] for top in subjects[0]["most_suspicious"]]
+    rows = []
+    for row in subjects:
+        files = row["real"] + row["fake"]
+        cells = [f"{_figure(top['precision'])}" for top in row["most_suspicious"]]
+        found = row["most_suspicious"][-1]["found"]
+        rows.append((row["name"], _number(row["fake"] / files) if files else "-", *cells, _figure(found)))
+    columns = ("judged by", "of all", *(f"of the top {p} %" for p in percents), f"fakes in the top {percents[-1]} %")
+    return Sheet("Share of fakes among the most suspicious files", columns, tuple(rows))
+
+
 def _verdicts(subjects: Sequence[Json]) -> Sheet:
     fused = next(row for row in subjects if row["kind"] == "fused")["verdicts"]
     names = tuple(name for name in fused["real"] if fused["real"][name] or fused["fake"][name])
@@ -117,14 +133,17 @@ def _heading(told: Json) -> str:
         f"{counts['media']} labelled files, {counts['real']} real and {counts['fake']} fake, in {counts['groups']} "
         f"groups. "
         f"Calibration {', '.join(told['calibration_ids']) or 'none'}. In brackets: 95 % intervals, "
-        f"{settings['resamples']} resamples of the groups; for shares, exact (Clopper-Pearson)."
+        f"{settings['resamples']} resamples of the groups; for shares, exact (Clopper-Pearson). "
+        "`v`: a trivial baseline's AUC against the score's on the same files; `!` where the baseline ranks better."
     )
 
 
 def _ranked(row: Json) -> tuple[str, ...]:
     known = [b for b in row["baselines"] if b["auc"]["value"] is not None]
     best = max(known, key=lambda b: b["auc"]["value"], default=None)
-    told = "-" if best is None else f"{best['name']} {_number(best['auc']['value'])}{' !' if best['beats'] else ''}"
+    told = "-" if best is None else f"{best['name']} {_number(best['auc']['value'])}"
+    if best is not None and best["detector_auc"] is not None:
+        told += f" v {_number(best['detector_auc'])}{' !' if best['beats'] else ''}"
     silent = row["abstained"]["all"]
     return (
         str(row["real"]),

@@ -12,6 +12,7 @@ from deephotlink.models.calibration.accuracy import (
     auc_within_groups,
     bin_of,
     calibrated,
+    most_suspicious,
     ranking,
     share,
 )
@@ -57,6 +58,29 @@ def test_true_positives_at_a_false_positive_rate():
     assert rank(range(19), [19]).tpr_at_5_percent_fpr.value is None
     hundred = rank(range(100), [99.5, 98.5, 97.5])
     assert hundred.tpr_at_1_percent_fpr.value == 2 / 3 and hundred.tpr_at_1_percent_fpr.why is None
+
+
+def test_precision_among_the_most_suspicious():
+    fake = np.arange(100) % 2 == 0
+    score = np.where(fake, 0.0, -1.0)
+    score[[1, 3]] = 2.0  # two reals above everything, then 50 fakes that tie, then the other reals
+    one, five, twenty = most_suspicious(fake, score, np.arange(100), QUICK)
+    assert [(top.percent, top.files) for top in (one, five, twenty)] == [(1, 1), (5, 5), (20, 20)]
+    assert one.precision.value == 0.0 and five.precision.value == pytest.approx(3 / 5)
+    assert twenty.precision.value == pytest.approx(18 / 20) and twenty.found.value == pytest.approx(18 / 50)
+    assert five.precision.low < 3 / 5 < five.precision.high
+    # Files that tie across the limit count by their mean, whatever order they come in.
+    tied = most_suspicious(fake, np.zeros(100), np.arange(100), QUICK)
+    assert all(top.precision.value == pytest.approx(0.5) for top in tied)
+
+
+def test_a_share_of_less_than_one_file_has_no_precision():
+    fake = np.array([True, False] * 10)
+    one, five, twenty = most_suspicious(fake, np.arange(20.0), np.arange(20), QUICK)
+    assert one.precision.value is None and one.precision.why == "1 % of 20 files is less than one: 100 are needed"
+    assert (five.files, twenty.files, twenty.precision.value, twenty.found.value) == (1, 4, 0.5, 0.2)
+    alone = most_suspicious(np.ones(30, bool), np.arange(30.0), np.arange(30), QUICK)
+    assert all(top.precision.why == "no real files" for top in alone)
 
 
 def test_without_both_classes_there_is_a_reason_and_no_number():

@@ -18,6 +18,7 @@ from deephotlink.models.calibration.accuracy import Resampling
 from deephotlink.pipelines import cli
 from deephotlink.pipelines.accuracy import plots
 from deephotlink.pipelines.accuracy.evaluate import Request, evaluate, evaluate_command
+from deephotlink.pipelines.accuracy.evaluation_tables import sheets
 from deephotlink.pipelines.accuracy.labelled_scores import read_material
 from deephotlink.pipelines.accuracy.labels import read_labels
 from deephotlink.pipelines.accuracy.plots import draw
@@ -176,6 +177,45 @@ def test_baselines_are_held_against_the_detector_on_the_same_media(tmp_path):
     ]
     blur = next(b for b in subject(figures(tmp_path, media), "eye")["baselines"] if b["name"] == "sharpness")
     assert (blur["real"], blur["fake"], blur["detector_auc"], blur["beats"]) == (1, 1, 1.0, False)
+
+
+def test_the_printed_baseline_stands_beside_the_score_on_the_same_files(tmp_path):
+    """On all four files the score has .25; on the two whose blur is known it has 1.00, and that is what is printed."""
+    media = [
+        Made("r1.mp4", "real", 0.1, [0.0], outcome={"sharpness": 10.0}),
+        Made("f1.mp4", "fake", 0.9, [1.0], outcome={"sharpness": 10.0}),
+        Made("r2.mp4", "real", 0.1, [2.0], outcome={"sharpness": None}),
+        Made("f2.mp4", "fake", 0.9, [-1.0], outcome={"sharpness": None}),
+    ]
+    told = figures(tmp_path, media)
+    eye = subject(told, "eye")
+    eye["baselines"] = [b for b in eye["baselines"] if b["name"] == "sharpness"]
+    assert eye["auc"]["value"] == 0.25
+    row = next(row for row in sheets(told)[0].rows if row[0] == "eye")
+    assert row[-1] == "sharpness .50 v 1.00"
+
+
+def test_the_most_suspicious_files_are_counted(tmp_path):
+    """Ten of a hundred are fake; the five highest scores are two fakes and three reals."""
+    media = [Made(f"r{n}.mp4", "real", 0.99 - n / 1000, [-1.0]) for n in range(3)]
+    media += [Made(f"f{n}.mp4", "fake", 0.995 if n < 2 else 0.5, [1.0]) for n in range(10)]
+    media += [Made(f"q{n}.mp4", "real", 0.1, [-2.0]) for n in range(87)]
+    told = figures(tmp_path, media)
+    one, five, twenty = subject(told, "fused")["most_suspicious"]
+    assert (one["files"], five["files"], twenty["files"]) == (1, 5, 20)
+    assert one["precision"]["value"] == 1 and five["precision"]["value"] == pytest.approx(2 / 5)
+    assert twenty["precision"]["value"] == pytest.approx(10 / 20) and twenty["found"]["value"] == 1
+    sheet = next(sheet for sheet in sheets(told) if "most suspicious" in sheet.title)
+    assert sheet.columns == (
+        "judged by",
+        "of all",
+        "of the top 1 %",
+        "of the top 5 %",
+        "of the top 20 %",
+        "fakes in the top 20 %",
+    )
+    fused = next(row for row in sheet.rows if row[0] == "fused")
+    assert fused[1] == ".10" and fused[3].startswith(".40 [") and fused[5].startswith("1.00")
 
 
 def test_one_run_or_each_medias_newest(tmp_path):
