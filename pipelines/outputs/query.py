@@ -186,10 +186,15 @@ def by_file(store: OutputStore, names: Sequence[str]) -> str:
 
 def parquet_of(store: OutputStore, names: Sequence[str], options: str = "") -> str:
     """SQL for the rows of these files."""
-    root = _spelt(store.path("").rstrip("/")) if store.is_local else None
+    root = local_root(store) if store.is_local else None
     paths = [store.path(name) if root is None else f"{root}/{name}" for name in names]
     quoted = ", ".join(f"'{_literal(path)}'" for path in paths)
     return f"read_parquet([{quoted}], union_by_name = true{', ' if options else ''}{options})"
+
+
+def local_root(store: OutputStore) -> str:
+    """The local folder of the output in UTF-8, without a slash at its end."""
+    return _spelt(store.path("").rstrip("/"))
 
 
 @cache
