@@ -35,8 +35,8 @@ field metadata. `run_date` is the Hive partition key, so it is a column for ever
 - Tables keep the rows of older runs. For how each file stands now, use the [views](#views).
 
 From Python, `deephotlink.read_scores(OUT)`, `read_evidence`, `read_failures` and `read_skipped` give pyarrow datasets,
-with `run_date` as a date and all columns also if an older version wrote some of the files. `deephotlink.query(OUT, sql)`
-gives what an SQL query finds as a pyarrow table; for views such as `latest`, use it.
+with `run_date` as a date and all columns also if an older version wrote some of the files. For the views, use
+`deephotlink.query(OUT, sql)`: it gives what an SQL query finds as a pyarrow table.
 
 DuckDB, Spark, Polars, BigQuery and pandas all read the files. If two versions of deephotlink wrote into one output,
 Polars needs `missing_columns="insert", extra_columns="ignore"`.
