@@ -1,8 +1,8 @@
-"""Decode-ahead: what the slots have decoded and the consumers have not taken yet, bounded in bytes.
+"""Decode-ahead: what the slots have decoded and the consumers have not taken yet, limited in bytes.
 
-A slot asks for room before its worker decodes an item; room comes back when a consumer takes it. The stream that a
-consumer is waiting on always gets room, or everybody could wait for everybody; so the memory in use stays under the
-bound plus one item for each waiting consumer.
+A slot asks for room before its worker decodes an item. A consumer that takes the item gives the room back. The stream
+that a consumer is waiting for always gets room; otherwise everyone could wait for everyone. So the memory in use stays
+below the limit plus one item for each waiting consumer.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..protocol import DecodedClip, DecodedItem, DecodedWindow, DecodeRequest, I
 from .zygote import Worker
 
 LOOK_SECONDS = 0.5
-"""How often a slot that waits looks for streams that nobody holds any more."""
+"""How often a waiting slot looks for streams that nobody holds any more."""
 SLICE_ITEMS = 64
-"""Items that a worker is told of at a time, so that the work on an item does not grow with the length of the film."""
+"""Items sent to a worker at a time, so that the work for one item does not grow with the length of the file."""
 
 
 class Cancelled(Exception):
@@ -28,7 +28,7 @@ class Cancelled(Exception):
 
 
 class Preempted(Exception):
-    """This stream gives its slot to one that a consumer waits for, and goes on later."""
+    """This stream gives its slot to one that a consumer is waiting for, and goes on later."""
 
     def __init__(self, successor: Stream):
         super().__init__()
@@ -49,10 +49,10 @@ class Ahead:
         self.used_bytes = 0
         self.peak_bytes = 0
         self.changed = threading.Condition()
-        """Guards everything in here and in the streams."""
+        """Guards everything in this object and in the streams."""
         self.waiting: deque[Stream] = deque()
         self.dropped: deque[Stream] = deque()
-        """Streams that the garbage collector found. It may run inside this lock too, so it only notes them."""
+        """Streams that the garbage collector found. It may run while this lock is held, so it only notes them."""
         self.closed = False
 
     def enqueue(self, stream: Stream) -> None:
@@ -61,7 +61,7 @@ class Ahead:
             self.changed.notify_all()
 
     def next_stream(self) -> Stream | None:
-        """The stream to serve next, the one that a consumer waits for first; None when the pool is closed."""
+        """The stream to serve next. One that a consumer is waiting for comes first. None when the pool is closed."""
         with self.changed:
             while not self.closed:
                 self._bury()
@@ -80,7 +80,7 @@ class Ahead:
             self.dropped.popleft().cancel()
 
     def acquire(self, stream: Stream, size_bytes: int) -> None:
-        """Waits for room. Raises Cancelled, or Preempted where waiting could be for ever."""
+        """Waits for room. Raises Cancelled, or Preempted if waiting could last for ever."""
         with self.changed:
             while True:
                 self._bury()
@@ -111,12 +111,12 @@ class Stream:
         self._request = replace(request, clips=(), windows=())
         self._clips = {clip.clip_index: clip for clip in request.clips}
         self._windows = {w.window_index: w for w in sorted(request.windows, key=lambda w: w.start_sample)}
-        """With `_clips`: what has not been answered yet, in the order in which decoders.py does it."""
+        """With `_clips`: what has not been answered yet, in the order in which decode_file.py decodes it."""
         self.slice = self._request
-        """What the worker of the moment was told to decode and has not answered yet."""
+        """What the current worker was told to decode and has not answered yet."""
         self.deaths = 0
         self.served = 0
-        """Items that the worker of the moment has answered."""
+        """Items that the current worker has answered."""
         self.excused = False
         self.cancelled = False
         self.failure: MediaError | None = None
@@ -128,7 +128,7 @@ class Stream:
 
     @property
     def starving(self) -> bool:
-        """A consumer is blocked on it."""
+        """Whether a consumer is blocked on it."""
         return self._consumers > 0 and not self._items
 
     @property
@@ -136,7 +136,7 @@ class Stream:
         return bool(self._clips or self._windows)
 
     def next_slice(self) -> DecodeRequest:
-        """Slot: the first items that have not been answered, clips or else windows, as the new `slice`."""
+        """Slot: makes the first unanswered items (clips; windows if there are no clips left) the new `slice`."""
         clips = tuple(islice(self._clips.values(), SLICE_ITEMS))
         windows = () if clips else tuple(islice(self._windows.values(), SLICE_ITEMS))
         self.slice = replace(self._request, clips=clips, windows=windows)
@@ -169,7 +169,7 @@ class Stream:
             self.ahead.changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Slot: nothing more will come; `error` is raised in the consumer."""
+        """Slot: says that nothing more will come. `error` is raised in the consumer."""
         with self.ahead.changed:
             self._ended, self._error = True, error
             self.ahead.changed.notify_all()
@@ -181,7 +181,7 @@ class Stream:
                 raise Cancelled
 
     def cancel(self) -> None:
-        """Drops what is there and stops the worker."""
+        """Drops the items that are there and stops the worker."""
         with self.ahead.changed:
             if self.cancelled:
                 return
@@ -200,7 +200,7 @@ class Stream:
             return bool(self._items) or self._ended
 
     def take(self) -> DecodedItem | None:
-        """Consumer: the next item, waiting for it; None at the end."""
+        """Consumer: waits for the next item and returns it; None at the end."""
         with self.ahead.changed:
             self._consumers += 1
             self.ahead.changed.notify_all()
@@ -219,7 +219,7 @@ class Stream:
 
 
 def without_item(request: DecodeRequest, item: DecodedItem) -> DecodeRequest:
-    """`request` less what `item` answers; a failure without index is the sound's, and answers every window."""
+    """`request` without what `item` answers. A failure without index is that of the sound and answers every window."""
     if isinstance(item, ItemFailed) and item.clip_index is None and item.window_index is None:
         return replace(request, windows=())
     clip_index = None if isinstance(item, DecodedWindow) else item.clip_index
@@ -232,25 +232,25 @@ def without_item(request: DecodeRequest, item: DecodedItem) -> DecodeRequest:
 
 
 class DecodeStream(Iterator[DecodedItem]):
-    """The items of one file, in the order in which they are decoded. Closing it, or letting it go, stops the work."""
+    """The items of one file, in the order of decoding. Closing it, or dropping the last reference, stops the work."""
 
     def __init__(self, stream: Stream):
         self._stream = stream
 
     def __next__(self) -> DecodedItem:
-        """Raises WorldError where no worker could be had."""
+        """Raises WorldError if no worker could be started."""
         item = self._stream.take()
         if item is None:
             raise StopIteration
         return item
 
     def ready(self) -> bool:
-        """Whether the next item, or the end, can be had without waiting."""
+        """Whether the next item, or the end, is there without waiting."""
         return self._stream.ready()
 
     @property
     def worker_failure(self) -> MediaError | None:
-        """How the last worker that was lost on this file ended; None where none was."""
+        """How the last worker that was lost on this file ended; None if none was lost."""
         return self._stream.failure
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Files of which the parent fetches bytes only as a worker reads them: the parent's side (the worker's is fed.py).
+"""Feeds workers with files whose bytes are fetched only when they are read. The worker's side: containers/fed_file.py.
 
-Such a file lies in the spool as long as it is and empty at first. Before a worker reads a stretch of it, it asks on a
-socket of its own; the parent has the bytes put into the file and answers. So a worker needs no network, and a film of
-which a clip in ten seconds is wanted need not come as a whole.
+In the spool such a file has its full length, but is empty at first. Before a worker reads a stretch of it, it asks on a
+separate socket. The parent has the bytes written into the file and answers. So a worker needs no network, and a large
+file of which one clip every ten seconds is wanted need not be fetched whole.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ class Source(Protocol):
     size_bytes: int
 
     def fetch(self, start: int, length: int) -> None:
-        """Puts bytes [start, start + length) where they belong. From several threads. Raises MediaError, WorldError."""
+        """Writes bytes [start, start + length) into the file. Called from several threads. Raises MediaError or
+        WorldError."""
 
 
 _announced: dict[str, Source] = {}
 
 
 def announce(source: Source) -> None:
-    """From now on workers that read `source.path` are fed."""
+    """From now on, workers that read `source.path` are fed."""
     _announced[source.path] = source
 
 
 def withdraw(path: str) -> None:
-    """No further worker is fed from it. May be said twice."""
+    """From now on, no new worker is fed from `path`. May be called twice."""
     _announced.pop(path, None)
 
 
@@ -46,16 +47,16 @@ def source_of(path: str) -> Source | None:
 
 
 class Feeder:
-    """Feeds one worker, until it or the parent hangs up. Believes nothing: what is asked for is a stretch of this one
-    file, and the bytes go into the file, whatever the worker makes of them."""
+    """Feeds one worker until it or the parent hangs up. Trusts nothing: a worker can only ask for a stretch of this one
+    file, and the bytes only go into this file, whatever the worker does with them."""
 
     def __init__(self, source: Source):
         self._source = source
         self._ours, self.theirs = blocking_pair()
         self.fetching = False
-        """Whether the worker waits for the store: that time is not its own."""
+        """Whether the worker is waiting for the store: this time is not held against it."""
         self.error: MediaError | WorldError | None = None
-        """Why it could not be fed any more."""
+        """Why feeding it failed; None if it did not."""
         threading.Thread(target=self._serve, name="deephotlink-feed", daemon=True).start()
 
     def _serve(self) -> None:
@@ -73,13 +74,13 @@ class Feeder:
             self._source.fetch(start, length)
         except (MediaError, WorldError) as error:
             self.error = error
-        except (Exception, KeyboardInterrupt) as error:  # a mistake of ours, or a signal: the worker must not wait on
+        except (Exception, KeyboardInterrupt) as error:  # our bug, or a signal: the worker must not go on waiting
             self.error = WorldError(f"cannot feed a decoder process: {type(error).__name__}: {error}")
         finally:
             self.fetching = False
         return self.error is None
 
     def close(self) -> None:
-        """Hangs up. A fetch that is under way ends by itself."""
+        """Hangs up. A fetch in progress ends by itself."""
         with contextlib.suppress(OSError):
             self._ours.shutdown(socket.SHUT_RDWR)

@@ -1,8 +1,8 @@
 """How bytes pass between the parent and a worker: framed JSON on a socket, arrays in memory that the parent owns.
 
-The parent makes the shared memory (a memfd of a fixed size), lends it for one item, and takes it back by sealing it:
-sealing fails while the worker keeps a writable mapping, and after it nothing can change the bytes under the parent.
-So a worker can neither take more memory than was lent nor write into what it has handed over.
+The parent makes the shared memory (a memfd of a fixed size), lends it for one item, and takes it back by sealing it.
+Sealing fails while the worker keeps a writable mapping. Once it is sealed, nothing can change the bytes under the
+parent. So a worker can neither take more memory than was lent, nor write into what it has handed over.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from ..protocol import (
 HEADER = struct.Struct("<I")
 MAX_REQUEST_BYTES = 64 << 20
 MAX_PROBE_BYTES = 16 << 20
-"""Of a probe's answer: containers.MAX_KEY_FRAMES take 1.5 MB, the tags of 64 streams at most 14."""
+"""Longest answer of a probe. probe_file.MAX_KEY_FRAMES key frames take 1.5 MB, the tags of 64 streams at most 14 MB."""
 MAX_DEPTH = 16
-"""Of nested objects and arrays in a message; an honest one has 6."""
+"""Most levels of nested objects and arrays in a message; an honest one has 6."""
 MAX_NODES = 1_000_000
-"""Values in a message; an honest one has little more than containers.MAX_KEY_FRAMES."""
+"""Most values in a message; an honest one has little more than probe_file.MAX_KEY_FRAMES."""
 MAX_ITEM_BYTES = 64 << 10
-"""Of the few words that come with an item."""
+"""Longest message that comes with an item."""
 SOUND_RATE = 16_000
 SOUND_SLACK = 1_600
-"""Samples that a clip's sound may be longer than end - start says: rounding and priming."""
+"""Samples by which a clip's sound may be longer than end - start: rounding and priming."""
 ALIGN = 64
 STEP_SECONDS = 1.0
 ERROR_CLASS = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -60,16 +60,16 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 class Countdown:
-    """Wall-clock seconds left, counted in steps so that a time in which this process itself was stopped (Ctrl-Z, a
-    laptop's lid) is not held against the worker."""
+    """Wall-clock seconds left. They are counted in steps, so that time in which this process itself was stopped
+    (Ctrl-Z, a closed laptop) is not held against the worker."""
 
     def __init__(self, seconds: float):
         self.remaining = seconds
         self.held: Callable[[], bool] = lambda: False
-        """Whether the clock stands still: the worker waits for us."""
+        """Whether the clock stands still because the worker is waiting for us."""
 
     def wait_readable(self, sock: socket.socket) -> None:
-        """Returns when `sock` has bytes or is closed; raises TimeoutError when the time is up."""
+        """Returns when `sock` has bytes or is closed. Raises TimeoutError when the time is up."""
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         while True:
@@ -92,12 +92,12 @@ def send_message(sock: socket.socket, message: Mapping[str, Any], fds: Sequence[
 
 
 def receive_message(sock: socket.socket, max_bytes: int, countdown: Countdown) -> dict[str, Any]:
-    """One message, descriptors refused. Raises EOFError, TimeoutError, ProtocolError."""
+    """One message; descriptors are refused. Raises EOFError, TimeoutError, ProtocolError."""
     return parse_message(_read(sock, _length(_read(sock, HEADER.size, countdown), max_bytes), countdown))
 
 
 def receive_with_fds(sock: socket.socket, max_bytes: int, max_fds: int) -> tuple[dict[str, Any], list[int]]:
-    """One message and the descriptors that came with it, waiting as long as it takes. Raises EOFError."""
+    """One message and the descriptors that came with it. Waits as long as it takes. Raises EOFError, ProtocolError."""
     head, fds, _, _ = socket.recv_fds(sock, HEADER.size, max_fds)
     forever = Countdown(math.inf)
     head += _read(sock, HEADER.size - len(head), forever) if head else b""
@@ -107,7 +107,8 @@ def receive_with_fds(sock: socket.socket, max_bytes: int, max_fds: int) -> tuple
 
 
 def parse_message(body: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object in `body`: no NaN, no infinity, at most MAX_DEPTH deep and of MAX_NODES values."""
+    """The JSON object in `body`. Raises ProtocolError if there is none, or if it holds NaN or infinity, or exceeds
+    MAX_DEPTH or MAX_NODES."""
 
     def refuse(constant: str) -> Any:
         raise ProtocolError(f"{constant} in an answer")
@@ -123,7 +124,8 @@ def parse_message(body: bytes | bytearray) -> dict[str, Any]:
 
 
 def _check_extent(message: dict[str, Any]) -> None:
-    """Level by level, not by recursion: so deep a message as Python's parser takes would be too deep for that."""
+    """Raises ProtocolError if a message is too deep or too large. Goes level by level: Python's parser accepts messages
+    that are too deep for recursion."""
     level: list[Any] = [message]
     nodes = 0
     for _ in range(MAX_DEPTH):
@@ -140,7 +142,7 @@ def _check_extent(message: dict[str, Any]) -> None:
 
 
 def without_surrogates(value: Any) -> Any:
-    """`value`, which `parse_message` found shallow, with every string fit for UTF-8."""
+    """`value` with every string fit for UTF-8. Recursion is safe: `parse_message` has checked the depth."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
@@ -182,7 +184,7 @@ def create_buffer(size_bytes: int, name: str = "deephotlink-item") -> int:
 
 
 def seal_buffer(fd: int) -> None:
-    """Takes the memory back: raises ProtocolError where somebody can still write to it."""
+    """Takes the memory back. Raises ProtocolError if somebody can still write to it."""
     try:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL)
     except OSError as error:
@@ -190,10 +192,10 @@ def seal_buffer(fd: int) -> None:
 
 
 def map_buffer(fd: int, size_bytes: int) -> np.ndarray:
-    """uint8 [size_bytes] over the memory itself, copy-on-write; unmapped when the last array over it is gone.
+    """uint8 [size_bytes] over the memory itself, copy-on-write. It is unmapped when the last array over it is gone.
 
-    Not `mmap.mmap`, which keeps a descriptor open for as long as the mapping lives: a thousand clips in flight would be
-    a thousand descriptors.
+    `mmap.mmap` would keep a descriptor open for as long as the mapping lives: a thousand clips in flight would hold a
+    thousand descriptors.
     """
     address = _libc.mmap(None, size_bytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, fd, 0)
     if address is None or address == ctypes.c_void_p(-1).value:
@@ -208,7 +210,7 @@ def _aligned(size_bytes: int) -> int:
 
 
 def clip_bytes(request: DecodeRequest, clip: ClipRequest) -> int:
-    """The most that one clip can take."""
+    """The most bytes that one clip can take."""
     frames = len(clip.times_seconds)
     size = _aligned(frames * request.height * request.width * 3) + _aligned(8 * frames)
     return size + (4 * _max_sound(clip) if request.clip_sound else 0)
@@ -223,7 +225,7 @@ def _max_sound(clip: ClipRequest) -> int:
 
 
 def hand_over(item: DecodedItem, fd: int) -> dict[str, Any]:
-    """Worker: puts the item's arrays into the lent memory and returns the words that go with them."""
+    """Worker: writes the item's arrays into the lent memory and returns the message that goes with them."""
     if isinstance(item, ItemFailed):
         message = printable(item.message)
         return {"failed": [item.error_class, message], "clip": item.clip_index, "window": item.window_index}
@@ -248,7 +250,7 @@ def hand_over(item: DecodedItem, fd: int) -> dict[str, Any]:
 
 
 def _write(fd: int, array: np.ndarray, offset: int) -> None:
-    # pwrite and no mapping: half the page faults, and nothing to be unmapped before the parent can seal.
+    # pwrite instead of a mapping: half the page faults, and nothing to unmap before the parent can seal.
     data = array.reshape(-1).view(np.uint8).data
     while data:
         written = os.pwrite(fd, data, offset)
@@ -256,9 +258,9 @@ def _write(fd: int, array: np.ndarray, offset: int) -> None:
 
 
 def take_over(words: Mapping[str, Any], fd: int, request: DecodeRequest) -> DecodedItem:
-    """Parent: the item that `words` and the memory behind `fd` are, if it is one of those that `request` still wants.
+    """Parent: the item in the message `words` and the memory behind `fd`, if `request` still wants it.
 
-    Raises ProtocolError on anything that an honest worker would not say.
+    Raises ProtocolError for anything that an honest worker would not say.
     """
     clip_index, window_index = words.get("clip"), words.get("window")
     clip = next((c for c in request.clips if c.clip_index == clip_index), None) if _whole(clip_index) else None
@@ -318,7 +320,7 @@ def _take_clip(words: Mapping[str, Any], fd: int, request: DecodeRequest, clip: 
         raise ProtocolError("a time stamp that is not a number")
     sound = None
     if sound_samples is not None:
-        # Copied: it is small, and a detector that keeps the sound shall not keep the frames.
+        # Copied: it is small, and a detector that keeps the sound should not keep the frames in memory.
         sound_at = pts_at + _aligned(8 * count)
         sound = _sane_sound(np.frombuffer(os.pread(fd, 4 * sound_samples, sound_at), np.float32))
     frames = map_buffer(fd, frame_bytes).reshape(count, request.height, request.width, 3)
@@ -328,7 +330,7 @@ def _take_clip(words: Mapping[str, Any], fd: int, request: DecodeRequest, clip: 
 
 
 def _sane_sound(samples: np.ndarray) -> np.ndarray:
-    """float32 [S] in [-1, 1], its own memory: float PCM in a file may hold anything, NaN too."""
+    """float32 [S] in [-1, 1], a copy. Float PCM in a file may hold anything, even NaN."""
     return np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
 
 

@@ -1,7 +1,7 @@
-"""Faults on purpose, for tests of the worker processes: inert unless DEEPHOTLINK_FAULTS_FOR_TESTS=1 at their start.
+"""Deliberate faults to test the worker processes: inert unless DEEPHOTLINK_FAULTS_FOR_TESTS=1 when they start.
 
 A file whose name holds `fault-KIND` makes its worker misbehave at its second item, `fault-probe-KIND` in the probe,
-`fault-credentials-KIND` after the probe; `fault-KIND` of `LIES` makes it lie about its first item.
+`fault-credentials-KIND` after the probe. If KIND is one of `LIES`, the worker lies about its first clip.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _kept: list[Any] = []
 
 
 def strike(path: str, stage: str) -> None:
-    """Does what the name of the file asks for at this stage: `probe`, `credentials`, `decode`."""
+    """Does what the file's name asks for at this stage: `probe`, `credentials`, `decode`."""
     prefix = "" if stage == "decode" else stage + "-"
     found = re.search(rf"fault-{prefix}(segv|abort|hang|spin|exit|oom|raise|sigkill)", os.path.basename(path))
     if not ARMED or found is None:
@@ -47,7 +47,7 @@ def strike(path: str, stage: str) -> None:
 
 
 def lie(path: str, words: dict[str, Any], fd: int) -> dict[str, Any]:
-    """`words` about an item, made false as the name of the file asks for."""
+    """`words` about an item, falsified as the file's name asks for."""
     found = re.search(rf"fault-({'|'.join(LIES)})", os.path.basename(path))
     if not ARMED or found is None or "clip" not in words:
         return words

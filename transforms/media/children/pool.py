@@ -1,4 +1,4 @@
-"""The pool of decoder processes: probes and decodes files in children, ahead of the consumer, whatever they hold."""
+"""The pool of decoder processes: probes and decodes files in children, ahead of the consumer, whatever they contain."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from .sandbox import SandboxMode, available
 from .zygote import PoolStats, Worker, WorkerLost, Zygote
 
 MAX_DEATHS = 3
-"""Workers that one file may take down before the rest of it is given up."""
+"""How many workers one file may take down before the rest of it is given up."""
 ONLY_THIS_ITEM = ("decoder_error", "out_of_memory")
-"""What a worker says of itself, rather than of the file: the items after it still have their chance."""
+"""Errors that a worker reports about itself, not about the file: later items still get their chance."""
 
 
 class WorkerPool:
     """`decoders` processes that decode and one that probes, started when first needed.
 
-    `ahead_bytes` bounds what is decoded and not yet taken. `sandbox`: `auto` takes what the host has, `require` raises
-    UsageError where Landlock or seccomp is missing, `off` leaves both away. Safe to use from several threads.
+    `ahead_bytes` limits what is decoded and not yet taken. `sandbox`: `auto` uses what the host has, `require` raises
+    UsageError if Landlock or seccomp is missing, `off` uses neither. Safe to use from several threads.
     """
 
     def __init__(self, decoders: int, ahead_bytes: int, limits: Limits, sandbox: SandboxMode = "auto"):
@@ -52,7 +52,7 @@ class WorkerPool:
         self.sandbox_in_force = "+".join(walls) or "off"
         """`landlock+seccomp`, `landlock`, `seccomp` or `off`."""
         self.warning: str | None = None
-        """Where less is in force than was asked for."""
+        """What is missing, if `auto` found less than the whole sandbox; else None."""
         if sandbox == "auto" and missing:
             confined = f"confined by {walls[0]} alone" if walls else "not confined at all"
             self.warning = f"this host has no {missing}: decoder processes are {confined} (--sandbox=require refuses)"
@@ -60,7 +60,7 @@ class WorkerPool:
         for number in range(decoders):
             self._core.start(self._core.run_decodes, f"deephotlink-decode-{number}")
         self._core.start(self._core.run_probes, "deephotlink-probe")
-        # Not a __del__: this one runs at the interpreter's end too, while the threads still can be joined.
+        # Unlike __del__, this also runs when the interpreter exits, while the threads can still be joined.
         self._finalizer = weakref.finalize(self, _Core.close, self._core)
 
     @property
@@ -68,11 +68,11 @@ class WorkerPool:
         return replace(self._core.stats)
 
     def probe(self, request: ProbeRequest) -> Future[dict[str, Any]]:
-        """`{"facts": …, "credentials": …}` of a file (containers.py, credentials.py); where the reader of credentials
-        took the worker down, `credentials` is None and `credentials_error` says how.
+        """`{"facts": …, "credentials": …}` of a file (containers/facts.py, containers/credentials.py). If reading the
+        credentials failed or took the worker down, `credentials` is None and `credentials_error` says how.
 
-        The future raises MediaError for what the file did, `worker_killed` and `deadline` among it, and WorldError
-        where no worker can be had. Of the child's words only their form was checked.
+        The future raises MediaError for what the file did (this includes `worker_killed` and `deadline`), and
+        WorldError if no worker can be started. Only the form of the child's answer has been checked.
         """
         future: Future[dict[str, Any]] = Future()
         absolute = replace(request, path=os.path.abspath(request.path))
@@ -83,10 +83,10 @@ class WorkerPool:
         return future
 
     def decode(self, request: DecodeRequest) -> DecodeStream:
-        """The items of a file, in the child's order; each asked-for item is answered once, by itself or an ItemFailed.
+        """The items of a file, in the child's order. Each requested item is answered once, by itself or an ItemFailed.
 
-        A worker that dies or outstays an item's deadline costs that item; another one decodes the rest. The third
-        loss ends the stream with an ItemFailed without index, which stands for all that was not answered.
+        If a worker dies or exceeds an item's deadline, that item is lost, and another worker decodes the rest. The
+        third loss ends the stream with an ItemFailed without index, which stands for all that was not answered.
         """
         core = self._core
         stream = Stream(core.ahead, replace(request, path=os.path.abspath(request.path)))
@@ -105,7 +105,7 @@ class WorkerPool:
 
 
 class _Core:
-    """What the threads of a pool share. Apart from WorkerPool, so that the threads do not keep that one alive."""
+    """What the threads of a pool share. Separate from WorkerPool, so that the threads do not keep the pool alive."""
 
     def __init__(self, ahead_bytes: int, limits: Limits, walls: tuple[str, ...]):
         self.limits, self.walls = limits, walls
@@ -118,7 +118,7 @@ class _Core:
         self._active: set[Stream] = set()
 
     def start(self, run: Callable[[Zygote], None], name: str) -> None:
-        # The thread outlives every job: its end would be the end of its children (PDEATHSIG).
+        # The thread outlives every job: if it ended, the kernel would kill its children (PDEATHSIG).
         zygote = Zygote(self.limits, self.walls, self.stats)
         thread = threading.Thread(target=self._slot, args=(run, zygote), name=name, daemon=True)
         self._zygotes.append(zygote)
@@ -137,7 +137,7 @@ class _Core:
 
     def close(self) -> None:
         if os.getpid() != self._pid:
-            return  # a fork of the process that owns the children
+            return  # this is a fork of the process that owns the children
         with self.ahead.changed:
             if self.ahead.closed:
                 return
@@ -185,7 +185,7 @@ class _Core:
         patience = self.limits.probe_deadline_seconds
         worker = zygote.fork({"probe": to_json(request)}, source_of(request.path))
         try:
-            if self.ahead.closed:  # while it was forked: `close` has not seen it
+            if self.ahead.closed:  # closed during the fork: `close` did not see this worker
                 worker.kill()
                 self.raise_if_closed()
             countdown = Countdown(patience)
@@ -197,7 +197,7 @@ class _Core:
                 try:
                     words = worker.answer(MAX_PROBE_BYTES, countdown, patience, "probe")
                 except (WorkerLost, MediaError) as error:
-                    # The container was read; that its credentials could not be is a finding, not the end of the file.
+                    # The container was read. Unreadable credentials are a finding, not the end of the file.
                     return result | {"credentials_error": f"{error.error_class}: {error.message}"}
                 credentials = words.get("credentials")
                 if credentials is not None and not isinstance(credentials, dict):
@@ -225,7 +225,7 @@ class _Core:
                 stream.end(error)
             with self.ahead.changed:
                 self._active.discard(stream)
-                # Only now, when this slot has let go of it, may another one take it up.
+                # Another slot may take the stream only now that this one has let go of it.
                 if successor is not None and self.ahead.closed:
                     stream.end(WorldError("the decoder pool was closed"))
                     successor.end(WorldError("the decoder pool was closed"))
@@ -242,7 +242,7 @@ class _Core:
                 if stream.cancelled or self.ahead.closed:
                     raise Cancelled from None
                 if lost.spent and stream.served:
-                    continue  # spent on what it has delivered, not on the item that it was at
+                    continue  # the time went into delivered items, not into the current one
                 stream.failure = lost.media_error("decode")
                 if lost.from_outside and not stream.excused:
                     stream.excused = True
@@ -253,7 +253,7 @@ class _Core:
                     stream.put(ItemFailed(error.error_class, error.message))
                     return
             if not stream.unanswered:
-                return  # it died of tidying up: everything was delivered
+                return  # it died while cleaning up: everything was delivered
             stream.deaths += 1
             if stream.slice.clips or stream.slice.windows:  # else it died between two slices
                 stream.put(_first_item(stream.slice, stream.failure))
@@ -275,7 +275,7 @@ class _Core:
                     return
                 worker.tell({"decode": to_json(stream.next_slice())})
         except MediaError:
-            raise  # it said so itself and ends
+            raise  # the worker reported it itself and ends
         except BaseException:
             worker.kill()
             raise
@@ -291,9 +291,9 @@ class _Core:
             stream.put(ItemFailed("decode_failed", said, window_index=window.window_index))
 
     def _decode_item(self, worker: Worker, stream: Stream) -> bool:
-        """Has the worker decode one item and delivers it; False at its end."""
+        """Has the worker decode one item and delivers it; False at the end of the slice."""
         wanted, patience = stream.slice, self.limits.item_deadline_seconds
-        # The child chooses the order, so room is made for the largest; memory that it does not write costs nothing.
+        # The child chooses the order, so reserve room for the largest item. Memory that is not written costs nothing.
         sizes = [*(clip_bytes(wanted, clip) for clip in wanted.clips), *map(window_bytes, wanted.windows), 0]
         reserved = max(sizes)
         self.ahead.acquire(stream, reserved)
@@ -322,7 +322,7 @@ class _Core:
 
 
 def _first_item(wanted: DecodeRequest, failure: MediaError) -> DecodedItem:
-    """The item that a lost worker was at: it does those of a slice in their order."""
+    """The failure of the item that a lost worker was working on: a worker goes through its slice in order."""
     clip_index = wanted.clips[0].clip_index if wanted.clips else None
     window_index = wanted.windows[0].window_index if wanted.windows and not wanted.clips else None
     return ItemFailed(failure.error_class, failure.message, clip_index, window_index)
@@ -333,7 +333,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_pool(decoders: int, ahead_bytes: int, limits: Limits, sandbox: SandboxMode = "auto") -> WorkerPool:
-    """This process's one pool, kept from wave to wave; another configuration closes it and makes another."""
+    """This process's one pool, kept from wave to wave. A new configuration closes it and starts another."""
     global _shared
     config = (os.getpid(), decoders, ahead_bytes, limits, sandbox)
     with _shared_lock:

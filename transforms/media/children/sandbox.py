@@ -1,7 +1,8 @@
-"""The walls around a decoder child: resource limits, Landlock (which files) and seccomp (which system calls).
+"""The sandbox of a decoder child: resource limits, Landlock (which files) and seccomp (which system calls).
 
 Neither Landlock nor seccomp was enough alone (measured: Landlock let HTTP out, seccomp let another user's file be
-read); both together leave a taken-over decoder its one file, its memory, its clock and the socket it answers on.
+read). With both, a decoder that was taken over has only its one file, its memory, its clock and the socket it answers
+on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Wall = Literal["landlock", "seccomp"]
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 READ_FILE, READ_DIR = 1 << 2, 1 << 3
 FS_RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-"""How many file rights (bits from 0) each Landlock ABI knows; later ones know no more than 5."""
+"""How many file rights (bits from 0) each Landlock ABI knows. ABIs after 5 add none."""
 NET_BIND_AND_CONNECT_TCP = 0b11
 SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 
@@ -37,8 +38,8 @@ WORKER_FILES = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# What Python, FFmpeg, decord and c2pa call after they were imported. Anything else gets ENOSYS, for which the C library
-# has fallbacks (clone3 to clone, for one), so that a newer one does not break.
+# What Python, FFmpeg, decord and c2pa call once they are imported. Any other call gets ENOSYS. The C library has
+# fallbacks for that (from clone3 to clone, for example), so a newer C library does not break.
 ALLOWED = """
 read readv pread64 preadv preadv2 write writev pwrite64 close close_range lseek fadvise64 readahead
 stat fstat lstat newfstatat statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getdents64 getcwd
@@ -53,7 +54,7 @@ rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending sigaltstack
 pipe pipe2 poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd2
 timerfd_create timerfd_settime dup dup2 dup3 recvfrom recvmsg shutdown
 """
-# The ones an attacker wants most answer "permission denied" rather than "no such call": the honest message in a log.
+# The calls that an attacker wants most get "permission denied" instead of "no such call": the honest message in a log.
 REFUSED = """
 socket socketpair connect bind listen accept accept4 sendmsg sendmmsg execve execveat fork vfork ptrace
 process_vm_readv process_vm_writev kill tkill pidfd_open pidfd_getfd pidfd_send_signal mount umount2 pivot_root chroot
@@ -64,7 +65,7 @@ fchown truncate ftruncate setuid setgid setresuid setresgid open_by_handle_at
 
 
 def available() -> tuple[Wall, ...]:
-    """The walls that this host can put up, without putting any up."""
+    """The sandbox layers that this host has. Puts none of them in force."""
     walls: list[Wall] = []
     if landlock_abi() >= 1:
         walls.append("landlock")
@@ -78,14 +79,14 @@ def available() -> tuple[Wall, ...]:
 
 
 def landlock_abi() -> int:
-    """The kernel's Landlock ABI; 0 where there is none (not built in, switched off, or refused by a container)."""
+    """The kernel's Landlock ABI; 0 if there is none (not built in, switched off, or refused by a container)."""
     if not sys.platform.startswith("linux"):
         return 0
     return max(0, _libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1))
 
 
 def limit_resources(limits: Limits) -> None:
-    """Bounds memory, processor time, files and core dumps of this process for good."""
+    """Limits this process's memory, CPU time, files and core dumps for good."""
     for kind, soft, hard in (
         (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
         # At the soft limit SIGXCPU says why; at the hard one SIGKILL says nothing.
@@ -98,7 +99,7 @@ def limit_resources(limits: Limits) -> None:
         if ceiling != resource.RLIM_INFINITY:
             soft, hard = min(soft, ceiling), min(hard, ceiling)
         resource.setrlimit(kind, (soft, hard))
-    try:  # where memory runs out all the same, the kernel shall take the worker and not the parent
+    try:  # if memory runs out all the same, the kernel should kill the worker and not the parent
         with open("/proc/self/oom_score_adj", "w") as score:
             score.write("1000")
     except OSError:
@@ -106,7 +107,7 @@ def limit_resources(limits: Limits) -> None:
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """SIGKILL for this process as soon as the thread that started it ends; exits now if that has happened already."""
+    """Has the kernel kill this process when the thread that started it ends. Exits now if it has already ended."""
     import signal
 
     _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -115,9 +116,9 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def confine(path: str, walls: Sequence[str]) -> None:
-    """Puts up `walls` around this process, which may then read `path` and the system's libraries and nothing else.
+    """Puts the layers in `walls` in force for this process. It may then read `path` and the system's libraries only.
 
-    Irrevocable. Raises OSError where the kernel refuses, or where `path` cannot be had.
+    This cannot be undone. Raises OSError if the kernel refuses, or if `path` cannot be opened.
     """
     prepare(walls)
     if "landlock" in walls:
@@ -127,8 +128,8 @@ def confine(path: str, walls: Sequence[str]) -> None:
 
 
 def prepare(walls: Sequence[str]) -> None:
-    """Does beforehand what each worker need not do (7 of 10 ms), and what Landlock would refuse: pyseccomp looks
-    for its library by running programs."""
+    """Does in advance what each worker need not repeat (7 of 10 ms), and what Landlock would refuse: pyseccomp runs
+    programs to find its library."""
     system_paths()
     if "seccomp" in walls:
         _system_call_rules()
@@ -136,12 +137,12 @@ def prepare(walls: Sequence[str]) -> None:
 
 @cache
 def system_paths() -> list[str]:
-    """What a process whose modules are loaded may still open: shared libraries, Python's own files, the time zone."""
+    """What a process may open once its modules are loaded: shared libraries, Python's own files, the time zone."""
     paths = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo"]
     paths += ["/dev/null", "/dev/urandom", "/sys/devices/system/cpu"]
     paths += [os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.base_prefix)]
     paths += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    for name in ("numpy", "av", "decord", "c2pa"):  # wherever else they were installed
+    for name in ("numpy", "av", "decord", "c2pa"):  # they may be installed elsewhere
         module = sys.modules.get(name)
         if module is not None and module.__file__:
             paths.append(os.path.dirname(module.__file__))
@@ -149,7 +150,7 @@ def system_paths() -> list[str]:
 
 
 def allow_reading(files: Iterable[str], system: Iterable[str]) -> None:
-    """Landlock: from now on only `files` and what lies under `system` may be opened, for reading."""
+    """Landlock: from now on only `files` and what lies under `system` may be opened, and only for reading."""
     abi = landlock_abi()
     handled = (1 << FS_RIGHTS_BY_ABI.get(abi, 16)) - 1
     attributes = struct.pack("=Q", handled)
@@ -178,7 +179,7 @@ def filter_system_calls() -> None:
     import pyseccomp as seccomp
 
     rules = _system_call_rules()
-    # abort() and raise() on itself
+    # for abort() and raise() on itself
     rules.add_rule(seccomp.ALLOW, "tgkill", seccomp.Arg(0, seccomp.EQ, os.getpid()))
     rules.load()
 
@@ -208,11 +209,11 @@ def _system_call_rules() -> Any:
             add(seccomp.ERRNO(errno.EACCES), name, seccomp.Arg(position, mask, os.O_ACCMODE, flag))
     add(seccomp.ALLOW, "clone", seccomp.Arg(0, mask, CLONE_THREAD, CLONE_THREAD))
     add(seccomp.ERRNO(errno.EACCES), "clone", seccomp.Arg(0, mask, CLONE_THREAD, 0))
-    add(seccomp.ALLOW, "sendto", seccomp.Arg(4, equal, 0))  # on the connected socket only, no address
+    add(seccomp.ALLOW, "sendto", seccomp.Arg(4, equal, 0))  # only on the connected socket: no address
     add(seccomp.ALLOW, "prlimit64", seccomp.Arg(0, equal, 0))
     for option in (PR_SET_NAME, PR_GET_NAME):
         add(seccomp.ALLOW, "prctl", seccomp.Arg(0, equal, option))
-    # Not F_SETOWN and its like: they make the kernel send signals to others.
+    # Not F_SETOWN and similar commands: they make the kernel send signals to other processes.
     for command in (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL):
         add(seccomp.ALLOW, "fcntl", seccomp.Arg(1, equal, command))
     for request in (0x5401, 0x5421, 0x541B, 0x5450, 0x5451):  # TCGETS (isatty), FIONBIO, FIONREAD, FIONCLEX, FIOCLEX

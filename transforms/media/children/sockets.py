@@ -6,10 +6,10 @@ import socket
 
 
 def blocking_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends that wait for one another, whatever `socket.setdefaulttimeout` says.
+    """Two connected sockets that block, whatever `socket.setdefaulttimeout` says.
 
-    Where Beam asks Google for credentials (on every Dataflow worker) it sets a default timeout of 60 s. New sockets are
-    non-blocking then, and so is the end that a child inherits: the flag belongs to the open file, which both share.
+    When Beam asks Google for credentials (on every Dataflow worker), it sets a default timeout of 60 s. New sockets are
+    then non-blocking, and so is the end that a child inherits: the flag belongs to the open file, which both share.
     """
     ours, theirs = socket.socketpair()
     ours.settimeout(None)

@@ -1,12 +1,12 @@
 """The child processes that parse hostile bytes. Run as `python -m deephotlink.transforms.media.children.worker`, not
 imported.
 
-One *zygote* a slot loads the libraries once and stays clean: it never looks at a file. For each job it forks a *worker*
-(about 5 ms), which locks itself in, serves one file and is gone; whatever a file does to its process ends there.
+One *zygote* for each slot loads the libraries once and stays clean: it never looks at a file. For each job it forks a
+*worker* (about 5 ms), which confines itself, serves one file and exits. Whatever a file does to its process ends there.
 
-Socket of the zygote:  {ready} →   ← {fork} + job socket + log    {pid} →   {status} →   (reaped at the next message, so
-that the parent can never kill a stranger by a pid that was used again)
-(of a file that is fed, the fork's message brings the socket on which the worker asks for bytes: see feeding.py)
+Socket of the zygote:  {ready} →   ← {fork} + job socket + log    {pid} →   {status} →   (the worker is reaped at the
+next message, so that its pid cannot be reused and the parent can never kill some other process)
+(for a fed file, the fork's message also carries the socket on which the worker asks for bytes: see feeding.py)
 Socket of the worker:  ← {probe}    {facts} → {credentials} →
 or, for each slice:    ← {decode}    ← {go} + memory, item →, …, {end} →    until the parent hangs up
 """
@@ -27,13 +27,16 @@ from typing import Any
 
 EXIT_NO_SANDBOX = 97
 PARENTS_OWN = {"worker", "zygote", "pool", "decode_queue", "feeding", "sockets", "measures"}
-"""Modules of this package that a worker has no use for."""
+"""Modules of this package that a worker does not need."""
 
 
 def main(arguments: list[str]) -> None:
-    """Serves forks until the parent hangs up. `arguments`: socket, pid of the parent, limits and walls as JSON."""
+    """Serves forks until the parent hangs up.
+
+    arguments: socket, pid of the parent, limits and sandbox layers as JSON.
+    """
     control_fd, parent_pid, config = int(arguments[0]), int(arguments[1]), json.loads(arguments[2])
-    # Ctrl-C and a scheduler's SIGTERM go to the whole process group: how a file ends is for the parent to say.
+    # Ctrl-C and a scheduler's SIGTERM go to the whole process group, but only the parent decides how a file ends.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     from .sandbox import die_with_parent
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
     limits = Limits(**config["limits"])
     gc.collect()
-    gc.freeze()  # what is loaded stays shared between the workers
+    gc.freeze()  # keeps what is loaded shared between the workers
     send_message(control, {"ready": True})
     zygote_pid = os.getpid()
     while True:
@@ -83,7 +86,7 @@ def main(arguments: list[str]) -> None:
         assert end is not None
         killed = end.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
         send_message(control, {"signal": end.si_status} if killed else {"exit": end.si_status})
-        # The next fork is the parent's word that it has read this: only then may the pid be used again.
+        # The next fork message shows that the parent has read this status. Only then may the pid be reused.
         _await_message(control)
         os.waitpid(pid, 0)
 
@@ -93,17 +96,17 @@ def _await_message(sock: socket.socket) -> None:
 
 
 def preload() -> None:
-    """Loads all that a worker needs, as it cannot open most files later. Nothing is set up here that refuses to live on
-    after a fork, as a c2pa context does ("Context is not valid")."""
+    """Loads all that a worker needs, because it cannot open most files later. Sets up nothing that does not survive a
+    fork, such as a c2pa context ("Context is not valid")."""
     from ... import media
 
-    # PyAV by itself loads what it makes of subtitles only when it opens a container that may have some.
+    # By itself, PyAV loads its subtitle modules only when it opens a container that may have subtitles.
     for name in ("numpy", "av", "av.subtitles.stream", "av.subtitles.codeccontext", "decord", "c2pa"):
         importlib.import_module(name)
     for module in pkgutil.walk_packages(media.__path__, f"{media.__name__}."):
         if module.name.rpartition(".")[2] not in PARENTS_OWN:
             importlib.import_module(module.name)
-    with contextlib.suppress(ImportError, RuntimeError, OSError):  # no libseccomp here: the parent has found out too
+    with contextlib.suppress(ImportError, RuntimeError, OSError):  # no libseccomp here: the parent found that out too
         importlib.import_module("pyseccomp")
 
 
@@ -138,8 +141,8 @@ def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
     except MemoryError:
         send_message(sock, {"error": ["out_of_memory", f"it needs more than {limits.memory_bytes >> 20} MiB"]})
     except (BrokenPipeError, EOFError, ConnectionError):
-        return  # the parent wants no more of it
-    except Exception as error:  # hostile bytes make the libraries raise anything: it is the file's doing
+        return  # the parent wants nothing more
+    except Exception as error:  # hostile bytes can make libraries raise anything, so blame the file
         send_message(sock, {"error": ["decoder_error", f"{type(error).__name__}: {error}"[:2000]]})
 
 
@@ -166,7 +169,7 @@ def _decode(sock: socket.socket, fields: dict[str, Any], limits: Any) -> None:
     count = 0
     with ItemDecoder(request, limits) as decoder:
         while True:
-            # What opening the file costs is part of the first item's deadline: nothing is opened before it is asked.
+            # Opening the file counts towards the first item's deadline: nothing is opened before an item is asked for.
             items: Iterator[DecodedItem] = decoder.items(request.clips, request.windows)
             while True:
                 _, (fd,) = receive_with_fds(sock, MAX_ITEM_BYTES, 1)

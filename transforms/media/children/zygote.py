@@ -1,4 +1,4 @@
-"""The parent's hold on one child: starts the zygote, has it fork a worker for a job, says how that one ended."""
+"""The parent's side of one child: starts the zygote, has it fork a worker for a job, says how the worker ended."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from .handover import ERROR_CLASS, MAX_ITEM_BYTES, Countdown, create_buffer, rec
 from .sockets import blocking_pair
 
 START_SECONDS = 120.0
-"""For a zygote to load its libraries, on a busy machine with cold disks too."""
+"""Time for a zygote to load its libraries, even on a busy machine with cold disks."""
 FORK_SECONDS = 30.0
 MOURNING_SECONDS = 5.0
-"""From a worker's last word to its end."""
+"""Longest wait for a worker to end after it hung up."""
 LOG_BYTES = 4096
 """How much of what the libraries print about a file is kept: the beginning."""
 START_LOG_BYTES = 64 << 10
-"""Room for a traceback, of which the end matters."""
+"""Room for a traceback: its end matters."""
 EXIT_NO_SANDBOX = 97
 PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "deephotlink.transforms.media.children.worker")
-"""What runs as the child; tests and benchmarks put a measuring one in its place."""
+"""What runs as the child. Tests and benchmarks replace it with one that measures."""
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH"),
     "DEEPHOTLINK_FAULTS_FOR_TESTS",
 )
-"""Environment of the children: no keys and no tokens, which a taken-over one could print."""
+"""Environment variables of the children. No keys and no tokens: a child that was taken over could print them."""
 
 
 @dataclass(slots=True)
 class PoolStats:
-    """Counters since the pool began. Approximate while it works."""
+    """Counters since the pool started. Approximate while it works."""
 
     zygotes: int = 0
     workers: int = 0
     killed: int = 0
-    """By us: deadlines, lies, cancelled work."""
+    """Killed by us: deadlines, lies, cancelled work."""
     crashed: int = 0
-    """By themselves."""
+    """Ended by themselves."""
     items: int = 0
     item_bytes: int = 0
     preempted: int = 0
@@ -62,17 +62,17 @@ class WorkerLost(Exception):
         self.error_class = error_class
         self.message = printable(message)
         self.from_outside = from_outside
-        """Killed by neither us nor, as far as can be seen, the file: worth one more try."""
+        """Killed neither by us nor, as far as can be seen, by the file: worth one more try."""
         self.spent = spent
-        """It came to the end of its processor time, which is that of all its items together."""
+        """It used up its CPU time, which all its items share."""
 
     def media_error(self, stage: str) -> MediaError:
         return MediaError(self.error_class, self.message, stage)
 
 
 class Zygote:
-    """Not for several threads at a time, but for `kill_worker`. PDEATHSIG ties the child's life to the thread that
-    starts it, so that has to be one that lives as long as the pool."""
+    """One zygote process. Only one thread at a time may use it, except for `kill_worker`. PDEATHSIG ties the child's
+    life to the thread that starts it, so this thread must live as long as the pool."""
 
     def __init__(self, limits: Limits, walls: Sequence[str], stats: PoolStats):
         self._limits, self._walls, self._stats = limits, tuple(walls), stats
@@ -82,8 +82,7 @@ class Zygote:
         self._lock = threading.Lock()
 
     def fork(self, request: Mapping[str, Any], source: Source | None = None) -> Worker:
-        """A worker that has been told `request`, and is fed from `source`. Raises WorldError where no child can be
-        had."""
+        """A worker that was sent `request` and is fed from `source`. Raises WorldError if no child can be started."""
         for attempt in (1, 2):
             try:
                 return self._fork(request, source)
@@ -123,7 +122,7 @@ class Zygote:
         ours, theirs = blocking_pair()
         log_fd = create_buffer(START_LOG_BYTES, "deephotlink-log")
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        # One thread in the zygote, so that forking it is sound; few arenas, as each takes address space.
+        # One thread in the zygote, so that it can fork safely. Few arenas, because each takes address space.
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
         config = json.dumps({"limits": asdict(self._limits), "walls": self._walls})
         try:
@@ -135,7 +134,7 @@ class Zygote:
                     stderr=log_fd,
                     pass_fds=[theirs.fileno()],
                     env=environment,
-                    cwd="/",  # with -P: no module is ever taken from an archive that happens to be the current folder
+                    cwd="/",  # with -P: never import a module from the current folder, which may be an archive
                 )
             self._control = ours
             self._stats.zygotes += 1
@@ -148,14 +147,14 @@ class Zygote:
             os.close(log_fd)
 
     def kill_worker(self) -> None:
-        """Ends the worker of the moment, from any thread. Its pid cannot have been used again: see worker.py."""
+        """Kills the current worker, from any thread. Its pid cannot have been reused: see worker.py."""
         with self._lock:
-            # A zygote that is gone has taken its worker along, and nobody keeps the pid from being used again.
+            # If the zygote is gone, so is its worker, and nothing keeps the pid from being reused.
             if self._pid is not None and self._process is not None and self._process.poll() is None:
                 os.kill(self._pid, signal.SIGKILL)
 
     def status(self, seconds: float) -> dict[str, Any]:
-        """How the worker ended: {"signal": n} or {"exit": n}. Raises TimeoutError while it lives, EOFError where the
+        """How the worker ended: {"signal": n} or {"exit": n}. Raises TimeoutError while it lives, EOFError if the
         zygote is gone."""
         assert self._control is not None
         status = receive_message(self._control, MAX_ITEM_BYTES, Countdown(seconds))
@@ -164,7 +163,7 @@ class Zygote:
         return status
 
     def close(self) -> None:
-        """Ends the worker and the zygote; a later `fork` starts another."""
+        """Ends the worker and the zygote. A later `fork` starts a new zygote."""
         with self._lock:
             if self._pid is not None and self._process is not None and self._process.poll() is None:
                 os.kill(self._pid, signal.SIGKILL)
@@ -179,7 +178,7 @@ class Zygote:
 
 
 class Worker:
-    """One job's process, seen from the parent. Always `close` it."""
+    """One job's process, as the parent sees it. Always `close` it."""
 
     def __init__(
         self, zygote: Zygote, sock: socket.socket, log_fd: int, stats: PoolStats, feeder: Feeder | None = None
@@ -188,7 +187,7 @@ class Worker:
         self._ended = False
 
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-        """Sends; a worker that is dead is found out by the next `answer`."""
+        """Sends a message. If the worker is dead, the next `answer` finds out."""
         try:
             send_message(self._sock, message, fds)
         except (BrokenPipeError, ConnectionResetError):
@@ -197,9 +196,13 @@ class Worker:
             self.kill()
 
     def answer(self, max_bytes: int, countdown: Countdown, patience: float, stage: str) -> dict[str, Any]:
-        """The worker's next message. Raises MediaError for what it says of the file, WorkerLost where it ended, was too
-        slow or talked nonsense (then it is killed), WorldError where it could not be locked in, and either where the
-        bytes of its file did not come."""
+        """The worker's next message.
+
+        Raises:
+            MediaError: what the worker says about the file, or the bytes of its file did not come.
+            WorkerLost: it ended, was too slow or sent nonsense; it is killed in the last two cases.
+            WorldError: it could not be confined, or the bytes of its file did not come.
+        """
         if self._feeder is not None:
             feeder = self._feeder
             countdown.held = lambda: feeder.fetching
@@ -220,12 +223,12 @@ class Worker:
             raise self._post_mortem() from None
 
     def disbelieve(self, error: ProtocolError) -> WorkerLost:
-        """Kills a worker that lied."""
+        """Kills a worker that lied and returns the error to raise."""
         self.kill()
         return WorkerLost("protocol_error", f"the decoder process was taken over or is broken: {error}")
 
     def interrupt(self) -> None:
-        """Kills it from another thread; the one that waits for its answer then learns of its end."""
+        """Kills it from another thread. The thread that waits for its answer then learns that it ended."""
         self._zygote.kill_worker()
 
     def kill(self) -> None:
@@ -239,7 +242,7 @@ class Worker:
         self._ended = True
         try:
             return self._zygote.status(MOURNING_SECONDS)
-        except TimeoutError:  # it hung up and lives on
+        except TimeoutError:  # it hung up but is still alive
             self._zygote.kill_worker()
         except (EOFError, OSError, ProtocolError):
             self._zygote.close()
@@ -269,11 +272,11 @@ class Worker:
             return WorkerLost("deadline", "the decoder process used up its CPU time", spent=True)
         if number == signal.SIGABRT and ("bad_alloc" in said or "memory allocation" in said):
             return WorkerLost("out_of_memory", f"the decoder process ran out of memory{tail}")
-        # SIGKILL is nobody's doing inside: an operator, or the kernel short of memory.
+        # SIGKILL comes from outside: an operator, or the kernel when memory runs out.
         return WorkerLost("worker_killed", f"the decoder process was killed by {name}{tail}", number == signal.SIGKILL)
 
     def close(self) -> None:
-        """Hangs up; a worker that is done ends by itself, another is killed."""
+        """Hangs up. A worker that is done ends by itself; any other is killed."""
         self._sock.close()
         if self._feeder is not None:
             self._feeder.close()
@@ -283,6 +286,6 @@ class Worker:
 
 
 def read_log(fd: int, from_end: bool = False) -> str:
-    """What was printed, fit to be shown: 300 characters of it."""
+    """What was printed, made fit to be shown: at most 300 characters."""
     text = os.pread(fd, START_LOG_BYTES, 0).rstrip(b"\0").decode("utf-8", "replace")
     return printable(text[-300:] if from_end else text, 300)
