@@ -1,8 +1,8 @@
-"""Reads Content Credentials (C2PA) in the jailed child: what a file declares about itself, and whether that holds.
+"""Reads Content Credentials (C2PA) in the sandboxed child: what a file declares about itself, and whether it is valid.
 
-The reader is c2pa-python, which parses hostile bytes in Rust; everything it says goes into small, capped, printable
-JSON. It never asks the network: `remote_manifest_fetch` alone is not enough, as identity assertions (CAWG) resolve
-`did:web` names over DNS and https, so those stay undecoded and no host is allowed at all. Files without credentials
+The reader is c2pa-python, which parses hostile bytes in Rust. Everything it says is cut down to small, printable JSON.
+It never uses the network. `remote_manifest_fetch` alone does not ensure that: identity assertions (CAWG) resolve
+`did:web` names over DNS and https, so these stay undecoded and no host is allowed at all. Files without credentials
 take about 2 ms, signed ones about 20 ms plus one hash over their bytes.
 """
 
@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "max_decompressed_manifest_size_in_mb": 16,
     },
 }
-"""No network, and no manifest that unpacks without end. A test runs the reader under a watch on sockets."""
+"""No network access, and no manifest that unpacks without end. A test runs the reader and watches for sockets."""
 
 MIME_TYPES: Mapping[str, str] = {
     ".mp4": "video/mp4",
@@ -42,7 +42,7 @@ MIME_TYPES: Mapping[str, str] = {
     ".mp3": "audio/mpeg",
     ".flac": "audio/flac",
     ".gif": "image/gif",
-    # No media of ours, yet most public test files are stills.
+    # We do not read stills, but most public test files are stills.
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".png": "image/png",
@@ -53,20 +53,22 @@ MAX_TEXT = 120
 MAX_LIST = 32
 MAX_MANIFESTS = 64
 MAX_NODES = 20_000
-"""JSON values looked at in one manifest, in search of declared source types."""
+"""Most JSON values looked at in one manifest when searching for declared source types."""
 
 
 def read_credentials(path: str, suffix: str, trust_anchors: str | None = None) -> dict[str, Any] | None:
-    """The Content Credentials of the file at `path`, whose kind `suffix` (`.mp4`, …) tells; None where there are none
-    or its container cannot hold any. `trust_anchors` are PEM certificates whose signers count as trusted.
+    """The Content Credentials of the file at `path`; None if it has none or its container cannot hold any.
 
-    Otherwise JSON-able::
+    suffix: the kind of the file (`.mp4`, …).
+    trust_anchors: PEM certificates. A signer counts as trusted if its chain ends in one of them.
+
+    Otherwise returns plain JSON::
 
         state                   "Trusted" | "Valid" | "Invalid"; "Remote": only a link to credentials, not followed;
-                                "Unreadable": something is there or the container is broken, and it cannot be parsed
+                                "Unreadable": the credentials cannot be parsed, or the container is broken
         signer_trusted          whether the signer's chain ends in a trust anchor; anyone can sign for themselves
         failures, successes     C2PA status codes about the active manifest, each once, sorted
-        ingredient_failures     the same about what went into it, as it stood when it was put in
+        ingredient_failures     the same about the ingredients, as they were when they were added
         active                  claim_generator, title, issuer, signed_at (ISO 8601 | None), digital_source_types,
                                 actions [{action, software_agent, digital_source_type}], ingredients (how many)
         parent_source_types     declared by the manifests that this one is an edit of (`parentOf`, to the root)
@@ -74,8 +76,8 @@ def read_credentials(path: str, suffix: str, trust_anchors: str | None = None) -
         all_digital_source_types  the union of these three
         manifests               how many
 
-    Source types are the last word of their IRI (`trainedAlgorithmicMedia`). Raises only OSError, for a path that
-    cannot be opened: bad content is an answer.
+    Source types are the last word of their IRI (`trainedAlgorithmicMedia`). Raises only OSError, if the path cannot be
+    opened: bad content is an answer, not an error.
     """
     mime = MIME_TYPES.get("." + suffix.lower().lstrip("."))
     if mime is None:
@@ -92,19 +94,19 @@ def read_credentials(path: str, suffix: str, trust_anchors: str | None = None) -
                 return summarise(json.loads(reader.json()))
         except c2pa.C2paError as error:
             return _failed(str(error))
-        # Ours to catch too: JSON nested past Python's depth, values of a kind that no manifest has.
+        # Catch these too: JSON nested deeper than Python can parse, values of a type that no manifest has.
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError, MemoryError) as error:
             return _failed(f"{type(error).__name__}: {error}")
 
 
 def prepare() -> None:
-    """Loads the library and its settings ahead, for a process that locks itself in afterwards."""
+    """Loads the library and its settings in advance, for a process that confines itself afterwards."""
     _context(os.getpid(), None)
 
 
 @lru_cache(maxsize=2)
 def _context(pid: int, trust_anchors: str | None) -> c2pa.Context:
-    """One for each process: a fork leaves its child with a context that is no longer valid. It takes about 10 ms."""
+    """One context for each process: after a fork, the parent's is not valid in the child. Takes about 10 ms."""
     import c2pa
 
     settings: dict[str, Any] = dict(SETTINGS)
@@ -115,7 +117,7 @@ def _context(pid: int, trust_anchors: str | None) -> c2pa.Context:
 
 def _failed(message: str) -> dict[str, Any]:
     remote = message.startswith("Remote")
-    # The link itself stays out: it is the file's own text and may name whom it was made for.
+    # Leave the link itself out: it is the file's own text and may name the person it was made for.
     said = "the credentials are stored elsewhere and were not fetched" if remote else _text(message)
     return {
         "state": "Remote" if remote else "Unreadable",
@@ -133,7 +135,7 @@ def _failed(message: str) -> dict[str, Any]:
 
 def summarise(store: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest store as c2pa-rs reports it, cut down to what `read_credentials` promises. Raises TypeError,
-    AttributeError or KeyError where it is no such thing."""
+    AttributeError or KeyError if it is not a manifest store."""
     manifests: Mapping[str, Any] = store["manifests"]
     active_label = store["active_manifest"]
     active = manifests[active_label]
@@ -201,7 +203,8 @@ def _pairs(root: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _ingredient_source_types(manifests: Mapping[str, Any], active_label: str) -> tuple[list[str], list[str]]:
-    """What a file was made *from* says what it is; what was put *into* it says so only of a part."""
+    """(parents, components): the source types of what the file was made *from*, and of what was put *into* it. Parents
+    describe the whole file; components describe only a part of it."""
     parents: set[str] = set()
     components: set[str] = set()
     seen = {active_label}

@@ -1,4 +1,4 @@
-"""What the probe tells of a container: the keys of its JSON, with their units."""
+"""What the probe reports about a container: the keys of its JSON, with their units."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from typing import TypedDict
 
 
 class VideoFacts(TypedDict):
-    """The stream that is looked at. Seconds are on the media's clock."""
+    """The video stream that is looked at. Seconds are on the media clock."""
 
     index: int
     codec: str
     profile: str | None
     width: int  # pixels as displayed, rotation applied
     height: int
-    rotation: int  # degrees clockwise that the decoded picture has to be turned: 0, 90, 180, 270
+    rotation: int  # degrees clockwise by which the decoded picture must be turned: 0, 90, 180, 270
     pixel_format: str
-    frame_rate: float  # Hz, average; 0 where unknown
-    frame_count: int  # frames shown; 0 where unknown
+    frame_rate: float  # Hz, average; 0 if unknown
+    frame_count: int  # frames shown; 0 if unknown
     start_seconds: float
     duration_seconds: float
-    unreadable: str | None  # why no picture of it can be opened; width and height are 0 then
+    unreadable: str | None  # why its pictures cannot be decoded; width and height may be 0 then
 
 
 class AudioFacts(TypedDict):
-    """The sound that is listened to. Seconds are on the media's clock."""
+    """The sound that is listened to. Seconds are on the media clock."""
 
     index: int
     codec: str
@@ -31,15 +31,15 @@ class AudioFacts(TypedDict):
     channels: int
     start_seconds: float
     duration_seconds: float
-    sources: list[list[int]]  # what is heard together, each [index, channels in use, audible]: see protocol.SoundSource
+    sources: list[list[int]]  # the streams that are mixed, each [index, channels in use, audible]: see SoundSource
 
 
 class StreamFacts(TypedDict):
-    """One stream as declared. Numbers are None where the container does not say."""
+    """One stream as declared. Numbers are None if the container does not give them."""
 
     index: int
     kind: str  # video, audio, subtitle, data, attachment
-    codec: str | None  # None where this FFmpeg has no decoder
+    codec: str | None  # None if this FFmpeg has no decoder
     profile: str | None
     codec_tag: str
     width: int | None  # as coded, before rotation
@@ -67,21 +67,21 @@ class ContainerFacts(TypedDict):
     media_type: str  # video, audio, gif
     still_image: bool  # one picture: a GIF of a single frame, AVIF, HEIC
     size_bytes: int
-    duration_seconds: float  # by what is there (lengths.py); 0 where unknown
-    declared_seconds: float  # by the header
+    duration_seconds: float  # measured on the content (clock/lengths.py); 0 if unknown
+    declared_seconds: float  # according to the header
     clock: str  # file, ordered, indexed, placed: see protocol.ClockKind
     clock_jumps: int
-    jump_seconds: list[float]  # how far the time stamps go at each jump, the first MAX_JOINTS; negative: back
-    joint_seconds: list[float]  # when that is, on the media's clock
-    notes: list[str]  # what is not looked at or listened to, and jumps of the clock: a sentence each
-    start_seconds: float  # container start time as written; 0 on the media's clock
+    jump_seconds: list[float]  # how far the time stamps jump, for the first MAX_JOINTS jumps; negative: back
+    joint_seconds: list[float]  # when they jump, on the media clock
+    notes: list[str]  # what is not looked at or listened to, and jumps of the clock; one sentence each
+    start_seconds: float  # container start time as written; this is 0 on the media clock
     bit_rate: int | None
     tags: dict[str, str]
     streams: list[StreamFacts]
     boxes: list[str]  # top-level ISO BMFF boxes in order; empty in other containers
     edit_lists: list[list[list[float]]]  # by track: [segment_duration_seconds, media_time_seconds (-1 = empty), rate]
     fragmented: bool
-    truncated: bool  # the file ends before its index or boxes say
+    truncated: bool  # the file ends earlier than its index or boxes say
     encoder_sei: list[str]  # user-data notes of the video encoder
     key_frame_seconds: list[float]  # ascending
     key_frame_index: str  # index: the container's; scan: every packet seen; partial: up to the scan's bounds; none

@@ -1,4 +1,4 @@
-"""Opening the one file that this worker serves: where it lies, or as the parent feeds it (feeding.py)."""
+"""Opens the one file that this worker serves: on disk as it is, or fed by the parent (children/feeding.py)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import BinaryIO
 from .ranged_file import ByRange
 
 ASKED = struct.Struct("<QQ")
-"""What a worker asks for: the first byte, and how many."""
+"""A worker's request: the first byte, and how many bytes."""
 HERE = b"\1"
-"""The parent's answer."""
+"""The parent's answer: the bytes are in the file now."""
 BLOCK_BYTES = 1 << 20
-"""Asked for at least, and remembered: what is there need not be asked for again."""
+"""The smallest request. The worker remembers which blocks are there and does not ask for them again."""
 EXIT_NOT_FED = 98
-"""Of a worker whose bytes did not come. It must not go on: to FFmpeg a missing byte is damage of the file."""
+"""Exit status of a worker whose bytes did not come. It must not go on: FFmpeg would take missing bytes for damage."""
 
 _lock = threading.Lock()
 _parent: socket.socket | None = None
 _here: set[int] = set()
-"""Blocks of the file that the parent has put there."""
+"""Blocks of the file that the parent has filled in."""
 
 
 def feed_from(parent: socket.socket) -> None:
-    """The file of this worker comes from `parent`, block by block."""
+    """From now on this worker's file comes from `parent`, block by block."""
     global _parent
     _parent = parent
 
@@ -37,12 +37,12 @@ def is_fed() -> bool:
 
 
 def open_file(path: str) -> BinaryIO:
-    """For reading. Raises OSError."""
+    """Opens a file for reading. Raises OSError."""
     return io.BufferedReader(FedFile(path), BLOCK_BYTES >> 4) if is_fed() else open(path, "rb")
 
 
 class FedFile(ByRange):
-    """A file whose bytes are asked for before they are read."""
+    """A file whose bytes are requested from the parent before they are read."""
 
     def __init__(self, path: str):
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What formats are called, for messages: a file need not have the suffix that its first bytes speak of."""
+"""Names of formats, for messages: a file's own suffix need not match its first bytes."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ _NAMES = {
 
 
 def name_of(suffix: str) -> str:
-    """Of a format that sniff.py knows by this suffix."""
+    """The name of the format that sniff.py knows by this suffix."""
     return _NAMES.get(suffix, f"this format ({suffix.removeprefix('.')})")

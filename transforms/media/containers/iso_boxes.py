@@ -17,9 +17,9 @@ from .fed_file import open_file
 
 MAX_TOP_BOXES = 256
 MAX_BOXES = 20_000
-"""Boxes walked in one file at most: hostile files nest and repeat."""
+"""Most boxes walked in one file: hostile files nest and repeat them."""
 MAX_DEPTH = 16
-"""Boxes within boxes. Honest files have 7; FFmpeg gives up at 10, and the walk here calls itself for each."""
+"""Levels of boxes within boxes. Honest files have 7. FFmpeg gives up at 10. The walk here recurses for each level."""
 MAX_EDITS = 64
 FIRST_BOXES = frozenset(
     {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"uuid", b"moof", b"sidx"}
@@ -33,7 +33,7 @@ class Track:
     """`vide`, `soun`, …"""
     timescale: int = 0
     rotation: int = 0
-    """Degrees clockwise that the decoded picture has to be turned."""
+    """Degrees clockwise by which the decoded picture must be turned."""
     edits: list[tuple[float, float, float]] = field(default_factory=list)
     """(segment_duration_seconds, media_time_seconds, rate); media time -1 is an empty edit."""
     encrypted: bool = False
@@ -43,25 +43,25 @@ class Track:
     """Pixels, as the first sample description of a video track declares them."""
     height: int = 0
     samples: int = 0
-    """Entries of its sample table, as declared; 0 for plain PCM, of which a reader makes no entry a sample."""
+    """Entries of its sample table, as declared; 0 for plain PCM, for which readers make no entry for each sample."""
 
 
 @dataclass(slots=True)
 class IsoBoxes:
     top_level: list[str] = field(default_factory=list)
-    """Box types in the file's order, MAX_TOP_BOXES at most."""
+    """Box types in file order, at most MAX_TOP_BOXES."""
     tracks: list[Track] = field(default_factory=list)
     fragmented: bool = False
     truncated: bool = False
-    """A top-level box says that it goes on past the end of the file."""
+    """A top-level box claims to go on past the end of the file."""
     still_brands: bool = False
-    """`avif`, `heic` or `mif1` file without a movie: a picture."""
+    """An `avif`, `heic`, `heix` or `mif1` file without a movie: a still picture."""
     second_movie: int | None = None
-    """Byte at which another file begins behind this one; None where none does."""
+    """Byte at which another file begins behind this one; None if there is none."""
     depth: int = 0
-    """How deep its boxes nest, MAX_DEPTH + 1 at most: those below are not looked at."""
+    """How deep its boxes nest, at most MAX_DEPTH + 1: deeper boxes are not looked at."""
     fragment_samples: int = 0
-    """Samples that the fragments declare, of those that MAX_BOXES reaches."""
+    """Samples that the fragments declare, as far as MAX_BOXES reaches."""
 
     @property
     def samples(self) -> int:
@@ -73,11 +73,11 @@ def begins_as_iso(head: bytes) -> bool:
 
 
 def read_boxes(path: str) -> IsoBoxes:
-    """Takes a path, gives what its boxes say; what is malformed is left out, never raised."""
+    """Takes a path, returns what its boxes say. Malformed boxes are left out; they raise nothing."""
     found = IsoBoxes()
     size = os.path.getsize(path)
     with open_file(path) as file:
-        # Fragments have a budget of their own: walking into them must not end the walk over the file any sooner.
+        # Fragments have their own budget: walking into them must not cut short the walk over the file.
         budget, fragments = [MAX_BOXES], [MAX_BOXES]
         brands = b""
         for kind, start, end in _boxes(file, 0, size, budget):
@@ -141,7 +141,7 @@ def _read_movie(file: BinaryIO, start: int, end: int, found: IsoBoxes, budget: l
 
 
 def _fragment_samples(file: BinaryIO, start: int, end: int, budget: list[int]) -> int:
-    """Samples that the `trun` boxes of a `moof` declare; they need not take a byte each."""
+    """Samples that the `trun` boxes of a `moof` declare. A declared sample need not take any bytes in the box."""
     return sum(
         _u32(_payload(file, at, min(after, last), 8), 4)
         for traf, first, last in _boxes(file, start, end, budget)
@@ -175,12 +175,12 @@ def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budg
                 body = _payload(file, at, after, 32)
                 track.timescale = _u32(body, 20 if body[:1] == b"\x01" else 12)
             elif kind == b"hdlr" and not track.handler:
-                # QuickTime has a second one inside `minf`, about the data, after this one.
+                # QuickTime has a second `hdlr` later, inside `minf`, which describes the data.
                 track.handler = printable(_payload(file, at, after, 12)[8:12].decode("latin-1"), 16)
             elif kind == b"elst":
                 edits.extend(_edits(_payload(file, at, after, 8 + 20 * MAX_EDITS)))
             elif kind == b"stsd":
-                # 8 bytes of `stsd`, then the first entry: size, type, …, 24 bytes on width and height.
+                # 8 bytes of `stsd`, then the first entry: size, type, 24 other bytes, width and height.
                 body = _payload(file, at, after, 44)
                 track.encrypted = body[12:16] in (b"encv", b"enca")
                 track.codec_tag = printable(body[12:16].decode("latin-1"), 16)
@@ -192,8 +192,8 @@ def _read_track(file: BinaryIO, start: int, end: int, movie_timescale: int, budg
                 body = _payload(file, at, after, 16)
                 unit_durations = _u32(body, 4) == 1 and _u32(body, 12) == 1
 
-    walk(start, end, 3)  # moov, trak, and what is in it
-    # FFmpeg's own rule (mov_build_index): sound of which each sample lasts one tick is read by chunks.
+    walk(start, end, 3)  # depth 1 is moov, 2 is trak, 3 is what trak holds
+    # FFmpeg's own rule (mov_build_index): sound whose samples last one tick each is read in chunks.
     track.samples = 0 if track.handler == "soun" and unit_durations else samples
     for duration, media_time, rate in edits:
         seconds = duration / movie_timescale if movie_timescale else 0.0

@@ -1,6 +1,6 @@
-"""Opening a container, and which of its streams count: what the probe and every decoder by PyAV share.
+"""Opens a container and tells which of its streams count. Shared by the probe and everything that decodes with PyAV.
 
-Runs in the sandboxed child. The media's clock: 0 = the container's start time.
+Runs in the sandboxed child. On the media clock, 0 is the container's start time.
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ FORMAT_WHITELIST = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,ogg,asf,gif,apng,mxf,dv,rm,aiff,amr,caf,ac3,eac3,wav,"
     "mp3,flac,aac"
 )
-"""Demuxers that may open a file. What is not here (HLS, concat, SDP, image sequences) can name other files or hosts."""
+"""Demuxers that may open a file. Those left out (HLS, concat, SDP, image sequences) can name other files or hosts."""
 TICKING = ("mpegts", "mpeg")
-"""Containers whose clock ticks on by itself, and whose packets can be found from any byte on."""
+"""Containers whose clock runs on by itself, and whose packets can be found from any byte on."""
 GENERATE_PTS = 1
 """FFmpeg's AVFMT_FLAG_GENPTS, which PyAV sets."""
 OPEN_TIMEOUT_SECONDS = 10.0
 SCAN_BYTES = 256 << 20
-"""Files up to this size are demuxed whole by the probe; of larger ones the index is believed."""
+"""The probe demuxes files up to this size whole. For larger files it trusts the index."""
 MAX_ATTACHMENTS = 1_000
-"""Fonts and pictures that a Matroska file brings along: FFmpeg counts each as a stream."""
+"""Most fonts and pictures that a Matroska file may carry: FFmpeg counts each as a stream."""
 MAX_CHUNKS, LEAST_TAIL_BYTES = 64, 4_096
-"""Of a WAV file: chunks that are looked at, and bytes behind the samples that are worth a look."""
+"""For WAV files: how many chunks are looked at, and how many bytes behind the samples are worth a look."""
 FED_BUFFER_BYTES = 256 << 10
-"""What FFmpeg reads at a time of a fed file; of others it reads as it likes."""
+"""How much of a fed file FFmpeg reads at a time. It reads other files as it likes."""
 
 
 def open_container(path: str, limits: Limits) -> Any:
-    """Opens with the whitelist, whatever the name looks like. Raises MediaError.
+    """Opens a file with the whitelist, whatever its name looks like. Raises MediaError.
 
-    `file:` keeps names such as `concat:x` or `-x` from meaning anything; `max_pixels` is FFmpeg's own guard for streams
-    whose pictures are larger than declared, `max_streams` that for containers that find ever more of them.
+    `file:` keeps names such as `concat:x` or `-x` from having a special meaning. `max_pixels` is FFmpeg's own guard
+    against pictures larger than declared, `max_streams` its guard against containers in which more and more streams
+    turn up.
     """
     fed = is_fed()
     options = {"ignore_length": "1"} if _wav_goes_on(path) else {}
-    # A fed file waits for its store as long as that takes: the parent's clock stands still, FFmpeg's does not.
+    # A fed file may wait for its store for any time. The parent's clock stands still meanwhile; FFmpeg's would not.
     timeout = None if fed else (OPEN_TIMEOUT_SECONDS, OPEN_TIMEOUT_SECONDS)
     try:
         container = av.open(
@@ -63,21 +64,21 @@ def open_container(path: str, limits: Limits) -> Any:
             buffer_size=FED_BUFFER_BYTES,
         )
         if container.format.name in TICKING:
-            # FFmpeg would look for the pts of a packet without one by reading on until the clock has passed it: where
-            # the clock starts again that is the rest of the file, in quadratic time.
+            # To find the pts of a packet without one, FFmpeg would read on until the clock has passed it. If the clock
+            # starts again, that means the rest of the file, in quadratic time.
             container.flags &= ~GENERATE_PTS
         return container
     except FileNotFoundError as error:
         raise MediaError("unreadable", f"cannot be opened: {error.strerror}") from error
     except PermissionError as error:
-        # What some of FFmpeg's demuxers answer to a header that makes no sense.
+        # Some of FFmpeg's demuxers answer this to a header that makes no sense.
         why = words_of(error) if not os.access(path, os.R_OK) else "its header is not valid"
         raise MediaError("unreadable", f"not a readable container: {why}") from error
     except av.error.ArgumentError as error:
-        # What FFmpeg answers where the format that it recognises is not on the whitelist.
+        # FFmpeg answers this if the format that it recognises is not on the whitelist.
         raise MediaError("unsupported_format", "not one of the containers that deephotlink reads") from error
     except av.error.MemoryError as error:
-        # What FFmpeg answers past `max_streams` too.
+        # FFmpeg answers this past `max_streams` too.
         raise MediaError(
             "too_large",
             f"far more than {limits.max_streams} streams, or headers of more than {limits.memory_bytes} bytes",
@@ -87,8 +88,8 @@ def open_container(path: str, limits: Limits) -> Any:
 
 
 def _wav_goes_on(path: str) -> bool:
-    """Whether the samples of a WAV file go on where its header says that they end: the recorder never came back to
-    write how many there are. True only where no chunk follows there either."""
+    """Whether the samples of a WAV file go on past the end that its header gives, because the recorder never came back
+    to write their number. True only if no chunk follows there either."""
     try:
         size = os.path.getsize(path)
         with open_file(path) as file:
@@ -114,7 +115,7 @@ def _wav_goes_on(path: str) -> bool:
 
 
 def words_of(error: Exception) -> str:
-    """What went wrong, without the path that FFmpeg's errors carry along. Of some codes FFmpeg itself has no words."""
+    """What went wrong, without the path that FFmpeg's errors carry. FFmpeg has no message for some of its codes."""
     if not isinstance(error, av.error.FFmpegError):
         return printable(f"{type(error).__name__}: {error}")
     text = str(error.strerror or "")
@@ -122,10 +123,10 @@ def words_of(error: Exception) -> str:
 
 
 class Refusals:
-    """The sizes of pictures that FFmpeg refused while it opened a container.
+    """The picture sizes that FFmpeg refused while it opened a container.
 
-    A stream of them comes out of that with no size at all, in every container but mp4 and mov, and FFmpeg tells the
-    size only in its log. Nothing else is read there, and only while the container is being opened, by one thread.
+    In every container but mp4 and mov, a refused stream ends up with no size at all, and FFmpeg gives the size only in
+    its log. Nothing else is read from the log, and only while the container is being opened, by one thread.
     """
 
     def __init__(self) -> None:
@@ -133,7 +134,7 @@ class Refusals:
         self._logs: list[tuple[int, str, str]] = []
 
     def __enter__(self) -> Refusals:
-        av.logging.set_skip_repeated(False)  # else the line of one file is left out where the file before had the same
+        av.logging.set_skip_repeated(False)  # else FFmpeg leaves out a line that the previous file had too
         av.logging.set_level(av.logging.ERROR)
         self._logs = self._capture.__enter__()
         return self
@@ -144,7 +145,7 @@ class Refusals:
         av.logging.set_skip_repeated(True)
 
     def check(self, container: Any, limits: Limits) -> None:
-        """Raises MediaError where a stream of pictures lost its size because that is over the limit."""
+        """Raises MediaError if a video stream lost its size because it is over the limit."""
         emptied = [s for s in container.streams if s.type == "video" and not is_attached(s) and not _has_size(s)]
         if emptied:
             for _, _, line in self._logs:
@@ -160,12 +161,12 @@ def _has_size(stream: Any) -> bool:
 
 
 def clock_zero(container: Any) -> Fraction:
-    """Seconds, as written in the file, at which the media's clock starts."""
+    """Seconds, as written in the file, at which the media clock starts."""
     return Fraction(container.start_time or 0, 1_000_000)
 
 
 def primary_streams(container: Any) -> tuple[Any | None, Any | None]:
-    """The video and the sound that FFmpeg itself would choose; cover art is no video."""
+    """(video, sound) that FFmpeg itself would choose, each None if it is not usable. Cover art is not video."""
     chosen = []
     for kind in ("video", "audio"):
         best = container.streams.best(kind)

@@ -1,4 +1,4 @@
-"""A file object over something that gives ranges of bytes: what the readers of libraries want."""
+"""A file object over a source of byte ranges: libraries want a file to read from."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 
 
 class ByRange(io.RawIOBase):
-    """`size` bytes to be read and sought in. A subclass says how a range is had."""
+    """A readable, seekable file of `size` bytes. A subclass says how to get a range."""
 
     def __init__(self, size: int):
         self._size, self._at = size, 0
 
     def bytes_at(self, start: int, length: int) -> bytes:
-        """Exactly these bytes, which lie within the file, or an exception."""
+        """Returns exactly these bytes, which lie within the file, or raises."""
         raise NotImplementedError
 
     def readable(self) -> bool:
@@ -23,7 +23,7 @@ class ByRange(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Raises ValueError for a place before the start."""
+        """Raises ValueError for a position before the start."""
         at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         if at < 0:
             raise ValueError(f"no place before the file's start: {at}")

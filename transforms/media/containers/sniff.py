@@ -1,7 +1,7 @@
-"""What a file is by its first bytes: the allow-list that stands before any parser.
+"""Tells what a file is by its first bytes: the allow-list in front of every parser.
 
-Only fixed offsets are compared and frame lengths followed inside the bytes at hand; nothing here allocates by what a
-file says. Where a file is media but damaged, it should still be called media, so that it ends as a failure people see.
+It only compares fixed offsets and follows frame lengths within the bytes at hand. It never allocates by what a file
+says. A damaged media file should still be called media, so that it ends as a failure that people see.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from .format_names import name_of
 from .stills import Picture, picture
 
 HEAD_BYTES = 16_384
-"""How much of a file is wanted: MP3 cut out of a broadcast may begin with several thousand bytes of a lost frame."""
+"""How much of a file is wanted: MP3 cut from a broadcast may begin with several thousand bytes of a broken frame."""
 
 MediaGuess = Literal["video", "audio", "gif"]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A guess. Whether there is a picture in it, the container will say."""
+    """A guess. Only the container can say whether there is a picture in it."""
 
     media_type: MediaGuess | None
     suffix: str = ""
-    """`.mp4`, …: what a spool file of it should be called; empty where it is no media."""
+    """`.mp4`, …: the suffix of its spool file; empty if it is not media."""
     reason: str | None = None
-    """Why it is no media: `not_media`, `empty`, `still_image`, `nested_archive`."""
+    """Why it is not media: `not_media`, `empty`, `still_image`, `nested_archive`."""
     unsupported: bool = False
-    """Media, in a format that no demuxer here may open."""
+    """It is media, but in a format that no demuxer here may open."""
 
     @property
     def name(self) -> str:
-        """What it is, for a person. A file need not be called as its first bytes say."""
+        """What it is, for a person. A file's own suffix need not match its first bytes."""
         return name_of(self.suffix)
 
 
@@ -67,7 +67,7 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"BW64", _audio(".wav")),
     (b"\x0b\x77", _audio(".ac3")),
     (b"ADIF", _audio(".aac")),
-    # media, but of no demuxer on the whitelist
+    # media, but no demuxer on the whitelist reads it
     (b"\x00\x00\x01\xb3", _video(".m2v", unsupported=True)),
     (b"riff\x2e\x91\xcf\x11", _audio(".w64", unsupported=True)),
     (b"MPCK", _audio(".mpc", unsupported=True)),
@@ -101,7 +101,7 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"\x12\x00\x0a", _video(".obu", unsupported=True)),
 )
 _NOT_MEDIA = (
-    *(b"\x89PNG", b"BM", b"\0\0\1\0"),  # what begins like a picture and goes on unlike one
+    *(b"\x89PNG", b"BM", b"\0\0\1\0"),  # begins like a picture, but does not go on like one
     *(
         b"\x7fELF",
         b"MZ",
@@ -145,11 +145,11 @@ _IFF = {
 
 
 def sniff(head: bytes) -> Kind:
-    """What begins with `head`: all of a file, or its first `HEAD_BYTES`; fewer make the answer less sure."""
+    """The kind of a file. `head`: all of it, or its first `HEAD_BYTES`; fewer bytes make the answer less sure."""
     if not head:
         return EMPTY
     if head[257:262] == b"ustar" or head.startswith(_ARCHIVES):
-        # before all others: a tar begins with its first member's name, which may be any of theirs
+        # first of all: a tar begins with its first member's name, which may look like any other magic
         return ARCHIVE
     if (seen := picture(head)) is not None:
         return _PICTURES[seen]
@@ -212,7 +212,7 @@ def _ogg(head: bytes) -> Kind | None:
 
 
 def _id3(head: bytes) -> Kind | None:
-    """A tag that mostly stands before MP3, but may stand before FLAC, AAC, AIFF, TTA, …"""
+    """An ID3 tag. MP3 usually follows it, but FLAC, AAC, AIFF, TTA, … may follow too."""
     if not head.startswith(b"ID3"):
         return None
     if any(byte & 0x80 for byte in head[6:10]) or len(head) < 10:
@@ -244,7 +244,7 @@ def _elementary_stream(head: bytes) -> Kind | None:
 
 
 def _frames(head: bytes) -> Kind | None:
-    """MPEG audio and ADTS AAC: a run of like frames, each where the one before it ends; junk before it is common."""
+    """MPEG audio and ADTS AAC: a run of similar frames, each where the one before ends. Junk before it is common."""
     sync = head.find(b"\xff")
     while 0 <= sync < len(head) - 7:
         for length_of, mask, kind in (
@@ -261,7 +261,7 @@ def _frames(head: bytes) -> Kind | None:
 
 
 def _masked(head: bytes, at: int, mask: int) -> int:
-    """What does not change from frame to frame, of the second and third byte of a header."""
+    """The bits in the second and third byte of a header that do not change from frame to frame."""
     return (head[at + 1] << 8 | head[at + 2]) & mask
 
 
@@ -277,7 +277,7 @@ _BITRATES = {  # kbit/s by (MPEG-1?, layer)
 
 
 def _mpeg_audio_length(head: bytes, at: int) -> int:
-    """Bytes of the MPEG audio frame at `at`, 0 where there is none (ISO/IEC 11172-3, 2.4.2.3)."""
+    """Bytes of the MPEG audio frame at `at`; 0 if there is none (ISO/IEC 11172-3, 2.4.2.3)."""
     if head[at] != 0xFF or head[at + 1] & 0xE0 != 0xE0:
         return 0
     version, layer = head[at + 1] >> 3 & 3, 4 - (head[at + 1] >> 1 & 3)
@@ -295,7 +295,7 @@ def _mpeg_audio_length(head: bytes, at: int) -> int:
 
 
 def _adts_length(head: bytes, at: int) -> int:
-    """Bytes of the ADTS frame at `at`, 0 where there is none (ISO/IEC 13818-7, 6.2)."""
+    """Bytes of the ADTS frame at `at`; 0 if there is none (ISO/IEC 13818-7, 6.2)."""
     if head[at] != 0xFF or head[at + 1] & 0xF6 != 0xF0 or head[at + 2] >> 2 & 15 > 12:
         return 0
     length = (head[at + 3] & 3) << 11 | head[at + 4] << 3 | head[at + 5] >> 5
@@ -303,7 +303,7 @@ def _adts_length(head: bytes, at: int) -> int:
 
 
 def _transport_stream(head: bytes) -> Kind | None:
-    """Sync bytes at packet distance. Recordings off the air may begin within a packet."""
+    """MPEG-TS: sync bytes one packet apart. Broadcast recordings may begin inside a packet."""
     if len(set(head[:1024])) < 4:
         return None
     head = head[:4096]
@@ -329,5 +329,5 @@ def _is_text(head: bytes) -> bool:
     try:
         head.decode()
     except UnicodeDecodeError as error:
-        return error.start >= len(head) - 4  # cut within a character
+        return error.start >= len(head) - 4  # cut off inside a character
     return True

@@ -1,6 +1,6 @@
-"""Pictures by their first bytes: those that stand still are none of our business, those that move may be.
+"""Recognises pictures by their first bytes. Still pictures are not our business; moving ones may be.
 
-Only fixed offsets are compared and chunk lengths followed inside the bytes at hand.
+It only compares fixed offsets and follows chunk lengths within the bytes at hand.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _STILL = (
     b"8BPS",  # Photoshop
     b"\x00\x00\x00\x0cJXL ",
     b"\xff\x0a",  # JPEG XL without a container
-    b"\xff\x4f\xff\x51",  # JPEG 2000 without one
+    b"\xff\x4f\xff\x51",  # JPEG 2000 without a container
     b"\x76\x2f\x31\x01",  # OpenEXR
     b"DDS ",
     b"qoif",
 )
 _MOTION_PHOTO = (b"MotionPhoto", b"MicroVideo")
-"""In the XMP of a JPEG behind which a phone has put a film."""
+"""Found in the XMP of a JPEG behind which a phone has stored a video."""
 
 Picture = Literal["still", "apng", "webp", "motion photo"]
 
 
 def picture(head: bytes) -> Picture | None:
-    """What sort of picture begins with `head`; None where it is none that is known."""
+    """The kind of picture that begins with `head`; None if it is not a known one."""
     if head.startswith(b"\xff\xd8\xff") and any(mark in head for mark in _MOTION_PHOTO):
         return "motion photo"
     if head.startswith(_STILL):
@@ -47,7 +47,7 @@ def picture(head: bytes) -> Picture | None:
 
 
 def _is_animated_png(head: bytes) -> bool:
-    """The chunk that announces frames comes before the first picture."""
+    """Whether a PNG is animated: the chunk that announces frames comes before the first picture."""
     at = 8
     while at + 8 <= len(head):
         kind = head[at + 4 : at + 8]
