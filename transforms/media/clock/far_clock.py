@@ -1,9 +1,9 @@
-"""The clock of an MPEG stream that is too large to be read whole: looked at here and there, closely where it jumps.
+"""The clock of an MPEG stream that is too large to read whole: sampled here and there, and closely around jumps.
 
-Films on DVD and recordings of broadcasts are joined by `cat`: at each joint the clock starts again, and FFmpeg, which
-knows the first and the last time stamp alone, then believes the length of the last piece. Packets of MPEG-TS and
-MPEG-PS can be found from any byte on. So time stamps are looked up at even distances, and between two that do not fit
-the stretch is halved until the joint is found to within LEAST_BYTES.
+Films on DVD and recordings of broadcasts are joined by `cat`. At each joint the clock starts again. FFmpeg knows only
+the first and the last time stamp, so it takes the length of the last piece for that of the file. Packets of MPEG-TS and
+MPEG-PS can be found from any byte on. So time stamps are looked up at even distances. If two of them do not fit, the
+stretch between them is halved until the joint is found to within LEAST_BYTES.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from .media_clock import Jump
 from .packets import demux
 
 SAMPLES, SAMPLES_FED = 32, 12
-"""Looks to begin with; fewer where each may be a request to a store."""
+"""Looks to begin with; fewer for a fed file, because each may be a request to a store."""
 MOST_SAMPLES, MOST_SAMPLES_FED = 600, 400
 LEAST_BYTES = 16 << 10
 LOOK_BYTES = 4 << 20
-"""How far a look reads on for a packet."""
+"""How far a look reads on to find a packet."""
 RATE_FACTOR = 3
-"""Film may be so many times denser or sparser than usual before its clock is doubted."""
+"""A stretch may take this many times more or fewer bytes a second than usual before its clock is doubted."""
 SLACK_SECONDS = 2.0
 PREROLL_SECONDS = 1.0
-"""How much earlier than asked a seek aims, so that a key frame may lie between."""
+"""How much earlier than asked a seek aims, to leave room for a key frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     position: int
-    """Byte at which a packet begins, and …"""
+    """Byte at which a packet begins."""
     seconds: float
-    """… its time stamp in the file's own time."""
+    """Its time stamp in the file's own time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the file in which the clock goes on."""
+    """A stretch of the file in which the clock does not jump."""
 
     first: int
     stop: int
     """Bytes [first, stop)."""
     low: float
-    """Seconds in the file's own time: where it begins, and …"""
+    """Where it begins, in seconds of the file's own time."""
     high: float
-    """… where it ends."""
+    """Where it ends, in the same time."""
     shift: float
-    """To be added for the media's clock."""
+    """Seconds to add to get the media clock."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class FarClock:
         ]
 
     def restamp(self, packet: Any, position: int) -> None:
-        """Sets the time stamps of a packet that lies at byte `position`, or that began before."""
+        """Sets the time stamps of a packet at byte `position`, or soon after it if the packet's own is unknown."""
         base = packet.time_base
         stamp = packet.pts if packet.pts is not None else packet.dts
         shift = round(self._shift(position, float(stamp * base) if stamp is not None else None) / base)
@@ -89,21 +89,21 @@ class FarClock:
     def _shift(self, position: int, seconds: float | None) -> float:
         at = max(0, bisect_right(self.pieces, position, key=lambda piece: piece.first) - 1)
         if seconds is not None:
-            # Beside a joint sound lies a little before or behind the picture of its time.
+            # Near a joint, sound lies a little before or behind the picture of the same time.
             for piece in (self.pieces[at], *self.pieces[max(0, at - 1) : at + 2]):
                 if piece.low - SLACK_SECONDS <= seconds <= piece.high + SLACK_SECONDS:
                     return piece.shift
         return self.pieces[at].shift
 
     def seek(self, container: Any, stream: Any, seconds: float) -> None:
-        """Stands `container` a little before `seconds` on the media's clock. Raises FFmpegError."""
+        """Moves `container` to a little before `seconds` on the media clock. Raises FFmpegError."""
         at = max(0, bisect_right(self.pieces, seconds, key=lambda piece: piece.low + piece.shift) - 1)
         piece = self.pieces[at]
         wanted = seconds - piece.shift - PREROLL_SECONDS
         low, high = Look(piece.first, piece.low), Look(piece.stop, piece.high)
         while high.position - low.position > 2 * LEAST_BYTES and wanted - low.seconds > PREROLL_SECONDS:
             share = (wanted - low.seconds) / max(1e-3, high.seconds - low.seconds)
-            # A little on the early side, and never at the ends: each look must make the stretch shorter.
+            # Aim a little early, and never at the ends: each look must make the stretch shorter.
             share = min(0.9, max(0.1, share - 0.02))
             middle = low.position + int(share * (high.position - low.position))
             found = look_at(container, stream, middle)
@@ -115,7 +115,7 @@ class FarClock:
 
 
 def look_at(container: Any, stream: Any, position: int) -> Look | None:
-    """The first packet of `stream` from byte `position` on; None where none comes soon."""
+    """The first packet of `stream` from byte `position` on; None if none comes within LOOK_BYTES."""
     _go_to(container, position)
     for packet in demux(container, stream):
         if packet.pos is not None and packet.pos > position + LOOK_BYTES:
@@ -126,7 +126,7 @@ def look_at(container: Any, stream: Any, position: int) -> Look | None:
 
 
 def far_clock(container: Any, stream: Any, size: int, zero_seconds: float, fed: bool) -> FarClock | None:
-    """None where too little is found to say anything."""
+    """The clock of a large stream; None if too little is found to tell."""
     try:
         many = (SAMPLES_FED, MOST_SAMPLES_FED) if fed else (SAMPLES, MOST_SAMPLES)
         return _far_clock(container, stream, size, zero_seconds, *many)
@@ -147,14 +147,14 @@ def _far_clock(container: Any, stream: Any, size: int, zero: float, samples: int
     joints: set[int] = set()
     """Positions of looks before which the clock jumps."""
     waiting = [(look, True) for look in found[:0:-1]]
-    """Looks still to be judged, the next one last; whether the stretch before it has been looked into yet."""
+    """Looks still to be judged, the next one last; True if the stretch before it has not been looked into yet."""
     while waiting:
         before, (after, whole) = done[-1], waiting[-1]
         fits = _fits(before, after, rate)
         if fits and not whole:
             done.append(waiting.pop()[0])
             continue
-        # Two looks may fit by chance, as where a film is joined to itself: what lies between has a say too.
+        # Two looks may fit by chance, for example if a film is joined to itself, so look between them too.
         look = None
         if after.position - before.position > LEAST_BYTES and count < most:
             count += 1
@@ -194,14 +194,14 @@ def _pieces(
 
 
 def _end(container: Any, stream: Any, last: Look, limit: int, rate: float) -> float:
-    """Where the packets of a piece end, in the file's own time: read from its last look on."""
+    """When the packets of a piece end, in seconds of the file's own time. Reads on from its last look."""
     end = last.seconds
     _go_to(container, last.position)
     for packet in demux(container, stream):
         if packet.pos is not None and not last.position <= packet.pos < limit:
             break
         if packet.pos is not None and packet.pos > last.position + LOOK_BYTES:
-            return end + (limit - packet.pos) / rate  # there was no time for more looks
+            return end + (limit - packet.pos) / rate  # the looks had run out, so estimate the rest
         if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
     return end

@@ -1,7 +1,7 @@
-"""How long a film is, by what is in it: its packets where they can be read, its index or a few looks where not.
+"""Measures how long a recording is by its content: its packets if they can be read, else its index or a few looks.
 
-What a header says of the length is believed only of files that are too large to be read, and there only as far as it is
-possible. Runs in the sandboxed child; the probe and every decoder find the same.
+The length in a header is trusted only for files that are too large to read, and only if it is possible. Runs in the
+sandboxed child. The probe and every decoder find the same.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ from .packets import HIDDEN, KEY, NO_STAMP, PacketScan, StreamPackets, demux, in
 from .time_stamps import LEAST_LEAP_SECONDS, LONGEST_HOLD_SECONDS
 
 WHOLE_INDEX = ("mov", "matroska", "avi", "mxf")
-"""Containers of which FFmpeg knows the index of the whole file as soon as it is opened."""
+"""Containers of which FFmpeg knows the whole index as soon as it has opened the file."""
 PART_BYTES = 32 << 20
-"""Of a large file without an index: enough to know its streams, and how many bytes go to a second."""
+"""How much is read of a large file without an index: enough to know its streams and its bytes a second."""
 INDEX_COVERS = 0.9
-"""An index that ends before this share of the declared length is not all there is (fragments have their own)."""
+"""An index that ends before this share of the declared length is incomplete (fragments have their own)."""
 MOST_INDEXED = 3_000_000
-"""Samples of a stream: 28 hours at 30 Hz."""
+"""Most samples of a stream whose index is read: 28 hours at 30 Hz."""
 MOST_TAIL_PACKETS = 20_000
-"""Behind the last key frame."""
+"""Most packets read behind the last key frame."""
 DENSITY_FACTOR = 4
-"""A declared length is impossible where it would take so many times more, or fewer, bytes than what was read."""
+"""A declared length is impossible if it implies this many times more, or fewer, bytes a second than the part read."""
 
 
 @dataclass(slots=True)
 class Length:
-    """What is known of a file's time."""
+    """What is known about a file's time."""
 
     seconds: float
-    """0 where unknown."""
+    """0 if unknown."""
     scan: PacketScan
     index_kind: str
     """As in ContainerFacts.key_frame_index."""
     kind: ClockKind = "file"
     jumps: tuple[Jump, ...] = ()
     clock: MediaClock | None = None
-    """By all packets, or by an index of all; None where only the declared length is known."""
+    """Built from all packets, or from an index of all; None if there is neither."""
     declared: float = 0.0
     zero: float = 0.0
-    """Where the container says that it starts, in the file's own time."""
+    """When the container says that it starts, in seconds of the file's own time."""
 
 
 def scannable_streams(container: Any) -> tuple[Any, ...]:
-    """The pictures and sounds that have a clock; cover art has none."""
+    """The video and sound streams that have a clock; cover art has none."""
     return tuple(s for s in container.streams if s.type in ("video", "audio") and not is_attached(s))
 
 
 def clock_stream(container: Any) -> Any | None:
-    """The stream by which a file is looked at here and there: pictures where there are some."""
+    """The stream whose time stamps are sampled: video if there is any."""
     streams = scannable_streams(container)
     best = container.streams.best("video") or container.streams.best("audio")
     return best if best in streams else next(iter(streams), None)
 
 
 def measure(container: Any, video: Any | None, main: Any | None, size: int, limits: Limits, fragmented: bool) -> Length:
-    """Takes a container at its start.
+    """Measures the length. Takes a container at its start.
 
     video: the stream whose pictures are looked at, as far as is known yet.
-    main: the stream whose jumps are told.
+    main: the stream whose jumps are reported.
     """
     zero = float(clock_zero(container))
     declared = (container.duration or 0) / 1e6
@@ -109,7 +109,8 @@ def measure(container: Any, video: Any | None, main: Any | None, size: int, limi
 
 
 def _scan(container: Any, video: Any | None, others: tuple[Any, ...], size: int) -> PacketScan:
-    """All packets; of mp4 and mov those of the pictures, the others being known by the index at a third of the cost."""
+    """Scans all packets. In mp4 and mov, other streams than the video are taken from a whole index at a third of the
+    cost."""
     whole = video is not None and container.format.name.startswith("mov,")
     indexed = tuple(s for s in others if whole and _index_is_whole(s, size))
     scan = scan_packets(container, video, tuple(s for s in others if s not in indexed))
@@ -120,8 +121,8 @@ def _scan(container: Any, video: Any | None, others: tuple[Any, ...], size: int)
 
 
 def _index_is_whole(stream: Any, size: int) -> bool:
-    """Whether the index of a stream in mp4 or mov names all of its samples, and all are there. That of fragments grows
-    as they are read."""
+    """Whether the index of a stream in mp4 or mov names all of its samples, and all lie inside the file. The index of
+    fragments grows as they are read."""
     entries = stream.index_entries
     if not 0 < len(entries) == stream.frames <= MOST_INDEXED:
         return False
@@ -129,7 +130,7 @@ def _index_is_whole(stream: Any, size: int) -> bool:
 
 
 def read_clock(path: str, limits: Limits, kind: ClockKind) -> MediaClock | FarClock | None:
-    """What the probe found, found once more by a decoder. None where the time stamps of the file are right."""
+    """The clock that the probe found, built again for a decoder. None if the file's time stamps are right."""
     if kind == "file":
         return None
     with open_container(path, limits) as container:
@@ -165,7 +166,7 @@ def _by_index(container: Any, video: Any, key_pts: list[int], fragmented: bool, 
             length.kind, length.jumps = ("file" if clock.steady else "indexed"), tuple(clock.jumps)
         return length
     base = float(video.time_base)
-    # The index holds key frames: what comes behind the last of them is read.
+    # The index holds only key frames, so read what comes behind the last of them.
     spacing = max((b - a for a, b in pairwise(key_pts)), default=0) * base
     last = key_pts[-1] * base - zero
     end = _end_behind(container, video, key_pts[-1], zero)
@@ -174,7 +175,7 @@ def _by_index(container: Any, video: Any, key_pts: list[int], fragmented: bool, 
 
 
 def _end_behind(container: Any, video: Any, key_pts: int, zero: float) -> float | None:
-    """Where the film ends, read from its last key frame on; None where that is not to be had."""
+    """When the recording ends, read from its last key frame on; None if that cannot be found."""
     end = None
     try:
         container.seek(key_pts, stream=video)
@@ -186,13 +187,13 @@ def _end_behind(container: Any, video: Any, key_pts: int, zero: float) -> float 
                 return None
     except av.error.FFmpegError:
         return None
-    # A single time stamp that is far off is no end.
+    # A single time stamp that is far off is not the end.
     last = float(key_pts * video.time_base) - zero
     return end if end is not None and end - last <= LONGEST_HOLD_SECONDS else None
 
 
 def _index_clock(container: Any, streams: tuple[Any, ...], zero: float) -> MediaClock:
-    """By the index of an mp4 or mov. Streams of more than MOST_INDEXED samples are left out."""
+    """The clock by the index of an mp4 or mov. Streams of more than MOST_INDEXED samples are left out."""
     packets = {s.index: _indexed(s) for s in streams if len(s.index_entries) <= MOST_INDEXED}
     _put_in_order(packets)
     clock = media_clock(packets, zero, None)
@@ -211,7 +212,7 @@ def _indexed(stream: Any) -> StreamPackets:
 
 
 def _put_in_order(packets: Mapping[int, StreamPackets]) -> None:
-    """Sets their `places` by time: as good as the order of a file in which streams take turns."""
+    """Sets their `places` by time. This is as good as the file order if the streams are interleaved."""
     seconds = []
     for found in packets.values():
         stamps = np.array(found.dts, np.int64)
@@ -226,13 +227,13 @@ def _put_in_order(packets: Mapping[int, StreamPackets]) -> None:
 
 
 def _by_part(declared: float, scan: PacketScan, size: int, zero: float) -> float:
-    """The length of a file of which only the first part was read."""
+    """The length, in seconds, of a file of which only the first part was read."""
     seconds = media_clock(scan.streams, zero, None).duration
     return max(seconds, _possible(declared, seconds, scan.last_position - scan.first_position, size))
 
 
 def _possible(declared: float, seconds: float, read: int, size: int) -> float:
-    """A declared length, where so many `seconds` in so many bytes `read` do not say that it cannot be."""
+    """The declared length, unless `seconds` in `read` bytes show that it is impossible; else an estimate by bytes."""
     if seconds <= 0 or read <= 0:
         return declared
     by_bytes = seconds * max(1.0, size / read)

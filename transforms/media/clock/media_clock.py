@@ -1,12 +1,12 @@
-"""The media's clock: seconds since the film began, whatever the time stamps in the file do.
+"""The media clock: seconds since the recording began, whatever the time stamps in the file do.
 
-Takes the packets of a file's streams in the order of the file (`StreamPackets`), gives for each stream what to add to
-the time stamps of which packets (`StreamClock`), so that film played straight through has a clock that only goes
-forward. Numbers only: nothing here opens a file.
+Takes the packets of a file's streams in file order (`StreamPackets`). Returns for each stream what to add to the time
+stamps of which packets (`StreamClock`), so that the clock of a recording played straight through only goes forward.
+Numbers only: nothing here opens a file.
 
-A stream falls into *runs*, in which time stamps go on from one another. A run ends where they go back, or leap further
-ahead than a picture is held (`is_hold`). Runs of picture and sound that belong together keep their distance, so that
-lips stay with voices; what does not belong together follows one after the other.
+A stream is split into *runs*, in which time stamps follow one another. A run ends when they go back, or when they leap
+further ahead than a picture can be held (`is_hold`). Runs of picture and sound that belong together keep their
+distance, so that lips stay with voices. Runs that do not belong together follow one after the other.
 """
 
 from __future__ import annotations
@@ -25,36 +25,37 @@ from .time_stamps import BACK_SECONDS, FARTHEST, LEAST_LEAP_SECONDS, LONGEST_HOL
 
 NEAR_ZERO_SECONDS = 1.0
 MOST_PAIRED = 1_000
-"""Runs up to which picture and sound are matched. Beyond, time stamps are noise, and each stream counts by itself."""
+"""Most runs in which picture and sound are matched. If there are more, time stamps are noise, and each stream counts by
+itself."""
 
 
 @dataclass(slots=True)
 class StreamClock:
-    """From the time stamps of one stream to the media's clock."""
+    """Maps the time stamps of one stream to the media clock."""
 
     base: Fraction
     firsts: list[int]
-    """Number of the first packet of each run, in the order of the file; the first is 0."""
+    """Number of the first packet of each run, in file order; the first is 0."""
     shifts: list[int]
     """What is added to the time stamps of a run, in units of `base`."""
     begins: list[int]
-    """The first decoding time of each run in the file's own time, in units of `base`."""
+    """First decoding time of each run in the file's own time, in units of `base`."""
     lead: int = 0
-    """How far a packet is usually shown after it is decoded, and …"""
+    """How long after its decoding time a packet is usually shown, in units of `base`."""
     most: int = 0
-    """… by how much more or less that may be. A pts further off is damaged; 0: every one is believed."""
+    """How far from `lead` that may be. A pts further off is damaged; 0: every pts is trusted."""
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """float64 [packets]: when each is shown on the media's clock."""
+    """float64 [packets]: when each is shown, on the media clock."""
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Numbers of the key packets, ascending."""
     shown: int = 0
-    """Packets that no edit list hides."""
+    """Number of packets that no edit list hides."""
     start: float = 0.0
-    """Seconds on the media's clock at which its first shown packet begins, and …"""
+    """When its first shown packet begins, in seconds on the media clock."""
     end: float = 0.0
-    """… its last one ends."""
+    """When its last shown packet ends, in seconds on the media clock."""
     by_time: bool = False
-    """Packets are known by their decoding times, which only go forward, not by their numbers."""
+    """Packets are found by their decoding times, which only go forward, not by their numbers."""
 
     @property
     def key_seconds(self) -> np.ndarray:
@@ -62,7 +63,7 @@ class StreamClock:
         return self.seconds[self.keys]
 
     def restamp(self, packet: Any, number: int) -> None:
-        """Sets the time stamps of packet `number` of the stream (from 0, in the order of the file)."""
+        """Sets the time stamps of packet `number` of the stream (from 0, in file order)."""
         pts, dts = packet.pts, packet.dts
         if self.most and pts is not None and dts is not None and abs(pts - dts - self.lead) > self.most:
             pts = dts + self.lead
@@ -78,7 +79,7 @@ class StreamClock:
             packet.dts = max(-FARTHEST, min(FARTHEST, dts + shift))
 
     def in_file(self, seconds: float) -> float:
-        """The file's own time of a moment on the media's clock, in seconds, where runs only go forward."""
+        """Seconds in the file's own time for a moment on the media clock. Assumes that runs only go forward."""
         base = float(self.base)
         starts = [(begin + shift) * base for begin, shift in zip(self.begins, self.shifts, strict=True)]
         return seconds - self.shifts[max(0, bisect_right(starts, seconds) - 1)] * base
@@ -87,18 +88,18 @@ class StreamClock:
 @dataclass(frozen=True, slots=True)
 class Jump:
     at_seconds: float
-    """On the media's clock."""
+    """On the media clock."""
     by_seconds: float
-    """How far the time stamps went ahead (or back: negative) of where they should have been."""
+    """How far ahead of where they should be the time stamps went (negative: back)."""
 
 
 @dataclass(slots=True)
 class MediaClock:
     streams: dict[int, StreamClock]
     steady: bool
-    """No stream jumps: the media's clock is that of the file, less where it starts."""
+    """No stream jumps: the media clock is the file's own time minus the container's start."""
     jumps: list[Jump]
-    """Of the picture, or of the sound where there is none or only that jumps."""
+    """Jumps of the main stream; if it has none, those of the stream with the most."""
     duration: float
     """Seconds from 0 to the end of the last stream."""
 
@@ -109,9 +110,9 @@ class _Run:
     first: int
     stop: int
     low: float
-    """Seconds in the file's own time: the first moment shown, and …"""
+    """First moment shown, in seconds of the file's own time."""
     high: float
-    """… the end of the last."""
+    """End of the last moment shown, in the same time."""
     places: tuple[int, int]
     group: int = -1
     shift: float = 0.0
@@ -120,18 +121,18 @@ class _Run:
 def media_clock(
     streams: Mapping[int, StreamPackets], zero_seconds: float, main: int | None, holds: bool = True
 ) -> MediaClock:
-    """The clock of what was scanned.
+    """Builds the clock from scanned packets.
 
-    zero_seconds: where the container says that it starts, in the file's own time; believed of a file without jumps.
-    main: the stream whose jumps are told.
-    holds: False for containers whose clock ticks on by itself (MPEG-TS, MPEG-PS): a leap there is a jump.
+    zero_seconds: when the container says that it starts, in the file's own time; trusted if the file has no jumps.
+    main: the stream whose jumps are reported.
+    holds: False for containers whose clock runs on by itself (MPEG-TS, MPEG-PS): there, a leap is a jump.
     """
     stamps = {index: read_stamps(packets, holds) for index, packets in streams.items() if len(packets)}
     runs = [run for index in stamps for run in _runs(index, streams[index], stamps[index])]
     runs.sort(key=lambda run: run.places)
     steady = len(runs) == len(stamps) and _one_clock(runs) and not any(s.bad_pts for s in stamps.values())
     begins = min((run.low for run in runs), default=zero_seconds) - zero_seconds
-    # Where a container starts may be said by a stream that nobody looks at.
+    # The container's start may be that of a stream that nobody looks at.
     steady = steady and -LEAST_LEAP_SECONDS <= begins <= LONGEST_HOLD_SECONDS
     if steady:
         for run in runs:
@@ -162,7 +163,7 @@ def _runs(index: int, packets: StreamPackets, stamps: Stamps) -> list[_Run]:
 
 
 def _together(one: _Run, other: _Run) -> bool:
-    """Whether two runs can be of one clock: their times meet, or are no further apart than something may be held."""
+    """Whether two runs can share a clock: their times overlap, or are no further apart than a picture may be held."""
     apart = max(one.low, other.low) - min(one.high, other.high)
     return apart <= 0 or is_hold(apart, min(one.high - one.low, other.high - other.low))
 
@@ -190,7 +191,7 @@ def _group(runs: list[_Run]) -> None:
             old, new = run.group, partner.group
             for other in runs:
                 other.group = new if other.group == old else other.group
-    # Within a group each stream only goes forward; a run that does not is on a clock of its own.
+    # Within a group, each stream only goes forward. A run that does not has a clock of its own.
     newest: dict[tuple[int, int], float] = {}
     for number, run in enumerate(runs):
         key = (run.group, run.stream)
@@ -201,7 +202,7 @@ def _group(runs: list[_Run]) -> None:
 
 
 def _place(runs: list[_Run], zero: float) -> None:
-    """Sets the `shift` of each run, in the order of the file. The clock starts at `zero` if that is near the start."""
+    """Sets the `shift` of each run, in file order. The clock starts at `zero` if that is near the first time shown."""
     groups: dict[int, list[_Run]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
@@ -219,8 +220,8 @@ def _place(runs: list[_Run], zero: float) -> None:
 
 
 def _shift_of_group(group: list[_Run], newest: Mapping[int, _Run]) -> float:
-    """A group begins where what was before it in its own streams has ended. Of streams that are new it begins behind
-    all that is over by then, or with what is on display at its place in the file."""
+    """The shift of a group. The group begins when the earlier runs of its own streams have ended. If all its streams
+    are new, it begins after all that is over by then, or together with what is on display at its place in the file."""
     lows: dict[int, float] = {}
     for run in group:
         lows.setdefault(run.stream, run.low)

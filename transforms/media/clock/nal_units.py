@@ -1,4 +1,4 @@
-"""What the encoder wrote into the key packets of H.264 and HEVC: are they IDR, and did it leave a note?"""
+"""Reads what the encoder wrote into the key packets of H.264 and HEVC: are they IDR, and did it leave a note?"""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Protocol
 from ...failures import printable
 
 SAMPLED_KEYS = 200
-"""Key packets whose NAL units are looked at."""
+"""Most key packets whose NAL units are looked at."""
 SAMPLED_SEI = 3
 MAX_NALS = 64
 
 
 class Found(Protocol):
-    """Where it is written down (`packets.PacketScan`)."""
+    """Where the findings are noted (`packets.PacketScan`)."""
 
     encoder_notes: list[str]
     open_gop_keys: int
@@ -28,7 +28,7 @@ class NalReader:
         self.codec = context.name if context is not None else ""
         self.seen = 0
         extradata = (context.extradata or b"") if context is not None else b""
-        # avcC and hvcC begin with version 1 and hold the width of the length prefixes; Annex B begins with 0 0.
+        # avcC and hvcC begin with version 1 and give the size of the length prefixes; Annex B begins with 0 0.
         self.prefix = 0
         if extradata[:1] == b"\x01":
             if self.codec == "h264" and len(extradata) > 4:
@@ -72,7 +72,7 @@ class NalReader:
 
 
 def _user_data(sei: bytes) -> str | None:
-    """Text of the first `user_data_unregistered` message: 16 bytes of UUID, then what the encoder likes."""
+    """Text of the first `user_data_unregistered` message: 16 bytes of UUID, then whatever the encoder wrote."""
     at = 0
     while at + 2 < len(sei):
         kind = size = 0

@@ -1,4 +1,4 @@
-"""What packets say before any of them is decoded: order, key frames, GOP structure, encoder notes."""
+"""What packets tell before any of them is decoded: order, key frames, GOP structure, encoder notes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from av.stream import Discard
 from .nal_units import NalReader
 
 MAX_PACKETS = 1_200_000
-"""Of all streams together: about five hours of video at 30 Hz with AAC sound. Keeps a scan below 100 MB."""
+"""Most packets of all streams: about five hours of video at 30 Hz with AAC sound. Keeps a scan below 100 MB."""
 MAX_BYTES = 320 << 20
-"""Of packets, or of the file from the first packet on: a little more than opening.SCAN_BYTES, so that a file up to
-that size is always scanned whole. No bound by the clock: what a scan finds shall not depend on the machine's load."""
+"""Most bytes of packets, or of the file from the first packet on. A little more than opening.SCAN_BYTES, so that a file
+up to that size is always scanned whole. There is no time limit: the result must not depend on the machine's load."""
 NO_STAMP = -(1 << 63)
-"""What FFmpeg calls AV_NOPTS_VALUE."""
+"""FFmpeg calls it AV_NOPTS_VALUE."""
 KEY, HIDDEN = 1, 2
 
 
 @dataclass(slots=True)
 class StreamPackets:
-    """The packets of one stream, in the order of the file. Time stamps in units of `base`."""
+    """The packets of one stream, in file order. Time stamps are in units of `base`."""
 
     base: Fraction
     pts: array[int] = field(default_factory=lambda: array("q"))
     dts: array[int] = field(default_factory=lambda: array("q"))
     durations: array[int] = field(default_factory=lambda: array("q"))
     places: array[int] = field(default_factory=lambda: array("q"))
-    """Number among all packets that were looked at."""
+    """Number of each among all packets that were looked at."""
     flags: bytearray = field(default_factory=bytearray)
     """KEY, HIDDEN (by an edit list)."""
 
@@ -50,15 +50,15 @@ class StreamPackets:
 
 @dataclass(slots=True)
 class PacketScan:
-    """A demux-only pass over the streams of a file; what is not said to be of all is of the video alone."""
+    """What a demux-only pass over a file's streams found: about the video alone, unless a field says otherwise."""
 
     pts: list[int] = field(default_factory=list)
-    """Of the packets that are shown, ascending, in the stream's time base."""
+    """pts of the packets that are shown, ascending, in the stream's time base."""
     key_pts: list[int] = field(default_factory=list)
-    """Ascending."""
+    """pts of the key packets that are shown, ascending."""
     packets: int = 0
     complete: bool = False
-    """The scan came to the end of the file within its bounds."""
+    """The scan reached the end of the file within its limits."""
     broken: bool = False
     """The demuxer met an error on the way."""
     missing_pts: int = 0
@@ -68,26 +68,26 @@ class PacketScan:
     discarded: int = 0
     """Packets that an edit list hides."""
     leading: int = 0
-    """Packets that come after a key packet and are shown before it: open GOP."""
+    """Packets that come after a key packet but are shown before it: open GOP."""
     reordered: int = 0
-    """Packets that are shown before one that comes earlier in the file: B-frames, where the time stamps are real."""
+    """Packets that are shown before one that comes earlier in the file: B-frames, if the time stamps are real."""
     open_gop_keys: int = 0
-    """Key packets that are no IDR, so that the pictures around them may lean on what came before."""
+    """Key packets that are not IDR, so that the pictures around them may depend on earlier ones."""
     sizes_changed: bool = False
     """New codec parameters in mid-stream."""
     encoder_notes: list[str] = field(default_factory=list)
     """User-data SEI text of x264, x265 and others."""
     streams: dict[int, StreamPackets] = field(default_factory=dict)
-    """Of all streams that were looked at, by index."""
+    """All streams that were looked at, by index."""
     first_position: int = 0
     last_position: int = 0
-    """Bytes from the start of the file at which the first and the last packet of all lie."""
+    """Bytes from the start of the file at which, of all packets, the first begins and the last ends."""
     bytes_seen: int = 0
-    """From the first packet on, those of streams that were not looked at too."""
+    """Bytes from the first packet on, including those of streams that were not looked at."""
 
 
 def demux(container: Any, *streams: Any) -> Iterator[Any]:
-    """Packets of `streams`, stepping over what the demuxer cannot read; raises the last error after 64 in a row."""
+    """Yields packets of `streams` and skips what the demuxer cannot read. Raises the error after 64 others in a row."""
     packets = container.demux(*streams)
     failures = 0
     while True:
@@ -103,27 +103,27 @@ def demux(container: Any, *streams: Any) -> Iterator[Any]:
             packets = container.demux(*streams)
             continue
         except (av.error.EOFError, av.error.PatchWelcomeError):
-            return  # the latter where another film follows that FFmpeg cannot change over to (Ogg)
+            return  # the latter if another recording follows that FFmpeg cannot switch to (Ogg)
         failures = 0
         yield packet
 
 
 def pass_over_others(container: Any, *wanted: Any) -> None:
-    """Packets of other streams are not read where the container has an index, and not given out anywhere."""
+    """Skips all streams but `wanted`. Their packets are never given out, nor read if the container has an index."""
     for stream in container.streams:
         if stream not in wanted:
             stream.discard = Discard.all
 
 
 def is_flush(packet: Any) -> bool:
-    """The packet without content that PyAV gives for each stream at the end."""
+    """Whether it is the empty packet that PyAV gives for each stream at the end."""
     return packet.size == 0 and packet.dts is None
 
 
 def scan_packets(
     container: Any, video: Any | None, others: tuple[Any, ...] = (), most_bytes: int | None = None
 ) -> PacketScan:
-    """Takes a container at its start, demuxes it to the end or the bounds. No decoder is opened."""
+    """Takes a container at its start and demuxes it to its end or the limits. Opens no decoder."""
     most_bytes = MAX_BYTES if most_bytes is None else most_bytes
     scan = PacketScan()
     wanted = tuple(s for s in (video, *others) if s is not None)
@@ -140,7 +140,7 @@ def scan_packets(
             count += 1
             size += packet.size
             if (position := packet.pos) is not None:
-                # What lies between belongs to streams that are discarded, but was read all the same.
+                # The bytes between belong to streams that are discarded, but they were read all the same.
                 first_position = position if first_position is None else first_position
                 scan.last_position = max(scan.last_position, position + packet.size)
                 size = max(size, position - first_position)
@@ -163,7 +163,7 @@ def scan_packets(
 
 
 class _Pictures:
-    """What is counted of the video's packets, in the order of the file."""
+    """Counts what the scan tells about the video's packets, in file order."""
 
     def __init__(self, video: Any | None, scan: PacketScan):
         self.scan, self.nals = scan, NalReader(video)
@@ -188,7 +188,7 @@ class _Pictures:
         if self.newest_key is not None and pts < self.newest_key:
             scan.leading += 1
         if packet.is_keyframe:
-            # Also a key packet shown before something that was demuxed earlier breaks the order of the GOPs.
+            # A key packet that is shown before a packet demuxed earlier also breaks the order of the GOPs.
             scan.leading += highest is not None and pts < highest
             self.newest_key = pts
             self.nals.look(packet, scan)
@@ -201,9 +201,10 @@ class _Pictures:
 
 
 def index_key_pts(container: Any, video: Any) -> list[int]:
-    """Key frames by the container's own index, ascending pts; empty where it has none. Reads on from where it stands.
+    """pts of the key frames in the container's own index, ascending; empty if there is none.
 
-    Index entries of mp4 hold decoding times; a key frame is shown a fixed number of frames later, as the first one is.
+    Reads on from the container's position. Index entries of mp4 hold decoding times. A key frame is shown a fixed time
+    later, the same as for the first one.
     """
     indexed = [entry.timestamp for entry in video.index_entries if entry.is_keyframe]
     if len(indexed) < 2:

@@ -1,7 +1,7 @@
-"""One stream of a file, packet by packet from wherever one likes, on the media's clock.
+"""Reads one stream of a file from any moment on, packet by packet, with time stamps on the media clock.
 
-What pictures (pyav_frames.py) and sound (sound.py) have in common: opening, seeking, and time stamps that only go
-forward. Runs in the sandboxed child.
+Pictures (decoders/pyav_frames.py) and sound (decoders/sound.py) share it: opening, seeking, and time stamps that only
+go forward. Runs in the sandboxed child.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .packets import demux, is_flush, pass_over_others
 
 
 class StreamReader:
-    """An open container and the one stream in it that is read. Raises MediaError where it cannot be opened."""
+    """An open container and the one stream in it that is read. Raises MediaError if it cannot be opened."""
 
     def __init__(self, path: str, limits: Limits, index: int, clock: MediaClock | FarClock | None = None):
-        """clock: None where the time stamps of the file are right, less where the container starts."""
+        """clock: None if the file's time stamps are right once the container's start is subtracted."""
         self._path, self._limits, self._index = path, limits, index
         self._far = clock if isinstance(clock, FarClock) else None
         self.clock: StreamClock | None = clock.streams.get(index) if isinstance(clock, MediaClock) else None
         if isinstance(clock, MediaClock) and self.clock is None:
             raise MediaError("decode_failed", f"no packet of stream {index} can be read", "decode")
         self.ordered = self.clock is not None and not self.clock.by_time
-        """It cannot seek: packets before the one wanted are read and dropped."""
+        """Whether it cannot seek: packets before the wanted one are read and dropped."""
         self._large = os.path.getsize(path) > SCAN_BYTES
         self.container: Any = None
         self.open()
@@ -47,7 +47,7 @@ class StreamReader:
         if self._large:
             pass_over_others(self.container, self.stream)
         self.zero = clock_zero(self.container) if self.clock is None and self._far is None else Fraction(0)
-        """Seconds to be taken off the time stamps of the packets that come."""
+        """Seconds to subtract from the time stamps of the packets."""
         self._number = self._skip_to = 0
         self._place = 0
         self.at_start = True
@@ -58,7 +58,7 @@ class StreamReader:
             self.container = None
 
     def packets(self) -> Iterator[Any]:
-        """From where it stands to the end of the file, then the packet that flushes the decoder."""
+        """Yields packets from the current position to the end of the file, then the one that flushes the decoder."""
         for packet in demux(self.container, self.stream):
             if not is_flush(packet):
                 number, self._number = self._number, self._number + 1
@@ -72,7 +72,7 @@ class StreamReader:
             yield packet
 
     def seek(self, seconds: float) -> None:
-        """Stands at a key packet by `seconds` on the media's clock, as far as it can tell; else at the beginning."""
+        """Goes to a key packet by `seconds` on the media clock, as far as it can tell; else to the beginning."""
         if seconds <= 0:
             self.open()
         elif self.ordered:
@@ -91,8 +91,8 @@ class StreamReader:
                 self.at_start = False
 
     def _guide(self) -> Any:
-        """The stream by whose index is sought: that of Matroska names pictures only, and FFmpeg would read all of a
-        file that is sought by its sound."""
+        """The stream whose index is used to seek. Matroska's index names pictures only, so to seek by the sound FFmpeg
+        would read the whole file."""
         if self._large and self.stream.type == "audio" and self.container.format.name.startswith("matroska"):
             return self.container.streams.best("video") or self.stream
         return self.stream

@@ -1,6 +1,6 @@
-"""Time stamps of one stream: which are damaged, and where its clock breaks off.
+"""Judges the time stamps of one stream: which are damaged, and where its clock jumps.
 
-Takes the packets of a stream in the order of the file, gives `Stamps`. Numbers only: nothing here opens a file.
+Takes the packets of a stream in file order, returns `Stamps`. Numbers only: nothing here opens a file.
 """
 
 from __future__ import annotations
@@ -12,52 +12,57 @@ import numpy as np
 from .packets import NO_STAMP, StreamPackets
 
 LEAST_LEAP_SECONDS = 10.0
-"""Ahead by less than this is never a jump (FFmpeg's `dts_delta_threshold` is the same)."""
+"""A step ahead by less than this is never a jump (FFmpeg's `dts_delta_threshold` is the same)."""
 LONGEST_HOLD_SECONDS = 300.0
-"""A picture of a silent film may be held as long as this, where the rest of the film is longer. A frame that lies
-further off is a damaged time stamp: seen in the wild are 2.5 and 26.5 hours."""
+"""In a film without sound, a picture may be held as long as this if the rest of the film is longer. A frame that lies
+further off has a damaged time stamp: 2.5 and 26.5 hours were seen in the wild."""
 USUAL_STEPS = 20
-"""A step is out of the ordinary when it is so many times the usual one: a film of a frame a minute has no jumps."""
+"""A step is unusual if it is this many times the usual one, so that a film of one frame a minute has no jumps."""
 FEW_STEPS = 3
 BACK_STEPS, BACK_SECONDS = 2.5, 0.1
-"""Decoding times may go back by so many usual steps or seconds: FFmpeg guesses those that MPEG-PS does not write."""
+"""Decoding times may go back by this many usual steps or seconds, whichever is more: FFmpeg guesses those that MPEG-PS
+does not write."""
 BACK_STEPS_SHOWN = 5.0
-"""The same where there are no decoding times: B-frames go back when they are taken in the order of the file."""
+"""The same if there are no decoding times: in file order, B-frames go back."""
 ASSUMED_STEP_SECONDS = 0.04
 NOISE = 0.05
-"""Where this share of the steps goes far back, time stamps say nothing, and packets last as long as they say."""
+"""If more than this share of the steps goes far back, time stamps mean nothing, and packets last as long as they
+declare."""
 FARTHEST = 1 << 60
-"""Units of a time base; the clock of a film of 48 hours in nanoseconds has a ten thousandth of it."""
+"""Largest time stamp, in units of a time base. 48 hours in nanoseconds are about a ten-thousandth of it."""
 
 
 @dataclass(slots=True)
 class Stamps:
-    """One stream's time stamps in seconds, mended where a pts is far from its dts."""
+    """One stream's time stamps in seconds. A pts that is far from its dts is mended."""
 
     order: np.ndarray
-    """int64 [packets]: decoding times in units of `base`; where there is none, the best guess."""
+    """int64 [packets]: decoding times in units of `base`; the best guess if there is none."""
     shown: np.ndarray
-    """float64 [packets], seconds: when each begins, and …"""
+    """float64 [packets], seconds: when each begins."""
     ends: np.ndarray
-    """… when it ends."""
+    """float64 [packets], seconds: when each ends."""
     breaks: list[int]
     lead: int
     most: int
     bad_pts: dict[int, float]
-    """Number of a packet whose pts is damaged -> by how many seconds."""
+    """Number of a packet with a damaged pts -> by how many seconds the pts is off."""
 
 
 def is_hold(ahead_seconds: float, rest_seconds: float) -> bool:
-    """Whether a step so far ahead, in a stream that lasts `rest_seconds` without it, is a picture held (or silence)."""
+    """Whether a step this far ahead is a held picture (or silence). Without it the stream lasts `rest_seconds`."""
     return ahead_seconds <= LEAST_LEAP_SECONDS or ahead_seconds <= min(LONGEST_HOLD_SECONDS, rest_seconds)
 
 
 def usual_step(seconds: np.ndarray, durations: np.ndarray) -> float:
-    """Of time stamps in order, seconds: what nine in ten steps do not exceed. 0 where there is nothing to go by."""
+    """The step that nine in ten steps do not exceed, in seconds; 0 if there is nothing to go by.
+
+    seconds: time stamps in order.
+    """
     steps = np.diff(seconds)
     steps = steps[steps > 0]
     if len(steps):
-        # Two or three steps are no habit: one of them may be the damaged one.
+        # Two or three steps are not a pattern: one of them may be the damaged one.
         most = LONGEST_HOLD_SECONDS if len(steps) > FEW_STEPS else LONGEST_HOLD_SECONDS / USUAL_STEPS
         return min(most, float(np.quantile(steps, 0.9, method="lower")))
     durations = durations[durations > 0]
@@ -65,15 +70,15 @@ def usual_step(seconds: np.ndarray, durations: np.ndarray) -> float:
 
 
 def read_stamps(packets: StreamPackets, holds: bool) -> Stamps:
-    """holds: whether a picture may be held for longer than LEAST_LEAP_SECONDS."""
+    """Judges the packets of one stream. holds: whether a picture may be held for longer than LEAST_LEAP_SECONDS."""
     pts, dts = np.array(packets.pts, np.int64), np.array(packets.dts, np.int64)
     has_pts, has_dts = pts != NO_STAMP, dts != NO_STAMP
-    # So that the difference of two of them is still a number.
+    # So that the difference of two stamps does not overflow.
     pts, dts = np.clip(pts, -FARTHEST, FARTHEST), np.clip(dts, -FARTHEST, FARTHEST)
     base = float(packets.base)
     durations = np.maximum(np.array(packets.durations, np.int64), 0) * base
     both = has_pts & has_dts
-    # Differences in integers: far-off time stamps would lose their last digits as floats.
+    # Subtract as integers: as floats, far-off time stamps would lose their last digits.
     leads = pts[both] - dts[both]
     lead = int(np.median(leads)) if len(leads) else 0
     order = _filled(np.where(has_dts, dts, np.where(has_pts, pts - lead, NO_STAMP)))
@@ -85,7 +90,7 @@ def read_stamps(packets: StreamPackets, holds: bool) -> Stamps:
     most = min(FARTHEST, int(limit / base))
     bad = both & (np.abs(pts - dts - lead) > most)
     shown = np.where(has_pts & ~bad, pts, order + lead) * base
-    # What a container gives as duration of a packet is often the step to the next one, however far that is.
+    # The duration that a container gives for a packet is often the step to the next one, however far that is.
     known = np.where(durations > 0, durations, usual)
     long = known > (limit if len(known) > 1 else LEAST_LEAP_SECONDS)
     # A single picture has nothing to be compared with.
@@ -99,7 +104,7 @@ def read_stamps(packets: StreamPackets, holds: bool) -> Stamps:
 
 
 def _filled(stamps: np.ndarray) -> np.ndarray:
-    """Where there is no time stamp, that of the packet before; 0 at the start."""
+    """`stamps` with each gap filled from the packet before; at the start from the first stamp there is, else with 0."""
     have = stamps != NO_STAMP
     if have.all():
         return stamps
@@ -109,7 +114,7 @@ def _filled(stamps: np.ndarray) -> np.ndarray:
 
 
 def _breaks(order: np.ndarray, usual: float, holds: bool, decoding: bool) -> list[int]:
-    """Numbers of the packets with which a new run begins, ascending. decoding: `order` are real decoding times."""
+    """Numbers of the packets that begin a new run, ascending. decoding: whether `order` holds real decoding times."""
     steps = np.diff(order)
     back = -max(BACK_SECONDS, (BACK_STEPS if decoding else BACK_STEPS_SHOWN) * usual)
     odd = max(1.0, BACK_STEPS_SHOWN * usual)
@@ -125,7 +130,7 @@ def _breaks(order: np.ndarray, usual: float, holds: bool, decoding: bool) -> lis
         if step < back or (step > leap and not (holds and is_hold(step, rest))):
             found.append(int(at) + 1)
             continue
-        # One packet or a few may be off and the clock then go on as before: these are no hold.
+        # One packet or a few may be off, and then the clock goes on as before: that is not a hold.
         before = float(order[where[n - 1]]) if n else None
         after = float(order[where[n + 1] + 1]) if n + 1 < len(where) else None
         comes_back = before is not None and abs(float(order[at + 1]) - before) <= odd
