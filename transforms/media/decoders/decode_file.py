@@ -1,4 +1,4 @@
-"""Decodes what is asked for of one file: clips by decord or PyAV, then windows of sound. Runs in the child."""
+"""Decodes what is wanted from one file: clips by decord or PyAV, then windows of sound. Runs in the child."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ MEDIA_FAULTS = (MediaError, av.error.FFmpegError, ValueError, IndexError, Attrib
 
 def decode_items(request: DecodeRequest, limits: Limits) -> Iterator[DecodedItem]:
     """Takes a DecodeRequest, yields DecodedClip or ItemFailed for each clip in order, then DecodedWindow or ItemFailed
-    for each window by start. What fails is an item; nothing is raised but our own faults. Holds one clip at a time."""
+    for each window by start. A failure is an item; only our own bugs are raised. Holds one clip at a time."""
     with ItemDecoder(request, limits) as decoder:
         yield from decoder.items(request.clips, request.windows)
 
 
 class ItemDecoder:
-    """One file, whose items are asked for slice by slice: what was opened stays open between them, as some containers
-    can only be read from their beginning. The items of `request` itself are not looked at."""
+    """One file whose items are asked for slice by slice. What was opened stays open between slices, because some
+    containers can only be read from their beginning. The items of `request` itself are ignored."""
 
     def __init__(self, request: DecodeRequest, limits: Limits):
         self._request, self._limits = request, limits
@@ -54,7 +54,7 @@ class ItemDecoder:
         return read_clock(self._request.path, self._limits, self._request.clock)
 
     def items(self, clips: Sequence[ClipRequest], windows: Sequence[WindowRequest]) -> Iterator[DecodedItem]:
-        """As `decode_items`. What clips need is closed where windows begin."""
+        """As `decode_items`. What the clips needed is closed before the windows begin."""
         for clip in clips:
             yield self._decode_clip(clip)
         if windows:
@@ -115,7 +115,7 @@ class ItemDecoder:
 
 
 class _Frames:
-    """decord as long as it goes well, else PyAV; each opened when first needed."""
+    """decord as long as it works, then PyAV. Each is opened when first needed."""
 
     def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | FarClock | None):
         self._arguments = (request.path, request.width, request.height, limits)
@@ -124,7 +124,7 @@ class _Frames:
         self._pyav: PyavFrames | None = None
         self._try_decord = request.decoder == "decord"
         self.used = "pyav"
-        """Which of the two decoded the last clip."""
+        """The decoder of the last clip."""
 
     def pick(self, clip: ClipRequest) -> Picked:
         if self._try_decord:
@@ -154,7 +154,7 @@ class _Frames:
 
 
 class _ClipSound:
-    """Slices of sound beside the clips. A fault of the sound is a note; the frames are not lost with it."""
+    """Slices of sound that go with the clips. A fault in the sound becomes a note; the frames are not lost with it."""
 
     def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | FarClock | None):
         self._reader: SoundMix | None = None

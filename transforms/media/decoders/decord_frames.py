@@ -1,4 +1,4 @@
-"""Frames at given moments by decord, on files that the probe has found it to be right on."""
+"""Frames at given moments by decord, for files on which the probe found it to be right."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ except ImportError:  # no wheel for this platform: PyAV decodes everything
     decord = None
 
 ANY_FAULT = 1e-9
-"""decord fills what it cannot decode with other frames; above this share of them it raises instead."""
+"""decord replaces frames that it cannot decode with others. Above this share of them it raises instead."""
 
 
 class DecordFrames:
-    """One open file. Raises MediaError where decord and PyAV do not see the same frames: then PyAV is to be used.
+    """One open file. Raises MediaError if decord and PyAV do not see the same frames; PyAV must be used then.
 
-    Time stamps are PyAV's: decord's own are 32-bit floats that start at 0 with the video stream, not with the media.
+    Time stamps are PyAV's: decord's own are 32-bit floats that start at 0 with the video stream, not the container.
     """
 
     def __init__(self, path: str, width: int, height: int, limits: Limits):
@@ -46,7 +46,7 @@ class DecordFrames:
         """Index of the frame that decord would decode next."""
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # By descriptor, for names that are no UTF-8 or mean something to FFmpeg.
+            # By descriptor, because a name may not be UTF-8 or may mean something to FFmpeg.
             self._reader = decord.VideoReader(
                 f"file:/proc/self/fd/{self._file}", width=width, height=height, num_threads=1, fault_tol=ANY_FAULT
             )
@@ -78,8 +78,8 @@ class DecordFrames:
         return Picked(frames, np.array([self._pts[i] for i in wanted]), self._count(wanted), damage)
 
     def _count(self, wanted: Sequence[int]) -> int:
-        """Frames that decord decodes for `wanted`: from the nearest key frame, or from where it stands if that is past
-        it."""
+        """Frames that decord decodes for `wanted`: from the nearest key frame, or from its current position if that is
+        past the key frame."""
         decoded = 0
         for index in wanted:
             key = self._keys[max(0, bisect_right(self._keys, index) - 1)]

@@ -24,24 +24,24 @@ from ..containers.opening import SCAN_BYTES, TICKING, clock_zero, open_container
 from ..protocol import Limits
 
 TOLERANCE_SECONDS = 0.0005
-"""Moments are compared with time stamps that containers round to a millisecond."""
+"""Tolerance when moments are compared with time stamps: containers round these to a millisecond."""
 BLIND_SEEK_SECONDS = 2.0
-"""Without an index: a moment further ahead than this is sought, a nearer one decoded to."""
+"""Without an index, a moment further ahead than this is reached by a seek, a nearer one by decoding."""
 LEAST_SKIPPED_FRAMES = 8
-"""A seek that spares fewer frames costs more than it saves."""
+"""A seek that skips fewer frames costs more than it saves."""
 STEPS_BACK_SECONDS = (1.0, 3.0, 9.0, 27.0)
-"""How much earlier to seek where decoding began past the moment wanted."""
+"""How much earlier to seek if decoding began past the wanted moment."""
 UNINDEXED = ("avi", "mpegts", "mpeg", "asf", "flv", "rm", "dv", "mxf")
-"""Containers whose time stamps are looked at before they are trusted."""
+"""Containers whose time stamps are checked before they are trusted."""
 JUMP_SECONDS = 10.0
-"""In a stream with broken time stamps a jump ahead by more than this is taken for a discontinuity (as ffmpeg does)."""
+"""In a stream with broken time stamps, a larger jump ahead counts as a discontinuity (as in ffmpeg)."""
 MOVING_PICTURES = ("gif", "apng")
 """Containers of a few pictures without key frames: read from the start."""
 MAX_DAMAGED_PACKETS = 100_000
 EARLY_SECONDS = 2.0
-"""Before its time the first frame that can be decoded is on display for as long as this, as players have it."""
+"""For how long before its time the first decodable frame counts as on display, as in players."""
 MAX_RESTARTS = 3
-"""Times that a file is read from its beginning because nothing was found near the moment wanted."""
+"""How often a file is read again from its beginning because nothing was found near the wanted moment."""
 
 
 @dataclass(slots=True)
@@ -53,13 +53,13 @@ class Picked:
     pts_seconds: np.ndarray
     """float64 [T], ascending."""
     decoded: int
-    """Frames decoded for them."""
+    """How many frames were decoded to get them."""
     damage: str | None
 
 
 class Scaler:
-    """Turns decoded frames into RGB of one size, upright: the same libavfilter chain as decord's, hence the same pixels
-    (measured: no difference; swscale called through `reformat` differs by 0.2 to 1.4 grey levels in the mean)."""
+    """Turns decoded frames into upright RGB of one size. Uses the same libavfilter chain as decord and gives the same
+    pixels (measured: no difference; swscale called through `reformat` differs by 0.2 to 1.4 grey levels on average)."""
 
     TURNS = {90: ["1"], 180: ["1", "1"], 270: ["2"]}  # noqa: RUF012
 
@@ -93,7 +93,7 @@ class Scaler:
 
 
 class PyavFrames:
-    """One open file, read forward as far as possible. Raises MediaError where nothing can be opened."""
+    """One open file, read forward as far as possible. Raises MediaError if nothing can be opened."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class PyavFrames:
         self._by_dts = False
         self._restarts = 0
         self._nothing_from = math.inf
-        """From this moment on no frame of the file can be decoded: that was tried."""
+        """From this moment on, no frame of the file can be decoded: this was tried."""
         self._reader = StreamReader(path, limits, self._look(stream, clock), clock)
         self._begin()
 
@@ -146,7 +146,7 @@ class PyavFrames:
         return Picked(frames[: len(pts)], np.array(pts, np.float64), self.decoded, "; ".join(notes) or None)
 
     def _look(self, index: int | None, clock: MediaClock | FarClock | None) -> int:
-        """Key frames, and whether the time stamps can be trusted for seeking; the stream's index."""
+        """Finds the key frames, and whether the time stamps can be trusted for seeking. Returns the stream's index."""
         with open_container(self._path, self._limits) as container:
             video = primary_streams(container)[0] if index is None else container.streams[index]
             if video is None or video.codec_context is None:
@@ -160,8 +160,8 @@ class PyavFrames:
                 self._sequential = True
             elif name in UNINDEXED and os.path.getsize(self._path) <= SCAN_BYTES:
                 scan = scan_packets(container, video)
-                # H.264 in AVI has no time stamps of its own: FFmpeg invents ascending ones in packet order. Right is
-                # the decoding time at which each frame comes out.
+                # H.264 in AVI has no time stamps of its own: FFmpeg invents ascending ones in packet order. The right
+                # time of a frame is the decoding time at which it comes out.
                 self._by_dts = name == "avi" and not scan.reordered and bool(video.codec_context.has_b_frames)
                 guessed = scan.missing_pts and (scan.missing_dts or name not in TICKING)
                 self._sequential = self._by_dts or bool(guessed or scan.repeated_pts > len(scan.pts) // 2)
@@ -186,7 +186,7 @@ class PyavFrames:
         self._restart()
 
     def _restart(self, stands_at: float = 0.0) -> None:
-        """Forgets what was decoded, after a seek to `stands_at`."""
+        """Forgets what was decoded, after a seek to `stands_at` seconds."""
         self._stands_at = stands_at
         self._source = self._decode()
         self._shown: tuple[Any, float] | None = None
@@ -194,7 +194,7 @@ class PyavFrames:
         self._ended = False
 
     def _decode(self) -> Iterator[tuple[Any, float]]:
-        """Frames in order of presentation with their seconds on the media's clock, from where the container stands."""
+        """Yields frames in presentation order with their seconds on the media clock, from the current position."""
         queue: deque[Any] = deque()
         last: float | None = None
         raw_last: float | None = None
@@ -231,7 +231,8 @@ class PyavFrames:
                 yield frame, seconds
 
     def _on_display(self, time: float) -> tuple[Any, float] | None:
-        """The last frame that begins by `time`; the first of the file where `time` is before it; None past the end."""
+        """The last frame that begins by `time`; the file's first frame if `time` is shortly before it; None if there is
+        neither, or past the end."""
         if time >= self._nothing_from:
             return None
         if self._must_seek(time):
@@ -243,21 +244,21 @@ class PyavFrames:
             self._seek(time - back)
             found = self._advance(time)
         if not found and not self._reader.at_start and self._restarts < MAX_RESTARTS:
-            # Where much is damaged, reading all from the start for each moment would take hours.
+            # In a badly damaged file, reading from the start for each moment would take hours.
             self._restarts += 1
             self._open()
             found = self._advance(time)
         if found and self._ended and self._shown is not None:
             frame, seconds = self._shown
             held = float(frame.duration * frame.time_base) if frame.duration else 0.0
-            # Past the end of the video nothing is on display; half a second is forgiven (sound often outlasts it).
+            # Past the end of the video nothing is on display. Half a second is allowed: sound often outlasts video.
             return None if time > seconds + max(held, 1 / self._rate) + 0.5 else self._shown
         if not found and self._ahead is not None and self._ahead[1] > time + max(1 / self._rate, EARLY_SECONDS):
             return None
         return self._shown if found else self._ahead
 
     def _advance(self, time: float) -> bool:
-        """Decodes up to the first frame after `time`; True where one by `time` is there."""
+        """Decodes up to the first frame after `time`; True if there is a frame that begins by `time`."""
         while True:
             if self._ahead is None:
                 self._ahead = next(self._source, None)
@@ -284,7 +285,7 @@ class PyavFrames:
         return time - position > BLIND_SEEK_SECONDS
 
     def _seek(self, time: float) -> None:
-        """Stands the container at a key frame by `time`, as far as it can tell."""
+        """Goes to a key frame by `time`, as far as it can tell."""
         if self._sequential or time <= 0:
             self._open()
             return

@@ -1,7 +1,7 @@
-"""Sound at 16 kHz, mono, float32, aligned to the sample by its time stamps. PyAV; runs in the sandboxed child.
+"""Sound at 16 kHz, mono, float32, aligned to the sample by its time stamps. Uses PyAV; runs in the sandboxed child.
 
-Sample n of the media is at n / 16000 s on its clock (0 = the container's start). What the decoder skips as priming is
-skipped, gaps are zeros. 16 kHz mono sources pass unchanged: integers divided by full scale.
+Sample n is at n / 16000 s on the media clock (0 = the container's start). What the decoder skips as priming is left
+out; gaps are zeros. 16 kHz mono sources pass unchanged: integers are divided by full scale.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from ..containers.opening import SCAN_BYTES, TICKING, open_container, primary_st
 from ..protocol import Limits, SoundSource, WindowRequest
 
 SOUND_RATE = 16_000
-"""Hz. The same as models.base.SOUND_RATE, which children need not import."""
+"""Hz. The same as models.base.SOUND_RATE."""
 PREROLL_SAMPLES = SOUND_RATE // 2
-"""Decoded before a slice after a seek: AAC needs a frame, MP3 its bit reservoir, Opus 80 ms."""
+"""Samples decoded before a slice after a seek: AAC needs a frame, MP3 its bit reservoir, Opus 80 ms."""
 SEEK_AHEAD_SAMPLES = 10 * SOUND_RATE
-"""A request further ahead than this is sought; decoding to a nearer one costs less than a seek could save."""
+"""A request further ahead than this is reached by a seek. For a nearer one, decoding up to it costs less."""
 SPARSE_AHEAD_SAMPLES = SOUND_RATE
-"""The same for files that are too large to be read from end to end, wherever they lie: what lies between may have to
-come from far away."""
+"""The same for files too large to be read from end to end, local or not: the bytes between may have to come from far
+away."""
 SLIP_SAMPLES = SOUND_RATE // 50
-"""Time stamps that differ from the count of samples by less than this are rounding; more is a gap."""
+"""If a time stamp differs from the count of samples by less than this, that is rounding; more is a gap."""
 ASF_SLIP_SAMPLES = SOUND_RATE // 10
-"""ASF stamps whole packets: its frames jump to and fro by tens of milliseconds."""
+"""The same for ASF, which stamps whole packets: its frames jump to and fro by tens of milliseconds."""
 SEEKABLE = frozenset({"mov", "matroska", "wav", "flac", "ogg", "mpegts", "avi", "flv", "caf", "aiff"})
-"""Containers that land where they say. MP3, AAC and AMR streams guess and ASF stamps packets, not samples, so these are
-read in sequence."""
+"""Containers in which a seek lands where it says. MP3, AAC and AMR streams guess, and ASF stamps packets, not samples,
+so these are read in sequence."""
 MAX_DAMAGED_PACKETS = 100_000
 
 
 class SoundReader:
-    """One open sound stream; requests in ascending order cost one pass. Memory: the span asked for and one frame.
+    """One open sound stream. Requests in ascending order cost one pass. Memory: the span asked for and one frame.
 
     Raises MediaError: `no_audio`, and what `open_container` raises.
     """
@@ -64,7 +64,7 @@ class SoundReader:
         self._low = 0
         """Samples before this are forgotten."""
         self._position = 0
-        """The next sample that will come."""
+        """Number of the next sample to be decoded."""
         self._ended = False
         large = os.path.getsize(path) > SCAN_BYTES
         self._seek_ahead = SPARSE_AHEAD_SAMPLES if large else SEEK_AHEAD_SAMPLES
@@ -72,7 +72,7 @@ class SoundReader:
         self._reader = StreamReader(path, self._limits, index, clock)
         name = self._reader.container.format.name
         self._slip = ASF_SLIP_SAMPLES if name == "asf" else SLIP_SAMPLES
-        # Where packets are only passed over, each way of getting there is as exact.
+        # A reader that seeks by skipping packets is exact in every container.
         self._seeks = self._reader.ordered or name.split(",")[0] in SEEKABLE or (large and name in TICKING)
         self._restart(0)
 
@@ -84,10 +84,10 @@ class SoundReader:
             return int(stream.index)
 
     def read(self, start: int, end: int) -> np.ndarray:
-        """float32 [S], samples [start, end) of the media; zeros before its clock begins, shorter where the sound ends,
-        empty past it."""
+        """float32 [S], samples [start, end) on the media clock. Zeros before the clock begins, shorter at the end of
+        the sound, empty past it."""
         if start < 0:
-            # A film may begin a little before the clock does; sample 0 of the slice stays at `start`.
+            # A recording may begin a little before the clock does; sample 0 of the slice stays at `start`.
             silence = np.zeros(max(0, min(end, 0) - start), np.float32)
             return np.concatenate([silence, self.read(0, end)]) if end > 0 else silence
         if not self._reached(start):
@@ -126,12 +126,12 @@ class SoundReader:
         self._low = low
         self._position = 0
         self._fresh = True
-        """Nothing decoded yet: the first frame says where we are."""
+        """Nothing is decoded yet: the first frame will tell where we are."""
         self._on_grid = low == 0
-        """Sample 0 of a run falls on a sample of the media's 16 kHz grid; after a seek it has to be brought there, so
-        that the resampler meets the same phase as in a pass from the start."""
+        """Whether sample 0 of a run falls on the 16 kHz grid of the media clock. After a seek it must be brought there,
+        so that the resampler meets the same phase as in a pass from the start."""
         self._run = (0.0, 0)
-        """Where the run of unbroken sound began, in samples, and the source samples taken since."""
+        """Where the unbroken run of sound began, in samples, and how many source samples were taken since."""
         self._damaged = 0
         self._ended = False
 
@@ -139,7 +139,7 @@ class SoundReader:
         return start >= self._low and (start <= self._position + self._seek_ahead or self._ended)
 
     def _go_to(self, start: int) -> None:
-        """Stands before `start`, with preroll; at the beginning where the container cannot seek."""
+        """Goes to before `start`, with preroll. If the container cannot seek, reads on, or again from the beginning."""
         target = start - PREROLL_SAMPLES
         forward = start >= self._low
         if self._seeks and target > 0:
@@ -156,7 +156,7 @@ class SoundReader:
         self._low = start
 
     def _pull(self) -> None:
-        """Decodes one packet more."""
+        """Decodes one more packet."""
         packet = next(self._packets, None)
         if packet is None:
             self._flush()
@@ -179,7 +179,7 @@ class SoundReader:
             return
         if self._fresh and not self._on_grid:
             if frame.pts is None:
-                return  # after a seek nobody knows where this one belongs
+                return  # after a seek we cannot tell where this frame belongs
             frame = _cut_to_grid(frame, self._reader.zero)
             self._on_grid = True
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -189,7 +189,7 @@ class SoundReader:
         gap = pts is not None and not self._fresh and pts - expected > self._slip
         if self._fresh or gap or form != self._format:
             self._flush()
-            # A stamp that runs back is not believed: the sound goes on where it was.
+            # A stamp that goes back is not trusted: the sound continues where it was.
             began = pts if pts is not None and (self._fresh or gap) else expected
             taken = 0
             self._position = round(began)
@@ -213,7 +213,7 @@ class SoundReader:
             self._resampler = None
 
     def _append(self, out: Any) -> None:
-        samples = by_channel(out)  # (1, S), or (C, S) where FFmpeg does not mix
+        samples = by_channel(out)  # (1, S), or (C, S) if FFmpeg does not mix
         samples = samples[0] if len(samples) == 1 else np.clip(samples.sum(axis=0) / self._in_use, -1, 1)
         first = self._position
         self._position += len(samples)
@@ -222,7 +222,7 @@ class SoundReader:
 
 
 def _cut_to_grid(frame: Any, zero: Fraction) -> Any:
-    """`frame` without its first samples, so that it begins on a whole sample at 16 kHz; as it is where it is short."""
+    """`frame` without its first samples, so that it begins on a whole sample at 16 kHz; unchanged if too short."""
     rate = frame.sample_rate
     step = rate // math.gcd(rate, SOUND_RATE)
     first = round((frame.pts * frame.time_base - zero) * rate)
@@ -240,17 +240,17 @@ def _cut_to_grid(frame: Any, zero: Fraction) -> Any:
 
 
 def by_channel(frame: Any) -> np.ndarray:
-    """float32 [C, S] of a frame of interleaved floats. (PyAV reads planes that are not there from a planar frame whose
-    channels have no layout, and crashes.)"""
+    """float32 [C, S] of a frame of interleaved floats. Not of planar ones: if their channels have no layout, PyAV reads
+    planes that do not exist, and crashes."""
     channels = frame.layout.nb_channels
     return frame.to_ndarray().reshape(-1, channels).T
 
 
 class SoundMix:
-    """Several streams heard together: their sum, divided by how many are audible. Read as SoundReader is; one that
+    """Several streams mixed: their sum, divided by how many are audible. It is read like a SoundReader. A stream that
     breaks is left out from there on.
 
-    Raises MediaError where not even one can be opened.
+    Raises the last stream's error (MediaError, or what PyAV raises) if none can be opened.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class SoundMix:
         sources: Sequence[SoundSource] = (),
         clock: MediaClock | FarClock | None = None,
     ):
-        """sources: none for the stream that FFmpeg would choose."""
+        """sources: empty for the stream that FFmpeg would choose."""
         self._readers: list[SoundReader] = []
         self._audible = max(1, sum(source.audible for source in sources))
         error: Exception | None = None
@@ -273,7 +273,7 @@ class SoundMix:
             raise error
 
     def read(self, start: int, end: int) -> np.ndarray:
-        """As `SoundReader.read`; as long as the longest."""
+        """As `SoundReader.read`; as long as the longest stream."""
         parts, error = [], None
         for reader in list(self._readers):
             try:
@@ -308,8 +308,8 @@ class SoundMix:
 def iter_windows(
     reader: SoundReader | SoundMix, windows: Iterable[WindowRequest]
 ) -> Iterator[tuple[WindowRequest, np.ndarray | Exception]]:
-    """Yields each window with its samples, by start; with the error where it cannot be had. One forward pass; stretches
-    that nobody asked for are skipped where the container can seek."""
+    """Yields each window with its samples, or with the error if it cannot be read, in order of start. One forward pass;
+    stretches that nobody asked for are skipped if the container can seek."""
     for window in sorted(windows, key=lambda w: w.start_sample):
         try:
             yield window, reader.read(window.start_sample, window.start_sample + window.samples)
