@@ -1,4 +1,4 @@
-"""The first picture of a stream whose header says nothing of its size."""
+"""Finds the first picture of a stream whose header does not give its size."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class FirstPicture:
     height: int
     pixel_format: str
     seconds: float
-    """On the media's clock."""
+    """On the media clock."""
 
 
 def find_picture(
     path: str, limits: Limits, index: int, clock: MediaClock | FarClock | None = None
 ) -> FirstPicture | None:
-    """The first frame that can be decoded; None where none comes.
+    """The first frame that can be decoded; None if none comes.
 
     Raises:
         MediaError: `too_large`, or what opening the file raises.

@@ -1,6 +1,6 @@
-"""What a few moments of a sound track are like: is it silent, does somebody speak, which of its channels are in use?
+"""Listens to a few moments of a sound track: is it silent, does somebody speak, which of its channels are in use?
 
-For choosing among several tracks, and among the channels of one that has more than two.
+This serves to choose among several tracks, and among the channels of a track that has more than two.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ..protocol import Limits
 
 MOMENTS, MOMENT_SECONDS = 6, 2.0
 FED_MOMENTS = 2
-"""Of files that come from far away as they are read."""
+"""Moments of a fed file, whose bytes may come from far away."""
 MOST_PACKETS = 2_000
-"""Read for one moment: where nothing can be decoded, an end must be."""
+"""Most packets read for one moment: reading must end even if nothing can be decoded."""
 SILENT_DB = -70.0
-"""RMS below which nothing is heard: dither and hum of converters lie lower."""
+"""dBFS: RMS below which nothing is heard. Dither and hum of converters lie lower."""
 IN_USE_DB = 50.0
-"""A channel that is so much softer than the loudest carries only what leaks into it."""
+"""A channel that is this much softer than the loudest carries only what leaks into it."""
 SPOKEN_VARIATION, SPOKEN_VOICED_SHARE = 1.2, 0.25
-"""As the detector `audio` has it for speech: noise and most music lie below the first."""
+"""Thresholds for speech, the same as in the detector `audio`. Noise and most music lie below the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Heard:
     """RMS of the loudest channel in its loudest moment, dBFS."""
     spoken: bool
     in_use: int = 0
-    """Of more than two channels, how many have sound in them; 0 where there are no more than two."""
+    """If there are more than two channels, how many have sound in them; else 0."""
 
     @property
     def audible(self) -> bool:
@@ -50,15 +50,15 @@ class Heard:
 
     @property
     def rank(self) -> tuple[int, float]:
-        """The more worth listening to, the higher."""
+        """Higher means more worth listening to."""
         return (2 if self.spoken and self.audible else 1 if self.audible else 0), self.level_db
 
 
 def listen_to(
     path: str, limits: Limits, index: int, start: float, seconds: float, clock: MediaClock | FarClock | None, fed: bool
 ) -> Heard:
-    """A stream that lasts from `start` for so many `seconds` on the media's clock. Faults of the file count as
-    silence: what cannot be decoded for a moment is not chosen."""
+    """Listens to a stream that lasts from `start` for `seconds` on the media clock. Faults of the file count as
+    silence: a stream that cannot be decoded for a moment is not chosen."""
     moments = []
     try:
         reader = StreamReader(path, limits, index, clock)
@@ -98,7 +98,7 @@ def _moment(reader: StreamReader) -> np.ndarray:
 
 
 def judge_moments(moments: Sequence[np.ndarray]) -> Heard:
-    """Takes stretches of sound, float32 [C, S] at 16 kHz."""
+    """Judges stretches of sound, float32 [C, S] at 16 kHz."""
     levels = [np.sqrt(np.mean(np.square(m, dtype=np.float64), axis=1)) for m in moments if m.size]
     if not levels:
         return Heard(float("-inf"), False)
@@ -119,7 +119,7 @@ def _spoken(samples: np.ndarray) -> bool:
 
 
 def moments_of(seconds: float, fed: bool) -> list[float]:
-    """Where to listen to a track that lasts so long: spread over it, seconds."""
+    """Moments at which to listen to a track of this length, spread over it, in seconds."""
     most = FED_MOMENTS if fed else MOMENTS
     count = min(most, max(1, round(seconds / MOMENT_SECONDS)))
     last = max(0.0, seconds - MOMENT_SECONDS)

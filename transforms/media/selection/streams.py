@@ -1,8 +1,8 @@
-"""Which streams of a file are looked at and listened to, and in plain words which are not.
+"""Chooses which streams of a file are looked at and listened to, and says in plain words which are not.
 
-FFmpeg's own choice goes by size and flags. Here a single picture beside sound is cover art, whatever its flags say; a
-picture that cannot be opened is still a picture; mono tracks of one recording are heard together; and among several
-sounds the one in which somebody speaks is chosen.
+FFmpeg's own choice goes by size and flags. Here, a single picture beside sound is cover art, whatever its flags say. A
+video stream that cannot be opened is still a video stream. Mono tracks of one recording are heard together. Among
+several sound tracks, the one in which somebody speaks is chosen.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from .listening import Heard
 
 SECOND_TRACK, SILENT_TRACK = "a second sound track", "a sound track that seems silent"
 COVER_SECONDS = 1.0
-"""A single picture beside sound of at least this is cover art."""
+"""A single picture beside sound of at least this length is cover art."""
 MOST_LISTENED = 8
-"""Tracks that a few moments are heard of before one is chosen; each costs as much as opening the file."""
+"""Most tracks that are tried before one is chosen. Each costs as much as opening the file."""
 MOST_TOGETHER = 16
-"""Mono tracks that are heard together."""
+"""Most mono tracks that are heard together."""
 
 
 @dataclass(slots=True)
 class Selection:
     video: Any | None = None
-    """The stream of pictures; None where there is none or only cover art."""
+    """The video stream; None if there is none or only cover art."""
     unreadable: str | None = None
     """Why its pictures cannot be opened."""
     sounds: tuple[SoundSource, ...] = ()
     notes: list[str] = field(default_factory=list)
-    """What is left out, a sentence each."""
+    """What is left out, one sentence each."""
 
     hopeless: bool = False
-    """No frame of the pictures can ever be decoded here: they are encrypted, or nobody knows their codec."""
+    """No frame of the video can ever be decoded here: it is encrypted, or there is no decoder for it."""
 
 
 def select_video(
     container: Any, streams: Sequence[StreamFacts], packets: Mapping[int, int], seconds: Mapping[int, float]
 ) -> Selection:
-    """Chooses the picture.
+    """Chooses the video stream.
 
-    packets: by stream, how many are shown, where that is known.
-    seconds: by stream, how long it lasts, where that is known.
+    packets: by stream, how many are shown, if known.
+    seconds: by stream, how long it lasts, if known.
     """
     chosen = Selection()
     pictures = [s for s in streams if s["kind"] == "video"]
@@ -85,7 +85,7 @@ def _pixels(stream: StreamFacts) -> int:
 
 
 def why_unreadable(stream: StreamFacts) -> str | None:
-    """Why the pictures of a stream cannot be opened; None where they can."""
+    """Why the pictures of a stream cannot be opened; None if they can."""
     if stream["encrypted"]:
         return "it is encrypted"
     if stream["codec"] is None:
@@ -107,7 +107,7 @@ def select_sound(
     listen: Callable[[int], Heard],
     chosen: Selection,
 ) -> None:
-    """Chooses what is listened to; adds to `chosen`. `listen` gives what a few moments of a stream sound like."""
+    """Chooses what is listened to and adds it to `chosen`. `listen` tells what a few moments of a stream sound like."""
     usable = usable_sounds(streams, packets)
     for stream in streams:
         if stream["kind"] == "audio" and stream not in usable and packets.get(stream["index"], 1):
@@ -123,11 +123,11 @@ def select_sound(
     own = next((p for p in parties if best is not None and any(s["index"] == best.index for s in p)), parties[0])
     party = own
     if len(parties) > 1:
-        # FFmpeg's choice stands, unless somebody speaks in another and nobody in that, or it is silent.
+        # FFmpeg's choice stands, unless it is silent, or somebody speaks in another track and nobody in this one.
         ranks = [max((heard[s["index"]].rank for s in p if s["index"] in heard), default=(0, 0.0)) for p in parties]
         top = max(range(len(parties)), key=lambda n: (ranks[n][0], parties[n] is own, ranks[n][1]))
         party = parties[top]
-    # What was silent where it was tried need not be so elsewhere: tracks of one recording are all heard.
+    # A track that was silent where it was tried may have sound elsewhere, so all tracks of a recording are heard.
     together = party[:MOST_TOGETHER]
     quiet = {index for index, one in heard.items() if not one.audible}
     chosen.sounds = tuple(
@@ -145,8 +145,8 @@ def select_sound(
 
 
 def _parties(usable: Sequence[StreamFacts]) -> list[list[StreamFacts]]:
-    """Tracks that belong to one another: the mono tracks of a recording are its microphones or its loudspeakers. Tracks
-    in several languages are versions."""
+    """Groups tracks that belong together: the mono tracks of a recording are its microphones or its loudspeakers.
+    Tracks in different languages are separate versions."""
     mono = [s for s in usable if s["channels"] == 1]
     languages = {s["language"] or "und" for s in mono} - {"und", "mis", "zxx"}
     parties = [[s] for s in usable if s not in mono or len(languages) > 1]
@@ -156,7 +156,7 @@ def _parties(usable: Sequence[StreamFacts]) -> list[list[StreamFacts]]:
 
 
 def merged(notes: Sequence[str]) -> list[str]:
-    """Notes of one kind in one sentence, so that eight tracks do not take all the room that reasons have."""
+    """Puts notes of one kind into one sentence, so that eight tracks do not take all the room for reasons."""
     by_kind: dict[str, list[str]] = {}
     for note in notes:
         kind, _, name = note.partition(" (")
@@ -183,7 +183,7 @@ def _plural(kind: str) -> str:
 
 
 def _name(stream: StreamFacts) -> str:
-    """`stream 2, fra, "Director's comments"`"""
+    """For example `stream 2, fra, "Director's comments"`."""
     parts = [f"stream {stream['index']}"]
     if stream["language"] and stream["language"] != "und":
         parts.append(stream["language"])
