@@ -1,7 +1,7 @@
-"""Which decoder is right on a file, from what the probe saw; each rule stands on a case where decord was wrong.
+"""Chooses the decoder for a file from what the probe saw. Each rule comes from a case in which decord was wrong.
 
-decord demuxes the whole file when it opens it, numbers key frames in packet order but frames in order of presentation,
-and seeks by these numbers: it is right where both orders agree at every key frame, and only there.
+decord demuxes the whole file when it opens it. It numbers key frames in packet order but frames in presentation order,
+and it seeks by these numbers. So it is right only if both orders agree at every key frame.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from .clock.lengths import Length
 from .containers.iso_boxes import IsoBoxes, begins_as_iso
 
 DECORD_CODECS = frozenset({"h264", "vp8", "vp9", "av1", "libdav1d", "mpeg4"})
-"""Checked frame by frame against FFmpeg in tests/transforms/media/test_decoders.py. Not HEVC: decord2 3.4.0 does not
-drain FFmpeg 8's decoder and raises after a few seeks (`avcodec_send_packet`, EAGAIN; 8 files opened of 8, closed GOP
-too)."""
+"""Codecs checked frame by frame against FFmpeg in tests/transforms/media/test_decoders.py. HEVC is left out: decord2
+3.4.0 does not drain FFmpeg 8's decoder and raises after a few seeks (`avcodec_send_packet`, EAGAIN; on 8 of 8 files,
+closed GOP too)."""
 EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 
 
@@ -42,9 +42,9 @@ def why_not_decord(
     iso: IsoBoxes | None,
     head: bytes,
 ) -> str:
-    """The first reason against decord; empty where it is right."""
+    """The first reason against decord; empty if decord is right."""
     name = container.format.name
-    # decord knows no whitelist: the first bytes must leave FFmpeg no other reading than the one the whitelist allowed.
+    # decord has no whitelist: the first bytes must rule out any other format than the one that the whitelist allowed.
     if name.startswith("mov,"):
         if not begins_as_iso(head):
             return "odd first box"
@@ -67,8 +67,8 @@ def why_not_decord(
         return "not scanned to its end"
     if scan.packets < (video.frames or 0) or (iso is not None and iso.truncated):
         return "cut short"
-    # decord aborts the process on some false lengths, and sees no frame where there is none. Some containers count from
-    # 0, some from where they start.
+    # decord aborts the process on some wrong lengths, and finds no frame if there is no length. Some containers count
+    # their length from 0, some from their start.
     off = min(abs(length.declared - length.seconds), abs(length.declared - length.zero - length.seconds))
     if length.declared <= 0 or not off <= max(1.0, 0.05 * length.seconds):
         return "wrong length in the header" if length.declared > 0 else "no length in the header"

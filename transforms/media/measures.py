@@ -1,6 +1,6 @@
-"""What anybody could measure of a film without a detector: how sharp the picture is, how loud the sound.
+"""How sharp the picture is and how loud the sound: plain measurements that need no detector.
 
-`deephotlink evaluate` holds these against the detectors: a detector that does no better has learnt the collection.
+`deephotlink evaluate` compares the detectors with these. A detector that does no better has learnt the collection.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import numpy as np
 from PIL import Image
 
 SHARPNESS_SIDE = 256
-"""Pixels: short side of the picture on which sharpness is measured, so that it can be compared between sizes."""
+"""Pixels. Pictures are scaled to this short side before sharpness is measured, so that sizes can be compared."""
 MOST_PICTURES = 8
-"""Of one media, from as many clips: 1-3 ms each."""
+"""Most pictures measured in one file, each from another clip. One takes 1-3 ms."""
 _MOST_ELONGATED = 8
 QUIETEST_DB = -120.0
-"""dBFS: digital silence, too, has a number."""
+"""dBFS: the number for digital silence."""
 
 
 def sharpness_of(picture: np.ndarray) -> float | None:
-    """Variance of the Laplacian (four neighbours) of the luma of a picture, uint8 [H, W, 3] RGB, area-averaged to a
-    short side of 256 pixels. Low is blurred. None where the picture is empty or more than eight times as long as wide.
+    """Variance of the Laplacian (four neighbours) of a picture's luma. Low is blurred.
+
+    Takes uint8 [H, W, 3], RGB, and averages it by area to a short side of 256 pixels. None if the picture is empty or
+    more than eight times as long as wide.
 
     Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
     """
@@ -47,7 +49,7 @@ def energy_of(samples: np.ndarray) -> float:
 
 
 def loudness_db(energy: float, samples: int) -> float | None:
-    """dBFS of the root mean square; None where nothing was heard.
+    """Root mean square in dBFS; None if there are no samples or `energy` is not finite.
 
     >>> loudness_db(50.0, 200), loudness_db(0.0, 5), loudness_db(0.0, 0)
     (-6.020599913279624, -120.0, None)

@@ -1,13 +1,13 @@
-"""What is said of a file whatever the detectors make of it: what was not looked at, and whether its times are its own.
+"""Notes about a file, whatever the detectors find: what was not looked at or listened to, and whether its clock jumps.
 
-The probe writes these sentences; fusing and rescoring keep them among the reasons, by how they begin.
+The probe writes these sentences. Fusing and rescoring recognise them by how they begin and keep them among the reasons.
 """
 
 from __future__ import annotations
 
 NOT_LOOKED, NOT_HEARD, CLOCK = "not looked at: ", "not listened to: ", "its clock jumps "
 MOST_NOTES = 4
-"""Of one media, so that room is left for what detectors say."""
+"""Most notes kept among the reasons of one file, so that room is left for what detectors say."""
 
 
 def is_note(reason: str) -> bool:

@@ -1,7 +1,8 @@
-"""Probe: what a container says about itself, by PyAV, before a frame is handed to anybody.
+"""Probe: reads with PyAV what a container says about itself, before any frame is handed out.
 
-Takes a path, gives `ContainerFacts` (facts.py), plain JSON. Runs in the sandboxed child; the parent judges the answer.
-How long the file is stands in `lengths.py`, which streams count in `selection.py`, which decoder in `choosing.py`.
+Takes a path, returns `ContainerFacts` (containers/facts.py) as plain JSON. Runs in the sandboxed child; the parent
+checks the answer. `clock/lengths.py` measures the length, `selection/streams.py` chooses the streams,
+`decoder_choice.py` chooses the decoder.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ MAX_JOINTS = 1_000
 
 
 def probe(path: str, limits: Limits) -> dict[str, Any]:
-    """Gives ContainerFacts as plain JSON. Raises MediaError: `unreadable`, `unsupported_format`, `unsupported_codec`,
-    `no_streams`, `too_large`, `encrypted`. Sizes are judged as declared, before any decoder is opened by us."""
+    """Returns ContainerFacts as plain JSON. Declared sizes are checked before we open any decoder.
+
+    Raises MediaError: `unreadable`, `unsupported_format`, `unsupported_codec`, `no_streams`, `too_large`, `encrypted`.
+    """
     try:
         size, head = os.path.getsize(path), _head(path)
     except OSError as error:
         raise MediaError("unreadable", f"cannot be opened: {error.strerror}") from error
-    # FFmpeg opens decoders of its own to fill in what is missing, so what can be known before is judged before.
+    # FFmpeg opens decoders itself to fill in what is missing, so check here what can be known before that.
     iso = read_boxes(path) if begins_as_iso(head) else None
     if iso is not None:
         _check_boxes(iso, limits)
@@ -119,7 +122,7 @@ def probe(path: str, limits: Limits) -> dict[str, Any]:
 
 
 class _Look:
-    """One file under examination: its length, then which of its streams count."""
+    """One file under examination: first its length, then which of its streams count."""
 
     def __init__(
         self,
@@ -135,7 +138,7 @@ class _Look:
         main = first if first is not None else container.streams.best("audio")
         fragmented = iso is not None and iso.fragmented
         self.first_seconds = -math.inf
-        """When the first picture comes, where that was looked for."""
+        """When the first decodable picture comes, on the media clock; -inf if unknown."""
         self.length: Length = measure(container, first, main, size, limits, fragmented)
         if first is not None and (
             why_unreadable(streams[first.index]) is not None or self._begins_between(first.index)
@@ -155,18 +158,18 @@ class _Look:
 
     @cached_property
     def _clock(self) -> MediaClock | FarClock | None:
-        """For readers; None where the time stamps of the file are right."""
+        """The clock for readers; None if the file's time stamps are right."""
         if self.length.kind == "file":
             return None
         return self.length.clock or read_clock(self.path, self.limits, self.length.kind)
 
     def _begins_between(self, index: int) -> bool:
-        """Whether the first packet is no key frame: the pictures up to the first one may not be there to be decoded."""
+        """Whether the first packet is not a key frame. The pictures up to the first key frame may not be decodable."""
         clock = self.length.clock.streams.get(index) if self.length.clock is not None else None
         return clock is not None and self.length.scan.complete and (not len(clock.keys) or bool(clock.keys[0] > 0))
 
     def _find_picture(self, index: int) -> None:
-        """FFmpeg gives up on the size of a stream that begins between key frames: a later one may tell."""
+        """Fills in the size of a stream that begins between key frames: FFmpeg gives up, but a later frame may tell."""
         stream = self.streams[index]
         if stream["codec"] is None or stream["encrypted"]:
             return
@@ -181,7 +184,7 @@ class _Look:
         return listen_to(self.path, self.limits, index, start, seconds, self._clock, is_fed())
 
     def _span(self, index: int) -> tuple[float, float]:
-        """(start, length) of a stream on the media's clock, seconds."""
+        """(start, length) of a stream in seconds on the media clock."""
         clocks = self.length.clock.streams if self.length.clock is not None else {}
         if (clock := clocks.get(index)) is not None:
             return clock.start, max(0.0, clock.end - clock.start)
@@ -191,7 +194,7 @@ class _Look:
             start = 0.0
         length = declared["duration_seconds"] or 0.0
         if self.length.scan.complete:
-            return start, 0.0  # not a packet of it came
+            return start, 0.0  # the stream has no packets
         if length <= 0 or start + length > self.length.seconds + 60.0 or self.length.kind == "placed":
             length = max(0.0, self.length.seconds - max(0.0, start))
         return start, min(length, longest)
@@ -203,7 +206,7 @@ class _Look:
         clocks = self.length.clock.streams if self.length.clock is not None else {}
         clock, declared = clocks.get(video.index), self.streams[video.index]
         start, length = self._span(video.index)
-        # What comes before the first picture that can be decoded is not there to be seen.
+        # Nothing before the first decodable picture can be seen.
         shown, unseen = self.packets.get(video.index, 0), max(0.0, self.first_seconds - start)
         if length > 0:
             shown = math.ceil(shown * max(0.0, length - unseen) / length)
@@ -227,7 +230,7 @@ class _Look:
         return audio_facts(self.streams[sounds[0].stream], sounds, start, end - start)
 
     def key_seconds(self) -> list[float]:
-        """Ascending, on the media's clock."""
+        """Times of the key frames, ascending, on the media clock."""
         video, longest = self.chosen.video, self.limits.max_duration_seconds
         if video is None:
             return []
@@ -254,7 +257,7 @@ def _check_boxes(iso: IsoBoxes, limits: Limits) -> None:
 
 
 def _check_streams(container: Any, limits: Limits) -> None:
-    """Fonts and other attachments are no streams that anybody decodes."""
+    """Raises MediaError for too many streams. Attachments such as fonts are counted apart: nobody decodes them."""
     attached = sum(stream.type == "attachment" for stream in container.streams)
     count = len(container.streams) - attached
     if count > limits.max_streams or attached > MAX_ATTACHMENTS:

@@ -1,7 +1,7 @@
-"""What the parent and the decoder children say to one another: plain values that travel as JSON, never pickles.
+"""The messages between the parent and the decoder children: plain values that travel as JSON, never pickles.
 
-The child parses hostile bytes and may have been taken over by them, so the parent believes nothing that it says: every
-reply is checked against what was asked for (`from_json` raises `ProtocolError`).
+The child parses hostile bytes and may have been taken over by them, so the parent trusts nothing that it says. Every
+reply is checked against what was asked for (`handover.take_over` raises `ProtocolError`).
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 
 
 class ProtocolError(Exception):
-    """The child answered something that no honest child would."""
+    """The child gave an answer that no honest child would give."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a file may ask of us. Exceeding one is `too_large` (or a kill), never an out-of-memory.
 
-    The first four are held against what the file declares, before a decoder is opened; `max_samples`, and all of them
-    for ISO media (mp4, mov), before FFmpeg sees the file.
+    Pixels, streams and samples are checked as the file declares them, before we open a decoder. In ISO files (mp4, mov)
+    they are checked before FFmpeg sees the file. The duration is checked after it was measured.
     """
 
     max_pixels: int = 36_000_000
-    """Pixels a frame (8K is 33 M)."""
+    """Pixels of a frame (8K has 33 M)."""
     max_duration_seconds: float = 48 * 3600.0
     max_streams: int = 64
-    """Streams of a container, tracks of a movie: all of them, whatever is in them."""
+    """Streams of a container (attachments aside) or tracks of a movie, whatever they hold."""
     max_samples: int = 25_000_000
-    """Entries in the sample tables and fragments of ISO media: FFmpeg takes 24 bytes and more for each when it opens
-    the file. 48 hours of video at 100 Hz and their AAC sound have this many."""
+    """Entries in the sample tables and fragments of an ISO file. FFmpeg takes at least 24 bytes for each when it opens
+    the file. 48 hours of video at 100 Hz with AAC sound have this many."""
     probe_deadline_seconds: float = 20.0
     """Wall clock from the request to the probe's answer."""
     item_deadline_seconds: float = 60.0
@@ -40,8 +40,8 @@ class Limits:
     memory_bytes: int = 4 << 30
     """Address space of a child (RLIMIT_AS)."""
     cpu_seconds: int = 1800
-    """RLIMIT_CPU of a worker. One that has decoded items by then is replaced, and the item that it was at begun again;
-    what a single item may take is `item_deadline_seconds`."""
+    """RLIMIT_CPU of a worker. If it has decoded items by then, another worker replaces it and starts the current item
+    again. `item_deadline_seconds` is the limit for a single item."""
     item_bytes: int = 1 << 30
     """Shared memory of one clip."""
 
@@ -50,7 +50,7 @@ class Limits:
 class ProbeRequest:
     path: str
     suffix: str
-    """`.mp4`, … as its first bytes say, for readers that go by the name (C2PA)."""
+    """`.mp4`, … according to its first bytes, for readers that go by the name (C2PA)."""
     credentials: bool
     """Whether Content Credentials are wanted."""
 
@@ -61,7 +61,7 @@ class ClipRequest:
     start_seconds: float
     end_seconds: float
     times_seconds: tuple[float, ...]
-    """Ascending moments on the media's clock (0 = start of the container); wanted: the frame on display then."""
+    """Ascending moments on the media clock (0 = start of the container). The frame on display at each is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,43 +74,44 @@ class WindowRequest:
 
 
 ClockKind = Literal["file", "ordered", "indexed", "placed"]
-"""How time stamps become the media's clock. `file`: they are right, less where the container starts. The others are of
-files whose time stamps jump; what is to be added to them goes by the packets' number in the stream (`ordered`: a file
-that is read from its beginning), by their decoding time (`indexed`: a large file with an index of every sample) or by
-where they lie (`placed`: a large MPEG stream, see far_clock.py)."""
+"""How time stamps become the media clock. `file`: they are right once the container's start is subtracted. In the other
+kinds the time stamps jump, and what to add to them depends on the packet: on its number in the stream (`ordered`: a
+file that is read from its beginning), on its decoding time (`indexed`: a large file with an index of every sample) or
+on its byte position (`placed`: a large MPEG stream, see clock/far_clock.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoundSource:
-    """A stream of sound that is listened to."""
+    """A sound stream that is listened to."""
 
     stream: int
     """Index in the container."""
     in_use: int = 0
-    """Of more than two channels, how many have sound in them: the sum of all is divided by it, so that a voice on one
-    of eight is not an eighth. 0: FFmpeg mixes them down."""
+    """If there are more than two channels, how many have sound in them. The sum of all is divided by this number, so
+    that a voice on one of eight is not reduced to an eighth. 0: FFmpeg mixes the channels down."""
     audible: bool = True
-    """False: nothing was heard in it where it was tried. It is added to the others, and makes them no softer."""
+    """False: nothing was heard in the moments that were tried. It is still added to the mix, but makes the others no
+    softer."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
     path: str
     decoder: str | None
-    """`decord`, `pyav`; None where no clip is wanted."""
+    """`decord`, `pyav`; None if no clip is wanted."""
     width: int
     height: int
-    """Of the frames handed over, rotation applied."""
+    """Width and height in pixels of the frames handed over, rotation applied."""
     rotation: int
     """Degrees clockwise, from the probe."""
     clips: tuple[ClipRequest, ...] = ()
     clip_sound: bool = False
-    """Each clip with its own slice of sound, [start_seconds, end_seconds) at 16 kHz mono."""
+    """Whether each clip comes with its own slice of sound, [start_seconds, end_seconds) at 16 kHz mono."""
     windows: tuple[WindowRequest, ...] = ()
     video_stream: int | None = None
-    """Index in the container; None: FFmpeg's own choice, as `sound` where it is empty."""
+    """Index in the container; None: FFmpeg's own choice."""
     sound: tuple[SoundSource, ...] = ()
-    """Heard together: their sum, divided by how many are audible."""
+    """Mixed: their sum, divided by how many are audible. Empty: FFmpeg's own choice."""
     clock: ClockKind = "file"
 
 
@@ -120,15 +121,15 @@ class DecodedClip:
     frames: np.ndarray
     """uint8 [T, H, W, 3], RGB."""
     pts_seconds: np.ndarray
-    """float64 [T], the true presentation time of each frame, on the media's clock."""
+    """float64 [T], the true presentation time of each frame, on the media clock."""
     frames_decoded: int
-    """Frames that the decoder had to decode for these."""
+    """Frames that had to be decoded to get these."""
     sound: np.ndarray | None = None
     """float32 [S]."""
     damage: str | None = None
-    """What was wrong on the way, where fewer frames came than were asked for."""
+    """What went wrong, if anything: missing frames, damaged packets, sound that cannot be read."""
     decoder: str = "pyav"
-    """The one that decoded it: PyAV also where decord was asked and gave up."""
+    """The decoder used. It is PyAV too if decord was asked and gave up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class DecodedWindow:
 
 @dataclass(frozen=True, slots=True)
 class ItemFailed:
-    """One clip or window (or, with neither, the sound as a whole) could not be had; the rest goes on."""
+    """One clip or window could not be decoded; the rest goes on. With neither index, it stands for the sound as a
+    whole, or for everything that was not answered."""
 
     error_class: str
     message: str

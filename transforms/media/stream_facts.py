@@ -1,4 +1,4 @@
-"""What a container declares of each of its streams, as plain values."""
+"""What a container declares about each of its streams, as plain values."""
 
 from __future__ import annotations
 
@@ -59,11 +59,15 @@ def video_facts(
     length: float,
     unreadable: str | None,
 ) -> VideoFacts:
-    """start, length: seconds on the media's clock. packets: how many are shown; 0 where unknown."""
+    """Facts about the chosen video stream.
+
+    packets: how many are shown; 0 if unknown.
+    start, length: seconds on the media clock.
+    """
     context = stream.codec_context
     rate = declared["frame_rate"] or 0.0
     if clock is not None and clock.shown > 1 and clock.end > clock.start:
-        # By what is there: a header may say anything.
+        # Measured on the packets: a header may say anything.
         measured = clock.shown / (clock.end - clock.start)
         rate = rate if abs(rate - measured) <= RATE_SLACK * measured else measured
     if not 0.01 <= rate <= 1000:
@@ -88,7 +92,7 @@ def video_facts(
 
 
 RATE_SLACK = 0.05
-"""An average frame rate that a container declares is kept where the packets agree with it to this share."""
+"""A declared average frame rate is kept if it differs from the rate of the packets by at most this share."""
 
 
 def audio_facts(declared: StreamFacts, sources: tuple[SoundSource, ...], start: float, length: float) -> AudioFacts:
@@ -111,7 +115,7 @@ def tags_of(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _codec_tag(context: Any | None) -> str:
-    """Four characters; empty where they are none (PyAV decodes them as ASCII, and raw video in AVI has 0xff there)."""
+    """Four characters; empty if they are not ASCII, as PyAV requires (raw video in AVI has 0xff there)."""
     try:
         return printable(context.codec_tag, 16) if context is not None else ""
     except UnicodeDecodeError:
@@ -119,5 +123,5 @@ def _codec_tag(context: Any | None) -> str:
 
 
 def _track_of(stream: Any, iso: IsoBoxes | None) -> Track | None:
-    """FFmpeg keeps the track id as the stream's id."""
+    """The track that belongs to a stream. FFmpeg keeps the track id as the stream's id."""
     return next((t for t in iso.tracks if t.track_id == stream.id), None) if iso is not None else None

@@ -1,6 +1,6 @@
-"""What lies behind the end of a film in the same file: another film, joined by `cat`, that its container does not show.
+"""Finds a second recording behind the end of the first, joined by `cat`: the container does not show it.
 
-Players stop where the first film ends, and so does FFmpeg; what follows would go unseen without a word.
+Players and FFmpeg stop at the end of the first recording. Without a note, the second would be skipped silently.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ MAGIC = {
     "caf": rb"caff\x00\x01",
     "apng": rb"\x89PNG\r\n\x1a\n",
 }
-"""With what a film begins, by the name of its container."""
+"""First bytes of a recording, as a regular expression, by the name of its container."""
 
 
 def unread_note(path: str, size: int, scan: PacketScan, iso: IsoBoxes | None, container: Any) -> list[str]:
-    """A sentence on what lies behind; none where nothing does. Files that come as they are read are not searched."""
+    """One sentence about a second recording; none if there is none. Fed files are not searched for MAGIC."""
     at = None
     if iso is not None:
         at = iso.second_movie
         if at is not None and scan.last_position > at:
-            at = None  # fragments of the other film were read as if they were of the first
+            at = None  # fragments of the second recording were read as part of the first
     elif (magic := MAGIC.get(container.format.name)) and (scan.complete or scan.broken) and scan.last_position:
         at = _find(path, magic, scan.last_position)
     if at is None or size - at < LEAST_BYTES:
