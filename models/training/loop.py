@@ -1,8 +1,8 @@
-"""The training house: one loop for every network of our own, seeded, resumable, validated on clips it never learned.
+"""The training loop for all networks of our own: seeded, resumable, validated on clips that were never trained on.
 
-A recipe says what a batch is, what the loss is, and how good the network has become; the loop does the rest. Batch i of
-a run with seed s comes from `default_rng([s, i])` alone, whichever process makes it and whichever sitting asks for it.
-On one CPU thread a run that was killed and went on ends with the bits of one that was not.
+A recipe defines a batch, the loss and the validation; the loop does the rest. Batch i of a run with seed s comes from
+`default_rng([s, i])` alone, whichever process makes it and whichever session asks for it. On one CPU thread, a run that
+was killed and resumed ends with the same bits as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -31,64 +31,64 @@ SECONDS_BETWEEN_CHECKPOINTS = 120.0
 
 
 class TrainingError(ValueError):
-    """The training cannot go on as asked: says what was expected, what came, what to do."""
+    """The training cannot go on as asked. The message says what was expected, what came and what to do."""
 
 
 class Recipe(ABC):
-    """What to learn. The network, its batches and its figures; no storage and no clock in here."""
+    """What to learn: the network, its batches and its figures. A recipe uses no storage and no clock."""
 
     name: str
     learning_rate: float = 3e-4
     weight_decay: float = 1e-4
     slower: Mapping[str, float] = MappingProxyType({})
-    """By the start of a parameter's name, the share of the learning rate that it learns with: of layers that were
-    learned before and shall not be thrown away."""
+    """Share of the learning rate, by the prefix of a parameter's name. For layers that were trained before and must
+    keep what they learned."""
     warmup_steps: int = 200
     largest_gradient: float = 1.0
 
     @abstractmethod
     def network(self) -> nn.Module:
-        """Untrained, or from whatever it starts from; torch is seeded when this is asked."""
+        """The network, untrained or with the weights that it starts from. Torch is seeded before the call."""
 
     @abstractmethod
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """One batch on the CPU, a function of `rng` and of nothing else that changes."""
+        """One batch on the CPU. It depends on `rng` and on nothing else that changes."""
 
     @abstractmethod
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """() of a batch on the network's device."""
+        """Loss () of a batch that is on the network's device."""
 
     @abstractmethod
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Figures on held material; `score` must be among them, higher is better."""
+        """Figures on held-out material. `score` must be among them; higher is better."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     steps: int
-    """Of the whole run; the learning rate falls to nothing towards the last."""
+    """Steps of the whole run. The learning rate falls to a hundredth towards the last one."""
     seed: int = 0
     validate_every: int = 500
     workers: int = 0
-    """Processes that make batches; 0: made in between."""
+    """Processes that make batches. 0: the training process makes them itself, between steps."""
     minutes: float | None = None
-    """Of this sitting; the run goes on from there in the next."""
+    """Time limit of this session; the next session resumes the run. None: no limit."""
     device: str = "cpu"
     ema: float = 0.999
-    """Share of the averaged weights that stays at each step; the averaged ones are validated and kept."""
+    """Share of the averaged weights that stays at each step. The averaged weights are the ones validated and kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     weights: dict[str, Tensor]
-    """Averaged, float32, on the CPU, of the best validation."""
+    """Averaged weights of the best validation: float32, on the CPU."""
     figures: dict[str, float]
-    """Of that validation; of a sitting that ended before the first, of where it ended."""
+    """Figures of that validation. If the session ended before the first validation: figures at its end."""
     steps: int
-    """Taken so far."""
+    """Steps taken so far."""
     finished: bool
     history: list[dict[str, float]] = field(default_factory=list)
-    """Every validation: its figures, `step` and mean `loss` since the one before."""
+    """Every validation: its figures, its `step` and the mean `loss` since the previous one."""
 
 
 class _Batches(Dataset[dict[str, Tensor]]):
@@ -105,13 +105,13 @@ class _Batches(Dataset[dict[str, Tensor]]):
 
 
 def train(recipe: Recipe, folder: Path, plan: Plan, tell: Callable[[str], None] = print) -> Trained:
-    """Trains from `folder`'s checkpoint, or from the start, until the last step or the end of the sitting.
+    """Trains from the checkpoint in `folder`, or from the start, until the last step or the end of the session.
 
-    Killed or interrupted, it loses what came after the last checkpoint: two minutes at most. A step that was cut in
-    half is never kept.
+    A run that is killed or interrupted loses what came after the last checkpoint: two minutes at most. A step that was
+    interrupted is never kept.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe, seed or length; a loss or a score is no number.
+        TrainingError: the folder holds a run of another recipe, seed or length; a loss or a score is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
@@ -148,8 +148,8 @@ def train(recipe: Recipe, folder: Path, plan: Plan, tell: Callable[[str], None] 
         if over:
             break
     if not run.history:
-        # A sitting too short for a first validation: what it tells is no part of the run, which one that was not cut
-        # would not have, and its weights are none that could be kept as the best.
+        # The session was too short for a first validation. These figures do not belong to the run: an uninterrupted run
+        # would not have them. For the same reason the weights are not kept as the best.
         figures = _validated(recipe, network, averaged)
         one = run.told_of(figures, float(np.mean(losses or [0.0])), time.monotonic() - began)
         return Trained(_plain(averaged), one, run.step, run.step >= plan.steps)
@@ -159,7 +159,7 @@ def train(recipe: Recipe, folder: Path, plan: Plan, tell: Callable[[str], None] 
 
 @dataclass(slots=True)
 class _Run:
-    """One run as it lies in its folder."""
+    """One run as it is stored in its folder."""
 
     folder: Path
     told: dict[str, Any]
@@ -192,7 +192,7 @@ class _Run:
         self.step, self.history = state["step"], state["history"]
 
     def save(self) -> None:
-        """Tensors under a name of their own first, then the one small file that says which tensors count."""
+        """Writes the tensors under a new name first, then the small file that says which tensors are current."""
         moments = self.optimizer.state_dict()["state"]
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"averaged.{key}": value for key, value in self.averaged.items()}
@@ -214,7 +214,7 @@ class _Run:
                 old.unlink()
 
     def told_of(self, figures: Mapping[str, float], loss: float, seconds: float) -> dict[str, float]:
-        """Raises TrainingError where the score is no number: nothing is better or worse than that."""
+        """One entry of the history. Raises TrainingError if the score is not finite: it could not be compared."""
         if not math.isfinite(figures["score"]):
             raise TrainingError(
                 f"expected a number as the score of step {self.step}, got {_told(figures)}: some kind has nothing to "
@@ -232,10 +232,10 @@ class _Run:
 
 
 def export(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes weights as fp16 safetensors; whole numbers stay what they are.
+    """Writes weights as fp16 safetensors; integers keep their type.
 
     Raises:
-        TrainingError: a weight is no number at half precision.
+        TrainingError: a weight is not finite at half precision.
     """
     halved = {}
     for key, value in weights.items():
@@ -249,7 +249,7 @@ def _loader(recipe: Recipe, plan: Plan, first: int) -> Iterator[dict[str, Tensor
     batches = _Batches(recipe, plan.seed, first, plan.steps)
     if not plan.workers:
         return (batches[at] for at in range(len(batches)))
-    # Forked, so that material of gigabytes is shared and not sent.
+    # Forked, so that gigabytes of material are shared and not copied.
     return iter(
         DataLoader(
             batches,
@@ -257,7 +257,7 @@ def _loader(recipe: Recipe, plan: Plan, first: int) -> Iterator[dict[str, Tensor
             num_workers=plan.workers,
             prefetch_factor=4,
             multiprocessing_context="fork",
-            generator=torch.Generator(),  # or it would draw from the one that dropout draws from
+            generator=torch.Generator(),  # the default one is also dropout's
             worker_init_fn=_one_thread,
         )
     )
@@ -289,13 +289,13 @@ def _step(
 
 
 def _rate(recipe: Recipe, plan: Plan, step: int) -> float:
-    """Linear up, then a cosine down to a hundredth."""
+    """Learning rate of a step: a linear warm-up, then a cosine down to a hundredth."""
     warm = min(1.0, (step + 1) / max(1, min(recipe.warmup_steps, plan.steps // 10)))
     return recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / plan.steps)))
 
 
 def _validated(recipe: Recipe, network: nn.Module, averaged: Mapping[str, Tensor]) -> dict[str, float]:
-    """The figures of the averaged weights; the network keeps its own, and the training its random numbers."""
+    """Figures of the averaged weights. The network keeps its own weights and torch its random state."""
     own = {key: value.detach().clone() for key, value in network.state_dict().items()}
     random = torch.get_rng_state()
     network.load_state_dict(averaged)
@@ -317,7 +317,7 @@ def _average(averaged: Mapping[str, Tensor], network: nn.Module, keep: float) ->
 
 
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Weights decay, biases and scales do not; what starts with a name in `slower` learns with its share."""
+    """Parameter groups. Weights decay, biases and scales do not; parameters named in `slower` learn with its share."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -335,7 +335,7 @@ def _of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As safetensors takes them: on the CPU, rows in order, no two sharing memory."""
+    """Tensors as safetensors takes them: on the CPU, contiguous, no two sharing memory."""
     return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
 
 
@@ -344,7 +344,7 @@ def _told(figures: Mapping[str, float]) -> str:
 
 
 def _put(path: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all."""
+    """Writes the file whole or not at all."""
     part = path.with_name(f"{path.name}.part")
     write(part)
     os.replace(part, path)

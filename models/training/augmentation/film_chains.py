@@ -1,6 +1,6 @@
-"""What happens to film on its way to us, the same for real and generated film: cut, made alike, scaled, coded.
+"""What happens to film on its way to us, alike for real and generated film: cropped, matched, scaled, coded.
 
-Film here is a square stretch: uint8 [T, H, W, 3] as arrays, float32 (T, 3, H, W) in [0, 1] as tensors.
+Film here means a square stretch: uint8 [T, H, W, 3] as arrays, float32 (T, 3, H, W) in [0, 1] as tensors.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch import Tensor
 
 INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 RINGS = 24
-"""Of the spectrum, from its mean to the highest frequency."""
+"""Rings of the spectrum, from its mean to the highest frequency."""
 LARGEST_GAIN = 4.0
 
 
 def cut(frames: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A square of the frames, scaled down to `side` by a factor drawn by lot: what a codec left in them is blurred so.
+    """A random square of the frames, scaled to `side` by a random factor, which blurs the traces that a codec left.
 
-    Frames too small for that are scaled up. Mirrored every other time.
+    Frames that are too small are scaled up. Half of the results are mirrored.
     """
     height, width = frames.shape[1:3]
     size = int(min(height, width, rng.uniform(side, 2 * side)))
@@ -37,7 +37,7 @@ def cut(frames: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def alike(real: Tensor, fake: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Both with the same sharpness: mostly the fake gets the real one's spectrum, else the sharper one is blurred."""
+    """Both with the same sharpness. Mostly the fake gets the real one's spectrum; else the sharper one is blurred."""
     if rng.random() < 0.65:
         return real, with_spectrum_of(fake, real)
     if sharpness(real) > sharpness(fake):
@@ -46,7 +46,7 @@ def alike(real: Tensor, fake: Tensor, rng: np.random.Generator) -> tuple[Tensor,
 
 
 def with_spectrum_of(film: Tensor, model: Tensor) -> Tensor:
-    """The film with the amplitudes of another in each ring of its spectrum, the same gain in all frames."""
+    """The film with the amplitudes of `model` in each ring of its spectrum, by the same gain in all frames."""
     height, width = film.shape[2:]
     radius = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None, :]) * 2
     ring = (radius * RINGS).long().clamp(max=RINGS - 1).flatten()
@@ -60,7 +60,7 @@ def with_spectrum_of(film: Tensor, model: Tensor) -> Tensor:
 
 
 def sharpness(film: Tensor) -> float:
-    """Mean absolute Laplacian of grey, in [0, 1]."""
+    """Mean absolute Laplacian of the grey picture, levels in [0, 1]."""
     grey = film.mean(1)
     laplacian = (
         4 * grey[:, 1:-1, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
@@ -69,7 +69,7 @@ def sharpness(film: Tensor) -> float:
 
 
 def _blurred_to(film: Tensor, wanted: float) -> Tensor:
-    """Blurred until it is as sharp as `wanted`: halving the interval, on the first frame."""
+    """The film blurred until its sharpness is `wanted`. Bisects the blur's width on the first frame."""
     low, high = 0.05, 4.0
     share = sharpness(film[:1]) / max(1e-9, sharpness(film))
     for _ in range(7):
@@ -89,17 +89,17 @@ def _blurred(film: Tensor, sigma: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class FilmChain:
-    """One draw of all that happens between a camera or a generator and us."""
+    """One random draw of all that happens to film between a camera or a generator and us."""
 
     scale: float
     interpolation: int
     sharpen: float
-    """> 0: share of an unsharp mask; < 0: a blur of that deviation in pixels; 0: neither."""
+    """> 0: strength of an unsharp mask; < 0: a blur of that deviation, pixels; 0: neither."""
     codec: Literal["h264", "jpeg", "webp", "none"]
     quality: int
-    """CRF of H.264, quality of the pictures' codecs."""
+    """CRF of H.264, or quality of the image codecs."""
     at: tuple[float, float]
-    """Where the patch is cut, as shares of what can be chosen."""
+    """Where the patch is cut, down and across, in shares of the possible range."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> FilmChain:
@@ -145,10 +145,10 @@ class FilmChain:
 
 
 def coded_h264(frames: list[np.ndarray], crf: int, preset: str = "veryfast") -> list[np.ndarray]:
-    """RGB frames of even sides through x264 and back, the same bits each time.
+    """RGB frames with even sides, coded by x264 and decoded, the same bits each time.
 
-    Without x264's macroblock tree: in core 165, with AVX-512, it reads memory that nobody wrote (the same six frames
-    were coded in six ways).
+    x264's macroblock tree is off: in core 165, with AVX-512, it reads uninitialised memory (the same six frames were
+    coded in six ways).
     """
     stored = io.BytesIO()
     options = {"crf": str(crf), "preset": preset, "threads": "1", "x264-params": "mbtree=0"}

@@ -1,7 +1,7 @@
 """What happens to a recording between the microphone and an archive, drawn at random for real and forged speech alike.
 
 A chain is drawn once and applied to both sounds of a pair: rooms, noise, tone, other sample rates, narrow bands,
-codecs, clipping, loudness. Whatever of these a network might learn instead of synthesis stands on both sides.
+codecs, clipping, loudness. A network cannot learn these instead of the synthesis, because both sounds have them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CODECS: tuple[tuple[str, str, tuple[int, ...], tuple[int, ...]], ...] = (
     ("ogg", "libopus", (12, 16, 24, 32, 64), (16_000, 24_000, 48_000)),
     ("mp2", "mp2", (32, 48, 64, 96), (16_000, 24_000, 44_100)),
 )
-"""Container, encoder, kbit/s, Hz."""
+"""Container, encoder, bit rates in kbit/s, sample rates in Hz."""
 
 
 FLOOR_SAMPLES = 512
@@ -31,7 +31,7 @@ FLOOR_SAMPLES = 512
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Some steps in their order; applied to two sounds of one length it does the same to both."""
+    """Steps in their order. It treats two sounds of the same length alike."""
 
     steps: tuple[Step, ...]
 
@@ -44,7 +44,7 @@ class Chain:
 
 
 def drawn_chain(rng: np.random.Generator, codecs: bool = True) -> Chain:
-    """A chain of its own; about one in eight changes loudness alone. What it does later hangs on nothing but `rng`."""
+    """A random chain; about one in eight changes only the loudness. What the chain does depends on `rng` alone."""
     steps: list[Step] = []
     if rng.random() > 0.12:
         for chance, make in (
@@ -66,22 +66,22 @@ def drawn_chain(rng: np.random.Generator, codecs: bool = True) -> Chain:
 
 
 def floor_of(sound: np.ndarray) -> np.ndarray:
-    """float32 [S] → float64 [257], by frequency: the level that it never falls below for long, of its own loudness."""
+    """float32 [S] → float64 [257]: the noise floor at each frequency, relative to the sound's loudness."""
     levels = np.abs(stft(sound, SOUND_RATE, nperseg=FLOOR_SAMPLES)[2])
     return np.quantile(levels, 0.1, axis=1) / (np.sqrt(np.mean(np.square(sound))) + 1e-9)
 
 
 def with_floor(sound: np.ndarray, floor: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """float32 [S] with the noise of another recording under it: noise alone must not tell what was recorded."""
+    """float32 [S] with another recording's noise added, so that noise alone does not tell what was recorded."""
     white = stft(rng.normal(0, 1, len(sound)), SOUND_RATE, nperseg=FLOOR_SAMPLES)[2]
-    # Of noise the tenth part lies below 0.32 of its root mean square.
+    # A tenth of the noise magnitudes lies below 0.32 of their root mean square, and `floor_of` takes that quantile.
     shaped = white / np.sqrt(np.mean(np.abs(white) ** 2)) * floor[:, None] / 0.32
     noise = np.resize(istft(shaped, SOUND_RATE, nperseg=FLOOR_SAMPLES)[1], len(sound))
     return (sound + noise * np.sqrt(np.mean(np.square(sound)))).astype(np.float32)
 
 
 def _cleaned(rng: np.random.Generator) -> Step:
-    """As a denoiser leaves it: what stands little above the floor is turned down."""
+    """As a denoiser does: turns down what is little above the noise floor."""
     much = rng.uniform(0.5, 2.5)
 
     def run(sound: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ def _fixed(out: np.ndarray, length: int) -> np.ndarray:
 
 
 def _speed(rng: np.random.Generator) -> Step:
-    """Up to a sixth faster or slower, pitch and all: traces of a vocoder move with its sample rate."""
+    """Up to a sixth faster or slower, with the pitch, because a vocoder's traces move with its sample rate."""
     up = int(rng.integers(84, 119))
 
     def run(sound: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def _room(rng: np.random.Generator) -> Step:
 
 
 def _noise(rng: np.random.Generator) -> Step:
-    """White to brown, 8 to 50 dB below the speech."""
+    """White to brown noise, 8 to 50 dB below the speech."""
     seed, slope, below = int(rng.integers(2**31)), rng.uniform(0, 2), rng.uniform(8, 50)
 
     def run(sound: np.ndarray) -> np.ndarray:
@@ -142,7 +142,7 @@ def _tone(rng: np.random.Generator) -> Step:
 
 
 def _other_rate(rng: np.random.Generator) -> Step:
-    """There and back, by a good filter or by straight lines."""
+    """To another sample rate and back, by a good filter or by linear interpolation."""
     rate = int(
         rng.choice([8_000, 11_025, 12_000, 22_050, 24_000, 32_000, 44_100], p=[0.2, 0.1, 0.1, 0.2, 0.2, 0.1, 0.1])
     )
@@ -176,7 +176,7 @@ def _clipping(rng: np.random.Generator) -> Step:
 
 
 def _words(rng: np.random.Generator) -> Step:
-    """Fewer bits: 8 with the telephone's law, or 9 to 12 plain."""
+    """Fewer bits: 8 by the telephone's mu-law, or 9 to 12 linear."""
     bits = int(rng.integers(8, 13))
 
     def run(sound: np.ndarray) -> np.ndarray:
@@ -197,7 +197,7 @@ def _codec(rng: np.random.Generator) -> Step:
 
 
 def coded(sound: np.ndarray, container: str, encoder: str, bit_rate: int, rate: int) -> np.ndarray:
-    """[S] at 16 kHz through an encoder and its decoder in memory, and back to [S]; the encoder's delay stays in."""
+    """[S] at 16 kHz, encoded and decoded in memory, and back to [S]. The encoder's delay is kept."""
     import av
 
     top = max(float(np.abs(sound).max()), 1e-9) / 0.9
@@ -222,7 +222,8 @@ def coded(sound: np.ndarray, container: str, encoder: str, bit_rate: int, rate: 
 
 
 def _loudness(rng: np.random.Generator) -> Step:
-    """-40 to -12 dB below full scale, at times with an offset, at 16 bits half the time."""
+    """Scales the sound to -40 to -12 dB relative to full scale, sometimes with an offset, in half of the draws at 16
+    bits."""
     level, offset = 10 ** (rng.uniform(-40, -12) / 20), rng.normal(0, 0.01) if rng.random() < 0.1 else 0.0
     whole = rng.random() < 0.5
 

@@ -1,9 +1,9 @@
-"""Takes: a few frames of one face that follow one another, and what happens to all of them on their way to an archive.
+"""Takes: a few successive frames of one face, and what happens to all of them on their way to an archive.
 
-A forger works frame by frame, and a film's codec sees the frames together: both leave marks that no still has. So films
-are learned from as takes, and stills are made into some by a little motion. A real and a forged take come in pairs and
-go through the same chain, draw for draw, so that neither size nor blur nor compression tells. cv2 is used: the extra
-`train`.
+A forger works frame by frame, and a film's codec sees the frames together. Both leave traces that no still has. So
+training uses takes of films, and a little motion turns stills into takes. A real and a forged take form a pair and go
+through the same chain with the same draws, so that size, blur and compression do not tell them apart. Needs cv2: the
+extra `train`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .film_chains import coded_h264
 
 TAKE_FRAMES = 8
 CODED_SHARE = 0.8
-"""Of takes, by H.264; the others, and a third of these, go through the codecs and the noise of pictures."""
+"""Share of the takes that is coded by H.264. The others, and a third of these, get the noise and codecs of stills."""
 CRF = (18, 35)
 SHAKES = (0.0, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Up to eight frames of one face that follow one another, all of one size; a still is a take of one."""
+    """Up to eight successive frames of one face, all of one size. A still is a take of one frame."""
 
     faces: tuple[Face, ...]
     group: str
@@ -36,16 +36,16 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What became of a take: uint8 [H, W, 3] and float32 [5, 2] by frame."""
+    """The frames of a processed take: uint8 [H, W, 3] and float32 [5, 2] for each frame."""
 
     images: list[np.ndarray]
     landmarks: list[np.ndarray]
 
 
 def pair(take: Take, bank: FaceBank, kind: str, rng: np.random.Generator) -> tuple[Frames, Frames]:
-    """The frames of a take as they were filmed, and forged by one hand with one set of settings.
+    """The frames of a take as filmed, and the same frames forged with one set of settings.
 
-    A still becomes a take of eight by a motion that both share.
+    A still becomes a take of eight frames by a motion that both share.
     """
     seed, much = int(rng.integers(1 << 31)), float(rng.choice(SHAKES))
     faces = take.faces if len(take.faces) > 1 else take.faces * TAKE_FRAMES
@@ -62,7 +62,7 @@ def pair(take: Take, bank: FaceBank, kind: str, rng: np.random.Generator) -> tup
 
 
 def _motion(still: Face, frames: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """float64 [2, 3] each: where a still lies from frame to frame, drifting, turning and growing a little."""
+    """float64 [2, 3] for each frame: the still drifts, turns and grows a little from frame to frame."""
     axes = face_axes(still.landmarks)
     x, y = (float(v) for v in axes.centre)
     drift, turn, growth = rng.normal(0, 0.02, 2) * axes.size, rng.normal(0, 0.4), rng.normal(0, 0.006)
@@ -85,7 +85,7 @@ def _places(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What happens to a take after it was made, real or forged: the same draws for both of a pair, in all frames."""
+    """What happens to a real or forged take afterwards: the same draws for both takes of a pair and in all frames."""
 
     scale: float
     mirrored: bool
@@ -95,7 +95,7 @@ class Chain:
     coloured: bool
     worn: bool
     crf: int | None
-    """Of H.264; None: not coded as a film."""
+    """CRF of H.264; None: not coded as a film."""
     seed: int
 
     @classmethod
@@ -114,11 +114,11 @@ class Chain:
         )
 
     def straight(self) -> Chain:
-        """Without what the detector's own cut never has: turned, widened, put aside."""
+        """The chain without what the detector's own crop never has: rotation, widening, displacement."""
         return replace(self, degrees=0.0, widen=1.0, aside=(0.0, 0.0))
 
     def __call__(self, frames: Frames) -> Frames:
-        """The frames as an archive gives them back."""
+        """The frames as an archive would return them."""
         images, places = [], []
         for image, points in zip(frames.images, frames.landmarks, strict=True):
             rng = np.random.default_rng(self.seed)
@@ -141,7 +141,7 @@ class Chain:
         return Frames(images, places)
 
     def cut(self, frames: Frames, at: int, pixels: int) -> np.ndarray:
-        """uint8 [pixels, pixels, 3]: the face of one frame, cut out as the detector does it."""
+        """uint8 [pixels, pixels, 3]: the face of one frame, cropped as the detector does it."""
         points = frames.landmarks[at]
         points = points + np.array(self.aside, np.float32) * face_axes(points).size
         cut = cut_face(frames.images[at], points, pixels, self.widen)

@@ -1,10 +1,10 @@
-"""How the detector `audio` learns: recorded speech against the same speech from vocoders, in pairs.
+"""How the detector `audio` is trained: recorded speech against the same speech from vocoders, in pairs.
 
-Every batch holds pairs: a window of a recording and the same moment of a forgery of it, after one and the same chain of
-rooms, codecs and loudness (sound_augment.py). Words, voice, microphone and codec are alike in both; what is left to
-learn is the synthesis. Where speech is given that was synthetic from the first word, it stands in some of the pairs for
-the forgery, with the recording's noise under it: nothing else is alike there. Judged on voices of the held side, by
-kind of vocoder, and on synthesisers of the held side.
+Every batch holds pairs: a window of a recording and the same moment of a forgery of it, after the same chain of rooms,
+codecs and loudness (augmentation/sound.py). Words, voice, microphone and codec are alike in both, so that only the
+synthesis is left to learn. If there is speech that was synthetic from the start, it replaces the forgery in some of the
+pairs, with the recording's noise added; nothing else is alike in such a pair. Validation uses held-out voices, by kind
+of vocoder, and held-out synthesisers.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from ..loop import Recipe, TrainingError
 __all__ = ["AudioMaterial", "AudioRecipe", "SpeechBank", "material_from_sounds", "recipe", "speech_bank"]
 
 JUDGED_SAMPLES = 4 * SOUND_RATE
-"""A window as the detector gets it."""
+"""Length of a window as the detector gets it."""
 SMALL_KINDS = ("griffin_lim", "lpc")
 SPOKEN_SHARE = 0.3
-"""Of the pairs, where there is synthetic speech to learn from."""
+"""Share of the pairs with synthetic speech, if there is any to train on."""
 FLOOR_SHARE = 0.8
-"""Of those, with the noise of the recording under the synthetic speech."""
+"""Share of those pairs in which the synthetic speech gets the recording's noise."""
 
 
 class AudioRecipe(Recipe):
@@ -62,8 +62,8 @@ class AudioRecipe(Recipe):
         window_samples: int = 3 * SOUND_RATE // 2,
         make_network: Callable[[], nn.Module] = SpeechTraces,
     ) -> None:
-        """`kinds`: those learned from, all that the bank has unless they are named; all are judged. `spoken`: speech
-        that was synthetic when it came, to learn from; `spoken_held`: to judge by, as `spoken`."""
+        """`kinds`: kinds to train on, by default all in the bank; all are judged. `spoken`: speech that was synthetic
+        from the start, to train on. `spoken_held`: the same to judge by; its kind is `spoken`."""
         self.fit, self.held = list(fit), list(held)
         self.kinds = tuple(kinds or fit[0].fakes)
         self.spoken = list(spoken)
@@ -71,7 +71,7 @@ class AudioRecipe(Recipe):
         seconds: dict[str, float] = {}
         for one in self.fit:
             seconds[one.piece.group] = seconds.get(one.piece.group, 0.0) + len(one.piece.sound) / SOUND_RATE
-        # A voice of four minutes is heard four times as often as one of fifteen seconds, and no more.
+        # A voice's share grows with the root of its length: four minutes are drawn four times as often as 15 seconds.
         weights = np.array([len(one.piece.sound) / SOUND_RATE / seconds[one.piece.group] ** 0.5 for one in self.fit])
         self.chances = weights / weights.sum()
         by_kind = np.array([2.0 if kind in NEURAL_KINDS else 1.0 for kind in self.kinds])
@@ -84,7 +84,7 @@ class AudioRecipe(Recipe):
         return self.make_network()
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`sound` float32 (2 P, S), forgeries after the recordings; `label` float32 (2 P,), 1 = forged."""
+        """`sound` float32 (2P, S), recordings and then forgeries; `label` float32 (2P,), 1 = forged."""
         real, fake = [], []
         for _ in range(self.pairs):
             one = self.fit[int(rng.choice(len(self.fit), p=self.chances))]
@@ -104,7 +104,7 @@ class AudioRecipe(Recipe):
         return {"sound": torch.from_numpy(np.stack(real + fake)), "label": label.float()}
 
     def _apart(self, recorded: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A window of a recording, and one of synthetic speech."""
+        """A window of the recording, and an unrelated window of synthetic speech."""
         spoken = self.spoken[int(rng.integers(len(self.spoken)))].sound
         parts = [
             window(sound, int(rng.integers(max(1, len(sound) - self.window_samples))), self.window_samples)
@@ -115,14 +115,15 @@ class AudioRecipe(Recipe):
         return parts[0], parts[1]
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Cross entropy of each, and of each pair: which of the two is the forgery."""
+        """Cross-entropy of each sound, and of each pair: which of the two is the forgery."""
         logits = network(batch["sound"]).float()
         real, fake = logits.chunk(2)
         smooth = batch["label"] * 0.96 + 0.02
         return F.binary_cross_entropy_with_logits(logits, smooth) + 0.3 * F.softplus(real - fake).mean()
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """AUC of held voices by kind, learned or not, `score` their mean; `false_positives`: recordings above 0."""
+        """AUC of held-out voices by kind, trained on or not; their mean as `score`; `false_positives`: the share of
+        recordings with a logit above 0."""
         logits = {kind: logits_of(network, sounds) for kind, sounds in self.judged.items()}
         real = logits.pop("real")
         alike = np.ones(len(real))
@@ -135,13 +136,13 @@ class AudioRecipe(Recipe):
 
 
 def window(sound: np.ndarray, first: int, samples: int) -> np.ndarray:
-    """float32 [samples] from `first` on; what is shorter comes again from its beginning."""
+    """float32 [samples] from `first` on. A shorter remainder is repeated."""
     found = sound[first : first + samples]
     return found if len(found) == samples else np.resize(found, samples)
 
 
 def judged_windows(held: Sequence[Forged]) -> dict[str, np.ndarray]:
-    """By `real` and kind: float32 [N, S], a window of each piece, every second one after a chain (the same for all)."""
+    """By `real` and kind, float32 [N, S]: a window of each piece; every second one has a chain, alike in all kinds."""
     found: dict[str, list[np.ndarray]] = {}
     for number, one in enumerate(held):
         rng = np.random.default_rng([17, number])
@@ -155,7 +156,7 @@ def judged_windows(held: Sequence[Forged]) -> dict[str, np.ndarray]:
 
 
 def judged_speech(spoken: Sequence[Piece], held: Sequence[Forged]) -> np.ndarray:
-    """float32 [N, S], a window of each; every second one with the noise of a held recording and after a chain."""
+    """float32 [N, S], a window of each piece; every second one with a held-out recording's noise and a chain."""
     found = []
     for number, one in enumerate(spoken):
         rng = np.random.default_rng([18, number])
@@ -169,7 +170,7 @@ def judged_speech(spoken: Sequence[Piece], held: Sequence[Forged]) -> np.ndarray
 
 
 def logits_of(network: nn.Module, sounds: np.ndarray, rows: int = 16) -> np.ndarray:
-    """float32 [N, S] → float32 [N]; the network's own mode and device."""
+    """float32 [N, S] → float32 [N], in the network's own mode and on its device."""
     device = next(network.parameters()).device
     parts = [
         network(torch.from_numpy(part).to(device)).float().cpu()
@@ -180,7 +181,7 @@ def logits_of(network: nn.Module, sounds: np.ndarray, rows: int = 16) -> np.ndar
 
 @dataclass(frozen=True, slots=True)
 class SpeechBank:
-    """What `audio` learns from: recordings with what vocoders made of them, and those to judge by."""
+    """What `audio` is trained on and judged by: recordings, and what vocoders made of them."""
 
     fit: list[Forged]
     held: list[Forged]
@@ -189,8 +190,7 @@ class SpeechBank:
 
 
 def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
-    """Vocoders trained on the side learned from, and the forgeries of both: some seconds when `small`, else a quarter
-    of an hour of one core.
+    """Trains vocoders on the fit side and forges both sides: seconds if `small`, else a quarter of an hour on one core.
 
     Raises:
         TrainingError: one side has no speech.

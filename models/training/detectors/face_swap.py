@@ -1,15 +1,15 @@
-"""How the detector `face_swap` learns: from real films and forgeries of them, by closed forms.
+"""How the detector `face_swap` is trained: on real films and forgeries of them, by closed forms.
 
-Every row is the statistics of one take. A forged take and the real one that it was made of go through the same chain
-(size, sharpness, noise, colour, H.264), draw for draw. Three steps, each a formula:
+Every row holds the statistics of one take. A forged take and the real one it was made from go through the same chain
+(size, sharpness, noise, colour, H.264) with the same draws. There are three steps, each a formula:
 
-1. What a real face shows in a shot like this: ridge regression of each statistic on the conditions of the shot, over
-   real rows alone. What is left is judged.
-2. What forging changes: the mean difference between a forgery and *its own* original. Scenes cancel out.
-3. What scenes change: that difference is whitened by the spread of real rows and of the differences (Fisher's linear
-   discriminant over pairs), so that a statistic in which real scenes differ anyway counts for little.
+1. What a real face shows in such a shot: ridge regression of each statistic on the conditions of the shot, over real
+   rows alone. The residuals are judged.
+2. What forging changes: the mean difference between a forgery and *its own* original. The scene cancels out.
+3. What scenes change: the difference is whitened by the spread of real rows and of the differences (Fisher's linear
+   discriminant over pairs), so that a statistic that varies between real scenes counts for little.
 
-Then a line makes the score a logit; it alone is learned step by step. cv2 is used: the extra `train`.
+Finally a line turns the score into a logit; only this line is learned step by step. Needs cv2: the extra `train`.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ from ..split import part
 KINDS = ("blended", "swapped", "coarse", "smooth")
 TAKE_FRAMES = 24
 MOST_TAKES = 2
-"""Of one group: no source outweighs the others."""
+"""Most takes of one group, so that no source outweighs the others."""
 AROUND = 5.0
-"""Side of what is kept of a picture, in FaceAxes.size."""
+"""Side of the part of a picture that is kept, in FaceAxes.size."""
 DRAWS = 3
-"""Chains and forgeries of one take."""
+"""How many chains and forgeries are drawn for one take."""
 SPARSE_SHARE = 0.35
-"""Of the draws, with every other frame left out: films come at 25 to 30 and at 12 to 15 Hz."""
+"""Share of the draws that leave out every second frame: films come at 25 to 30 and at 12 to 15 Hz."""
 RIDGE, SHRINKAGE = 10.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Frames of one face that follow one another."""
+    """Successive frames of one face."""
 
     faces: tuple[Face, ...]
     group: str
     seconds: np.ndarray
-    """float64 [T]"""
+    """float64 [T], presentation times."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Rows:
     values: np.ndarray
     """float32 [R, 111], in the order of NAMES."""
     original: np.ndarray
-    """int64 [R]: of a forgery the row of its own original, -1 for real rows."""
+    """int64 [R]: for a forgery, the row of its own original; -1 for real rows."""
     kinds: list[str]
     """`real` or one of KINDS."""
     groups: list[str]
@@ -89,7 +89,7 @@ class SwapRows:
 
 
 def material_from_films(films: Iterable[tuple[str, TrackItem]]) -> SwapMaterial:
-    """(group, face) → the takes that the detector itself would judge, at most two a group."""
+    """Takes (group, face), yields the takes that the detector itself would judge, at most two per group."""
     material, counts = SwapMaterial(), Counter[str]()
     for group, item in films:
         if counts[group] >= MOST_TAKES or (take := take_of(group, item)) is None:
@@ -124,13 +124,13 @@ def take_of(group: str, item: TrackItem) -> Take | None:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What happens to a take on its way to an archive: the same for a forgery and its original, in all frames."""
+    """What happens to a take on its way to an archive, alike for a forgery and its original and in all frames."""
 
     scale: float
     smoothing: float
-    """> 0: a camera that smooths, deviation of its bilateral filter in levels; < 0: noise, in levels; 0: neither."""
+    """> 0: the deviation of a smoothing camera's bilateral filter, in levels; < 0: noise, in levels; 0: neither."""
     sharpen: float
-    """> 0: share of an unsharp mask; < 0: a blur of that deviation; 0: neither."""
+    """> 0: strength of an unsharp mask; < 0: a blur (larger values blur more); 0: neither."""
     coloured: bool
     crf: int
     preset: str
@@ -138,7 +138,7 @@ class Chain:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, size: float) -> Chain:
-        """`size`: FaceAxes.size of the take, pixels; what is left has LEAST_SIZE to LARGEST_SIZE."""
+        """A random chain. `size`: FaceAxes.size of the take, pixels; the result has LEAST_SIZE to LARGEST_SIZE."""
         target = float(np.exp(rng.uniform(np.log(LEAST_SIZE), np.log(LARGEST_SIZE))))
         drawn, much, sharp = rng.random(), rng.random(), rng.random()
         return cls(
@@ -173,9 +173,9 @@ class Chain:
 
 
 def forged_take(take: Take, bank: FaceBank, kind: str, seed: int) -> list[np.ndarray]:
-    """uint8 [H, W, 3] by frame: the take forged by one hand with one set of settings, each frame a little off.
+    """uint8 [H, W, 3] for each frame: the take forged with one set of settings, each frame a little misplaced.
 
-    Kinds are those of faces.py, and `smooth`: the inner face without its finest texture, as decoders give it back.
+    Kinds are those of faces.py, and `smooth`: the inner face without its finest texture, as decoders output it.
     """
     much = float(np.random.default_rng(seed).choice(SHAKES))
     if kind != "smooth":
@@ -204,9 +204,9 @@ def _smoothed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def rows_of(
     takes: Sequence[Take], draws: int, every_kind: bool, tell: Callable[[str], None] = lambda said: None
 ) -> Rows:
-    """The statistics of each take as it is, and then after each of `draws` chains, real and forged.
+    """The statistics of each take unchanged, and then after each of `draws` chains, real and forged.
 
-    every_kind: each kind of forgery after each chain, and no take as it is: to judge by. Else one kind a chain.
+    every_kind: for judging; every kind of forgery after each chain, and no unchanged takes. Else one kind per chain.
     """
     bank = FaceBank([take.faces[0] for take in takes])
     values, original, kinds, groups = [], [], [], []
@@ -245,17 +245,17 @@ def _sparse(take: Take) -> Take:
 
 
 def fitted(values: np.ndarray, original: np.ndarray) -> SwapMap:
-    """`Rows.values` and `.original` → the map, its line not learned yet but between both means.
+    """`Rows.values` and `.original` → the fitted map. Its last line is not learned yet: 0 lies between the two means.
 
     Raises:
-        TrainingError: fewer than two real rows or pairs.
+        TrainingError: fewer than two real rows, or fewer than two pairs.
     """
     real, forgeries = np.flatnonzero(original < 0), np.flatnonzero(original >= 0)
     if len(real) < 2 or len(forgeries) < 2:
         raise TrainingError(f"expected two real and two forged takes or more, got {len(real)}, {len(forgeries)}")
     x = values.astype(np.float64)
     seen = np.isfinite(x)
-    # What no row has is 0 for all and says nothing.
+    # A statistic that no row has becomes 0 everywhere and has no effect.
     usual = np.array(
         [np.median(column[known]) if known.any() else 0.0 for column, known in zip(x.T, seen.T, strict=True)]
     )
@@ -274,7 +274,7 @@ def fitted(values: np.ndarray, original: np.ndarray) -> SwapMap:
     scatter = np.cov(left[real].T) + np.cov(pairs.T)
     scatter += SHRINKAGE * np.trace(scatter) / len(scatter) * np.eye(len(scatter))
     direction = np.linalg.solve(scatter, pairs.mean(axis=0))
-    # Real rows then have a spread of 1 about a mean of nearly 0, however much was shrunk.
+    # Scores of real rows then have a spread of 1 around a mean of nearly 0, however strong the shrinkage.
     direction = direction / max(1e-9, float((left[real] @ direction).std()))
     score = left @ direction
     network = SwapMap()
@@ -291,7 +291,7 @@ def fitted(values: np.ndarray, original: np.ndarray) -> SwapMap:
 
 
 class SwapRecipe(Recipe):
-    """The closed forms, and then the line that makes their score a logit, by cross-entropy over rows."""
+    """The closed forms, then the line that turns their score into a logit, trained by cross-entropy over rows."""
 
     name = "face_swap"
     learning_rate = 2e-2
@@ -321,7 +321,7 @@ class SwapRecipe(Recipe):
         return F.binary_cross_entropy_with_logits(network(batch["statistics"]), batch["fake"])
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """AUC of held takes by kind of forgery, groups weighing alike; their mean as `score`."""
+        """AUC of held-out takes by kind of forgery, all groups with the same weight; their mean as `score`."""
         groups, logits = self.judged(network)
         weights = group_weights(np.unique(groups, return_inverse=True)[1])
         figures = {kind: weighted_auc(logits["real"], logits[kind], weights) for kind in logits if kind != "real"}
@@ -329,7 +329,7 @@ class SwapRecipe(Recipe):
         return {"score": float(np.mean(list(figures.values()))), **figures, "real_above_0": above}
 
     def judged(self, network: nn.Module) -> tuple[list[str], dict[str, np.ndarray]]:
-        """The group of each held take and chain, and by kind the logit of each."""
+        """The group of each held-out take and chain, and by kind the logit of each."""
         held = self.rows.held
         device = next(network.parameters()).device
         logits = network(torch.from_numpy(held.values).to(device)).double().cpu().numpy()

@@ -1,7 +1,7 @@
-"""How the detector `facial` learns: from real faces and forgeries made of them on the fly, judged on clips.
+"""How the detector `facial` is trained: on real faces and forgeries made of them on the fly, judged on clips.
 
-Every batch holds pairs, a real take and a forgery of it after the same chain (takes.py). Judged on takes of held
-sources: stills alone make a threshold lie.
+Every batch holds pairs: a real take, and a forgery of it after the same chain (augmentation/takes.py). Validation uses
+takes of held-out sources, because a threshold from stills alone is wrong for clips.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ from ..loop import Recipe, TrainingError
 from ..split import part
 
 BODY_SHARE = 0.08
-"""Of the learning rate, for layers that come with weights of ImageNet."""
+"""Share of the learning rate for layers that start from ImageNet weights."""
 SURE = 0.9
 LEAST_SIZE = 14.0
-"""FaceAxes.size in pixels; below, a face of the square's 160 pixels is made up by enlarging."""
+"""FaceAxes.size in pixels. Smaller faces are left out: enlarged to the square's 224 pixels they would be made up."""
 LARGEST_SIZE = 90.0
-"""Larger faces are kept reduced to this: the square has 279 pixels then."""
+"""FaceAxes.size in pixels to which larger faces are reduced; the square then has 279 pixels."""
 AROUND = 5.0
-"""Side of what is kept of a picture, in FaceAxes.size."""
+"""Side of the part of a picture that is kept, in FaceAxes.size."""
 FILM_SHARE = 0.45
-"""Of the takes in a batch: those of films are fewer than stills, but they are what is judged, and they alone move."""
+"""Share of films among the takes of a batch. There are fewer films than stills, but films are judged, and only they
+show motion."""
 FRAMES_JUDGED = 2
-"""Of a take, for validation."""
+"""Frames of a take that are used in validation."""
 FRAME_SECONDS = 1 / 30
-"""From frame to frame of a take: what is kept follows at the film's own rate, and no finer than this is looked at."""
+"""Seconds between the frames of a take. They follow at the film's own rate, and no finer steps are looked at."""
 
 
 @dataclass(slots=True)
 class FaceMaterial:
-    """Takes of films and stills to learn from, takes of films to judge by."""
+    """Takes of films and stills to train on, and takes of films to judge by."""
 
     fit: list[Take] = field(default_factory=list)
     held: list[Take] = field(default_factory=list)
@@ -62,7 +63,7 @@ def material_from_films(
     stills: Iterable[tuple[str, np.ndarray]],
     detector: FaceDetector | None = None,
 ) -> FaceMaterial:
-    """Takes of clips, each with its source's group, and pictures (uint8 [H, W, 3]), which are learned from only."""
+    """Takes of clips, each with its source's group, and of pictures (uint8 [H, W, 3]), which are for training only."""
     material = FaceMaterial()
     for group, item in films:
         take = _of_track(item, group)
@@ -79,13 +80,13 @@ def material_from_films(
 
 
 def _at_least(image: np.ndarray, side: int = 96) -> np.ndarray:
-    """The face search wants a little room; a picture of a few pixels is enlarged for it."""
+    """The picture, enlarged if it is too small for face detection."""
     scale = side / min(image.shape[:2])
     return image if scale <= 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
 
 
 def _of_track(item: TrackItem, group: str) -> Take | None:
-    """Of its first frames that follow one another and show the face well, up to eight."""
+    """Up to eight successive frames that show the face well: the first run of eight, else the longest run."""
     sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
     if not len(sure):
         return None
@@ -95,7 +96,7 @@ def _of_track(item: TrackItem, group: str) -> Take | None:
 
 
 def _kept(images: Sequence[np.ndarray], landmarks: np.ndarray, group: str) -> Take | None:
-    """The face and what surrounds it, the same cut in all frames; None where it is too small or its landmarks lie
+    """The face with its surroundings, cropped alike in all frames; None if it is too small or its landmarks lie
     outside the picture."""
     axes = [face_axes(points) for points in landmarks]
     size, centre = float(np.median([a.size for a in axes])), np.median([a.centre for a in axes], axis=0)
@@ -121,7 +122,7 @@ def _kept(images: Sequence[np.ndarray], landmarks: np.ndarray, group: str) -> Ta
 def with_rebuilt(
     material: FaceMaterial, rebuilders: Sequence[Callable[[Sequence[np.ndarray]], list[np.ndarray]]]
 ) -> FaceMaterial:
-    """The material with each face as each of `rebuilders` gives it back."""
+    """The material with each face also as rebuilt by each of `rebuilders`."""
     takes = [*material.fit, *material.held]
     faces = [face for take in takes for face in take.faces]
     inputs = [forging.aligned(face.image, face.landmarks) for face in faces]
@@ -148,8 +149,8 @@ class FacialRecipe(Recipe):
         begin: Mapping[str, Tensor] | None = None,
         network: Callable[[], FacialNetwork] = facial_network,
     ) -> None:
-        """`start`: weights of EfficientNet-Lite0 as published. `begin`: those of a network of ours, trained before.
-        `shares`: of each kind of forgery. `frames`: of each take that the network sees in a batch."""
+        """`start`: published weights of EfficientNet-Lite0. `begin`: weights of a network of ours, trained before.
+        `shares`: the share of each kind of forgery. `frames`: frames of each take that go into a batch."""
         if len(material.fit) < 2:
             raise TrainingError(f"expected two faces or more to learn from, got {len(material.fit)}")
         if not material.held:
@@ -160,8 +161,8 @@ class FacialRecipe(Recipe):
         self.shares = dict(shares or {"blended": 0.22, "swapped": 0.18, "coarse": 0.35, "rebuilt": 0.25})
         self.start, self.begin, self._network = start, begin, network
         if start is not None or begin is not None:
-            # With a third of the rate in all layers the loss stayed at chance for 800 steps: folded norms leave weights
-            # of all sizes, and a step of one size throws the small ones away. With this share it falls at once.
+            # With a third of the rate in all layers the loss stayed at chance for 800 steps: weights with folded norms
+            # differ widely in size, and equal steps destroy the small ones. With this share the loss falls at once.
             self.slower = {"body.": BODY_SHARE}
         self.bank = FaceBank([take.faces[0] for take in material.fit])
         stills = [take for take in material.fit if len(take.faces) == 1]
@@ -178,7 +179,7 @@ class FacialRecipe(Recipe):
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """`images` (2PF, 3, S, S), F frames of each of P real takes and then of their forgeries, and `fake` (2PF,);
-        `motion` (2P, 2), what is not a number where the frames say nothing of it, and `shaken` (2P,)."""
+        `motion` (2P, 2), NaN if the frames do not show it, and `shaken` (2P,)."""
         kinds, shares = list(self.shares), np.array(list(self.shares.values()))
         sides: tuple[list[Frames], list[Frames]] = ([], [])
         films = []
@@ -195,7 +196,7 @@ class FacialRecipe(Recipe):
                 side.append(chain(frames))
                 pictures += [chain.cut(side[-1], int(at), self.pixels) for at in seen]
         of_each = torch.arange(2).repeat_interleave(self.pairs).float()
-        # A still that was made to move moves as one piece: no living head does.
+        # A still that was made to move moves rigidly, as no living head does.
         motion = _motion([*sides[0], *sides[1]]).masked_fill(~torch.tensor(films).repeat(2)[:, None], torch.nan)
         return {
             "images": _images([*images[0], *images[1]]),
@@ -207,25 +208,25 @@ class FacialRecipe(Recipe):
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         logits = network(normalised(batch["images"])).float()
         real, fake = logits.chunk(2)
-        # Of a pair all but the forgery is the same: their difference says more than either of them.
+        # A pair differs only in the forgery, so the difference of its logits says more than either logit.
         loss = 0.5 * F.softplus(real - fake).mean() + 0.5 * F.binary_cross_entropy_with_logits(logits, batch["fake"])
         told = batch["motion"].isfinite().all(dim=1)
         if told.any():
-            # By itself, not with the pictures: the two are added, and neither shall make up for the other.
+            # Its own loss term: the two logits are added later, and neither must compensate for the other.
             said = _shaking(network, batch["motion"][told])
             loss = loss + F.binary_cross_entropy_with_logits(said, batch["shaken"][told])
         return loss
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """AUC of takes by kind of forgery against real ones, their mean as `score`, and the share of real takes
-        above a logit of 0. Groups weigh alike."""
+        """AUC of takes against real ones by kind of forgery, their mean as `score`, and the share of real takes with a
+        logit above 0. All groups have the same weight."""
         logits, weights = self.judged(network), self._weights
         figures = {kind: weighted_auc(logits["real"], logits[kind], weights) for kind in self._judged if kind != "real"}
         above = float((weights * (np.array(logits["real"]) > 0)).sum() / weights.sum())
         return {"score": float(np.mean(list(figures.values()))), **figures, "real_above_0": above}
 
     def judged(self, network: nn.Module) -> dict[str, np.ndarray]:
-        """By kind, the logit of every take of `material.held`."""
+        """By kind, the logits of all takes of `material.held`."""
         device = next(network.parameters()).device
         logits: dict[str, np.ndarray] = {}
         for kind, (images, motion) in self._judged.items():
@@ -235,7 +236,7 @@ class FacialRecipe(Recipe):
         return logits
 
     def _validation(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """By kind, frames of every held take and how it trembles, each take's own chain the same for all: seeded."""
+        """By kind, frames and trembling of every held-out take. Each take has one seeded chain for all kinds."""
         bank = FaceBank([take.faces[0] for take in self.material.held])
         made: dict[str, tuple[list[np.ndarray], list[Frames]]] = {}
         for number, take in enumerate(self.material.held):
@@ -245,7 +246,7 @@ class FacialRecipe(Recipe):
                 real, fake = pair(take, bank, kind, np.random.default_rng(seed + 1))
                 for name, frames in (("real", real), (kind, fake)):
                     images, takes = made.setdefault(name, ([], []))
-                    if len(takes) > number:  # the same recording, whatever kind comes next
+                    if len(takes) > number:  # the real take is the same for every kind
                         continue
                     takes.append(chain(frames))
                     seen = np.resize(spread(len(frames.images), FRAMES_JUDGED), FRAMES_JUDGED)
@@ -255,14 +256,14 @@ class FacialRecipe(Recipe):
 
 
 def recipe(material: FaceMaterial, small: bool, seed: int, start: Mapping[str, Tensor] | None = None) -> FacialRecipe:
-    """The recipe of the embedded weights, or a small one that learns in a minute what a test can ask for."""
+    """The recipe of the embedded weights, or a small one that learns enough for a test in a minute."""
     if small:
         return FacialRecipe(material, pairs=2, pixels=96, network=small_network)
     return FacialRecipe(material, start=start)
 
 
 def _shaking(network: nn.Module, motion: Tensor) -> Tensor:
-    """(N, 2) → (N,)"""
+    """Motion (N, 2) → logits (N,)."""
     line = network.trembling
     assert isinstance(line, nn.Linear)
     found: Tensor = line(motion)[:, 0].float()
@@ -270,7 +271,7 @@ def _shaking(network: nn.Module, motion: Tensor) -> Tensor:
 
 
 def _motion(takes: Sequence[Frames]) -> Tensor:
-    """float32 (N, 2): `Trembling` of each; what is not a number where it cannot be told."""
+    """float32 (N, 2): `Trembling` of each take; NaN if it cannot be measured."""
     found = []
     for take in takes:
         told = trembling(take.images, np.stack(take.landmarks), np.arange(len(take.images)) * FRAME_SECONDS)
@@ -279,5 +280,5 @@ def _motion(takes: Sequence[Frames]) -> Tensor:
 
 
 def _images(images: Sequence[np.ndarray]) -> Tensor:
-    """uint8 [S, S, 3] each → uint8 (N, 3, S, S)"""
+    """uint8 [S, S, 3] each → uint8 (N, 3, S, S)."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

@@ -1,9 +1,9 @@
-"""`lip_sync`'s own map from voice to mouth: the true sound of real talking faces against others.
+"""How the detector `lip_sync` learns its map from voice to mouth: the true sound of real talking faces against others.
 
-Nothing is forged: the same sound, whole, is the positive at its own time and a negative at other times, and another
-film's sound is a negative everywhere, so that neither a splice nor loudness nor a voice says which is which. Pearson's
-correlation over two seconds, mean of the mouth's two lines, goes into a softmax over the places (InfoNCE, van den Oord
-et al., arXiv:1807.03748).
+Nothing is forged. The same unedited sound is the positive at its own time and a negative at other times; another film's
+sound is a negative everywhere. So neither splices nor loudness nor the voice tell the two apart. The score of a time is
+Pearson's correlation over two seconds, the mean of the mouth's two lines. A softmax over the times gives the loss
+(InfoNCE, van den Oord et al., arXiv:1807.03748).
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from ..loop import Recipe, TrainingError
 from ..split import part
 
 MOST_RATE = 16.0
-"""Hz: denser tracks give several sequences, each thinned as the detector's clips are."""
+"""Hz. Denser tracks give several sequences, each thinned as the detector thins its clips."""
 FRAMES = 24
-"""Of a window: about two seconds."""
+"""Frames of a window: about two seconds."""
 NEAR_STEPS = (0.0, -0.07, 0.07)
-"""Seconds that count as in time, a frame to either side."""
+"""Offsets in seconds that count as in sync: a frame to either side."""
 OWN_OFFSETS, FOREIGN = 24, 8
 SHARPNESS = 10.0
-"""By which correlations are multiplied before the softmax."""
+"""Factor of the correlations before the softmax."""
 RIDGE = 1.0
-"""Of the mean variance of what is heard; a tenth of it gave the same figures."""
+"""Ridge, in shares of the mean variance of the sound's features. A tenth of it gave the same figures."""
 SHIFTS_SECONDS = (0.8, 1.1, 1.4, 1.7)
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One face and its sound, at the rate that the detector sees."""
+    """One face and its sound, at the rate that the detector gets."""
 
     group: str
     times: np.ndarray
     """float64 [N], seconds from the start of the sound."""
     lines: np.ndarray
-    """float32 [N, 2], motion and opening."""
+    """float32 [N, 2], the mouth's motion and opening."""
     mel: np.ndarray
-    """float32 [M, 20]."""
+    """float32 [M, 20], the sound's log-mel bands."""
 
     @property
     def step(self) -> float:
@@ -77,7 +77,7 @@ class LipSyncMaterial:
 
 
 def material_from_films(films: Iterable[tuple[str, TrackItem]]) -> LipSyncMaterial:
-    """(group, face) → what of it talks: the detector's own gates decide."""
+    """Takes (group, face), yields sequences of the faces that talk, by the detector's own gates."""
     found = []
     for group, item in films:
         talk = talk_of(item)
@@ -104,10 +104,10 @@ class LipSyncRecipe(Recipe):
     warmup_steps = 50
 
     def __init__(self, material: LipSyncMaterial, held: frozenset[str] | None = None, rows: int = 16) -> None:
-        """`held`: groups that are validated on; None: as split.py says.
+        """`held`: groups to validate on; None: as split.py decides.
 
         Raises:
-            TrainingError: fewer than two groups to learn from, or none to judge by.
+            TrainingError: fewer than two groups to train on, or none to judge by.
         """
         if held is None:
             held = frozenset(group for group in material.groups if part(group) == "held")
@@ -124,7 +124,7 @@ class LipSyncRecipe(Recipe):
             )
 
     def network(self) -> VoiceLines:
-        """Begun with the ridge regression of the mouth's lines on the sound at its own time: a minimum already."""
+        """Starts from the ridge regression of the mouth's lines on the sound at its own time: already a minimum."""
         network = VoiceLines()
         weights = regression([one for name in sorted(self.by_group) for one in self.by_group[name]])
         with torch.no_grad():
@@ -165,7 +165,7 @@ class LipSyncRecipe(Recipe):
         assert isinstance(network, VoiceLines)
         lips = batch["lines"]  # (B, T, D)
         voice = network(batch["mel"]).float()  # (B, M, D)
-        # All sounds one after another, so that a row is found by one number: (B, K, T) → (B, K, T, D)
+        # All sounds are concatenated, so that one index finds a row: (B, K, T) → (B, K, T, D)
         rows = voice.shape[1]
         at = (batch["times"] * SOUND_FRAMES_PER_SECOND).clamp(0, rows - 1.001)
         below = at.floor().long()
@@ -173,7 +173,7 @@ class LipSyncRecipe(Recipe):
         flat, first = voice.flatten(0, 1), below + rows * batch["source"][..., None]
         heard = flat[first] * (1 - share) + flat[first + 1] * share
         lips, heard = lips - lips.mean(dim=1, keepdim=True), heard - heard.mean(dim=2, keepdim=True)
-        # A place that is not valid holds one moment only: without the small number its root has no slope.
+        # A place that is not valid has no variance: without the small constant the root has no finite gradient.
         norms = (lips.pow(2).sum(dim=1)[:, None] * heard.pow(2).sum(dim=2) + 1e-6).sqrt()  # (B, K, D)
         scores = SHARPNESS * ((lips[:, None] * heard).sum(dim=2) / norms).mean(dim=2)  # (B, K)
         near = len(NEAR_STEPS)
@@ -182,7 +182,7 @@ class LipSyncRecipe(Recipe):
         return (torch.cat([true[:, None], wrong], dim=1).logsumexp(dim=1) - true).mean()
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """AUC of true sound against circular shifts of it and against the voices of other held groups."""
+        """AUC of true sound against circular shifts of it and against voices of other held-out groups."""
         assert isinstance(network, VoiceLines)
         true, shifted, foreign = [], [], []
         for number, one in enumerate(self.held):
@@ -199,12 +199,12 @@ class LipSyncRecipe(Recipe):
 
 
 def recipe(material: LipSyncMaterial, small: bool, seed: int) -> Recipe:
-    """`small`: for tests; `seed` belongs to the plan, nothing here is drawn beforehand."""
+    """The recipe of the embedded weights, or a `small` one for tests. `seed` is the plan's; nothing is drawn here."""
     return LipSyncRecipe(material, rows=6 if small else 16)
 
 
 def regression(sequences: list[Sequence]) -> np.ndarray:
-    """float32 [2, 20, 11]: least squares with a ridge as large as the mean variance, every source of like weight."""
+    """float32 [2, 20, 11]: least squares with a ridge as large as the mean variance; sources have equal weight."""
     counts = Counter(one.group for one in sequences)
     squares, products = np.zeros((BANDS * TAPS, BANDS * TAPS)), np.zeros((BANDS * TAPS, LINES))
     for one in sequences:
@@ -223,13 +223,13 @@ def regression(sequences: list[Sequence]) -> np.ndarray:
 
 @torch.inference_mode()
 def fit_of(network: VoiceLines, one: Sequence, mel: np.ndarray) -> float:
-    """How much better the sound fits at its own place than elsewhere: the detector's z."""
+    """How much better the sound fits at its own time than elsewhere: the detector's z; 0 if it has none."""
     found = place(network, one.times, one.lines, mel)
     return found.z if found is not None else 0.0
 
 
 def _own_offsets(rng: np.random.Generator, one: Sequence, window: slice) -> np.ndarray:
-    """The near steps, then places 0.4 to 3 s away at which the whole window has sound, at most 24."""
+    """The near steps, then at most 24 offsets of 0.4 to 3 s at which the whole window has sound."""
     offsets = np.arange(-3, 3, 0.08) + rng.uniform(0, 0.08)
     end = len(one.mel) / SOUND_FRAMES_PER_SECOND
     first, last = one.times[window][0], one.times[window][-1]
@@ -239,7 +239,7 @@ def _own_offsets(rng: np.random.Generator, one: Sequence, window: slice) -> np.n
 
 
 def _varied_sound(rng: np.random.Generator, mel: np.ndarray) -> np.ndarray:
-    """float32 [M, 20] → the same with other weights of the bands, some of them missing, noisy."""
+    """float32 [M, 20] → the same with bands reweighted, sometimes some of them missing, and with noise."""
     mel = mel * (1 + rng.normal(0, 0.2, (1, BANDS)))
     if rng.random() < 0.5:
         low = int(rng.integers(0, BANDS - 2))

@@ -1,9 +1,9 @@
-"""How the detector `synthetic` learns: stretches of real film against the same stretches made anew by own generators.
+"""How the detector `synthetic` is trained: on stretches of real film, and the same stretches by our own generators.
 
-Every batch holds pairs. Both of a pair start from the same pixels, have the same sharpness (the generated one gets the
-radial spectrum of the real one, or the real one is blurred to the sharpness of the generated one) and go through one
-chain of scaling, sharpening, blurring and coding with the same settings: content, size, frame rate, codec and blur say
-nothing of which is which. Judged on stretches of held sources, some kinds of generator never having been learned.
+Every batch holds pairs. Both sides of a pair start from the same pixels, have the same sharpness (the generated one
+gets the radial spectrum of the real one, or the sharper one is blurred) and go through one chain of scaling,
+sharpening, blurring and coding with the same settings. So content, size, frame rate, codec and blur do not tell them
+apart. Validation uses stretches of held-out sources and includes kinds of generator that were never trained on.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from ..loop import Recipe, TrainingError
 from ..split import part
 
 FRAMES, PIXELS = 6, 96
-"""Of a patch."""
+"""Frames and side of a patch."""
 CANVAS = 128
-"""Side of what is generated, before the chain and the cut."""
+"""Side of the generated film before the chain and the crop, pixels."""
 TAKEN = [2, 5]
-"""Frames of a film that are learned from as pictures: a codec makes those other than its first ones."""
+"""Frames of a film that are also trained on as pictures: a codec treats them differently from its first frames."""
 LEARNED: tuple[str, ...] = ("nearest", "bilinear", "transposed", "shuffle", "style", "abstraction", "kernel", "flow")
 UNLEARNED: tuple[str, ...] = ("stride4", "stylised", "tween")
-"""Kinds by which the network is judged, and from which it never learns."""
+"""Kinds that the network is judged by and never trained on."""
 MOST_CLIPS_JUDGED = 2
-"""Of a held source."""
+"""Most clips of one held-out source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ class SyntheticMaterial:
     fit: list[Stretch] = field(default_factory=list)
     held: list[Stretch] = field(default_factory=list)
     stills: list[np.ndarray] = field(default_factory=list)
-    """uint8 [H, W, 3] each: learned from only."""
+    """uint8 [H, W, 3] each, for training only."""
 
 
 def material_from_films(
     films: Iterable[tuple[str, ClipItem]], stills: Iterable[tuple[str, np.ndarray]]
 ) -> SyntheticMaterial:
-    """Clips with their sources' groups, and pictures; what is too short or too small for a patch is left out."""
+    """Takes clips with their sources' groups, and pictures. Leaves out what is too short or too small for a patch."""
     material = SyntheticMaterial()
     for group, item in films:
         if len(item.frames) >= FRAMES and min(item.frames.shape[1:3]) >= PIXELS:
@@ -73,10 +73,10 @@ def material_from_films(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Held stretches of film and what generators made of them, as the network sees them."""
+    """Held-out stretches of film and what generators made of them, as the network sees them."""
 
     films: Mapping[str, Tensor]
-    """By kind, `real` among them: uint8 (N, T, 3, S, S), row i of each the same stretch."""
+    """By kind, `real` among them: uint8 (N, T, 3, S, S). Row i is the same stretch in every kind."""
     groups: tuple[str, ...]
 
 
@@ -99,7 +99,7 @@ class SyntheticRecipe(Recipe):
         judged: Judged | None = None,
     ) -> None:
         """`stills`, `films`: pairs of pictures and of stretches of film in a batch. `start`: published weights of
-        EfficientNet-Lite0. `judged`: made by `judged_films`, where they are at hand."""
+        EfficientNet-Lite0. `judged`: a result of `judged_films`, if one is at hand."""
         if not material.fit:
             raise TrainingError("expected a clip or more to learn from, got none: add videos of more sources")
         if not material.held:
@@ -108,7 +108,7 @@ class SyntheticRecipe(Recipe):
         self.stills, self.films, self.start, self._network = stills, films, start, network
         self.kinds = tuple(kinds)
         self.still_kinds = tuple(kind for kind in kinds if kind not in generators.FILMED)
-        # Only those that may be learned lend their latents to `style` and `tween`.
+        # `style` and `tween` use the latents of the decoders that may be trained on, and no others.
         self.lent = {name: network for name, network in self.decoders.items() if name in kinds}
         self._groups = _by_group(material.fit)
         self.judged = judged or judged_films(material.held, self.decoders, (*kinds, *judged_by))
@@ -124,7 +124,7 @@ class SyntheticRecipe(Recipe):
         return network
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        """`images` (2P, 3, S, S), P real and then their P forgeries, and `films` (2Q, T, 3, S, S) likewise, uint8."""
+        """`images` uint8 (2P, 3, S, S), P real and then their P forgeries; `films` uint8 (2Q, T, 3, S, S) likewise."""
         images = [self._pair(self._still(rng), self.still_kinds, rng) for _ in range(self.stills)]
         films = [self._pair(self._film(rng), self.kinds, rng) for _ in range(self.films)]
         return {
@@ -133,7 +133,7 @@ class SyntheticRecipe(Recipe):
         }
 
     def _film(self, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [T, CANVAS, CANVAS, 3]: sources are as likely as each other; now and then every other frame alone."""
+        """uint8 [T, CANVAS, CANVAS, 3]. All sources are equally likely. Sometimes only every second frame is used."""
         group = self._groups[int(rng.integers(len(self._groups)))]
         frames = group[int(rng.integers(len(group)))].frames
         step = 2 if len(frames) > 2 * FRAMES and rng.random() < 0.25 else 1
@@ -141,7 +141,7 @@ class SyntheticRecipe(Recipe):
         return cut(frames[first : first + step * FRAMES : step], CANVAS, rng)
 
     def _still(self, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [1, CANVAS, CANVAS, 3]: of a picture or of a film."""
+        """uint8 [1, CANVAS, CANVAS, 3], from a picture or a film."""
         if not self.material.stills or rng.random() < 0.5:
             return self._film(rng)[:1]
         return cut(self.material.stills[int(rng.integers(len(self.material.stills)))][None], CANVAS, rng)
@@ -152,8 +152,8 @@ class SyntheticRecipe(Recipe):
         return made_pair(film, other, kind, self.lent, FilmChain.draw(rng), rng)
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Of single pictures, two frames of every film among them; and of films, where the network's frames have said
-        what they can and motion alone learns the rest."""
+        """Loss of single pictures, among them two frames of every film, plus the loss of films. In the latter the frame
+        logits are detached, so that motion alone learns what the frames leave unexplained."""
         assert isinstance(network, SyntheticNetwork)
         images, films = batch["images"].float(), batch["films"].float()
         halves = zip(images.chunk(2), films[:, TAKEN].chunk(2), strict=True)
@@ -165,7 +165,7 @@ class SyntheticRecipe(Recipe):
         return sum(F.binary_cross_entropy_with_logits(found.float(), _labels(found)) for found in (alone, together))  # type: ignore[return-value]
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """AUC by kind of generator, sources weighing alike; `score` is the mean of the kinds that nobody learned."""
+        """AUC by kind of generator, all sources with the same weight. `score`: their mean over the unlearned kinds."""
         logits = judged_logits(network, self.judged)
         weights = group_weights(np.array(self.judged.groups))
         figures = {
@@ -184,7 +184,7 @@ def made_pair(
     chain: FilmChain,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """A stretch uint8 [T, CANVAS, CANVAS, 3] and what a generator makes of it, uint8 (T, 3, S, S) each."""
+    """uint8 [T, CANVAS, CANVAS, 3] → the stretch and what a generator makes of it, uint8 (T, 3, S, S) each."""
     real = torch.from_numpy(film).permute(0, 3, 1, 2).float() / 255
     lent = torch.from_numpy(other).permute(0, 3, 1, 2).float() / 255
     fake = generate(kind, real.contiguous(memory_format=torch.channels_last), decoders, lent, rng)
@@ -193,7 +193,7 @@ def made_pair(
 
 
 def judged_films(held: Sequence[Stretch], decoders: Mapping[str, Autoencoder], kinds: Sequence[str]) -> Judged:
-    """The same patches and chains for every kind: seeded by the source's name."""
+    """Held-out stretches with the same patches and chains for every kind, seeded by the source's name."""
     made: dict[str, list[Tensor]] = {}
     groups: list[str] = []
     for group in _by_group(held):
@@ -203,8 +203,8 @@ def judged_films(held: Sequence[Stretch], decoders: Mapping[str, Autoencoder], k
             film = cut(stretch.frames[:FRAMES], CANVAS, rng)
             chain, other = FilmChain.draw(rng), cut(held[int(rng.integers(len(held)))].frames[:1], CANVAS, rng)
             for at, kind in enumerate(kinds):
-                # A real one of its own for every kind, for what makes a pair alike touches both; the first stands for
-                # all in the table of logits, where they are told apart by the kind alone.
+                # Matching the sharpness changes both sides, so every kind has its own real patch. The table of logits
+                # keeps one real patch a stretch, from each kind in turn, and it stands for all.
                 real, fake = made_pair(film, other, kind, decoders, chain, np.random.default_rng([seed, 1]))
                 made.setdefault(kind, []).append(fake)
                 if at == number % len(kinds):
@@ -215,7 +215,7 @@ def judged_films(held: Sequence[Stretch], decoders: Mapping[str, Autoencoder], k
 
 @torch.inference_mode()
 def judged_logits(network: nn.Module, judged: Judged) -> dict[str, np.ndarray]:
-    """float [N] by kind: frames' and motion's answers added."""
+    """By kind, float [N]: the sum of the frame logit and the motion logit."""
     device = next(network.parameters()).device
     return {
         kind: torch.cat([network(part.to(device).float()).float().sum(1).cpu() for part in films.split(8)]).numpy()
@@ -226,9 +226,9 @@ def judged_logits(network: nn.Module, judged: Judged) -> dict[str, np.ndarray]:
 def recipe(
     material: SyntheticMaterial, small: bool, seed: int, start: Mapping[str, Tensor] | None = None
 ) -> SyntheticRecipe:
-    """The recipe of the embedded weights, or a small one that learns in seconds what a test can ask for.
+    """The recipe of the embedded weights, or a small one that learns enough for a test in seconds.
 
-    The generators learn first, from the same seed: minutes of one core, or seconds.
+    The generators are trained first, from the same seed: minutes on one core, or seconds.
     """
     decoders = learned_generators(material, 12 if small else 350, seed)
     if small:
@@ -238,7 +238,7 @@ def recipe(
 
 
 def learned_generators(material: SyntheticMaterial, steps: int, seed: int) -> dict[str, Autoencoder]:
-    """Autoencoders that learned to rebuild what is fit to learn from."""
+    """Autoencoders trained to rebuild the material of the fit side."""
     pools = [pool for pool in (material.stills, [s.frames[len(s.frames) // 2] for s in material.fit]) if pool]
 
     def crops(rng: np.random.Generator) -> Tensor:
@@ -261,5 +261,5 @@ def _by_group(stretches: Sequence[Stretch]) -> list[list[Stretch]]:
 
 
 def _labels(logits: Tensor) -> Tensor:
-    """First half real, second half generated."""
+    """Labels for a first half that is real and a second half that is generated."""
     return (torch.arange(len(logits), device=logits.device) >= len(logits) // 2).float()

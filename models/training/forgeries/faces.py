@@ -1,11 +1,11 @@
-"""Forged faces made from real ones: blended with themselves, with another's, rebuilt at low resolution or by a network.
+"""Forged faces made from real ones: blended with themselves, with another face, rebuilt coarsely or by a network.
 
-Written from the idea of Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images" (CVPR 2022), and of Li et
-al., "Face X-ray" (CVPR 2020), not from their code: what every swap leaves is a face region whose colour, sharpness,
-noise and resolution differ from what surrounds it, behind a soft edge. What happens to a picture afterwards stands in
-takes.py.
+Written from the ideas, not the code, of Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images" (CVPR
+2022) and Li et al., "Face X-ray" (CVPR 2020). Every swap leaves a face region whose colour, sharpness, noise and
+resolution differ from its surroundings, behind a soft edge. augmentation/takes.py holds what happens to a picture
+afterwards.
 
-BGR or RGB makes no difference here. cv2 is used: the extra `train`.
+BGR and RGB are treated alike. Needs cv2: the extra `train`.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ LOWER = np.array(
 )
 """Mouth and chin: what a lip-sync forgery changes."""
 ALIGNED_PIXELS = 128
-"""Side of what a rebuilding network takes and gives."""
+"""Side of the input and output of a rebuilding network, pixels."""
 ALIGNED_SCALE = 2.7
-"""Its side in FaceAxes.size."""
+"""The same side in FaceAxes.size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One real face with what surrounds it."""
+    """One real face with its surroundings."""
 
     image: np.ndarray
     """uint8 [H, W, 3]"""
@@ -60,12 +60,12 @@ class Face:
     """float32 [5, 2], pixels of `image`."""
     group: str
     rebuilt: tuple[np.ndarray, ...] = ()
-    """uint8 [128, 128, 3] each: the aligned face as networks of our own rebuild it."""
+    """uint8 [128, 128, 3] each: the aligned face as rebuilt by networks of our own."""
 
 
 @dataclass(slots=True)
 class FaceBank:
-    """Faces to take for one another: `near` finds one in a like pose."""
+    """Faces that can replace one another; `near` finds one in a similar pose."""
 
     faces: list[Face]
     _poses: np.ndarray = field(init=False)
@@ -75,7 +75,7 @@ class FaceBank:
         self._poses = (poses - poses.mean(axis=0)) / (poses.std(axis=0) + 1e-6)
 
     def near(self, face: Face, rng: np.random.Generator) -> Face:
-        """Of 80 drawn faces one of the four nearest in pose that is of another group; `face` itself where none is."""
+        """One of the four faces nearest in pose, from another group, among 80 drawn; `face` itself if there is none."""
         drawn = [i for i in rng.integers(len(self.faces), size=80) if self.faces[i].group != face.group]
         if not drawn:
             return face
@@ -85,7 +85,7 @@ class FaceBank:
 
 
 def _pose(landmarks: np.ndarray) -> tuple[float, float, float]:
-    """How far the nose lies to the side and down, and how wide the eyes are apart, in the face's own units."""
+    """How far the nose lies to the side and down, and how far apart the eyes are, in the face's own units."""
     axes = face_axes(landmarks)
     nose = landmarks[2] - axes.centre
     along, down = float(nose @ axes.across) / float(axes.across @ axes.across), float(nose @ axes.down)
@@ -93,7 +93,7 @@ def _pose(landmarks: np.ndarray) -> tuple[float, float, float]:
 
 
 def alignment(landmarks: np.ndarray, pixels: int = ALIGNED_PIXELS) -> np.ndarray:
-    """float64 [2, 3]: from the picture to the aligned face, upright and centred."""
+    """float64 [2, 3]: maps the picture to the aligned face, upright and centred."""
     axes = face_axes(landmarks)
     unit = axes.down / np.linalg.norm(axes.down)
     scale = pixels / (ALIGNED_SCALE * axes.size)
@@ -105,21 +105,21 @@ def aligned(image: np.ndarray, landmarks: np.ndarray, pixels: int = ALIGNED_PIXE
     """uint8 [pixels, pixels, 3]: the face upright, as a rebuilding network takes it."""
     matrix = alignment(landmarks, pixels)
     scale = float(np.hypot(matrix[0, 0], matrix[0, 1]))
-    if scale < 0.7:  # warping does not average: what is finer than the new grid goes first
+    if scale < 0.7:  # warping does not average, so detail finer than the new grid is removed first
         image = cv2.GaussianBlur(image, (0, 0), 0.42 / scale)
     return cv2.warpAffine(image, matrix, (pixels, pixels), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 @dataclass(frozen=True, slots=True)
 class Shake:
-    """How far a forged region is off in a frame: each frame is forged anew, and not quite at the same place."""
+    """How far a forged region is off in one frame. Each frame is forged anew and never in quite the same place."""
 
     much: float
     """0: a still hand; 1: a standard deviation of 0.8 % of the face's size, 0.3 degrees, one grey level."""
     seed: int
 
     def __call__(self, region: np.ndarray, mask: np.ndarray, axes: FaceAxes) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [H, W, 3] and its mask, float32 [H, W] → the same, off by a little."""
+        """uint8 [H, W, 3] and its mask, float32 [H, W] → the same, slightly misplaced."""
         if not self.much:
             return region, mask
         rng = np.random.default_rng(self.seed)
@@ -132,9 +132,9 @@ class Shake:
 
 
 def forged(face: Face, bank: FaceBank, kind: str, rng: np.random.Generator, shake: Shake | None = None) -> np.ndarray:
-    """uint8 [H, W, 3]: the face's picture with its face region forged. A kind that cannot be had becomes `blended`.
+    """uint8 [H, W, 3]: the picture with its face region forged. A kind that cannot be made becomes `blended`.
 
-    Frames of a take are forged alike by the same draws of `rng`, each with a shake of its own.
+    The frames of a take are forged alike if `rng` draws the same for each. Each frame has its own shake.
     """
     axes = face_axes(face.landmarks)
     region = None
@@ -162,11 +162,11 @@ def forged(face: Face, bank: FaceBank, kind: str, rng: np.random.Generator, shak
 
 
 def face_mask(size: tuple[int, int], landmarks: np.ndarray, axes: FaceAxes, rng: np.random.Generator) -> np.ndarray:
-    """float32 [H, W] in [0, 1]: a soft, bent region of the face."""
+    """float32 [H, W] in [0, 1]: a soft, distorted region of the face."""
     drawn = rng.random()
     places = HULL if drawn < 0.6 else INNER if drawn < 0.85 else LOWER
     drawn_at = (places + rng.normal(0, 0.06, places.shape)) * rng.uniform(0.85, 1.12, (1, 2))
-    # A turned head shows more of the cheek that faces us: the region follows the nose.
+    # A turned head shows more of the cheek that faces the camera, so the region follows the nose.
     aside = landmarks[2] - axes.centre
     aside = aside - (aside @ axes.down) / (axes.down @ axes.down) * axes.down
     corners = axes.at(drawn_at) + np.float32(0.5) * aside.astype(np.float32)
@@ -195,7 +195,7 @@ def _bent(mask: np.ndarray, far: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def of_another(face: Face, bank: FaceBank, axes: FaceAxes, rng: np.random.Generator) -> np.ndarray | None:
-    """Another's face laid over this one by its landmarks, mostly in this one's colours."""
+    """Another face laid over this one by its landmarks, mostly in this one's colours. None if that is not possible."""
     other = bank.near(face, rng)
     if other.group == face.group:
         return None
@@ -206,7 +206,7 @@ def of_another(face: Face, bank: FaceBank, axes: FaceAxes, rng: np.random.Genera
         return None
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     image = other.rebuilt[rng.integers(len(other.rebuilt))] if other.rebuilt and rng.random() < 0.4 else None
-    if image is not None:  # as a trained swap does: rebuilt first, then laid over
+    if image is not None:  # a trained swap also rebuilds the face before it lays it over
         matrix = matrix @ np.vstack([cv2.invertAffineTransform(alignment(other.landmarks)), [0, 0, 1]])
     else:
         image = other.image if scale >= 0.6 else cv2.GaussianBlur(other.image, (0, 0), 0.5 / max(scale, 0.05))
@@ -220,7 +220,7 @@ def of_another(face: Face, bank: FaceBank, axes: FaceAxes, rng: np.random.Genera
 
 
 def coarsened(image: np.ndarray, axes: FaceAxes, rng: np.random.Generator) -> np.ndarray:
-    """The region as a generator of few pixels leaves it: reduced, smoothed, sharpened again, recoloured a little."""
+    """The picture as a low-resolution generator leaves it: reduced, smoothed, sharpened again, slightly recoloured."""
     pixels = rng.choice([64, 80, 96, 112, 128, 160, 192, 224])
     wide = 2.9 * axes.size
     region = through(image, min(0.9, pixels / wide) if wide > pixels else rng.uniform(0.4, 0.85), rng)
@@ -235,13 +235,13 @@ def coarsened(image: np.ndarray, axes: FaceAxes, rng: np.random.Generator) -> np
 
 
 def _rebuilt(face: Face, rng: np.random.Generator) -> np.ndarray:
-    """The region as a network of our own gives it back, laid where it was."""
+    """The face as rebuilt by a network of our own, put back in its place."""
     image = face.rebuilt[rng.integers(len(face.rebuilt))]
     back = cv2.invertAffineTransform(alignment(face.landmarks))
     region = warped(image, back, face.image.shape)
     if rng.random() < 0.35:
         region = sharpened(region, rng)
-    if rng.random() < 0.35:  # the pattern of small decoders shall not be all that is learned
+    if rng.random() < 0.35:  # training must not learn the pattern of small decoders alone
         region = through(region, rng.uniform(0.5, 0.95), rng)
     if rng.random() < 0.6:
         region = coloured(region, rng, 0.5)
@@ -249,7 +249,7 @@ def _rebuilt(face: Face, rng: np.random.Generator) -> np.ndarray:
 
 
 def from_elsewhere(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same picture, as if it came from elsewhere."""
+    """The same picture as if from another source: other colours, resolution, sharpness or compression."""
     if rng.random() < 0.85:
         image = coloured(image, rng)
     drawn = rng.random()

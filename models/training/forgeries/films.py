@@ -1,9 +1,9 @@
-"""Forgeries of films, frame by frame: one set of parameters for a whole film, as a forger has one tool set one way.
+"""Forgeries of films, frame by frame: one set of parameters for a whole film, as a forger sets a tool once.
 
-Stills of a forgery (faces.py) draw everything anew; a film in which every frame was forged otherwise would flicker as
-no forgery does. Here the same draws come back on each frame, and only what moves in real forgeries moves: the place of
-the face as it was found, a little jitter of it, the frames of the face laid over it, the breathing of a generator.
-Pictures are RGB. cv2 is used: the extra `train`.
+Forged stills (faces.py) draw every parameter anew. A film forged that way would flicker as no real forgery does. Here
+each frame repeats the same draws, and only what moves in real forgeries moves: the detected place of the face with a
+little jitter, the frames of the donor's face, the slow changes of a generator. Pictures are RGB. Needs cv2: the extra
+`train`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from .pictures import sharpened, through
 FACE_KINDS = ("blended", "swapped", "coarse")
 FRAME_KINDS = ("resynthesised", "stylised")
 AROUND = 4.8
-"""Side of what is worked on around a face, in FaceAxes.size: no mask reaches its edges."""
+"""Side of the square that is processed around a face, in FaceAxes.size. No mask reaches its edges."""
 LEAST_SIZE = 10.0
-"""FaceAxes.size in pixels; a smaller face is left as it is."""
+"""FaceAxes.size in pixels. Smaller faces are left as they are."""
 JITTER = 0.006
-"""Standard deviation of where the forgery lies, in FaceAxes.size: no tool finds a face twice at the same place."""
+"""Standard deviation of the forgery's place, in FaceAxes.size: no tool finds a face twice in the same place."""
 DONOR_SIZE = 70.0
-"""A donor's faces are kept reduced to this FaceAxes.size: some 200 pixels a face, as swapping networks give."""
+"""A donor's larger faces are reduced to this FaceAxes.size: about 200 pixels a face, as swapping networks output."""
 Seed = Sequence[int]
 
 
 def smoothed(landmarks: np.ndarray, sigma: float = 1.5) -> np.ndarray:
-    """float32 [N, 5, 2] of successive frames → the same without the finder's trembling, as tools smooth it."""
+    """float32 [N, 5, 2] of successive frames → the same without the face detector's jitter, as tools smooth it."""
     return np.asarray(gaussian_filter1d(landmarks.astype(np.float64), sigma, axis=0, mode="nearest"), np.float32)
 
 
 def donor_face(frame: np.ndarray, landmarks: np.ndarray, group: str) -> Face | None:
-    """A frame's face as `forge_face` lays it over another one; None where it is too small or beyond the frame."""
+    """The face of a frame, for `forge_face` to lay over another; None if it is too small or outside the frame."""
     cut = _cut(frame, landmarks)
     if cut is None:
         return None
@@ -54,13 +54,13 @@ def donor_face(frame: np.ndarray, landmarks: np.ndarray, group: str) -> Face | N
 def forge_face(
     frame: np.ndarray, landmarks: np.ndarray, kind: str, seed: Seed, number: int, donor: Sequence[Face] = ()
 ) -> np.ndarray | None:
-    """uint8 [H, W, 3], its face forged as on every frame of this seed; None where the face is too small to be.
+    """uint8 [H, W, 3], the face forged alike on every frame of this seed; None if it is too small or outside the frame.
 
-    number: the frame's, from which jitter and the donor's frame come; donor: successive frames of one other face,
+    number: the frame's number; jitter and the donor's frame depend on it. donor: successive frames of one other face,
     played to and fro, for `swapped`.
 
     Raises:
-        ValueError: the kind is none of FACE_KINDS, or `swapped` without a donor.
+        ValueError: the kind is not in FACE_KINDS, or it is `swapped` and there is no donor.
     """
     if kind not in FACE_KINDS or (kind == "swapped" and not donor):
         raise ValueError(f"expected one of {FACE_KINDS}, and a donor to swap with: got {kind!r}, {len(donor)} faces")
@@ -89,7 +89,7 @@ def forge_face(
 
 
 def to_and_fro(number: int, count: int) -> int:
-    """0, 1, … count - 1, count - 2, … 0, 1, …: a short film without a jump.
+    """0, 1, … count - 1, count - 2, … 0, 1, …: repeats a short film without a jump.
 
     >>> [to_and_fro(n, 3) for n in range(6)], to_and_fro(7, 1)
     ([0, 1, 2, 1, 0, 1], 0)
@@ -99,7 +99,7 @@ def to_and_fro(number: int, count: int) -> int:
 
 
 def _cut(frame: np.ndarray, landmarks: np.ndarray) -> tuple[int, int, np.ndarray] | None:
-    """Left, top and a view of the surroundings of a face."""
+    """Left, top and a view of a face with its surroundings; None if it is too small or outside the frame."""
     if not np.isfinite(landmarks).all():
         return None
     axes = face_axes(landmarks)
@@ -114,16 +114,17 @@ def _cut(frame: np.ndarray, landmarks: np.ndarray) -> tuple[int, int, np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class Resynthesis:
-    """A whole film as an image generator of few pixels would give it: enlarged from a small picture, smoothed,
-    swimming slowly and breathing in brightness. Parameters of one film; `__call__` is one frame of it."""
+    """A whole film as a low-resolution image generator would make it: enlarged from a small picture, smoothed, slowly
+    warping and varying in brightness. Holds the parameters of one film; `__call__` makes one frame of it."""
 
     short_side: int
     coarsely: bool
-    """Enlarged first by repeating pixels, as many decoders do, which leaves a grid."""
+    """Whether pixels are repeated first, as many decoders do, which leaves a grid."""
     smoothing: float
     sharpened: bool
     bends: np.ndarray
-    """float32 [2, 2, 5, 5]: two fields (x, y), in shares of the frame's width, that the picture swims between."""
+    """float32 [2, 2, 5, 5]: two displacement fields (x, y), in shares of the frame's width. The picture warps slowly
+    between them."""
     hertz: float
     breath: float
     seed: tuple[int, ...]
@@ -167,7 +168,7 @@ class Resynthesis:
 
 
 STYLE_SIDE = 240
-"""Pixels of the shorter side that a style is made at: its filters take 0.2 s a frame of 360."""
+"""Shorter side at which a style is computed, pixels. Its filters take 0.2 s for a frame of 360."""
 STYLES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "painted": lambda frame, much: cv2.stylization(frame, sigma_s=20 + 40 * much, sigma_r=0.25 + 0.3 * much),
     "smoothed": lambda frame, much: cv2.edgePreservingFilter(frame, flags=1, sigma_s=30, sigma_r=0.3 + 0.3 * much),
@@ -177,7 +178,7 @@ STYLES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A whole film through one filter that keeps edges and no texture, or exaggerates it (Gastal and Oliveira 2011)."""
+    """A whole film through one edge-preserving filter that removes or enhances texture (Gastal and Oliveira 2011)."""
 
     name: str
     much: float
@@ -196,10 +197,10 @@ class Style:
 
 
 def frame_forger(kind: str, seed: Seed) -> Resynthesis | Style:
-    """What forges whole frames of one film: called with the frame, its number and the film's rate.
+    """A callable that forges whole frames of one film. Its arguments: the frame, its number and the film's frame rate.
 
     Raises:
-        ValueError: the kind is none of FRAME_KINDS.
+        ValueError: the kind is not in FRAME_KINDS.
     """
     if kind not in FRAME_KINDS:
         raise ValueError(f"expected one of {FRAME_KINDS}, got {kind!r}")

@@ -1,11 +1,11 @@
 """Small neural vocoders of our own, trained here on the voices of the fit side: log-mel spectrogram to waveform.
 
-What modern synthesis leaves in a waveform comes from its last stage: a network that was trained against discriminators
-and that makes some hundred samples of each frame. Three ways to do so are built, as each leaves traces of its own:
-`transposed` convolutions (Kong et al., HiFi-GAN, 2020), `nearest` neighbours with a convolution after it (Donahue et
-al., 2019), and an inverse Fourier transform of predicted magnitudes and phases (`istft`; Siuzdak, Vocos, 2023). The
+The traces of modern synthesis come from its last stage: a network, trained against discriminators, that makes a few
+hundred samples from each frame. Three such networks are built, because each leaves its own traces: `transposed`
+convolutions (Kong et al., HiFi-GAN, 2020), `nearest`-neighbour upsampling with a convolution after it (Donahue et al.,
+2019), and an inverse Fourier transform of predicted magnitudes and phases (`istft`; Siuzdak, Vocos, 2023). The
 discriminators look at periods (HiFi-GAN) and at spectrograms of several resolutions (Jang et al., UnivNet, 2021).
-Written from the papers; a hundredth of their size.
+All are written from the papers, at a hundredth of their size.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ SLOPE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class VocoderPlan:
-    """One neural vocoder: how it makes samples, at which rate, how large and for how long."""
+    """One neural vocoder: how it makes samples, its sample rate, its size and its training."""
 
     kind: str
     """`transposed`, `nearest` or `istft`."""
     rate: int
-    """Hz."""
+    """Sample rate, Hz."""
     width: int = 64
     steps: int = 900
-    """Of which the first third without discriminators."""
+    """Training steps; the first third runs without discriminators."""
     rows: int = 4
     """Segments in a batch."""
 
 
 def log_mel(wave: Tensor, rate: int) -> Tensor:
-    """(B, S) → (B, 80, S // 256), natural logarithm."""
+    """(B, S) → (B, 80, S // 256), natural logarithm of the mel spectrogram."""
     padded = F.pad(wave[:, None], ((POINTS - HOP) // 2, (POINTS - HOP) // 2), mode="reflect")[:, 0]
     spectrum = torch.stft(padded, POINTS, HOP, window=torch.hann_window(POINTS), center=False, return_complex=True)
     filters = torch.from_numpy(mel_filters(rate, POINTS, BINS, TOP_HZ)).float()
@@ -65,7 +65,7 @@ class _Residual(nn.Module):
 
 
 class UpsamplingVocoder(nn.Module):
-    """(B, 80, T) → (B, 256 T) by three steps of 8, 8 and 4."""
+    """(B, 80, T) → (B, 256 T) by three upsampling steps of 8, 8 and 4."""
 
     def __init__(self, width: int, transposed: bool):
         super().__init__()
@@ -88,7 +88,7 @@ class UpsamplingVocoder(nn.Module):
 
 
 class FourierVocoder(nn.Module):
-    """(B, 80, T) → (B, 256 T): magnitudes and phases of every frame, and their inverse transform."""
+    """(B, 80, T) → (B, 256 T): predicts magnitudes and phases of every frame and inverts their transform."""
 
     def __init__(self, width: int, blocks: int = 5):
         super().__init__()
@@ -114,7 +114,7 @@ class FourierVocoder(nn.Module):
 
 
 def vocoder(plan: VocoderPlan) -> nn.Module:
-    """Untrained.
+    """The untrained network of a plan.
 
     Raises:
         ValueError: there is no such kind.
@@ -127,7 +127,10 @@ def vocoder(plan: VocoderPlan) -> nn.Module:
 
 
 class Discriminators(nn.Module):
-    """Periods of 2, 3, 5, 7 and 11 samples, and magnitudes at three resolutions: a list of the layers of each."""
+    """Discriminators of periods of 2, 3, 5, 7 and 11 samples and of magnitudes at three resolutions.
+
+    Gives one list for each discriminator: the outputs of its layers.
+    """
 
     periods = (2, 3, 5, 7, 11)
     points = (256, 512, 1024)
@@ -171,14 +174,14 @@ class Discriminators(nn.Module):
 
 
 def spectrogram(wave: Tensor, points: int) -> Tensor:
-    """(B, S) → magnitudes (B, points // 2 + 1, T) with a quarter of a window from one to the next."""
+    """(B, S) → magnitudes (B, points // 2 + 1, T), with a hop of a quarter of a window."""
     window = torch.hann_window(points)
     power = torch.view_as_real(torch.stft(wave, points, points // 4, window=window, return_complex=True)).pow(2).sum(-1)
     return (power + 1e-9).sqrt()
 
 
 def distance(made: Tensor, wave: Tensor, rate: int) -> Tensor:
-    """() how far two waveforms (B, S) lie apart: log-mel, and magnitudes at three resolutions."""
+    """() distance between two waveforms (B, S): log-mel, and magnitudes at three resolutions."""
     total = 2 * F.l1_loss(log_mel(made, rate), log_mel(wave, rate))
     for points in (256, 512, 2048):
         one, other = spectrogram(made, points), spectrogram(wave, points)
@@ -190,7 +193,7 @@ def distance(made: Tensor, wave: Tensor, rate: int) -> Tensor:
 def train_vocoder(
     plan: VocoderPlan, sounds: Sequence[np.ndarray], seed: int, tell: Callable[[str], None] = print
 ) -> list[nn.Module]:
-    """Vocoders of three ages (after 60, 80 and 100 % of the steps), trained on speech at 16 kHz; a function of `seed`.
+    """The vocoder after 60, 80 and 100 % of the steps, trained on speech at 16 kHz; the same for the same `seed`.
 
     Raises:
         ValueError: no sound is long enough for a segment.
@@ -235,7 +238,7 @@ def _segment(pieces: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarr
 
 
 def _against(judges: nn.Module, judging: torch.optim.Optimizer, made: Tensor, wave: Tensor) -> Tensor:
-    """One step of the discriminators; then what they say to the generator, with their features matched."""
+    """Trains the discriminators for one step, then returns the generator's loss () with feature matching."""
     loss = torch.stack(
         [
             (1 - real[-1]).pow(2).mean() + fake[-1].pow(2).mean()
@@ -256,7 +259,7 @@ def _against(judges: nn.Module, judging: torch.optim.Optimizer, made: Tensor, wa
 
 @torch.inference_mode()
 def neurally_vocoded(network: nn.Module, rate: int, sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """float32 [S] at 16 kHz → float32 [S]: through the log-mel spectrogram, sometimes softened, and back."""
+    """float32 [S] at 16 kHz → float32 [S]: to the log-mel spectrogram, sometimes softened, and back."""
     wave = at_rate(sound.astype(np.float32), SOUND_RATE, rate)
     wave = wave / max(float(np.abs(wave).max()), 1e-3) * np.float32(rng.uniform(0.4, 0.9))
     wave = np.pad(wave, (0, -len(wave) % HOP + HOP))

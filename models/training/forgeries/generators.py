@@ -1,9 +1,10 @@
-"""Generators of our own: they take a stretch of real film apart and make it anew, each leaving the marks of its kind.
+"""Generators of our own: each takes a stretch of real film apart and makes it anew, with the traces of its kind.
 
-Nothing here is a good generator, and none has to be: what is wanted is what the last layers of all of them leave.
-Autoencoders, each with another way of enlarging, give upsampling traces; noise in their latents that is new in every
-frame, or stands still while the picture moves, or latents that glide from key frame to key frame, give the motion of
-frame-wise diffusion and of interpolation; filters and moved statistics of latents give style transfer.
+None of them is a good generator, and none has to be: they reproduce the traces that the last layers of all generators
+leave. Autoencoders with different ways of upsampling give upsampling traces. Noise in their latents that is new in
+every frame, or that stands still while the picture moves, gives the motion of frame-wise diffusion. Latents
+interpolated between key frames give the motion of interpolation. Filters and shifted statistics of latents give style
+transfer.
 
 Input and output of every generator: float32 (T, 3, H, W) in [0, 1], H and W multiples of 8, one stretch of film.
 """
@@ -23,18 +24,18 @@ from torch import Tensor, nn
 
 Enlarge = Literal["nearest", "bilinear", "transposed", "shuffle", "stride4"]
 DECODERS: Mapping[Enlarge, int] = {"nearest": 2, "bilinear": 3, "transposed": 2, "shuffle": 3, "stride4": 2}
-"""How often the latents of each are halved."""
+"""By kind of decoder: how many times the latents are halved in size."""
 FILMED: tuple[str, ...] = ("flow", "tween")
-"""Kinds that only a film can show, not a single picture."""
+"""Kinds that show only in a film, not in a single picture."""
 KINDS: tuple[str, ...] = (*DECODERS, "style", "abstraction", "stylised", "kernel", *FILMED)
 KEY_EVERY = 4
-"""Frames from key frame to key frame of what is interpolated."""
+"""Frames from one key frame to the next in interpolated film."""
 LATENT = 8
 WIDTH = 16
 
 
 class _Up(nn.Module):
-    """(B, C, H, W) → (B, D, 2H, 2W), or four times for `stride4`."""
+    """(B, C, H, W) → (B, D, 2H, 2W), or (B, D, 4H, 4W) for `stride4`."""
 
     def __init__(self, before: int, after: int, by: Enlarge) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Autoencoder(nn.Module):
 def learn(
     crops: Callable[[np.random.Generator], Tensor], steps: int, seed: int, names: Sequence[Enlarge] = tuple(DECODERS)
 ) -> dict[str, Autoencoder]:
-    """Autoencoders that learned to rebuild `crops(rng)`, (B, 3, H, W) in [0, 1]; the same for the same seed."""
+    """Autoencoders trained to rebuild `crops(rng)`, (B, 3, H, W) in [0, 1]; the same for the same seed."""
     made: dict[str, Autoencoder] = {}
     for number, name in enumerate(names):
         with torch.random.fork_rng():
@@ -95,7 +96,7 @@ def learn(
                 group["lr"] = 3e-3 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             images = crops(np.random.default_rng([seed, number, step]))
             latents = network.encode(images)
-            # A little noise, so that neighbouring latents mean neighbouring pictures.
+            # A little noise, so that similar latents decode to similar pictures.
             rebuilt = network.decode(latents + 0.05 * latents.detach().std() * _noise(latents.shape, step))
             loss = _rebuilding_loss(rebuilt, images)
             optimizer.zero_grad(set_to_none=True)
@@ -106,7 +107,7 @@ def learn(
 
 
 def _rebuilding_loss(rebuilt: Tensor, images: Tensor) -> Tensor:
-    """Pixels, their gradients, the amplitudes of small blocks: without the last two a decoder settles for a blur."""
+    """Loss () of pixels, gradients and block amplitudes. Without the last two a decoder settles for a blur."""
     loss = (rebuilt - images).abs().mean()
     for axis in (2, 3):
         loss = loss + 0.7 * (rebuilt.diff(dim=axis) - images.diff(dim=axis)).abs().mean()
@@ -115,7 +116,7 @@ def _rebuilding_loss(rebuilt: Tensor, images: Tensor) -> Tensor:
 
 
 def _blocks(images: Tensor) -> Tensor:
-    """(B, 3, H, W) → (B, N, 16, 16) of their means over the colours."""
+    """(B, 3, H, W) → (B, N, 16, 16): blocks of the mean over the colours."""
     blocks = F.unfold(images.mean(1, keepdim=True), 16, stride=16)  # (B, 256, N)
     return blocks.mT.unflatten(2, (16, 16))
 
@@ -128,10 +129,10 @@ def _noise(shape: Sequence[int], seed: int) -> Tensor:
 def generate(
     kind: str, film: Tensor, decoders: Mapping[str, Autoencoder], other: Tensor, rng: np.random.Generator
 ) -> Tensor:
-    """The film as a generator of that kind makes it; `other`, (1, 3, H, W), gives `style` its statistics.
+    """The film as a generator of that kind makes it. `style` takes its statistics from `other`, (1, 3, H, W).
 
     Raises:
-        ValueError: no such kind.
+        ValueError: there is no such kind.
     """
     if kind in DECODERS:
         made = _decoded(decoders[kind], film, rng)
@@ -157,7 +158,7 @@ def _one_of(decoders: Mapping[str, Autoencoder], rng: np.random.Generator) -> Au
 
 
 def _decoded(network: Autoencoder, film: Tensor, rng: np.random.Generator) -> Tensor:
-    """Rebuilt; the latents as they are, or with noise that is new in each frame, or that stands still in all."""
+    """The film rebuilt from its latents: unchanged, with new noise in each frame, or with the same noise in all."""
     latents = network.encode(film)
     mode, seed = int(rng.integers(3)), int(rng.integers(1 << 31))
     if mode:
@@ -167,7 +168,7 @@ def _decoded(network: Autoencoder, film: Tensor, rng: np.random.Generator) -> Te
 
 
 def _moved(latents: Tensor, towards: Tensor, share: float) -> Tensor:
-    """Mean and deviation of each channel moved to another picture's (Huang and Belongie, ICCV 2017)."""
+    """Latents with each channel's mean and deviation moved to another picture's (Huang and Belongie, ICCV 2017)."""
     mean, std = latents.mean((0, 2, 3), keepdim=True), latents.std((0, 2, 3), keepdim=True) + 1e-4
     new_mean, new_std = towards.mean((0, 2, 3), keepdim=True), towards.std((0, 2, 3), keepdim=True)
     moved = (latents - mean) / std * new_std + new_mean
@@ -175,7 +176,7 @@ def _moved(latents: Tensor, towards: Tensor, share: float) -> Tensor:
 
 
 def _glide(values: Tensor) -> Tensor:
-    """Only each KEY_EVERY-th and the last stay; those between are weighted means of their neighbours."""
+    """Every KEY_EVERY-th value and the last stay; the others become weighted means of the key values around them."""
     glided = values.clone()
     for at, first, last in _between(len(values)):
         share = (at - first) / (last - first)
@@ -184,7 +185,7 @@ def _glide(values: Tensor) -> Tensor:
 
 
 def _between(count: int) -> list[tuple[int, int, int]]:
-    """(frame, key frame before, key frame after) of every frame that is no key frame.
+    """(frame, key frame before, key frame after) of every frame that is not a key frame.
 
     >>> _between(6)
     [(1, 0, 4), (2, 0, 4), (3, 0, 4)]
@@ -195,7 +196,7 @@ def _between(count: int) -> list[tuple[int, int, int]]:
 
 
 def _interpolated(film: Tensor) -> Tensor:
-    """Frames between key frames are the key frames, bent along optical flow (DIS) and mixed."""
+    """The film with its frames between key frames made from the key frames, warped by optical flow (DIS) and mixed."""
     frames = _bytes(film)
     flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
@@ -213,13 +214,13 @@ def _interpolated(film: Tensor) -> Tensor:
 
 
 def _bent(frame: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The frame's pixels from `places`, float32 [H, W, 2], (x, y)."""
+    """The frame's pixels at `places`, float32 [H, W, 2], (x, y)."""
     x, y = (np.ascontiguousarray(places[:, :, axis], np.float32) for axis in (0, 1))
     return cv2.remap(frame, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _filtered(film: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
-    """Edge-keeping abstraction of each frame for itself: of two kinds, so that one may be learned and one judged."""
+    """Edge-preserving abstraction of each frame by itself, of two kinds: one to train on and one to judge by."""
     sigma_s, sigma_r = float(rng.uniform(8, 40)), float(rng.uniform(0.15, 0.45))
     made = []
     for frame in _bytes(film):
@@ -232,7 +233,7 @@ def _filtered(film: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
 
 
 def _resampled(film: Tensor, rng: np.random.Generator) -> Tensor:
-    """Made small, zeros put between, and one kernel drawn by lot over it: the lattice of an untrained decoder."""
+    """The film reduced, enlarged with zeros and convolved with a random kernel: the grid of an untrained decoder."""
     step = int(rng.choice([2, 4]))
     small = F.avg_pool2d(film, step)
     triangle = 1 - (torch.arange(2 * step - 1) - (step - 1)).abs() / step
@@ -241,7 +242,7 @@ def _resampled(film: Tensor, rng: np.random.Generator) -> Tensor:
     rows = kernel.expand(3, 1, -1, -1).contiguous()
     coarse = F.conv_transpose2d(small, rows, stride=step, padding=step - 1, groups=3)
     coarse = F.pad(coarse, (0, film.shape[3] - coarse.shape[3], 0, film.shape[2] - coarse.shape[2]), mode="replicate")
-    # What was too fine for it comes back in part, as a super-resolving network would guess it.
+    # Part of the lost detail is put back, as a super-resolution network would guess it.
     fine = film - F.avg_pool2d(film, 3, 1, 1)
     return coarse + float(rng.uniform(0.3, 0.9)) * fine
 

@@ -1,6 +1,6 @@
-"""What may happen to any picture.
+"""Random changes that can happen to any picture: colour, resampling, sharpening, noise, compression.
 
-uint8 [H, W, 3] in and out, BGR or RGB alike. cv2 is used: the extra `train`.
+Input and output are uint8 [H, W, 3], BGR or RGB. Needs cv2: the extra `train`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def coloured(image: np.ndarray, rng: np.random.Generator, much: float = 1.0) -> 
 
 
 def through(image: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Reduced and enlarged again."""
+    """The picture reduced and enlarged again."""
     height, width = image.shape[:2]
     small = (max(8, int(width * scale)), max(8, int(height * scale)))
     reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA if rng.random() < 0.6 else cv2.INTER_LINEAR)
@@ -60,7 +60,7 @@ def warped(image: np.ndarray, matrix: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 def worn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur, noise and up to two lossy codecs."""
+    """The picture with blur, noise and up to two lossy codecs."""
     drawn = rng.random()
     if drawn < 0.12:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
@@ -73,7 +73,7 @@ def worn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     drawn = rng.random()
     if drawn < 0.4:
         image = coded(image, ".jpg", int(rng.integers(30, 96)))
-    elif drawn < 0.8:  # VP8's own key frames: the nearest to a video codec that a still can have
+    elif drawn < 0.8:  # a VP8 key frame: the closest that a still gets to a video codec
         image = coded(image, ".webp", int(rng.integers(15, 92)))
     if rng.random() < 0.15:
         image = coded(image, ".jpg", int(rng.integers(40, 95)))
@@ -81,6 +81,6 @@ def worn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def cut_face(image: np.ndarray, landmarks: np.ndarray, pixels: int, widen: float = 1.0) -> np.ndarray:
-    """uint8 [pixels, pixels, 3]: the square around a face by Pillow, the same bits as the detector's own torch."""
+    """uint8 [pixels, pixels, 3]: the square around a face. Pillow gives the same bits as the detector's torch code."""
     square = cut_square(image, *face_square(landmarks, widen))
     return np.asarray(Image.fromarray(square).resize((pixels, pixels), Image.Resampling.BILINEAR))

@@ -1,9 +1,9 @@
-"""Small networks that take a face apart and rebuild it: what they give back bears the marks of a trained decoder.
+"""Small networks that encode and rebuild a face: their output carries the traces of a trained decoder.
 
-Autoencoders of our own over aligned faces of 128 pixels, one for each way of enlarging that the tools of face swapping
-use: pixel shuffle (DeepFaceLab's), nearest neighbour and convolution, transposed convolution. They are shallow: minutes
-of one core must do, and what a decoder leaves in a picture is local. (A deep one with 8 x 8 x 64 numbers was still a
-blur after 400 steps and six minutes.) They learn to rebuild, no more.
+Autoencoders of our own over aligned faces of 128 pixels, one for each way of upsampling that face swapping tools use:
+pixel shuffle (DeepFaceLab's), nearest neighbour with a convolution, transposed convolution. They are shallow: training
+must take minutes on one core, and a decoder's traces are local. (A deep one with 8 x 8 x 64 latents still gave a blur
+after 400 steps and six minutes.) They learn only to rebuild.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENLARGEMENTS: tuple[Enlarge, ...] = ("shuffle", "nearest", "transposed")
 
 
 class Up(nn.Module):
-    """(B, C, H, W) → (B, D, 2H, 2W)"""
+    """(B, C, H, W) → (B, D, 2H, 2W)."""
 
     def __init__(self, before: int, after: int, by: Enlarge) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Up(nn.Module):
 
 
 class Rebuilder(nn.Module):
-    """(B, 3, 128, 128) in [-1, 1] → the same, through `latent` numbers for every `2 ** halvings` pixels squared."""
+    """(B, 3, 128, 128) in [-1, 1] → the same, by way of `latent` numbers per square of `2 ** halvings` pixels."""
 
     def __init__(self, by: Enlarge, halvings: int = 2, latent: int = 8, width: int = 24) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Rebuilder(nn.Module):
 
 
 class RebuildRecipe(Recipe):
-    """Learns to rebuild aligned faces; judged on faces of other people."""
+    """Learns to rebuild aligned faces. It is judged on faces of other people."""
 
     learning_rate = 1e-3
     weight_decay = 0.0
@@ -78,7 +78,7 @@ class RebuildRecipe(Recipe):
     def __init__(
         self, by: Enlarge, halvings: int, fit: Sequence[np.ndarray], held: Sequence[np.ndarray], rows: int = 8
     ) -> None:
-        """`fit`, `held`: uint8 [128, 128, 3] each, `aligned` faces."""
+        """`fit`, `held`: faces from `aligned`, uint8 [128, 128, 3] each."""
         self.name = f"rebuild-{by}-{halvings}"
         self.by, self.halvings, self.fit, self.rows = by, halvings, fit, rows
         self.held = torch.cat([_tensor(face) for face in held[:64]])
@@ -104,7 +104,7 @@ class RebuildRecipe(Recipe):
 
 
 def rebuilding_loss(rebuilt: Tensor, faces: Tensor) -> Tensor:
-    """Absolute differences of the pixels and of their gradients: without the second a decoder settles for a blur."""
+    """Loss (): absolute differences of pixels and of gradients. Without the gradients a decoder settles for a blur."""
     loss = (rebuilt - faces).abs().mean()
     for axis in (2, 3):
         loss = loss + 0.7 * (rebuilt.diff(dim=axis) - faces.diff(dim=axis)).abs().mean()

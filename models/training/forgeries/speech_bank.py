@@ -1,7 +1,8 @@
-"""Voices to learn from and to judge by, and the bank of their forgeries: the same speech from many vocoders.
+"""Voices to train on and to judge by, and the bank of their forgeries: the same speech from many vocoders.
 
-Takes named sounds, yields pieces of speech with the group of their speaker; then every piece again by each vocoder.
-Everything is a function of the sounds and a seed. A voice of the held side is forged by networks that never heard it.
+Takes named sounds, yields pieces of speech with the group of their speaker, then each piece rebuilt by each vocoder.
+The result depends only on the sounds and a seed. Held-out voices are forged by networks that were never trained on
+them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from .gan_vocoder import VocoderPlan, neurally_vocoded, train_vocoder
 from .vocoders import KINDS, vocoded
 
 LEAST_SECONDS = 2.0
-"""Of a piece; shorter sounds of one speaker are joined, with a breath in between."""
+"""Least length of a piece. Shorter sounds of one speaker are joined, with a pause in between."""
 MOST_SECONDS = 8.0
 BREATH_SAMPLES = 1600
 LEAST_VARIATION, LEAST_VOICED_SHARE = 1.0, 0.25
-"""Of `Speech`: what is certainly no speech is nothing to learn from. The detector's own gate is a little stricter."""
+"""Least values in `Speech`: what is certainly not speech is left out. The detector's own gate is a little stricter."""
 NEURAL_KINDS = ("transposed", "nearest", "istft")
 FULL_PLANS = (VocoderPlan("istft", 22_050, steps=900), VocoderPlan("transposed", 22_050, steps=500))
-"""The first is learned from; the second only judged by, for what counts is the vocoder that nobody had."""
+"""The first is trained on. The second is only judged by, because an unknown vocoder is what counts."""
 SMALL_PLANS = (VocoderPlan("istft", 16_000, width=8, steps=6, rows=2),)
 
 _DIGITS = re.compile(r"free-spoken-digit-dataset__recordings__\d+_(\w+?)_\d+")
@@ -36,7 +37,7 @@ _DIGITS = re.compile(r"free-spoken-digit-dataset__recordings__\d+_(\w+?)_\d+")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some seconds of one speaker's recorded speech."""
+    """A few seconds of one speaker's speech."""
 
     group: str
     sound: np.ndarray
@@ -45,7 +46,7 @@ class Piece:
 
 @dataclass(slots=True)
 class AudioMaterial:
-    """Recordings to learn from and to judge by, and speech that was synthetic when it came, likewise."""
+    """Recordings to train on and to judge by, and the same for speech that was already synthetic (`spoken_…`)."""
 
     fit: list[Piece] = field(default_factory=list)
     held: list[Piece] = field(default_factory=list)
@@ -59,11 +60,11 @@ class Forged:
 
     piece: Piece
     fakes: dict[str, tuple[np.ndarray, ...]]
-    """By kind: float32 [S], as long and as loud as the piece."""
+    """Forgeries by kind: float32 [S] each, as long and as loud as the piece."""
 
 
 def speaker(group: str) -> str:
-    """Free spoken digits are listed file by file: a voice must not stand on both sides, so its name is the group."""
+    """The speaker's group. Free spoken digits come file by file: their group is the voice, to keep it on one side."""
     found = _DIGITS.search(group)
     return f"fsdd:{found[1]}" if found else group
 
@@ -71,17 +72,17 @@ def speaker(group: str) -> str:
 def material_from_sounds(
     sounds: Iterable[tuple[str, np.ndarray]], spoken: Iterable[tuple[str, np.ndarray]] = ()
 ) -> AudioMaterial:
-    """Takes (group, float32 [S] at 16 kHz mono), yields pieces of 2 to 8 s with speech in them, on their own side.
+    """Takes (group, float32 [S] at 16 kHz mono), yields pieces of 2 to 12 s with speech in them, by their side.
 
-    spoken: synthetic speech, the group being the synthesiser or its voice. Sound without speech, digital silence and
-    what stays shorter than two seconds are passed over.
+    spoken: synthetic speech; the group is the synthesiser or its voice. Sound without speech, digital silence and what
+    stays shorter than two seconds are left out.
     """
     recorded, made = _pieces(sounds), _pieces(spoken)
     return AudioMaterial(*recorded, *made)
 
 
 def _pieces(sounds: Iterable[tuple[str, np.ndarray]]) -> tuple[list[Piece], list[Piece]]:
-    """To learn from, and to judge by."""
+    """Pieces to train on, and pieces to judge by."""
     sides: tuple[list[Piece], list[Piece]] = ([], [])
     waiting: dict[str, list[np.ndarray]] = {}
     for group, sound in sounds:
@@ -112,7 +113,7 @@ def _add(sides: tuple[list[Piece], list[Piece]], group: str, sound: np.ndarray) 
 def vocoders(
     material: AudioMaterial, plans: Sequence[VocoderPlan], seed: int, tell: Callable[[str], None] = print
 ) -> list[tuple[VocoderPlan, list[nn.Module]]]:
-    """Each plan's networks at three ages, trained on the voices of the fit side.
+    """Each plan's networks at three stages of training (`ages`), trained on the voices of the fit side.
 
     Raises:
         TrainingError: there is no speech on the fit side.
@@ -130,7 +131,7 @@ def forged(
     kinds: Sequence[str] = KINDS,
     ages: int = 1,
 ) -> list[Forged]:
-    """Every piece by every kind with settings drawn for it, and by every network at so many of its ages."""
+    """Every piece rebuilt by every kind with its own random settings, and by every network at `ages` of its stages."""
     bank = []
     for number, piece in enumerate(pieces):
         fakes: dict[str, tuple[np.ndarray, ...]] = {}

@@ -1,8 +1,8 @@
-"""Copy-synthesis: speech taken apart and put together again by vocoders without a network.
+"""Copy-synthesis: vocoders without a network take speech apart and put it together again.
 
-Takes recorded speech at 16 kHz, yields the same words of the same voice in the same time, with the traces that a
-vocoder leaves: phase made up (Griffin-Lim), a spectral envelope over pulses and noise (WORLD, linear prediction). What
-differs from the recording is the synthesis alone, so that neither the speaker nor the microphone can be learned.
+Takes recorded speech at 16 kHz, yields the same words by the same voice with the same timing, and with the traces of a
+vocoder: made-up phase (Griffin-Lim), or a spectral envelope over pulses and noise (WORLD, linear prediction). Only the
+synthesis differs from the recording, so that a network cannot learn the speaker or the microphone instead.
 
 Sources: Griffin and Lim 1984 with the momentum of Perraudin et al. 2013; Morise et al. 2016 (WORLD, by the package
 pyworld); Makhoul 1975 (linear prediction).
@@ -23,18 +23,18 @@ from scipy.signal import istft, lfilter, resample_poly, stft
 from ...base import SOUND_RATE
 
 KINDS = ("griffin_lim", "phase", "world", "lpc")
-"""Of `vocoded`."""
+"""Kinds that `vocoded` makes."""
 RATES = (16_000, 22_050, 24_000)
-"""Hz: what vocoders usually work at."""
+"""Usual sample rates of vocoders, Hz."""
 PIECE_SECONDS = 10.0
-"""WORLD and the phases want the whole of what they rebuild in memory."""
+"""Length of a piece: WORLD and the phase methods hold all that they rebuild in memory."""
 
 
 def vocoded(kind: str, sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """float32 [S] at 16 kHz → float32 [S] at 16 kHz, rebuilt by one of `KINDS` with settings drawn from `rng`.
 
     Raises:
-        ValueError: the kind is none of `KINDS`.
+        ValueError: the kind is not in `KINDS`.
     """
     makers = {"griffin_lim": _griffin_lim, "phase": _made_up_phase, "world": _world, "lpc": _lpc}
     if kind not in makers:
@@ -43,7 +43,7 @@ def vocoded(kind: str, sound: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def fitted(rebuilt: np.ndarray, sound: np.ndarray) -> np.ndarray:
-    """float32, as long and as loud as `sound`: loudness must not tell the one from the other."""
+    """float32, as long and as loud as `sound`, so that loudness does not tell the two apart."""
     out = np.zeros(len(sound))
     taken = np.nan_to_num(np.asarray(rebuilt, np.float64)[: len(sound)])
     out[: len(taken)] = taken
@@ -53,7 +53,7 @@ def fitted(rebuilt: np.ndarray, sound: np.ndarray) -> np.ndarray:
 
 
 def at_rate(sound: np.ndarray, before: int, after: int) -> np.ndarray:
-    """Resampled by a polyphase filter; the same array where nothing is to do."""
+    """The sound resampled by a polyphase filter; the same array if the rates are equal."""
     if before == after:
         return sound
     divisor = int(np.gcd(before, after))
@@ -62,7 +62,7 @@ def at_rate(sound: np.ndarray, before: int, after: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def mel_filters(rate: int, n_fft: int, bins: int, top_hz: float) -> np.ndarray:
-    """float64 [bins, n_fft // 2 + 1]: triangles evenly on the mel scale (O'Shaughnessy) from 0 to `top_hz`."""
+    """float64 [bins, n_fft // 2 + 1]: triangles evenly spaced on the mel scale (O'Shaughnessy) from 0 to `top_hz`."""
     corners = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + top_hz / 700), bins + 2) / 2595) - 1)
     hertz = np.linspace(0, rate / 2, n_fft // 2 + 1)
     rising = (hertz - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
@@ -76,9 +76,9 @@ def _mel_inverse(rate: int, n_fft: int, bins: int, top_hz: float) -> np.ndarray:
 
 
 def softened(log_mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """[bins, T] as the acoustic model of a text-to-speech system would have it: smoother than any recording, or off.
+    """[bins, T] as the acoustic model of a text-to-speech system would predict it: too smooth, or slightly wrong.
 
-    Nothing, a blur along time and pitch, a reconstruction of low rank, or noise, each about as often.
+    One of four, equally often: no change, a blur along time and frequency, a low-rank reconstruction, or noise.
     """
     choice = rng.integers(4)
     if choice == 1:
@@ -95,7 +95,7 @@ def softened(log_mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _magnitudes(sound: np.ndarray, rate: int, rng: np.random.Generator) -> tuple[np.ndarray, int, int]:
-    """Magnitudes [F, T] that went through a log-mel spectrogram or (a quarter) did not; points, hop."""
+    """Magnitudes [F, T], in three of four draws rebuilt from a log-mel spectrogram; FFT size; hop."""
     n_fft = 1024 if rate > 16_000 else int(rng.choice([512, 1024]))
     hop = int(rng.choice([n_fft // 4, n_fft // 5, n_fft // 8]))
     magnitude = np.abs(stft(sound, rate, "hann", n_fft, n_fft - hop)[2])
@@ -123,7 +123,7 @@ def _griffin_lim(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _made_up_phase(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Phases that are drawn, that turn at each bin's own frequency, or that were blurred by noise."""
+    """The sound with phases that turn at each bin's own frequency, are blurred by noise, or are partly random."""
     rate = int(rng.choice(RATES))
     sound = at_rate(sound, SOUND_RATE, rate)
     n_fft = 1024 if rate > 16_000 else 512
@@ -135,7 +135,7 @@ def _made_up_phase(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         phase = turning + rng.uniform(-np.pi, np.pi, (len(own), 1))
     elif choice == 1:
         phase = np.angle(own) + rng.normal(0, rng.uniform(0.4, 1.5), own.shape)
-    else:  # right at the lower frequencies, drawn above: the ear forgives it
+    else:  # right at the lower frequencies, random above, which the ear forgives
         first = int(rng.uniform(0.05, 0.4) * len(own))
         phase = np.angle(own)
         phase[first:] = rng.uniform(-np.pi, np.pi, phase[first:].shape)
@@ -144,7 +144,7 @@ def _made_up_phase(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 @cache
 def world_library() -> ModuleType:
-    """pyworld's extension by itself: its package (0.3.5) asks for pkg_resources first, which setuptools 82 dropped.
+    """pyworld's extension module alone: its package (0.3.5) imports pkg_resources, which setuptools 82 dropped.
 
     Raises:
         ModuleNotFoundError: pyworld is not installed.
@@ -162,7 +162,7 @@ def world_library() -> ModuleType:
 
 
 def _pitch(sound: np.ndarray, rng: np.random.Generator, rate: int = SOUND_RATE) -> tuple[np.ndarray, np.ndarray]:
-    """Hz every 5 ms, 0 where there is no voice, and the times in seconds; smoothed half the time."""
+    """Pitch in Hz every 5 ms, 0 if unvoiced, and the times in seconds. Smoothed in half of the draws."""
     pyworld = world_library()
     pitch, times = pyworld.dio(sound, rate)
     pitch = pyworld.stonemask(sound, pitch, times, rate)
@@ -195,7 +195,7 @@ def _world(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lpc(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """All-pole filters every 10 ms over pulses at the pitch, noise, or the residual with its sign lost."""
+    """The sound by all-pole filters, one every 10 ms, over a mix of noise and pulses at the pitch."""
     order, hop, size = int(rng.integers(14, 31)), 160, 480
     pitch, _ = _pitch(sound, rng)
     emphasised = lfilter([1, -0.95], [1], sound)
@@ -217,7 +217,7 @@ def _lpc(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _pulses(pitch: np.ndarray, count: int) -> np.ndarray:
-    """[count]: one sample a period of `pitch` (Hz, every 5 ms), of unit power."""
+    """[count]: one sample per period of `pitch` (Hz, every 5 ms), of unit power."""
     hertz = np.repeat(pitch, 80)[:count]
     hertz = np.pad(hertz, (0, count - len(hertz)))
     turns = np.floor(np.cumsum(hertz / SOUND_RATE))
@@ -226,7 +226,7 @@ def _pulses(pitch: np.ndarray, count: int) -> np.ndarray:
 
 
 def _levinson(correlation: np.ndarray, order: int) -> tuple[np.ndarray, float]:
-    """Filter [order + 1] with a leading 1 and the power of what it leaves, from autocorrelations [order + 1]."""
+    """Filter [order + 1] with a leading 1, and the power of its residual, from autocorrelations [order + 1]."""
     filters = np.zeros(order + 1)
     filters[0] = 1.0
     error = float(correlation[0]) * (1 + 1e-6) + 1e-9
