@@ -1,4 +1,4 @@
-"""A model's file and the settings beside it → the spec of a detector: shared by `onnx:` and `torch:`."""
+"""Makes a detector's spec from a model file and the settings file beside it. Shared by `onnx:` and `torch:`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ NEEDS: Mapping[str, frozenset[Need]] = {
     "face_track": frozenset({"frames", "faces"}),
     "audio_window": frozenset({"sound"}),
 }
-"""By unit."""
+"""What a detector needs, by its unit."""
 LARGEST_FILE = 4 << 30
-"""Bytes of a model in one file."""
+"""Most bytes of a model in one file."""
 
 
 def files_beside(reference: str, kind: str, endings: Sequence[str], made_by: str) -> dict[str, str]:
-    """The model's file and the settings beside it: `model.onnx.json` or, where that is not there, `model.json`.
+    """The model file and the settings file beside it: `model.onnx.json`, or `model.json` if that does not exist.
 
     Raises:
-        WeightsError: one of them is not there; says what to do.
+        WeightsError: one of them is missing or too large. The message says what to do.
     """
     path = Path(reference).expanduser()
     if not reference or path.suffix.lower() not in endings:
@@ -35,7 +35,7 @@ def files_beside(reference: str, kind: str, endings: Sequence[str], made_by: str
     beside = (path.with_name(path.name + ".json"), path.with_suffix(".json"))
     for settings in beside:
         if settings.is_file():
-            # Before anything reads or hashes them: a link may lead to anything, a sparse file costs nothing to make.
+            # Before anything reads or hashes the files: a link may point to anything, and sparse files cost nothing.
             for file, most in ((path, LARGEST_FILE), (settings, LARGEST_JSON)):
                 if file.stat().st_size > most:
                     raise WeightsError(f"expected at most {most} bytes in {file}: it has {file.stat().st_size}")
@@ -46,10 +46,10 @@ def files_beside(reference: str, kind: str, endings: Sequence[str], made_by: str
 
 
 def describe_settings(name: str, weights: Weights, architecture: str) -> tuple[DetectorSpec, Settings]:
-    """What the settings say, as a spec under the name that the user gave.
+    """The spec that the settings describe, under the name that the user gave, and the settings.
 
     Raises:
-        WeightsError: they are not what they should be.
+        WeightsError: the settings are not valid.
     """
     settings = read_settings(weights.read("settings"), Path(weights.files["settings"].path).name)
     audio = settings.audio

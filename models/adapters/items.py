@@ -1,4 +1,4 @@
-"""Items → rows → logits, as the settings beside a model say: shared by all models of the user's own."""
+"""Turns items into rows and outputs into logits, as a model's settings say. Shared by the users' own models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..weights.files import Weights, WeightsError
 from .settings import AudioSettings, ImageSettings, Settings
 
 LEAST_FACE_PIXELS = 12
-"""Side of a face's box: below it there is nothing to judge."""
+"""Least shorter side of a face's box; a smaller face cannot be judged."""
 
 
 class SettingsDetector(BatchedDetector):
@@ -34,14 +34,14 @@ class SettingsDetector(BatchedDetector):
         """The model, on `self.device`."""
 
     def load(self, device: str) -> None:
-        """As `BatchedDetector.load`, and asks the model about a blank row: what does not fit shall show before an audit
-        begins, not on each of its items."""
+        """Does what `BatchedDetector.load` does, then gives the model a blank row, so that a mismatch shows before an
+        audit begins and not on each of its items."""
         super().load(device)
         row = torch.zeros((1, *self.settings.row_shape), dtype=self.dtype, device=self.device)
         try:
             with torch.inference_mode():
                 self.forward(row)
-        except Exception as error:  # whatever the model raises
+        except Exception as error:  # a model may raise anything
             if out_of_memory(error):
                 raise
             said = " ".join(str(error).split())
@@ -50,7 +50,7 @@ class SettingsDetector(BatchedDetector):
     def prepare(self, item: Any) -> Tensor | Judgement:
         if self.settings.audio is not None:
             return sound_row(item, self.settings.audio, self.device)
-        assert self.settings.image is not None  # one of both is there: `read_settings`
+        assert self.settings.image is not None  # `read_settings` gives one of the two
         assert self.spec.clip is not None
         return picture_rows(item, self.settings.image, self.spec.clip.frame_rate, self.device)
 
@@ -61,8 +61,8 @@ class SettingsDetector(BatchedDetector):
 def picture_rows(
     item: ClipItem | TrackItem, image: ImageSettings, frame_rate: float, device: torch.device
 ) -> Tensor | Judgement:
-    """(k, …) rows of a clip or of a face's crops: some of its frames, or one film. Crops differ in size, so each is
-    resized by itself."""
+    """(k, …) rows of a clip or of a face's crops: some of its frames, or one film. Crops differ in size, so each one is
+    resized separately."""
     film = image.video_frames
     chosen = film_of(item, film, frame_rate) if film else seen_frames(item, image.frames)
     if isinstance(chosen, Judgement):
@@ -78,14 +78,14 @@ def picture_rows(
 
 
 def seen_frames(item: ClipItem | TrackItem, most: int) -> np.ndarray | Judgement:
-    """int64 [k <= most]: places in a clip or a track that have something to judge, evenly spread."""
+    """int64 [k <= most]: positions in a clip or a track that can be judged, evenly spread."""
     if isinstance(item, TrackItem):
         return spread_faces(item, item.boxes, _shorter_side, LEAST_FACE_PIXELS, most)
     return np.asarray(spread(len(item.frames), most)) if len(item.frames) else Judgement(abstained="too_short")
 
 
 def film_of(item: ClipItem | TrackItem, count: int, frame_rate: float) -> np.ndarray | Judgement:
-    """int64 [count]: the places of one film, see `film_frames`."""
+    """int64 [count]: the positions of one film; see `film_frames`."""
     if isinstance(item, ClipItem):
         return film_frames(item.pts_seconds, count, frame_rate)
     seen = seen_frames(item, len(item.boxes))
@@ -96,7 +96,7 @@ def film_of(item: ClipItem | TrackItem, count: int, frame_rate: float) -> np.nda
 
 
 def _shorter_side(boxes: np.ndarray) -> np.ndarray:
-    """[N, 4] x1 y1 x2 y2 → [N]."""
+    """Boxes [N, 4] x1 y1 x2 y2 → [N]."""
     sides: np.ndarray = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
     return sides
 
@@ -111,7 +111,7 @@ def _stacked(pictures: Tensor, image: ImageSettings) -> Tensor:
 
 
 def sound_row(item: AudioItem, audio: AudioSettings, device: torch.device) -> Tensor | Judgement:
-    """(1, window_samples)."""
+    """The sound as a row (1, window_samples)."""
     if (nothing := unheard(item.samples)) is not None:
         return nothing
     samples = torch.from_numpy(item.samples).to(device, torch.float32)
@@ -125,15 +125,15 @@ def sound_row(item: AudioItem, audio: AudioSettings, device: torch.device) -> Te
 
 
 def normalised(samples: Tensor) -> Tensor:
-    """(S,) → (S,) of zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
+    """(S,) → (S,) with zero mean and unit variance, as `Wav2Vec2FeatureExtractor` does it."""
     return (samples - samples.mean()) / torch.sqrt(samples.var(correction=0) + 1e-7)
 
 
 def to_logits(answers: Tensor, settings: Settings) -> Tensor:
-    """(R, C) or (R,) numbers of the model → (R,) logits, > 0 = manipulated.
+    """(R, C) or (R,) outputs of the model → (R,) logits, > 0 = manipulated.
 
     Raises:
-        RuntimeError: it answered another number of columns than the settings say.
+        RuntimeError: the outputs do not have the columns or the range that the settings say.
     """
     answers = answers.float().reshape(len(answers), -1)
     columns = answers.shape[1]
@@ -156,9 +156,9 @@ def to_logits(answers: Tensor, settings: Settings) -> Tensor:
 
 
 class Rows(nn.Module):
-    """A model of given batch sizes behind a batch of any: rows go through it in passes, blanks fill the last.
+    """Runs a batch of any size on a model with fixed batch sizes: in passes, with blank rows to fill the last one.
 
-    It holds the graph's own precision and device, so that `.to()` has nothing to move.
+    The graph keeps its own precision and device, so that `.to()` has nothing to move.
     """
 
     def __init__(self, least: int = 1, most: int | None = None, dtype: torch.dtype = torch.float32) -> None:
@@ -170,7 +170,7 @@ class Rows(nn.Module):
         """(least <= R <= most, …) at `dtype` → (R, …)."""
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(R, …) → (R, …); the passes are cut the same for every batch of one size."""
+        """(R, …) → (R, …). Batches of the same size are always split into the same passes."""
         batch = batch.to(self.dtype)
         step = max(self.least, min(len(batch), self.most or len(batch)))
         answers = []
@@ -187,10 +187,10 @@ class Rows(nn.Module):
 
 
 def check_row_shape(found: tuple[int | None, ...], settings: Settings, name: str) -> tuple[int | None, ...]:
-    """Holds a model's input shape, batch first, None for a free side, against the settings.
+    """Checks a model's input shape (batch first, None for a free side) against the settings, and returns it.
 
     Raises:
-        WeightsError: they do not fit.
+        WeightsError: the shape does not fit the settings.
     """
     wanted = settings.row_shape
     if len(found) != len(wanted) + 1 or any(f not in (None, w) for f, w in zip(found[1:], wanted, strict=True)):

@@ -1,7 +1,7 @@
-"""Which of a classifier's labels mean manipulated: told from their words, or stated by the user, never guessed.
+"""Which of a classifier's labels mean manipulated: read from their words or stated by the user, never guessed.
 
-`{0: "Real", 1: "Deepfake"}` can be read; `{0: "LABEL_0", 1: "LABEL_1"}` cannot, and a detector with its sign turned
-round is worse than none: then it is an error that says what to write into `deephotlink.json`.
+`{0: "Real", 1: "Deepfake"}` can be read; `{0: "LABEL_0", 1: "LABEL_1"}` cannot. A detector with the wrong sign is worse
+than none, so unreadable labels are an error, and its message says what to write into `deephotlink.json`.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ REAL_WORDS = _words(
 )
 NEGATIONS = _words("no not non never isn isnt without un kein nicht pas sans sin")
 UNCLEAR = _words("anti or vs unknown maybe possibly likely free detected undetected")
-"""A label with one of these is not read: `anti_spoof`, `fake_free`, `AI not detected`."""
+"""A label with one of these words counts as unreadable: `anti_spoof`, `fake_free`, `AI not detected`."""
 MOST_LABELS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Which logits of a classifier speak for manipulated and which for real."""
+    """Which logits of a classifier mean manipulated and which mean real."""
 
     fake: tuple[int, ...]
     """Positions; empty for a single logit whose sigmoid is the probability of being real."""
     real: tuple[int, ...]
     """Positions; empty for a single logit whose sigmoid is the probability of being manipulated."""
     names: tuple[str, ...]
-    """Of all positions."""
+    """Labels of all positions."""
 
     def logit(self, logits: Tensor) -> Tensor:
-        """(R, K) → (R,), > 0 = manipulated: logsumexp(fake) - logsumexp(real), which for softmax is the log odds."""
+        """(R, K) → (R,), > 0 = manipulated: logsumexp(fake) - logsumexp(real), the log-odds under softmax."""
         if len(self.names) == 1:
             return logits[:, 0] if self.fake else -logits[:, 0]
         return torch.logsumexp(logits[:, list(self.fake)], 1) - torch.logsumexp(logits[:, list(self.real)], 1)
@@ -61,7 +61,7 @@ class Classes:
 
 
 def words_of(label: str) -> list[str]:
-    """Lower-case words; case, digits and punctuation part them, and `bona fide` is one.
+    """The label's words in lower case. Case, digits and punctuation separate words; `bona fide` is one word.
 
     >>> words_of("AIGenerated_image-2"), words_of("Bona-Fide"), words_of("DeepFake")
     (['ai', 'generated', 'image'], ['bonafide'], ['deep', 'fake'])
@@ -71,10 +71,10 @@ def words_of(label: str) -> list[str]:
 
 
 def meaning_of(label: str) -> bool | None:
-    """True for manipulated, False for real, None where the words say neither or both.
+    """True for manipulated, False for real, None if the words say neither or both.
 
-    A negation turns round every word of either kind after it; one with none after it makes the label unreadable, and so
-    do letters beyond English ones, which may well be a negation.
+    A negation reverses every such word after it. A negation with no such word after it makes the label unreadable. So
+    do non-ASCII letters, because they may be a negation.
 
     >>> [meaning_of(label) for label in ("Fake", "bona_fide", "not fake", "LABEL_1", "real or fake", "AI not detected")]
     [True, False, False, None, None, None]
@@ -99,16 +99,16 @@ def tell_classes(
     real: Sequence[str] | None = None,
     positive: str | None = None,
 ) -> Classes:
-    """The classes by what the user states, else by the labels' own words.
+    """The classes that the user states, else those that the labels' words say.
 
     Args:
         names: the label of each logit.
-        fake, real: labels as stated; where only one is stated, all others are the other. Labels in neither are left
-            out of the logit.
+        fake, real: stated labels. If only one list is stated, all other labels belong to the other class. Labels in
+            neither list are left out of the logit.
         positive: `fake` or `real`: what the sigmoid of a single logit is the probability of.
 
     Raises:
-        WeightsError: they cannot be told, or what is stated does not fit.
+        WeightsError: the labels are unreadable, or the stated ones do not fit.
     """
     names = tuple(names)
     if not names:
@@ -131,10 +131,10 @@ def tell_classes(
 
 
 def label_names(id2label: object, count: int | None = None) -> tuple[str, ...]:
-    """The labels in the order of the logits, out of `{"0": "real", …}` or a list.
+    """The labels in the order of the logits, from `{"0": "real", …}` or a list.
 
     Raises:
-        WeightsError: positions are missing or not numbers, or there are not `count`.
+        WeightsError: positions are missing or not numbers, or there are not `count` of them.
     """
     said = id2label if not isinstance(id2label, Sequence) or isinstance(id2label, str) else dict(enumerate(id2label))
     if not isinstance(said, Mapping) or not 1 <= len(said) <= MOST_LABELS:

@@ -16,9 +16,9 @@ _FORBIDS = re.compile(
 
 
 def forbids_commercial_use(text: str) -> bool:
-    """Whether the licence, by SPDX name or in words, says that it is not for commercial use.
+    """Whether the licence, by SPDX name or in words, excludes commercial use.
 
-    An unknown licence is taken to allow it: the user has named it and answers for it.
+    An unknown licence is assumed to allow it: the user named it and is responsible for it.
 
     >>> [forbids_commercial_use(text) for text in ("CC-BY-NC-4.0", "research use only", "MIT")]
     [True, True, False]

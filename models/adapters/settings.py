@@ -1,7 +1,7 @@
-"""The small JSON beside a model of the user's own: what it wants to see, and what its numbers mean.
+"""The small JSON file beside a user's own model: what input the model takes, and what its outputs mean.
 
-Nothing is guessed: the polarity and the licence have to be said, an unknown key is an error, and every message names
-the key, what was expected and what came. Takes the bytes of the file, yields `Settings`.
+Takes the bytes of the file, yields `Settings`. Nothing is guessed: polarity and licence must be stated, an unknown key
+is an error, and every message names the key, what was expected and what came.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class ImageSettings:
     """Pixels, after all steps."""
     width: int
     frames: int
-    """Frames of a clip, or faces of a track, that are judged each by itself; 1 where the model takes a film."""
+    """Frames of a clip, or faces of a track, that are each judged by themselves; 1 if the model takes a film."""
     video_frames: int
-    """T of a model that takes a film, 0 for one that takes pictures."""
+    """T of a model that takes a film; 0 if it takes pictures."""
     layout: Layout
     face_scale: float
-    """The face's box is made this much wider and higher about its centre."""
+    """Factor by which the face's box is enlarged about its centre."""
     face_square: bool
-    """Whether the longer side of the box is taken for both first."""
+    """Whether the box is first made square, with its longer side."""
     bgr: bool
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Of one row: (3, H, W), (T, 3, H, W) or (3, T, H, W)."""
+        """Shape of one row: (3, H, W), (T, 3, H, W) or (3, T, H, W)."""
         if self.layout == "BCHW":
             return 3, self.height, self.width
         if self.layout == "BTCHW":
@@ -55,9 +55,9 @@ class AudioSettings:
     hop_samples: int
     max_windows: int
     short: Literal["tile", "pad"]
-    """What is done with less sound than a window: repeated from its start, or zeros after it."""
+    """What happens to sound shorter than a window: it is repeated from its start, or zeros are appended."""
     normalise: bool
-    """Zero mean and unit variance, as wav2vec2's feature extractor does."""
+    """Whether to scale to zero mean and unit variance, as wav2vec2's feature extractor does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class Settings:
     unit: Unit
     output: Output
     positive: Literal["fake", "real"] | None
-    """What a high number means where there is one; None where there is one for each class."""
+    """What a high output means, if there is one output; None if there is one for each class."""
     fake: tuple[int, ...]
-    """Class numbers."""
+    """Numbers of the classes that mean fake, from 0; `real` likewise."""
     real: tuple[int, ...]
     licence: str
     commercial_use: bool
@@ -90,20 +90,20 @@ class Settings:
     def row_shape(self) -> tuple[int, ...]:
         if self.image is not None:
             return self.image.row_shape
-        assert self.audio is not None  # one of both is there: `read_settings`
+        assert self.audio is not None  # `read_settings` gives one of the two
         return (self.audio.window_samples,)
 
     @property
     def classes(self) -> int:
-        """Numbers in a row of the output, at least."""
+        """Least count of numbers in a row of the output."""
         return 1 if self.positive else max(*self.fake, *self.real) + 1
 
 
 def read_settings(data: bytes, name: str) -> Settings:
-    """The settings in a file's bytes; `name` is what messages call it.
+    """The settings in a file's bytes; `name` is the file's name in messages.
 
     Raises:
-        WeightsError: it is no JSON, a key is missing, unknown, of another type or out of range.
+        WeightsError: the file is not JSON, or a key is missing, unknown, of another type or out of range.
     """
     found = read_json(data, name)
     reader = Reader(found, name)

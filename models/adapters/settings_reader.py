@@ -1,4 +1,4 @@
-"""One object of a settings file, read key by key: nothing is guessed, and nothing is left unread."""
+"""Reads one object of a settings file key by key. Nothing is guessed, and every key must be known."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ EXAMPLE = """{
   "output": "logits", "fake": 1, "real": 0,
   "image": {"size": [224, 224], "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "frames": 4}
 }"""
-"""The least that is needed, for a picture classifier of two classes."""
+"""The shortest valid settings of a picture classifier with two classes."""
 
 
 def read_json(data: bytes, name: str) -> dict[str, Any]:
-    """The object of a file, as `read_object` does it, with an example where it is none."""
+    """The object in a file, as `read_object` reads it. The error message adds an example of valid settings."""
     try:
         return read_object(data, name)
     except WeightsError as error:
@@ -26,7 +26,7 @@ def read_json(data: bytes, name: str) -> dict[str, Any]:
 
 
 class Reader:
-    """One object of the file: each key is taken once, and what nobody took is an error."""
+    """One object of the file. Each key is taken once; a key that is left over is an error."""
 
     def __init__(self, found: Any, name: str, where: str = "") -> None:
         self.name, self.where = name, where

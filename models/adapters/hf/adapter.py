@@ -1,14 +1,14 @@
-"""`hf:DIR` and `hf:OWNER/REPO`: image, video and audio classifiers as `save_pretrained` of transformers writes them.
+"""`hf:DIR` and `hf:OWNER/REPO`: image, video and audio classifiers that transformers' `save_pretrained` wrote.
 
-A folder holds config.json, the weights as safetensors, preprocessor_config.json, and perhaps deephotlink.json
-(hf_sidecar.py) where the labels do not say which of them means manipulated. Nothing is downloaded, unpickled or run:
-`deephotlink weights pull hf:OWNER/REPO` fetches, and code or pickles in a folder are never opened.
+A folder holds config.json, the weights as safetensors and preprocessor_config.json. If the labels do not say which of
+them means manipulated, deephotlink.json does (sidecar.py). Nothing is downloaded, unpickled or run here.
+`deephotlink weights pull hf:OWNER/REPO` downloads; code or pickles in a folder are never opened.
 
-What works is every image, video and audio classifier of transformers whose preprocessing is in
-models/signals/preprocess.py or is that of wav2vec2; hf_network.py lists the exceptions. Images: the mean logit of a few
-frames spread over the clip (or over a face's track); video: frames at 7.5 Hz; audio: windows of 4 s one after another.
+Every image, video and audio classifier of transformers works if its preprocessing is in models/signals/preprocess.py
+or is that of wav2vec2; network.py lists the exceptions. Images: the mean logit of a few frames spread over the clip (or
+over a face's track). Video: frames at 7.5 Hz. Audio: consecutive windows of 4 s.
 
-Licence: that of the model's card, or "not stated". Blind spots: whatever its author did not train it on.
+Licence: that of the model card, or "not stated". Blind spots: everything that the model was not trained on.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from .sidecar import NAME, Sidecar, licence_of, read_sidecar
 
 CONFIG, CARD = "config.json", "README.md"
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
-"""Where the preprocessing stands, the first that is there; the last holds it one level down."""
+"""Files that may hold the preprocessing; the first one found is used. The last one holds it one level down."""
 REPOSITORY = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
 LARGEST_TEXT = 16 << 20
-"""Bytes of a model card, or of a JSON file before it is read."""
+"""Most bytes of a model card or a JSON file, checked before it is read."""
 LARGEST_WEIGHTS = 8 << 30
-"""Bytes of all shards together: they lie in memory twice while a network is built."""
+"""Most bytes of all shards together: they are in memory twice while a network is built."""
 MOST_FRAMES = 128
 BATCH = {"image": 8, "video": 2, "audio": 8}
 FAMILY: dict[str, Family] = {"clip": "synthetic", "face_track": "facial", "audio_window": "audio"}
 
 
 def files_of(reference: str, cache: Path) -> dict[str, Path]:
-    """The files of a model by role, which is the file's name; `reference` is what stands after `hf:`.
+    """The files of a model by role, which is the file's name; `reference` is the part after `hf:`.
 
     Raises:
-        WeightsError: there is no such folder, or it lacks what is needed: says what to do.
+        WeightsError: there is no such folder, or it lacks a file that is needed. The message says what to do.
     """
     folder = folder_of(reference, cache)
     if not (folder / CONFIG).is_file():
@@ -67,10 +67,10 @@ def files_of(reference: str, cache: Path) -> dict[str, Path]:
 
 
 def _check_sizes(paths: list[Path]) -> None:
-    """Before anything reads or hashes them: a link may lead to anything, and a sparse file costs nothing to make.
+    """Checks sizes before anything reads or hashes the files: a link may point to anything, sparse files cost nothing.
 
     Raises:
-        WeightsError: they are larger than a model can be.
+        WeightsError: the files are larger than a model can be.
     """
     sizes = {path: path.stat().st_size for path in paths}
     weights = {path: size for path, size in sizes.items() if path.suffix == ".safetensors"}
@@ -82,10 +82,10 @@ def _check_sizes(paths: list[Path]) -> None:
 
 
 def folder_of(reference: str, cache: Path) -> Path:
-    """Where the model lies.
+    """The folder of the model.
 
     Raises:
-        WeightsError: nowhere on this machine.
+        WeightsError: the model is not on this machine.
     """
     folder = Path(reference).expanduser()
     if folder.is_dir():
@@ -103,10 +103,10 @@ def folder_of(reference: str, cache: Path) -> Path:
 
 
 def describe(name: str, weights: Weights) -> DetectorSpec:
-    """The record of the model, read out of its files; the network is built once and shown a blank row to be sure.
+    """The model's spec, read from its files. To be sure, the network is built once and given a blank row.
 
     Raises:
-        WeightsError: it cannot work here, or what it answers cannot be told: says what to do.
+        WeightsError: the model cannot work here, or its labels are unreadable. The message says what to do.
     """
     model = _Model.read(weights)
     spec = model.spec(name, weights)
@@ -116,7 +116,7 @@ def describe(name: str, weights: Weights) -> DetectorSpec:
     try:
         with torch.inference_mode():
             detector.forward(detector.blank_row())
-    except Exception as error:  # whatever a strange config makes of a forward pass
+    except Exception as error:  # a strange config may make a forward pass raise anything
         said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise WeightsError(
             f"{model.architecture.name} does not accept what its preprocessing makes ({spec.input}): {said}"
@@ -131,7 +131,7 @@ def make(spec: DetectorSpec, weights: Weights) -> Detector:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What the small files of a model say."""
+    """The contents of a model's small files."""
 
     architecture: Architecture
     classes: Classes
@@ -233,7 +233,7 @@ class _Model:
 
 
 def _processor(weights: Weights) -> dict[str, Any]:
-    """The preprocessing's config; out of `processor_config.json` its one part for pictures or sound."""
+    """The config of the preprocessing; from `processor_config.json` only the part for pictures or sound."""
     name = next((name for name in PROCESSORS if name in weights.files), None)
     if name is None:
         raise WeightsError(f"expected one of {', '.join(PROCESSORS)} among the model's files")

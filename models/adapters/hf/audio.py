@@ -1,4 +1,4 @@
-"""Audio classifiers of transformers that take the waveform itself: wav2vec2 and its kin."""
+"""Audio classifiers of transformers that take the waveform itself: wav2vec2 and its relatives."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EXTRACTOR = "Wav2Vec2FeatureExtractor"
 
 
 class AudioDetector(HfDetector):
-    """One row is a window of sound. A shorter window goes through the network at its own length, as transformers does
-    with a single sound: neither padding nor a mask takes part, so its score is that of the reference."""
+    """One row is a window of sound. A shorter window goes through the network at its own length, as a single sound does
+    in transformers. There is no padding and no mask, so the score is that of the reference."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class AudioDetector(HfDetector):
         self.least_samples = least_samples(architecture.config)
 
     def blank_row(self) -> Tensor:
-        assert self.spec.audio is not None  # `hf.describe` fills it
+        assert self.spec.audio is not None  # set by `describe`
         return torch.zeros((1, self.spec.audio.window_samples), device=self.device)
 
     def prepare(self, item: AudioItem) -> Tensor | Judgement:
@@ -54,7 +54,7 @@ def read_extractor(config: Mapping[str, Any]) -> bool:
     """Whether the feature extractor normalises.
 
     Raises:
-        WeightsError: it does something else, or at another sample rate.
+        WeightsError: it does something else, or works at another sample rate.
     """
     kind = config.get("feature_extractor_type", EXTRACTOR)
     if kind != EXTRACTOR or config.get("feature_size", 1) != 1:
@@ -70,7 +70,7 @@ def read_extractor(config: Mapping[str, Any]) -> bool:
 
 
 def least_samples(config: Any) -> int:
-    """The fewest samples from which the convolutions make one frame."""
+    """The smallest number of samples from which the convolutions make one frame."""
     samples = 1
     layers = zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=False)
     for kernel, stride in reversed(list(layers)):

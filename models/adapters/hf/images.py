@@ -1,4 +1,4 @@
-"""Image and video classifiers of transformers over clips or faces: which frames they see, and how as tensors."""
+"""Image and video classifiers of transformers for clips or faces: which frames they get, and as which tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .sidecar import Sidecar
 
 
 class HfDetector(BatchedDetector):
-    """A classifier of transformers: rows go in under its main input's name, and its logits become one."""
+    """A classifier of transformers. It gets rows under its main input's name; its logits are combined into one."""
 
     def __init__(
         self, spec: DetectorSpec, weights: Weights, architecture: Architecture, classes: Classes, sidecar: Sidecar
@@ -33,7 +33,7 @@ class HfDetector(BatchedDetector):
 
     @abstractmethod
     def blank_row(self) -> Tensor:
-        """(1, ...): a row of the shape that an item gives, or may give."""
+        """(1, ...): a row of a shape that an item may give."""
 
     def forward(self, batch: Tensor) -> Tensor:
         answers = self.network(**{str(self.network.main_input_name): batch}).logits
@@ -44,10 +44,10 @@ class HfDetector(BatchedDetector):
         return self.classes.logit(answers.float())
 
     def _fitting(self, rows: Tensor | Judgement, shape: tuple[int, ...]) -> Tensor | Judgement:
-        return rows  # of any shape, see `_logits`
+        return rows  # any shape is allowed, see `_logits`
 
     def _logits(self, places: dict[int, Tensor]) -> dict[int, Tensor | Judgement]:
-        # Short windows and networks that take any shape: rows of one shape share a pass, the others have their own.
+        # Short windows, and networks that take any shape, give rows of different shapes: each shape has its own pass.
         by_shape: dict[torch.Size, dict[int, Tensor]] = {}
         for at, rows in places.items():
             by_shape.setdefault(rows.shape[1:], {})[at] = rows
@@ -58,7 +58,7 @@ class HfDetector(BatchedDetector):
 
 
 class PictureDetector(HfDetector):
-    """What image and video classifiers share: preprocessing, and faces cut out of their frames."""
+    """The common part of image and video classifiers: preprocessing, and faces cropped from their frames."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class PictureDetector(HfDetector):
         return self.preprocessing(torch.zeros((count, 3, height, width), dtype=torch.uint8, device=self.device))
 
     def pictures(self, item: ClipItem | TrackItem, chosen: np.ndarray) -> Tensor:
-        """(k, 3, h, w): the frames at these places of a clip, or the face on these frames of its track."""
+        """(k, 3, h, w): the frames at these positions of a clip, or the face at these positions of its track."""
         if isinstance(item, ClipItem):
             return self.preprocessing(to_images(item.frames[chosen], self.device))
         frames, wider = to_images(item.clip.frames[item.frame_positions[chosen]], self.device), self.sidecar.face_scale
@@ -90,7 +90,7 @@ class PictureDetector(HfDetector):
 
 
 class ImageDetector(PictureDetector):
-    """A few pictures of a clip or a face, each judged by itself; the answer is their mean logit."""
+    """Judges a few pictures of a clip or a face, each by itself. The answer is their mean logit."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -109,7 +109,7 @@ class VideoDetector(PictureDetector):
 
     @property
     def frames(self) -> int:
-        assert self.spec.clip is not None  # `hf.describe` fills it
+        assert self.spec.clip is not None  # set by `describe`
         return self.spec.clip.frames
 
     def blank_row(self) -> Tensor:

@@ -1,9 +1,9 @@
-"""A network of transformers out of verified bytes: the config as JSON, the tensors as safetensors, nothing else.
+"""Builds a network of transformers from verified bytes: the config as JSON, the tensors as safetensors, nothing else.
 
-The class is looked up by name among transformers' own; code beside a model (`auto_map`) is never looked at. What the
-config asks for is built on the `meta` device first, under a limit that the file's own tensors set, so that a config
-cannot ask for more than its checkpoint holds. `from_pretrained(None, state_dict=…)` then does what it does for a
-folder: renamed keys of older releases, parametrised weight norms, tied weights.
+The class is looked up by name among transformers' own; code beside a model (`auto_map`) is never read. The config's
+network is built on the `meta` device first, under a limit set by the file's own tensors, so that a config cannot ask
+for more than its checkpoint holds. Then `from_pretrained(None, state_dict=…)` does what it does for a folder: it
+handles renamed keys of older releases, parametrised weight norms and tied weights.
 """
 
 from __future__ import annotations
@@ -42,32 +42,33 @@ DROPPED = (
     *("auto_map", "attn_implementation", "experts_implementation", "name_or_path", "dtype", "torch_dtype"),
     *("output_attentions", "output_hidden_states"),
 )
-"""Keys that change where code comes from, at what precision, or what else is answered, never the logits."""
+"""Keys that set the source of code, the precision or extra outputs, but never change the logits."""
 MOST_LISTED = 50_000
-"""Labels or layers: configs make lists and objects as long."""
+"""Most labels or layers: transformers builds lists and objects of that length."""
 LEAST_LIMIT = 1 << 20
 MOST_TABLE = 1 << 25
-"""Positions times width: some networks fill tables of that size in plain Python before they have any weight."""
+"""Most positions times width: some networks fill tables of that size in plain Python before they have any weights."""
 MOST_POSITIONS = 1 << 16
-"""Attention takes their square: two million of them keep a core busy for days. A film of 32 frames has 10,000."""
+"""Most positions. Attention takes their square: two million keep a core busy for days. A film of 32 frames has
+10,000."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A classifier of transformers, by its config."""
+    """A classifier of transformers, as its config describes it."""
 
     name: str
-    """Of the class, `ViTForImageClassification`."""
+    """Name of the class, such as `ViTForImageClassification`."""
     task: Task
     config: Any
     """`PreTrainedConfig`."""
 
 
 def read_architecture(data: bytes) -> Architecture:
-    """What a `config.json` asks for, without building it.
+    """The architecture that a `config.json` describes; nothing is built.
 
     Raises:
-        WeightsError: no classifier of transformers, or one that does not work here.
+        WeightsError: it is not a classifier of transformers, or one that does not work here.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -107,7 +108,7 @@ def build(architecture: Architecture, weights: Weights) -> nn.Module:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # what is missing is told in one line, below
+    transformers.utils.logging.set_verbosity_error()  # missing tensors are reported in one line below
     tensors = read_tensors(weights)
     config = architecture.config
     elements = sum(tensor.numel() for tensor in tensors.values())
@@ -138,10 +139,10 @@ def build(architecture: Architecture, weights: Weights) -> nn.Module:
 
 
 def read_tensors(weights: Weights) -> dict[str, Tensor]:
-    """All tensors, of one file or of its shards.
+    """All tensors, from one file or from shards.
 
     Raises:
-        WeightsError: a file is no safetensors, a shard is missing, or a name comes twice.
+        WeightsError: a file is not safetensors, a shard is missing, or a name occurs twice.
     """
     if ONE_FILE in weights.files:
         return read_safetensors(weights.read(ONE_FILE), ONE_FILE)
@@ -159,7 +160,7 @@ def shards_of(index: bytes) -> list[str]:
     """The files that an index of shards names, each once.
 
     Raises:
-        WeightsError: one is no plain file name: it would reach out of the model's folder.
+        WeightsError: a name is not a plain file name, so it could point outside the model's folder.
     """
     named = read_object(index, INDEX).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
@@ -174,7 +175,7 @@ def shards_of(index: bytes) -> list[str]:
 
 
 def _classifiers() -> dict[tuple[str, str], Task]:
-    """(model_type, class) of every classifier that this release of transformers has."""
+    """The task of every classifier in this release of transformers, by (model_type, class)."""
     from transformers.models.auto import modeling_auto as auto
 
     tasks: dict[Task, Mapping[str, Any]] = {
@@ -191,7 +192,7 @@ def _classifiers() -> dict[tuple[str, str], Task]:
 
 
 def _cleaned(value: Any, depth: int = 0) -> Any:
-    """A config without what may lead elsewhere, at any depth."""
+    """The config without keys that may lead elsewhere, at any depth."""
     if depth > 20:
         raise WeightsError("expected a config.json nested at most 20 deep")
     if isinstance(value, list):
@@ -211,7 +212,10 @@ def _cleaned(value: Any, depth: int = 0) -> Any:
 
 
 def _check_numbers(config: Any, limit: int) -> None:
-    """Raises WeightsError where a whole number in the config is larger than the checkpoint has elements."""
+    """Raises WeightsError if the config has an integer or a table of positions that is too large.
+
+    limit: the largest integer allowed, about the number of elements in the checkpoint.
+    """
     flat = [config]
     while flat:
         value = flat.pop()
@@ -231,7 +235,7 @@ def _check_numbers(config: Any, limit: int) -> None:
 
 
 def _table_of(config: Mapping[str, Any]) -> tuple[float, float]:
-    """(positions, width) of the table of positions that a transformer over patches has."""
+    """(positions, width) of the position table of a transformer over patches."""
 
     def first(key: str) -> float:
         value = config.get(key)
@@ -244,7 +248,7 @@ def _table_of(config: Mapping[str, Any]) -> tuple[float, float]:
 
 @contextmanager
 def _bounded(elements: int, tensors: int) -> Iterator[None]:
-    """Stops a network from growing, while it is built in this thread, well beyond what its file holds."""
+    """Stops a network that grows well beyond its file's contents while it is built in this thread."""
     hooks = torch.nn.modules.module
     mine, seen = threading.get_ident(), {"parameter": 0, "buffer": 0, "module": 0}
     most = {"parameter": 2 * elements + LEAST_LIMIT, "buffer": 2 * elements + 64 * LEAST_LIMIT}

@@ -1,4 +1,4 @@
-"""What the user states of a model of transformers: `deephotlink.json` beside it, and its licence from the model card.
+"""What the user states about a model of transformers in `deephotlink.json`, and its licence from the model card.
 
 ```json
 {"fake": "LABEL_1", "family": "facial", "unit": "face_track", "licence": "MIT"}
@@ -23,12 +23,12 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """`deephotlink.json`: every field may be left out."""
+    """The contents of `deephotlink.json`. Every field is optional."""
 
     fake: tuple[str, ...] | None = None
     """Labels that mean manipulated."""
     real: tuple[str, ...] | None = None
-    """Labels that mean real; left out, all that are not fake."""
+    """Labels that mean real; by default all that are not fake."""
     positive: str | None = None
     """`fake` or `real`: what the sigmoid of a single logit is the probability of."""
     family: str | None = None
@@ -39,17 +39,17 @@ class Sidecar:
     summary: str | None = None
     blind_to: str | None = None
     face_scale: float = 1.3
-    """Of a face's box: 1 = as found."""
+    """Factor by which a face's box is enlarged; 1 = as detected."""
     rows: int = 4
     """Pictures of a clip or a face that an image model judges."""
     window_seconds: float = 4.0
-    """Of sound at a time."""
+    """Length of a window of sound."""
     frame_rate: float = 7.5
-    """Hz: of the frames that a video model sees."""
+    """Rate of the frames that a video model gets, Hz."""
 
 
 def read_sidecar(data: bytes) -> Sidecar:
-    """Raises WeightsError: a key or a value that is not among these."""
+    """The contents of a `deephotlink.json`. Raises WeightsError if a key is unknown or a value is not valid."""
     stated = read_object(data, NAME)
     known = {field.name for field in fields(Sidecar)}
     if set(stated) - known:
@@ -88,9 +88,9 @@ RANGES = {"face_scale": (0.5, 4.0), "window_seconds": (0.25, 60.0), "frame_rate"
 
 
 def licence_of(sidecar: Sidecar, card: bytes | None) -> tuple[str, bool]:
-    """(licence, whether commercial use is allowed): the user's word, else the front matter of README.md.
+    """(licence, whether commercial use is allowed), as the user states it, else from the front matter of README.md.
 
-    A licence that nobody stated forbids nothing that we know of: whoever uses the model answers for it.
+    A licence that is not stated is assumed to allow it: the user of the model is responsible.
     """
     front = _front_matter(card.decode("utf-8", "replace")) if card is not None else {}
     name = front.get("license")
@@ -105,7 +105,7 @@ def licence_of(sidecar: Sidecar, card: bytes | None) -> tuple[str, bool]:
 
 
 def _front_matter(text: str) -> Mapping[str, str]:
-    """`license` and `license_name` between the two lines `---` at the top; of a list its first."""
+    """`license` and `license_name` between the two `---` lines at the top. A list counts as its first entry."""
     parts = text[:65_536].lstrip("\ufeff").split("\n---", 1)
     if not text.lstrip("\ufeff").startswith("---") or len(parts) < 2:
         return {}

@@ -1,8 +1,8 @@
-"""`onnx:FILE`: an ONNX model on onnxruntime, with a small JSON beside it (settings.py).
+"""`onnx:FILE`: runs an ONNX model on onnxruntime, with a small JSON file beside it (settings.py).
 
-The session is made from the checked bytes: no external data, no plug-ins, no loops (onnx_file.py); onnxruntime is given
-no library of custom operators. On CUDA it uses the CUDA provider where onnxruntime has one (`onnxruntime-gpu`), else
-the CPU, with a warning. What remains: a graph may still ask for more memory or time than there is.
+The session is made from checked bytes: no external data, no plug-ins, no loops (file_check.py). onnxruntime gets no
+library of custom operators. On CUDA it uses the CUDA provider if onnxruntime has one (`onnxruntime-gpu`); else it uses
+the CPU and logs a warning. What remains: a graph may still ask for more memory or time than there is.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 def files_of(reference: str, cache: Path) -> dict[str, str]:
-    """The model (`weights`) and the JSON beside it (`settings`): FILE.onnx.json or FILE.json.
+    """The model (`weights`) and the JSON file beside it (`settings`): FILE.onnx.json or FILE.json.
 
     Raises:
-        WeightsError: one of them is not there; says what to do.
+        WeightsError: one of them is missing or too large. The message says what to do.
     """
     return files_beside(reference, "onnx", (".onnx",), "torch.onnx.export")
 
@@ -40,7 +40,7 @@ def describe(name: str, weights: Weights) -> DetectorSpec:
     """The spec that the settings describe.
 
     Raises:
-        WeightsError: they are not what they should be.
+        WeightsError: the settings are not valid.
     """
     return describe_settings(name, weights, ARCHITECTURE)[0]
 
@@ -50,7 +50,7 @@ def make(spec: DetectorSpec, weights: Weights) -> Detector:
 
 
 class OnnxDetector(SettingsDetector):
-    """A model in a session of onnxruntime."""
+    """A model that runs in an onnxruntime session."""
 
     def build_network(self) -> Rows:
         name = Path(self.weights.files["weights"].path).name
@@ -78,7 +78,7 @@ def open_session(data: bytes, name: str, device: torch.device) -> Any:
     """An onnxruntime session from checked bytes, with as many threads as torch has.
 
     Raises:
-        WeightsError: onnxruntime cannot make one of it.
+        WeightsError: onnxruntime cannot load the model.
     """
     import onnxruntime
 
@@ -86,10 +86,10 @@ def open_session(data: bytes, name: str, device: torch.device) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4  # what is wrong comes as an exception
+    options.log_severity_level = 4  # errors arrive as exceptions
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # cores are for the decoders meanwhile
-    # `check_onnx` has refused external data; were it to miss some, they would be looked for where nothing is.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the decoders need the cores
+    # `check_onnx` refuses external data. If it missed any, onnxruntime would look for it in a folder that is not there.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
@@ -99,13 +99,13 @@ def open_session(data: bytes, name: str, device: torch.device) -> Any:
             _log.warning("%s runs on the CPU: this onnxruntime has no CUDA provider (install onnxruntime-gpu)", name)
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
-    except Exception as error:  # onnxruntime has a class for each of its codes, and none above them
+    except Exception as error:  # onnxruntime has a class for each error code and no common base class
         said = " ".join(str(error).split())
         raise WeightsError(f"expected an ONNX model that onnxruntime can run in {name}: {said[:300]}") from error
 
 
 class SessionRows(Rows):
-    """A session; its first output is the answer."""
+    """Runs rows in a session. The session's first output is the answer."""
 
     def __init__(self, session: Any, batch: int | None, dtype: torch.dtype) -> None:
         super().__init__(batch or 1, batch, dtype)
@@ -119,6 +119,6 @@ class SessionRows(Rows):
         except Exception as error:
             said = str(error)
             if "Failed to allocate memory" in said or "CUDA_ERROR_OUT_OF_MEMORY" in said or "out of memory" in said:
-                raise torch.OutOfMemoryError(said[:500]) from error  # then the batch is halved
+                raise torch.OutOfMemoryError(said[:500]) from error  # the caller then halves the batch
             raise
         return torch.from_numpy(answers).to(batch.device)

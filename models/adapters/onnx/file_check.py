@@ -1,8 +1,8 @@
-"""A walk through an ONNX file before onnxruntime reads it: what it names outside itself, and what would never end.
+"""Checks an ONNX file before onnxruntime reads it: references outside the file, and graphs that would never end.
 
-onnxruntime would follow `external_data` to any file that the model names, and hands some nodes to plug-ins with paths
-of their own. The format is protobuf; the walk reads its wire form, so that no file is too large for a message and none
-is parsed twice the same way. Field numbers are those of onnx.proto3.
+onnxruntime follows `external_data` to any file that the model names, and passes some nodes to plug-ins with paths of
+their own. The format is protobuf. The check walks through its wire format, so that no file is too large for a message
+and no file is parsed in two different ways. Field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from ...weights.files import WeightsError
 from ..described import LARGEST_FILE
 
 DEEPEST = 64
-"""Messages within messages."""
+"""Most levels of nested messages."""
 MOST_MESSAGES = 2_000_000
 MOST_FIELDS = 4_000_000
 MOST_NODES = 1_000_000
-"""With every call of a function unfolded, as onnxruntime does before anything else."""
+"""Most nodes after every function call is inlined, which onnxruntime does first."""
 MOST_SPARSE = 1 << 28
-"""Elements of sparse tensors, which onnxruntime lays out in full."""
+"""Most elements of sparse tensors, which onnxruntime makes dense."""
 _REFUSED_OPERATORS = {
     **dict.fromkeys((b"EPContext", b"PyOp", b"PythonOp"), "loads code of a plug-in"),
     **dict.fromkeys((b"Loop", b"Scan", b"SequenceMap"), "may never end: export the model with its loops unrolled"),
 }
-"""And why."""
+"""Refused operators, and why."""
 
 _Operator = tuple[bytes, ...]
 """Name, domain, overload."""
 _NAMES: Mapping[str, tuple[int, ...]] = {"node": (4, 7, 8), "function": (1, 10, 13)}
-"""The fields of those three."""
+"""Numbers of the fields that hold these three, by kind of message."""
 _Schema = Mapping[int, str]
 _CHILDREN: Mapping[str, _Schema] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -45,10 +45,11 @@ _CHILDREN: Mapping[str, _Schema] = {
 
 
 def check_onnx(data: bytes, name: str) -> None:
-    """Refuses what reaches outside the file's own bytes.
+    """Refuses a model that reaches outside its own bytes or may never end.
 
     Raises:
-        WeightsError: it is no ONNX model, is too large, keeps tensors in other files, or asks for plug-ins.
+        WeightsError: the file is not an ONNX model or is too large, keeps tensors in other files, or asks for plug-ins,
+            loops or training.
     """
     if len(data) > LARGEST_FILE:
         raise WeightsError(f"expected at most {LARGEST_FILE} bytes in {name}, got {len(data)}")
@@ -67,7 +68,7 @@ class _Walk:
         self.name = name
         self.seen = self.fields = self.sparse = 0
         self.nodes: Counter[_Operator] = Counter()
-        """Of the graph, or of the function that is being walked through."""
+        """Operators of the graph, or of the function that is being checked, and how often each is called."""
         self.functions: dict[_Operator, Counter[_Operator]] = {}
 
     def refuse(self, why: str) -> None:
@@ -114,7 +115,7 @@ class _Walk:
             self.refuse("its sparse tensors are too large")
 
     def unfold(self) -> None:
-        """Functions that call functions are a small file's way to a graph of any size."""
+        """Counts the nodes after inlining: functions that call functions let a small file hold a graph of any size."""
         sizes: dict[_Operator, int] = {}
         left = dict(self.functions)
         while left:
@@ -141,10 +142,10 @@ def _bytes(value: int | memoryview) -> memoryview:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Each field of a message: its number, and its bytes or its number's value.
+    """Each field of a message: its number, and its value as an integer or as bytes.
 
     Raises:
-        IndexError: this is not protobuf.
+        IndexError: the data is not protobuf.
     """
     at = 0
     while at < len(data):

@@ -1,8 +1,8 @@
-"""`torch:FILE.pt2`: a program exported by torch.export, with a small JSON beside it (settings.py).
+"""`torch:FILE.pt2`: runs a program exported by torch.export, with a small JSON file beside it (settings.py).
 
-Only graphs of plain tensor operators and raw tensors are loaded (pt2.py): no pickles, machine code or custom objects.
-Make one by `torch.export.save(torch.export.export(model.eval(), (rows,), dynamic_shapes=…), "model.pt2")`; a program of
-a fixed batch runs in passes of that size.
+Only graphs of plain tensor operators and raw tensors are loaded (pt2_check.py): no pickles, machine code or custom
+objects. To make such a file: `torch.export.save(torch.export.export(model.eval(), (rows,), dynamic_shapes=…),
+"model.pt2")`. A program with a fixed batch size runs in passes of that size.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ARCHITECTURE = "torch.export program"
 
 
 def files_of(reference: str, cache: Path) -> dict[str, str]:
-    """The program (`weights`) and the JSON beside it (`settings`): FILE.pt2.json or FILE.json.
+    """The program (`weights`) and the JSON file beside it (`settings`): FILE.pt2.json or FILE.json.
 
     Raises:
-        WeightsError: one of them is not there; says what to do.
+        WeightsError: one of them is missing or too large. The message says what to do.
     """
     return files_beside(reference, "torch", (".pt2",), "torch.export.save")
 
@@ -36,7 +36,7 @@ def describe(name: str, weights: Weights) -> DetectorSpec:
     """The spec that the settings describe.
 
     Raises:
-        WeightsError: they are not what they should be.
+        WeightsError: the settings are not valid.
     """
     return describe_settings(name, weights, ARCHITECTURE)[0]
 
@@ -46,7 +46,7 @@ def make(spec: DetectorSpec, weights: Weights) -> Detector:
 
 
 class TorchExportDetector(SettingsDetector):
-    """A program that is loaded from checked bytes."""
+    """A program loaded from checked bytes."""
 
     def build_network(self) -> Rows:
         name = Path(self.weights.files["weights"].path).name
@@ -61,7 +61,7 @@ class TorchExportDetector(SettingsDetector):
 
 
 class ExportedRows(Rows):
-    """A checked program on a device; the first thing that it returns is the answer."""
+    """Runs rows in a checked program on a device. The program's first output is the answer."""
 
     def __init__(self, program: Program, device: torch.device, name: str) -> None:
         super().__init__(program.least_rows, program.most_rows, program.input_dtype)
@@ -71,7 +71,7 @@ class ExportedRows(Rows):
                 from torch.export.passes import move_to_device_pass
 
                 exported = move_to_device_pass(exported, device)
-            # In a tuple, lest `.to()` casts weights that the graph wants as they are.
+            # In a tuple, so that `.to()` does not cast weights that the graph needs unchanged.
             self.held = (exported.module(),)
         except torch.OutOfMemoryError:
             raise

@@ -1,7 +1,8 @@
-"""Operators that an exported program of the user's own may use: networks are made of these, and of nothing else.
+"""Operators that a user's exported program may use: those that networks are made of, and no others.
 
-Kept out on purpose: what reads or writes files (`from_file`, `save`), takes packed or raw memory (`fbgemm_*`,
-`mkldnn_*`, `set_`, `resize_`, `_unsafe_*`), draws random numbers, or prints. A plain one is missing: add its name.
+Left out on purpose: operators that read or write files (`from_file`, `save`), take packed or raw memory (`fbgemm_*`,
+`mkldnn_*`, `set_`, `resize_`, `_unsafe_*`), draw random numbers, or print. If a plain operator is missing, add its
+name.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ TENSOR_OPERATORS = frozenset(
     _assert_scalar _assert_tensor_metadata sym_constrain_range sym_constrain_range_for_size
     """.split()  # noqa: SIM905
 )
-"""Below `torch.ops.aten`."""
+"""Names in `torch.ops.aten`."""
 
 NUMBER_OPERATORS = frozenset(
     """
@@ -54,13 +55,13 @@ NUMBER_OPERATORS = frozenset(
     math.ceil math.floor math.trunc
     """.split()  # noqa: SIM905
 )
-"""On sizes, not on tensors."""
+"""Operators on sizes, not on tensors."""
 
 WRAPPERS = frozenset(f"torch.ops.higher_order.{name}" for name in ("wrap_with_set_grad_enabled", "wrap_with_autocast"))
-"""A part of the graph with gradients or autocast switched: transformers' decorators leave them."""
+"""Subgraphs with gradients or autocast switched on or off; transformers' decorators produce them."""
 
 TRAINING = {
     **dict.fromkeys(("dropout", "dropout_", "alpha_dropout", "feature_dropout", "lstm", "gru"), "train"),
     **dict.fromkeys(("batch_norm", "native_batch_norm"), "training"),
 }
-"""Operators that behave otherwise in training, by the argument that says so."""
+"""Operators that behave differently in training, with the argument that switches it on."""

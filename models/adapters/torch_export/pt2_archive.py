@@ -1,4 +1,4 @@
-"""The zip of a `.pt2`, read without torch: its members, each stored once, as it is, under one folder."""
+"""Reads the zip archive of a `.pt2` without torch. Each member is stored once, uncompressed, under one root folder."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ...weights.files import WeightsError
 from ..described import LARGEST_FILE
 
 LARGEST_GRAPH = 32 << 20
-"""Bytes of its JSON, which takes twenty times as much while it is looked at; a large network has 3 MB."""
+"""Most bytes of a JSON member, which takes twenty times as much memory during the check; a large network has 3 MB."""
 MOST_MEMBERS = 20_000
 MADE_BY = "torch.export.save(torch.export.export(model.eval(), (rows,), dynamic_shapes=…), FILE)"
 
 
 class Refused(WeightsError):
-    """Something in a file is not what a network needs."""
+    """A file holds something that a network does not need."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"refused {name}, nothing in it was run: {why}")
 
 
 class Archive:
-    """The members by their names below the archive's one root folder."""
+    """The members, by name below the archive's one root folder."""
 
     def __init__(self, data: bytes, name: str) -> None:
-        """Raises Refused: it is no such archive, or holds pickles or machine code under the names that torch gives."""
+        """Raises Refused: `data` is not such an archive, or holds pickles or machine code under torch's names."""
         self.name = name
         if len(data) > LARGEST_FILE:
             self.refuse(f"expected at most {LARGEST_FILE} bytes, got {len(data)}")
@@ -40,7 +40,7 @@ class Archive:
         raise Refused(self.name, why)
 
     def _members(self) -> dict[str, zipfile.ZipInfo]:
-        """By the name below the archive's one root folder."""
+        """The checked members, by name below the root folder."""
         infos = self.zip.infolist()
         if not infos or len(infos) > MOST_MEMBERS:
             self.refuse(f"expected 1 to {MOST_MEMBERS} members, got {len(infos)}")

@@ -1,11 +1,11 @@
-"""A `.pt2` of a stranger, made harmless before torch reads it. Takes bytes, yields bytes of another archive.
+"""Makes an untrusted `.pt2` harmless before torch reads it. Takes bytes, yields the bytes of another archive.
 
-torch's own reader (looked at in 2.13) runs what it is given in many places: pickles of weights, constants, sample
-inputs and script objects (`weights_only=False`), operators found by `getattr` from `torch` downwards
-(`torch.os.system`), expressions that sympy evaluates as Python, guards that are executed as source, names that become
-source, shared libraries compiled by AOTInductor. So the file itself never reaches that reader: its members are read
-here, every part of the graph is held against what a network needs, and a new archive is written from what passed: the
-graph with metadata, guards and calling conventions left out, raw tensors, and nothing else.
+torch's own reader (checked in 2.13) runs what it is given in many places: pickles of weights, constants, sample inputs
+and script objects (`weights_only=False`), operators found by `getattr` from `torch` downwards (`torch.os.system`),
+expressions that sympy evaluates as Python, guards that are executed as source, names that become source, and shared
+libraries compiled by AOTInductor. So that reader never gets the file itself. Its members are read here, and every part
+of the graph is checked against what a network needs. A new archive is written from what passed: the graph without
+metadata, guards and calling conventions, the raw tensors, and nothing else.
 
 What remains: a graph may still ask for more memory or time than there is.
 """
@@ -40,34 +40,34 @@ _DTYPES = dict(
         start=1,
     )
 ) | {9: torch.complex32, 10: torch.complex64, 11: torch.complex128, 12: torch.bool, 13: torch.bfloat16}
-"""By the numbers in the file (`ScalarType` of torch's schema)."""
+"""Data types by their numbers in the file (`ScalarType` in torch's schema)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A checked program and what its input and output are."""
+    """A checked program and the facts about its input."""
 
     archive: bytes
-    """For `torch.export.load`; holds one program that takes a tensor and returns a tuple of tensors."""
+    """Archive for `torch.export.load`: one program that takes a tensor and returns a tuple of tensors."""
     input_shape: tuple[int | None, ...]
     """Batch first; None for a free side."""
     input_dtype: torch.dtype
     least_rows: int
     most_rows: int | None
-    """None: as many as fit."""
+    """None: as many as fit in memory."""
 
 
 def check_pt2(data: bytes, name: str) -> Program:
-    """Reads a `.pt2` without torch's reader and writes what is harmless of it anew.
+    """Reads a `.pt2` without torch's reader and writes its harmless parts to a new archive.
 
     Raises:
-        WeightsError: it is damaged, or holds what a network has no need of; names it.
+        WeightsError: the file is damaged, or holds something that a network does not need; the message names it.
     """
     try:
         return _Checked(data, name).program()
     except WeightsError:
         raise
-    except Exception as error:  # a hostile file chooses what its reader stumbles over
+    except Exception as error:  # a hostile file chooses what its reader raises
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise Refused(name, f"expected a file made by {MADE_BY} ({said[:300]})") from error
 
@@ -191,7 +191,7 @@ class _Checked:
         )
 
     def _plain(self, value: Any, depth: int = 0) -> Any:
-        """A copy of a part of the graph; the keys of its objects are those of torch's own schema."""
+        """A checked copy of a part of the graph. The keys of its objects are those of torch's own schema."""
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
@@ -214,14 +214,14 @@ class _Checked:
         if key in ("parameter_name", "buffer_name", "tensor_constant_name"):
             return self.match(_PATH, value, "a tensor's name")
         if key in ("device", "as_device"):
-            # Baked in by whoever exported it; the adapter moves the program to where it is to run.
+            # The export fixed a device. The adapter later moves the program to the one that it runs on.
             return {"type": "cpu", "index": None}
         if key == "as_graph":
             return {"name": self.match(_IDENTIFIER, value["name"], "a name"), "graph": self._graph(value["graph"])}
         return self._plain(value, depth + 1)
 
     def _expression(self, text: Any) -> str:
-        """sympy evaluates it as Python."""
+        """The expression, if it is safe: sympy evaluates it as Python."""
         if not is_arithmetic(text):
             self.refuse(f"the size {text!r:.200} is not an expression of symbols and numbers")
         return str(text)
@@ -237,7 +237,7 @@ class _Checked:
         return {key: self._plain(found[key]) for key in ("input_specs", "output_specs")}
 
     def _payloads(self, kind: str, writer: Any) -> None:
-        """Copies the raw tensors that the kind's list names, each held against its size."""
+        """Copies the raw tensors in the list of this kind and checks the size of each."""
         entries = self.archive.json(f"data/{kind}/model_{kind}_config.json").get("config", {})
         clean: dict[str, Any] = {}
         written: dict[str, int] = {}
@@ -278,7 +278,7 @@ class _Checked:
 
 
 def _sides(sizes: list[Mapping[str, Any]]) -> Iterator[int | str]:
-    """Each side of a shape: its length, or the expression for it, a lone symbol by its name."""
+    """Each side of a shape: its length, its symbol's name, or the expression for it."""
     for side in sizes:
         if "as_int" in side:
             yield int(side["as_int"])
@@ -289,7 +289,7 @@ def _sides(sizes: list[Mapping[str, Any]]) -> Iterator[int | str]:
 
 
 def _bytes_needed(meta: Mapping[str, Any]) -> int:
-    """Of the storage behind a tensor of this size, stride and offset."""
+    """Bytes of storage that a tensor of this size, stride and offset needs."""
     sizes, strides = ([int(n["as_int"]) for n in meta[key]] for key in ("sizes", "strides"))
     offset = int(meta["storage_offset"]["as_int"])
     if len(sizes) != len(strides) or min(sizes + strides + [offset]) < 0:
@@ -303,7 +303,7 @@ def _bytes_needed(meta: Mapping[str, Any]) -> int:
 
 
 def _calling(answers: int) -> dict[str, Any]:
-    """How the program is called, in place of what the file says: one tensor in, a tuple out."""
+    """The calling convention that replaces the file's own: one tensor in, a tuple out."""
     takes = pytree.tree_structure(((0,), {}))
     returns = pytree.tree_structure((0,) * answers)
     return {

@@ -1,4 +1,4 @@
-"""The expressions for sizes in a `.pt2`, which sympy evaluates as Python: arithmetic on symbols and numbers only."""
+"""Checks the size expressions of a `.pt2`. sympy evaluates them as Python, so only arithmetic is allowed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _FUNCTIONS = frozenset(
     Unequality StrictLessThan LessThan StrictGreaterThan GreaterThan And Or Not floor ceiling Abs
     """.split()  # noqa: SIM905
 )
-"""Of sympy and of torch's additions to it, in the expressions for sizes."""
+"""Functions of sympy, and torch's additions to it, that size expressions may use."""
 LONGEST_EXPRESSION = 600
 
 
 def is_arithmetic(text: Any) -> bool:
-    """Whether it is harmless to evaluate: no calls but those of arithmetic, and no towers of powers.
+    """Whether the expression is safe to evaluate: only arithmetic calls, and no towers of powers.
 
     >>> is_arithmetic("2*s0 + Max(s1, 3)"), is_arithmetic("print()"), is_arithmetic("9**9**9")
     (True, False, False)
     """
     if not isinstance(text, str) or len(text) > LONGEST_EXPRESSION or not _CHARACTERS.fullmatch(text):
         return False
-    # A power of a power of a power would be a number that fills the memory.
+    # Nested powers could make a number that fills the memory.
     if text.count("**") + text.count("Pow") > 3:
         return False
     try:
@@ -68,7 +68,7 @@ def _arithmetic(node: ast.expr) -> bool:
 
 
 def _is_small(exponent: ast.expr) -> bool:
-    """2, Integer(2), -1."""
+    """Whether the exponent is 1 or 2 with either sign, as in `2`, `Integer(2)` or `-1`."""
     if isinstance(exponent, ast.Call) and getattr(exponent.func, "id", "") == "Integer" and len(exponent.args) == 1:
         exponent = exponent.args[0]
     if isinstance(exponent, ast.UnaryOp) and isinstance(exponent.op, ast.USub):
