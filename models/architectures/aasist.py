@@ -1,9 +1,9 @@
-"""AASIST: spectro-temporal graph attention over a raw waveform, answering [spoof, bona fide].
+"""AASIST: spectro-temporal graph attention over a raw waveform, with logits [spoof, bona fide].
 
 Written from Jung et al., "AASIST: Audio Anti-Spoofing using Integrated Spectro-Temporal Graph Attention Networks"
-(ICASSP 2022, arXiv 2110.01200). Fixed band-passes and six residual blocks make a map of bands by time; each axis
-becomes a graph, the two are joined with a stack node that hears every other, twice in parallel, and the larger of
-both branches is read out. Modules carry the names under which the published files keep their tensors.
+(ICASSP 2022, arXiv 2110.01200). Fixed band-passes and six residual blocks make a map of bands by time. Each axis
+becomes a graph. The two graphs are joined with a stack node that attends to all others, in two parallel branches, and
+the maximum of both branches is read out. Module names are those of the tensors in the published files.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch import Tensor, nn
 SAMPLE_RATE = 16_000
 BANDS = 70
 TAPS = 129
-"""The papers' 128, made odd so that a filter has a middle."""
+"""The paper has 128; the number is made odd so that a filter has a middle."""
 BAND_NODES = BANDS // 3
-"""Rows of the map after the first pooling; none of the later steps changes them."""
+"""Rows of the map after the first pooling. No later step changes their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class AasistConfig:
-    """What differs between AASIST and AASIST-L."""
+    """The differences between AASIST and AASIST-L."""
 
     channels: tuple[int, int] = (32, 64)
-    """Of the first two and of the last four residual blocks; the second is also the graphs' width."""
+    """Channels of the first two and of the last four residual blocks. The second is also the width of the graphs."""
     joined_channels: int = 32
     """Width of a node after the joined graphs."""
     pool_bands: float = 0.5
-    """Share of the nodes that pooling keeps: of the graph over bands, over time, and of either in the joined ones."""
+    """Share of the nodes that pooling keeps in the graph over bands; below: over time, and of each kind when joined."""
     pool_times: float = 0.7
     pool_joined: float = 0.5
     temperature: float = 2.0
@@ -46,9 +46,9 @@ AASIST_L = AasistConfig(channels=(32, 24), pool_bands=0.4, pool_times=0.5, pool_
 
 
 def mel_band_passes() -> Tensor:
-    """float32 (70, 1, 129): ideal band-passes of equal width in mel from 0 to 8 kHz, under a Hamming window.
+    """float32 (70, 1, 129): ideal band-passes of equal mel width from 0 to 8 kHz, with a Hamming window.
 
-    Computed in float64: a difference of two sincs loses digits.
+    They are computed in float64, because the difference of two sincs loses digits.
     """
     top_mel = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
     edges = 700 * (10 ** (np.linspace(0, top_mel, BANDS + 1) / 2595) - 1)
@@ -60,12 +60,12 @@ def mel_band_passes() -> Tensor:
 
 
 class Residual(nn.Module):
-    """Two convolutions over bands and time beside a shortcut; a third as many times come out."""
+    """Two convolutions over bands and time with a shortcut; the output has a third as many time steps."""
 
     def __init__(self, taken: int, given: int, first: bool = False) -> None:
         super().__init__()
         if not first:
-            # It is in the published files and takes no part: only without it do the published logits come out.
+            # It is in the published files but is not used: the published logits result only without it.
             self.bn1 = nn.BatchNorm2d(taken)
         self.conv1 = nn.Conv2d(taken, given, (2, 3), padding=(1, 1))
         self.bn2 = nn.BatchNorm2d(given)
@@ -74,8 +74,8 @@ class Residual(nn.Module):
             self.conv_downsample = nn.Conv2d(taken, given, (1, 3), padding=(0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, F, T) → (B, C', F, T // 3)"""
-        # In place: these maps are large (66 MB a window in the first block), and on a CPU moving them costs.
+        """(B, C, F, T) → (B, C', F, T // 3)."""
+        # In place, because these maps are large (66 MB a window in the first block) and slow to copy on a CPU.
         out = self.conv2(F.selu(self.bn2(self.conv1(x)), inplace=True))
         out += self.conv_downsample(x) if hasattr(self, "conv_downsample") else x
         return F.max_pool2d(out, (1, 3))
@@ -89,13 +89,13 @@ class NodeNorm(nn.BatchNorm1d):
 
 
 def attention_map(nodes: Tensor, project: nn.Linear, weights: Tensor) -> Tensor:
-    """(B, N, C) → (B, N, N, W) scores of each pair of nodes by its product, one for each column of `weights` (D, W)."""
+    """(B, N, C) → (B, N, N, W): scores of each pair of nodes from their product, one per column of `weights` (D, W)."""
     pairs = nodes[:, :, None] * nodes[:, None]
     return torch.tanh(project(pairs)) @ weights
 
 
 class GraphAttention(nn.Module):
-    """Every node hears every node of its own graph: (B, N, C) → (B, N, D)."""
+    """Every node attends to every node of its own graph: (B, N, C) → (B, N, D)."""
 
     def __init__(self, taken: int, given: int, temperature: float) -> None:
         super().__init__()
@@ -113,9 +113,9 @@ class GraphAttention(nn.Module):
 
 
 class StackingAttention(nn.Module):
-    """The heterogeneous layer: nodes of time (1) and of bands (2) in one graph, and the stack node that hears them all.
+    """The heterogeneous layer: time nodes (1) and band nodes (2) in one graph, and a stack node that attends to all.
 
-    Pairs are scored by their kinds: within 1, within 2, across.
+    The kind of a pair selects its scoring weights: within 1, within 2, or across.
     """
 
     def __init__(self, taken: int, given: int, temperature: float) -> None:
@@ -136,7 +136,7 @@ class StackingAttention(nn.Module):
         self.bn = NodeNorm(given)
 
     def forward(self, times: Tensor, bands: Tensor, stack: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, C), (B, M, C), (B, 1, C) → (B, N, D), (B, M, D), (B, 1, D)"""
+        """(B, N, C), (B, M, C), (B, 1, C) → (B, N, D), (B, M, D), (B, 1, D)."""
         count = times.shape[1]
         nodes = torch.cat([self.proj_type1(times), self.proj_type2(bands)], dim=1)
         by_kind = torch.cat([self.att_weight11, self.att_weight22, self.att_weight12], dim=1)
@@ -154,7 +154,7 @@ class StackingAttention(nn.Module):
 
 
 class GraphPool(nn.Module):
-    """Keeps the share of nodes with the highest scores, each weighed by its own, in the order of the scores."""
+    """Keeps the share of nodes with the highest scores, in order of score, each weighted by its score."""
 
     def __init__(self, channels: int, share: float) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class GraphPool(nn.Module):
         self.proj = nn.Linear(channels, 1)
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """(B, N, C) → (B, max(1, int(N * share)), C)"""
+        """(B, N, C) → (B, max(1, int(N * share)), C)."""
         scores = torch.sigmoid(self.proj(nodes))
         kept = scores.topk(max(1, int(nodes.shape[1] * self.share)), dim=1).indices
         return (nodes * scores).gather(1, kept.expand(-1, -1, nodes.shape[2]))
@@ -210,7 +210,7 @@ class Aasist(nn.Module):
         return logits
 
     def _encoded(self, sound: Tensor) -> Tensor:
-        """(B, S) → (B, C, 23, T)"""
+        """(B, S) → (B, C, 23, T)."""
         filtered = F.conv1d(sound[:, None], self.band_passes).abs()
         pooled = F.max_pool2d(filtered[:, None], 3)
         encoded: Tensor = self.encoder(F.selu(self.first_bn(pooled)))

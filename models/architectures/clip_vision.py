@@ -1,4 +1,4 @@
-"""CLIP's vision tower, of transformers, on weights out of checked bytes: nothing is looked up anywhere.
+"""CLIP's vision tower from transformers, with weights from checked bytes. Nothing is looked up or downloaded.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021. Detectors differ in
 which of its two outputs they read: `pooled` (the class token after the last normalisation) or `projected`.
@@ -16,7 +16,7 @@ from ..weights.clip_l14 import CLIP_L14, TENSORS
 
 
 class ClipVision(nn.Module):
-    """(B, 3, S, S) normalised images → what CLIP's vision tower makes of them."""
+    """(B, 3, S, S) normalised images → the outputs of CLIP's vision tower."""
 
     def __init__(self, sizes: Mapping[str, Any] = CLIP_L14) -> None:
         super().__init__()
@@ -25,12 +25,12 @@ class ClipVision(nn.Module):
         self.tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes))
 
     def pooled(self, images: Tensor) -> Tensor:
-        """→ (B, hidden_size): the class token, normalised by the last layer norm."""
+        """(B, 3, S, S) → (B, hidden_size): the class token after the last layer norm."""
         features: Tensor = self.tower.vision_model(pixel_values=images).pooler_output
         return features
 
     def projected(self, images: Tensor) -> Tensor:
-        """→ (B, projection_dim): the image features that CLIP compares with text, of their own length."""
+        """(B, 3, S, S) → (B, projection_dim): the features that CLIP compares with text, not scaled to unit length."""
         features: Tensor = self.tower(pixel_values=images).image_embeds
         return features
 
@@ -64,7 +64,7 @@ class GendNetwork(nn.Module):
 def tower_tensors(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
     """The vision tower's tensors under `prefix`, by transformers' names.
 
-    Older files also hold the numbers of the positions, which are no weights.
+    Older files also hold position numbers, which are not weights and are left out.
     """
     own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     return {k: v for k, v in own.items() if k.startswith(TENSORS) and not k.endswith(".position_ids")}

@@ -1,9 +1,9 @@
-"""EfficientNet as TensorFlow trained it, under the names of timm's `tf_efficientnet_*`.
+"""EfficientNet as trained in TensorFlow, with the parameter names of timm's `tf_efficientnet_*`.
 
 Written from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019): B0's
 stages scaled by width and depth, padding SAME, batch norm with an epsilon of 1e-3, squeeze-excite to a quarter of a
-block's own input. Stochastic depth and dropout play no part at inference. The same function as transformers'
-EfficientNetModel on the same tensors: tests/models/detectors/test_dfdc_b7.py.
+block's own input. Stochastic depth and dropout have no effect at inference. On the same tensors it computes the same
+function as transformers' EfficientNetModel: tests/models/detectors/test_dfdc_b7.py.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-"""Of B0: kernel, stride of the first block, expansion, channels, blocks."""
+"""Stages of B0: kernel, stride of the first block, expansion, channels, blocks."""
 STEM, HEAD = 32, 1280
 EPSILON = 1e-3
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """To the nearest multiple of 8, but never below nine tenths."""
+    """Scaled channels, rounded to the nearest multiple of 8, but never below nine tenths of the exact number."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
 
@@ -64,7 +64,7 @@ class EfficientNet(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """Padding as TensorFlow's SAME: ceil(size / stride) outputs, the odd pixel of padding below and to the right."""
+    """Pads like TensorFlow's SAME: ceil(size / stride) outputs; an odd pixel of padding goes below and to the right."""
 
     def forward(self, images: Tensor) -> Tensor:
         down, across = (
@@ -93,7 +93,7 @@ class SqueezeExcite(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise, squeeze-excite, pointwise: the first stage, which does not expand."""
+    """Depthwise, squeeze-excite, pointwise. The first stage uses it, because it does not expand."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class InvertedBlock(nn.Module):
 
 
 class DfdcClassifier(nn.Module):
-    """(B, 3, 380, 380) → (B, 1), > 0 = fake. Names are those of the published file, less timm's own classifier."""
+    """(B, 3, 380, 380) → (B, 1), > 0 = fake. Names are those of the published file, without timm's own classifier."""
 
     def __init__(self, width: float = 2.0, depth: float = 3.1) -> None:
         super().__init__()

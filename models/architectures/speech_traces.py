@@ -1,10 +1,11 @@
-"""The network of `audio`: where each bin of a spectrum lies, how fast its phase turns and whether it goes on as it did.
+"""The network of `audio`: the level of each bin of a spectrum, how fast its phase turns and whether that continues.
 
-A vocoder can be right about every magnitude; phase it has to make up. So beside the log spectrum stand, for each bin
-and moment, the instantaneous frequency and the group delay (from spectra of the same window a sample apart, the idea of
-reassignment: Auger and Flandrin 1995), and how far the next window's phase is from what that frequency foretells. A
-residual network of two-dimensional convolutions goes over the four planes; what it found is averaged over time, by
-frequency. Sound of any length goes in, and the level of it is taken out first.
+A vocoder can get every magnitude right, but it has to make up the phase. So the log spectrum is joined by three more
+planes for each bin and moment: the instantaneous frequency and the group delay (from spectra of the same window one
+sample apart, the idea of reassignment: Auger and Flandrin 1995), and how well the next window's phase matches the
+phase that this frequency predicts. A residual network of two-dimensional convolutions goes over the four planes. Its
+features are averaged within frequency bands and pooled over time. Sound of any length goes in; its level is removed
+first.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from .speech_lines import SpeechLines
 POINTS, HOP = 512, 160
 PLANES = ("logarithm", "turning", "delay", "going_on")
 FLOOR = 1e-7
-"""Power, of the loudest bin's: 70 dB down, below which every recording has noise of its own."""
+"""Power in shares of the loudest bin's: 70 dB below it, where every recording has noise of its own."""
 
 
 class Planes(nn.Module):
-    """(B, S) waveform at 16 kHz → (B, 4, 256, T) with T = 1 + S // 160 - 1; values of about one."""
+    """(B, S) waveform at 16 kHz → (B, 4, 256, T) with T = 1 + S // 160 - 1; values are around one in size."""
 
     window: Tensor
     steps: Tensor
@@ -48,13 +49,13 @@ class Planes(nn.Module):
         logarithm = (logarithm - logarithm.mean(dim=(1, 2), keepdim=True)) / 4
         if not self.phases:
             return logarithm[:, None, :, 1:]
-        # A sample later a bin's own phase has turned by its frequency; what is left lies around 0.
+        # One sample later a bin's phase has turned by the bin's own frequency. What remains is around 0.
         turned = now * self._spectrum(wave[:, :-1]).conj()
         turning = (turned * torch.polar(torch.ones_like(self.steps), -self.steps)).angle()
-        # From bin to bin the phase of what lies in the middle of the window turns by half a circle.
+        # The phase of a sound in the middle of the window turns by half a circle from one bin to the next.
         beside = now[:, 1:] * now[:, :-1].conj()
         delay = -torch.cat([beside, beside[:, -1:]], dim=1)
-        # From window to window: what came, against what the bin's frequency said.
+        # From one window to the next: the measured phase change against the one that the bin's frequency predicts.
         came = now[:, :, 1:] * now[:, :, :-1].conj()
         foretold = (self.steps + (turning[:, :, 1:] + turning[:, :, :-1]) / 2) * HOP
         going_on = torch.cos(came.angle() - foretold)
@@ -68,7 +69,7 @@ class Planes(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions and a way past them; half the height and width with `stride` 2."""
+    """Two convolutions with a shortcut; `stride` 2 halves height and width."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class SpeechTraces(nn.Module):
 
 
 class LinesAndTraces(nn.Module):
-    """(B, S) waveform at 16 kHz → (B,): the answers of both, weighed and added."""
+    """(B, S) waveform at 16 kHz → (B,): the weighted sum of the answers of both networks."""
 
     def __init__(self, lines_weight: float, traces_weight: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""SyncNet: two networks that put five frames of a face and 0.2 s of its sound near one another if they belong together.
+"""SyncNet: two networks that embed five frames of a face and 0.2 s of sound close together if they belong together.
 
 Written from Chung and Zisserman, "Out of time: automated lip sync in the wild" (ACCV workshops 2016) and the shapes of
-the file `syncnet_v2.model`; module names are those of its tensors, so that it loads as it is.
+the file `syncnet_v2.model`. Module names are those of its tensors, so that the file loads unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LEAST = 1e-6
 
 
 class SyncNet(nn.Module):
-    """Embeddings of windows; `lip` and `sound` have nothing in common but the space they point into."""
+    """Embeds windows. `lip` and `sound` share the embedding space and nothing else."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SyncNet(nn.Module):
         return found
 
     def sound(self, windows: Tensor) -> Tensor:
-        """(B, 1, 13, 20) cepstral coefficients by time → (B, 1024)."""
+        """(B, 1, 13, 20), cepstral coefficients by time → (B, 1024)."""
         found: Tensor = self.netfcaud(self.netcnnaud(windows).flatten(1))
         return found
 
@@ -67,7 +67,7 @@ def _flat(
 def _deep(
     before: int, after: int, kernel: tuple[int, int, int], stride: int = 1, padding: int = 0
 ) -> tuple[nn.Conv3d, nn.BatchNorm3d, nn.ReLU]:
-    """Stride and padding are those of rows and columns; time has none."""
+    """Stride and padding apply to rows and columns, not to time."""
     conv = nn.Conv3d(before, after, kernel, (1, stride, stride), (0, padding, padding))
     return conv, nn.BatchNorm3d(after), nn.ReLU()
 
@@ -78,34 +78,34 @@ def _head() -> nn.Sequential:
 
 @dataclass(frozen=True, slots=True)
 class SyncOffset:
-    """How far apart lips and sound are, at each shift of the one against the other."""
+    """The distance between lips and sound at each shift of one against the other."""
 
     distances: Tensor
-    """float32 (2 * most_shift + 1,), mean over the windows, by offset from -most_shift to most_shift."""
+    """float32 (2 * most_shift + 1,), mean over the windows, for offsets from -most_shift to most_shift."""
     offset_frames: int
-    """Where the distance is least; > 0: the sound comes before the lips, in frames of 25 Hz."""
+    """Offset with the least distance, in frames of 25 Hz; > 0: the sound comes before the lips."""
     distance: float
-    """The least of them."""
+    """The least of the distances."""
     confidence: float
-    """Their median less the least: near 0 where no shift fits better than another."""
+    """The median of the distances minus the least: near 0 if no shift fits better than another."""
 
     def margin(self, most_frames: int) -> float:
-        """The median less the least distance at offsets of at most `most_frames`: what speaks for the true place."""
+        """The median minus the least distance at offsets of at most `most_frames`: the evidence for being in sync."""
         middle = len(self.distances) // 2
         near = self.distances[middle - most_frames : middle + most_frames + 1]
         return float(self.distances.median() - near.min())
 
 
 def sync_offset(lip: Tensor, sound: Tensor, most_shift: int = 15) -> SyncOffset:
-    """(T, D) embeddings of the same T windows each → SyncOffset.
+    """(T, D) embeddings of lips and sound in the same T windows → SyncOffset.
 
-    As the authors do it, beyond the ends of the sound an embedding is all zeros and its distance counts in the mean.
+    As in the authors' code, embeddings beyond the ends of the sound are zeros, and their distances count in the mean.
     """
     if lip.shape != sound.shape or lip.ndim != 2 or len(lip) < 1:
         raise ValueError(f"expected two arrays (T, D) of one shape: got {tuple(lip.shape)} and {tuple(sound.shape)}")
     count = len(lip)
     padded = F.pad(sound.float(), (0, 0, most_shift, most_shift))
-    # A sound found `most_shift` windows later stands last, which is the most negative offset.
+    # The sound `most_shift` windows later has the last position in `padded` and the most negative offset.
     shifts = range(2 * most_shift, -1, -1)
     distances = torch.stack(
         [torch.linalg.vector_norm(lip.float() - padded[at : at + count] + _LEAST, dim=1).mean() for at in shifts]

@@ -1,7 +1,7 @@
-"""Frame encoders out of a folder that transformers wrote: `config.json` and `model.safetensors`, both as checked bytes.
+"""Frame encoders from a folder that transformers wrote: `config.json` and `model.safetensors`, both as checked bytes.
 
-A config is a stranger's file too: of its fields only sizes and the name of an activation are taken over, within bounds,
-so that nothing in it can name code, a kernel or a place to fetch anything from.
+A config is an untrusted file too. Only sizes, a few numbers and flags, and the name of an activation are taken from it,
+within bounds, so that nothing in it can name code, a kernel or an address to download from.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIZES = {
     "mlp_ratio": 8,
     "num_register_tokens": 64,
 }
-"""Whole numbers that are taken over, and the largest that is believed."""
+"""Integers that are taken from the config, and the largest value allowed for each."""
 OTHERS: Mapping[str, type | tuple[type, ...]] = {
     "layer_norm_eps": float,
     "qkv_bias": bool,
@@ -43,20 +43,20 @@ OTHERS: Mapping[str, type | tuple[type, ...]] = {
 }
 ACTIVATIONS = ("quick_gelu", "gelu", "gelu_pytorch_tanh", "gelu_new", "relu", "silu")
 LEFT_OVER = ("visual_projection.", "classifier.", "pooler.", "vit.pooler.")
-"""Tensors that a checkpoint may hold beside the encoder's own."""
+"""Prefixes of tensors that a checkpoint may hold besides the encoder's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
     config: str
     model: str
-    """Classes of transformers."""
+    """Classes of transformers: the config's and the model's."""
     normalisation: Normalisation
-    """What this family's own processor does; which of them a fine-tuned encoder wants its config does not say."""
+    """Normalisation by this family's own processor. The config of a fine-tuned encoder does not say which it needs."""
     prefix: str = ""
-    """Of the vision tower in a model of two towers; its config is then `vision_config`."""
+    """Prefix of the vision tower in a model of two towers; its config is then `vision_config`."""
     pooled: bool = True
-    """Whether the embedding is the pooled output; else the class token after the last normalisation."""
+    """Whether the embedding is the pooled output. Otherwise it is the class token after the last normalisation."""
 
 
 KINDS: Mapping[str, _Kind] = {
@@ -69,19 +69,19 @@ KINDS: Mapping[str, _Kind] = {
     "xclip": _Kind("XCLIPVisionConfig", "XCLIPVisionModel", CLIP, "vision_model."),
     "xclip_vision_model": _Kind("XCLIPVisionConfig", "XCLIPVisionModel", CLIP),
 }
-"""By `model_type`."""
+"""Known encoders by `model_type`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """What is believed of a `config.json`."""
+    """The checked contents of a `config.json`."""
 
     model_type: str
     fields: Mapping[str, Any]
     image_size: int
-    """Pixels, both sides of what goes in."""
+    """Height and width of the input, pixels."""
     frames: int
-    """Frames that the encoder mixes with one another (X-CLIP); 1 for encoders of single pictures."""
+    """Frames that the encoder combines (X-CLIP); 1 for encoders of single pictures."""
 
     @property
     def normalisation(self) -> Normalisation:
@@ -89,10 +89,10 @@ class EncoderConfig:
 
 
 def read_config(data: bytes, name: str) -> EncoderConfig:
-    """A `config.json` of transformers.
+    """Reads a `config.json` of transformers.
 
     Raises:
-        WeightsError: it is none, asks for code of its own, or names a model that is no known encoder.
+        WeightsError: it is not valid, asks for code of its own, or names a model that is not a known encoder.
     """
     whole = read_object(data, name)
     kind = KINDS.get(str(whole.get("model_type")))
@@ -121,7 +121,7 @@ def read_config(data: bytes, name: str) -> EncoderConfig:
             raise WeightsError(f"expected hidden_act out of {', '.join(ACTIVATIONS)} in {name}: got another")
         fields["hidden_act"] = own["hidden_act"]
     model_type = str(whole["model_type"])
-    # DINOv2 was trained at 518 pixels and is used at 224: its own processor crops so, and positions are interpolated.
+    # DINOv2 was trained at 518 pixels and is used at 224: its own processor crops to that. Positions are interpolated.
     image_size = 224 if model_type == "dinov2" else fields.get("image_size", 224)
     return EncoderConfig(model_type, fields, image_size, _frames(model_type, fields))
 
@@ -131,13 +131,13 @@ def _frames(model_type: str, fields: Mapping[str, Any]) -> int:
 
 
 class VisionEncoder(nn.Module):
-    """(B, 3, S, S) normalised frames → (B, D) embeddings, not brought to unit length."""
+    """(B, 3, S, S) normalised frames → (B, D) embeddings, not scaled to unit length."""
 
     def __init__(self, config: EncoderConfig, data: bytes, name: str) -> None:
         """Builds the encoder from the bytes of its `model.safetensors`.
 
         Raises:
-            WeightsError: tensors are missing, of another shape, or left over.
+            WeightsError: tensors are missing, have another shape, or are left over.
         """
         super().__init__()
         import transformers
@@ -150,7 +150,7 @@ class VisionEncoder(nn.Module):
         }
         options = {} if kind.pooled else {"add_pooling_layer": False}
         transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()  # what is missing is told in one line, below
+        transformers.utils.logging.set_verbosity_error()  # missing tensors are reported in one line below
         try:
             built = getattr(transformers, kind.config)(**config.fields)
             with torch.device("meta"):
@@ -158,7 +158,7 @@ class VisionEncoder(nn.Module):
             held = sum(tensor.numel() for tensor in tensors.values())
             if wanted > 2 * held:  # a config of a kilobyte must not fill the memory
                 raise ValueError(f"the config asks for {wanted} numbers, the file holds {held}")
-            # Given a config and the tensors, transformers looks nothing up; it knows the names of its older files.
+            # With a config and tensors, transformers looks nothing up, but it still renames the keys of older files.
             self.model, found = getattr(transformers, kind.model).from_pretrained(
                 None, config=built, state_dict=tensors, output_loading_info=True, dtype=torch.float32, **options
             )

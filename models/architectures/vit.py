@@ -1,7 +1,7 @@
 """The vision transformer in plain torch: square images in, logits out.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, in the pre-norm form with one fused projection for
-queries, keys and values, under the parameter names that published checkpoints of the ViT family carry. Parity with
+queries, keys and values. Parameter names are those of published checkpoints of the ViT family. Parity with
 transformers' ViTForImageClassification on the same weights: tests/models/detectors/test_commfor.py.
 """
 
@@ -19,21 +19,21 @@ class VitShape:
     """The sizes of a vision transformer; the defaults are those of ViT-S/16."""
 
     image: int = 224
-    """Pixels, both sides; a multiple of `patch`."""
+    """Height and width, pixels; a multiple of `patch`."""
     patch: int = 16
     width: int = 384
-    """Channels of a token."""
+    """Channels per token."""
     depth: int = 12
-    """Blocks."""
+    """Number of blocks."""
     heads: int = 6
     hidden: int = 1536
     """Channels inside the feed-forward part of a block."""
     outputs: int = 1
-    """Logits."""
+    """Number of logits."""
 
     @property
     def tokens(self) -> int:
-        """Patches and the class token."""
+        """Number of tokens: the patches and the class token."""
         return (self.image // self.patch) ** 2 + 1
 
 
