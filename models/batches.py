@@ -71,7 +71,9 @@ def spread_frames(item: ClipItem, most: int, least_side: int) -> np.ndarray | Ju
     if not len(item.frames):
         return Judgement(abstained="too_short")
     if (side := min(item.frames.shape[1:3])) < least_side:
-        return Judgement(abstained="low_resolution", detail=f"a side of {side} pixels, {least_side} are needed")
+        return Judgement(
+            abstained="low_resolution", detail=f"a side of {side} pixels, at least {least_side} are needed"
+        )
     return item.frames[spread(len(item.frames), most)]
 
 
@@ -93,7 +95,7 @@ def spread_faces(
     sizes = pixels(places[sure])
     large = sure[sizes >= least]
     if not len(large):
-        told = f"a face of {float(sizes.max()):.0f} pixels, {least:.0f} are needed"
+        told = f"a face of {float(sizes.max()):.0f} pixels, at least {least:.0f} are needed"
         return Judgement(abstained="low_resolution", detail=told)
     return large[spread(len(large), most)]
 

@@ -179,7 +179,9 @@ def add_audit_arguments(parser: Parser) -> None:
     add("--detectors", metavar="NAMES", help="comma-separated names (default: all that are ready)")
     add("--weights", action="append", default=[], metavar="NAME=PATH", help="weights of a detector (or NAME.ROLE=PATH)")
     add("--weights-cache", metavar="DIR", help="folder or URL of weights (default: $DEEPHOTLINK_WEIGHTS)")
-    add("--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights unlike the record")
+    add(
+        "--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights other than those on record"
+    )
     add("--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence")
     add("--calibration", metavar="FILE", help="calibration file (default: the built-in one)")
     add("--clips", type=positive, metavar="N", help="at most N clips from each file")

@@ -122,7 +122,7 @@ def load_calibration(path: str | Path | None = None) -> Calibration:
     try:
         return parse_calibration(Path(path).read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
-        raise CalibrationError(f"expected a calibration file in {path}: it is no UTF-8 text") from error
+        raise CalibrationError(f"expected a calibration file in {path}: it is not UTF-8 text") from error
 
 
 @cache

@@ -109,7 +109,9 @@ class AasistDetector(BatchedDetector):
         """(1, 64600), or abstains with `no_audio`, `too_short`, `silent`, `decode_failed`."""
         samples = item.samples[:WINDOW_SAMPLES]
         if 0 < len(samples) < LEAST_SAMPLES:
-            return Judgement(abstained="too_short", detail=f"{len(samples)} samples, {LEAST_SAMPLES} are needed")
+            return Judgement(
+                abstained="too_short", detail=f"{len(samples)} samples, at least {LEAST_SAMPLES} are needed"
+            )
         if (nothing := unheard(samples)) is not None:
             return nothing
         return torch.from_numpy(tiled(samples))[None].to(self.device)

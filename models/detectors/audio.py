@@ -91,7 +91,9 @@ class AudioDetector(BatchedDetector):
         if (nothing := unheard(samples)) is not None:
             return nothing
         if len(samples) < LEAST_SAMPLES:
-            return Judgement(abstained="too_short", detail=f"{len(samples)} samples, {LEAST_SAMPLES} are needed")
+            return Judgement(
+                abstained="too_short", detail=f"{len(samples)} samples, at least {LEAST_SAMPLES} are needed"
+            )
         speech = analyse_speech(samples)
         if speech is None or speech.level_db < LEAST_LEVEL_DB:
             return Judgement(abstained="silent", detail="too quiet to judge")

@@ -55,7 +55,7 @@ DETECTOR = DetectorSpec(
     family="facial",
     unit="face_track",
     needs=frozenset({"frames", "faces"}),
-    summary="steadiness, grid and motion of the inner face against those of its own head, given the shot",
+    summary="steadiness, grid and motion of the inner face compared with its own head, corrected for the shot",
     blind_to="heads rendered whole (reenactment); stills; under six frames in a row; under 14 px from eyes to mouth",
     method="residual statistics, Fisher's discriminant over pairs of our own forgeries; models/embedded/face_swap.md",
     architecture=f"{len(NAMES)} statistics, one linear map, one direction",
@@ -117,7 +117,10 @@ def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
     if not len(rows):
         return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {SURE} or more")
     if len(rows) < LEAST_FRAMES:
-        return Judgement(abstained="too_short", detail=f"{len(rows)} sure frames in a row, {LEAST_FRAMES} are needed")
+        return Judgement(
+            abstained="too_short",
+            detail=f"{len(rows)} consecutive confident frames, at least {LEAST_FRAMES} are needed",
+        )
     landmarks, places = item.landmarks[rows], item.frame_positions[rows]
     seconds = item.clip.pts_seconds[places]
     step = float(np.median(np.diff(seconds)))
@@ -127,15 +130,15 @@ def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
     axes = [face_axes(points) for points in landmarks]
     size = float(np.median([a.size for a in axes]))
     if size < LEAST_SIZE:
-        told = f"{size:.0f} pixels from the eyes to the mouth, {LEAST_SIZE:.0f} are needed"
+        told = f"{size:.0f} pixels from the eyes to the mouth, at least {LEAST_SIZE:.0f} are needed"
         return Judgement(abstained="low_resolution", detail=told)
     height, width = item.clip.frames.shape[1:3]
     x, y = np.median([a.centre for a in axes], axis=0)
     if not (0 <= x < width and 0 <= y < height):
-        return Judgement(abstained="face_hidden", detail="the face lies outside of the frame")
+        return Judgement(abstained="face_hidden", detail="the face lies outside the frame")
     piece = face_piece([item.clip.frames[at] for at in places], landmarks, seconds)
     if len(piece.images) < LEAST_FRAMES:
-        told = f"{len(piece.images)} frames that differ, {LEAST_FRAMES} are needed"
+        told = f"{len(piece.images)} frames that differ, at least {LEAST_FRAMES} are needed"
         return Judgement(abstained="no_motion", detail=told)
     found = face_statistics(piece)
     if np.exp(found["moves_ring"]) > MOST_MOTION:

@@ -65,7 +65,7 @@ def _spec(
         blind_to="forgeries of today (AUC .51-.63); heavy compression and scaling look forged; faces made whole",
         method="Afchar et al., MesoNet: a Compact Facial Video Forgery Detection Network, WIFS 2018 (arXiv 1809.00888)",
         architecture=f"{network} ({parameters} parameters)",
-        input=f"{FRAMES} sure frames of a track, aligned face crop 256x256, reflected past the edges, RGB / 255",
+        input=f"{FRAMES} confident frames of a track, aligned face crop 256x256, reflected past the edges, RGB / 255",
         output="sigmoid, 1 = real; logit = minus the sigmoid's own input, mean over the frames",
         licence="Apache-2.0",
         origin="published",

@@ -26,9 +26,9 @@ DETECTOR = DetectorSpec(
     needs=frozenset({"credentials"}),
     summary="Content Credentials, AI labels and tool names in the container, each finding named",
     blind_to="files whose metadata was removed or forged; says nothing if nothing is declared",
-    method="C2PA 2.x, IPTC digitalsourcetype, GB 45438-2025; rules in metadata_rules.py",
-    input="container facts and Content Credentials, without a frame of the media",
-    output="sum of the rules' log-odds; no logit where nothing is declared",
+    method="C2PA 2.x, IPTC digitalsourcetype, GB 45438-2025; rules in models/metadata/rules.py",
+    input="container facts and Content Credentials, no frame is decoded",
+    output="sum of the rules' log-odds; no logit if nothing is declared",
     batch_size=64,
 )
 

@@ -77,10 +77,10 @@ class SyntheticDetector(BatchedDetector):
     def prepare(self, item: ClipItem) -> Tensor | Judgement:
         """(k, 6, 3, 96, 96) grey levels, 1 <= k <= 4, or abstains with `too_short`, `low_resolution`, `flat`."""
         if len(item.frames) < FRAMES:
-            told = f"{len(item.frames)} frames, {FRAMES} are needed"
+            told = f"{len(item.frames)} frames, at least {FRAMES} are needed"
             return Judgement(abstained="too_short", detail=told)
         if (side := min(item.frames.shape[1:3])) < PIXELS:
-            told = f"a side of {side} pixels, {PIXELS} are needed"
+            told = f"a side of {side} pixels, at least {PIXELS} are needed"
             return Judgement(abstained="low_resolution", detail=told)
         first = (len(item.frames) - FRAMES) // 2
         frames = item.frames[first : first + FRAMES]

@@ -55,7 +55,7 @@ DETECTOR = DetectorSpec(
     blind_to="swapped faces in real frames; diffusion models and video generators unlike ProGAN; scaled-down frames",
     method="Ojha et al., Towards Universal Fake Image Detectors, CVPR 2023 (arXiv 2302.10174)",
     architecture="CLIP ViT-L/14 (image features, 768) and a linear layer",
-    input="4 frames; centre crop 224 x 224 without resizing, on black where smaller; CLIP mean and deviation",
+    input="4 frames; centre crop 224 x 224 without resizing, on black if smaller; CLIP mean and deviation",
     output="1 logit a frame, sigmoid = fake; their mean",
     licence="MIT",
     origin="published",

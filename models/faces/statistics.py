@@ -39,10 +39,10 @@ STATISTICS: Mapping[str, str] = {
     "unsteady": "log of the luma that motion does not explain, over fine luma detail: texture that does not travel "
     "with the skin; a decoder gives steadier skin than a camera, regions computed frame by frame less steady ones",
     "unsteadyR": "the same of the red difference",
-    "moves": "log of the mean motion in face sizes a frame: a laid-in region moves as its finder says",
-    "bends": "log of the motion that no affine map explains, face sizes a frame: masks that breathe",
+    "moves": "log of the mean motion in face sizes a frame: an inserted region moves with its face tracker",
+    "bends": "log of the motion that no affine map explains, face sizes a frame: masks that change shape",
     # Evidence along the whole run of frames.
-    "jerks": "log of the change of the mean motion from frame to frame, face sizes: a finder's trembling",
+    "jerks": "log of the change of the mean motion from frame to frame, face sizes: a tracker's jitter",
     "jerky": "`jerks` less the log of the mean motion",
     "flickers": "log of the second difference of mean luma, levels: a tool that matches colours anew in each frame",
     "together": "correlation of the motions of two regions: the inner face of a swap lags behind its head",

@@ -133,7 +133,7 @@ def read_labels(path: str | Path) -> Labels:
         raise UsageError(f"{path}: {some_of(wrong)}; correct the file and run the command again")
     rows = tuple(label for label in labels if label is not None)
     if not rows:
-        raise UsageError(f"{path} has a header but no line below it: {_HOW}, and a line for each file")
+        raise UsageError(f"{path} has a header but no data lines: {_HOW}, and a line for each file")
     ignored = tuple(name for name in lines.names if name and name not in COLUMNS)
     return Labels(str(path), lines.sha256, rows, ignored)
 

@@ -88,7 +88,7 @@ def _forged(config: ForgeConfig, output: Path, sources: Sequence[Source], tell: 
                 made += [_placed(output, file, row, name) for file, row in files]
             tell(f"{printable(Path(source.path).name, 100)}: {', '.join(row.generator or REAL for _, row in files)}")
     if not any(row.label == "fake" for row in made):
-        raise UsageError("expected real media with faces or speech, nothing of it could be forged")
+        raise UsageError("expected real media with faces or speech, but no file could be forged")
     write_labels(Path(config.labels_out) if config.labels_out else output / LABELS, output, made)
     (output / RECORD).write_text(json.dumps(_record(config, made, shop.passed_over), indent=1), encoding="utf-8")
     return made

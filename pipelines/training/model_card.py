@@ -54,12 +54,12 @@ def card(spec: DetectorSpec, record: Mapping[str, Any]) -> str:
 
 ## What it judges
 
-{spec.summary[:1].upper()}{spec.summary[1:]}. Family `{spec.family}`, one logit a `{spec.unit}`, above 0 = manipulated.
+{spec.summary[:1].upper()}{spec.summary[1:]}. Family `{spec.family}`, one logit per `{spec.unit}`, above 0 = manipulated.
 
 ## Data
 
-{data["sources"]} real files ({data["media"]} media, {data["stills"]} stills) of {data["groups"]} groups; forgeries are
-made on the fly from them, no forged file was read. Learned from: {counted["fit"]} items of {data["groups_fit"]}
+{data["sources"]} real files ({data["media"]} films or recordings, {data["stills"]} stills) of {data["groups"]} groups; forgeries
+are made from them during training. Learned from: {counted["fit"]} items of {data["groups_fit"]}
 groups; judged by: {counted["held"]} items of {data["groups_held"]} groups that were never learned from. A group's name
 decides on which side it stands; sha256 of the names by side: `{data["groups_sha256"]}`.
 
@@ -71,13 +71,13 @@ decides on which side it stands; sha256 of the names by side: `{data["groups_sha
 
 {spec.method or "_Say what the network learns and after whom._"} Network: {spec.architecture}. Input: {spec.input}.
 {record["parameters"]:,} parameters, stored as float16 ({record["size_bytes"]:,} bytes, sha256 `{record["sha256"]}`).
-Configuration `{record["config"]}`, seed {record["seed"]}, {record["steps"]} of {record["steps_planned"]} steps, begun
-with {record["init"]["said"]}.
+Configuration `{record["config"]}`, seed {record["seed"]}, {record["steps"]} of {record["steps_planned"]} steps, started
+from {record["init"]["said"]}.
 
 ## Figures
 
-Of {record["date"]}, on the held groups and forgeries of them, by the weights of step {record["best_step"]}; 95 %
-intervals of a bootstrap over groups. These very figures chose the step, so they flatter.
+Measured on {record["date"]} on the held-out groups and forgeries of them, with the weights of step {record["best_step"]}; 95 %
+intervals of a bootstrap over groups. The same figures chose the step, so they are optimistic.
 
 {_table(record)}
 
@@ -87,8 +87,8 @@ intervals of a bootstrap over groups. These very figures chose the step, so they
 
 ## Intended use and what it must not be used for
 
-Evidence for people who screen archives, after a calibration on material like theirs. No proof, no accusation, and no
-ground for a decision about a person by itself.
+Evidence for people who screen archives, after a calibration on material like theirs. It is neither proof nor an
+accusation, and alone it is no basis for a decision about a person.
 
 ## How to reproduce
 

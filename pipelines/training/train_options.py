@@ -31,7 +31,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="for weights, card, checkpoints, decoded files")
     parser.add_argument("--labels", metavar="CSV", help="uri, group, label of the files; a group is never split")
     parser.add_argument(
-        "--config", choices=("full", "small"), default="full", help="small: takes minutes, to try it (default: full)"
+        "--config", choices=("full", "small"), default="full", help="small: takes minutes, for a trial (default: full)"
     )
     parser.add_argument("--steps", type=positive, metavar="N", help="steps of the whole training")
     parser.add_argument("--minutes", type=_minutes, metavar="M", help="stop after M minutes; run it again to continue")

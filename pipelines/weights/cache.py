@@ -142,7 +142,7 @@ def upload(path: str, address: str) -> None:
         if not whole:
             fs.mv(aside, target)
         if ask(fs, "info", target)["size"] != os.path.getsize(path):
-            raise OSError("it did not arrive whole")
+            raise OSError("only part of it arrived")
 
     try:
         retried(f"write {shown}", put, LISTING)

@@ -319,7 +319,7 @@ def test_frames_of_a_clip_are_spread_unless_there_are_none_or_small_ones():
     assert found[:, 0, 0, 0].tolist() == [2, 6, 10, 14]
     assert spread_frames(ClipItem(frames[:0], np.zeros(0), None, 0.0), 4, 8).abstained == "too_short"
     small = spread_frames(ClipItem(frames[:, :7], np.arange(16.0), None, 0.0), 4, 8)
-    assert (small.abstained, small.detail) == ("low_resolution", "a side of 7 pixels, 8 are needed")
+    assert (small.abstained, small.detail) == ("low_resolution", "a side of 7 pixels, at least 8 are needed")
 
 
 def test_faces_of_a_track_are_spread_over_the_sure_and_large_ones():
@@ -333,7 +333,7 @@ def test_faces_of_a_track_are_spread_over_the_sure_and_large_ones():
         return spread_faces(item, item.boxes, lambda places: places[:, 2], least, most)
 
     assert faces(40, most=9).tolist() == [1, 2, 6, 7] and faces(40).tolist() == [2, 7]
-    assert (faces(71).abstained, faces(71).detail) == ("low_resolution", "a face of 70 pixels, 71 are needed")
+    assert (faces(71).abstained, faces(71).detail) == ("low_resolution", "a face of 70 pixels, at least 71 are needed")
     unsure = TrackItem(clip, np.arange(8), boxes, item.landmarks, np.zeros(8, np.float32))
     assert faces(40, item=unsure).abstained == "face_hidden"
 

@@ -275,7 +275,7 @@ def _clock_notes(length: Length) -> list[str]:
     by = f"{abs(first.by_seconds):.1f} s {'ahead' if first.by_seconds > 0 else 'back'}"
     times = "once" if len(length.jumps) == 1 else f"{len(length.jumps)} times"
     where = "at" if len(length.jumps) == 1 else "first at"
-    return [f"{CLOCK}{times}, {where} {first.at_seconds:.1f} s by {by}: times here count film as it is played"]
+    return [f"{CLOCK}{times}, {where} {first.at_seconds:.1f} s by {by}: times here are counted as the file is played"]
 
 
 def _nothing_usable(streams: list[StreamFacts]) -> MediaError:

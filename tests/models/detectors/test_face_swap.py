@@ -127,11 +127,11 @@ def _nowhere(item: TrackItem) -> TrackItem:
     [
         (_unsure, "face_hidden", "confidence 0.7"),
         (_nowhere, "face_hidden", "confidence 0.7"),
-        (_broken_up, "too_short", "3 sure frames in a row, 6 are needed"),
+        (_broken_up, "too_short", "3 consecutive confident frames, at least 6 are needed"),
         (_slow, "low_frame_rate", "0.25 s between frames"),
         (_tiny, "low_resolution", "14 are needed"),
         (_still, "no_motion", "1 frames that differ"),
-        (_outside, "face_hidden", "outside of the frame"),
+        (_outside, "face_hidden", "outside the frame"),
     ],
 )
 def test_it_abstains_where_it_cannot_know(detector: FaceSwapDetector, spoil, why: str, says: str) -> None:
