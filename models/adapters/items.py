@@ -139,13 +139,15 @@ def to_logits(answers: Tensor, settings: Settings) -> Tensor:
     columns = answers.shape[1]
     if columns < settings.classes or (settings.positive and columns != 1):
         raise RuntimeError(
-            f"{settings.output!r} with these settings needs {settings.classes} numbers a row, the model answered "
+            f"{settings.output!r} with these settings needs {settings.classes} numbers per row, but the model returned "
             f"{columns}: see 'output', 'fake' and 'real'"
         )
     if settings.output == "logits":
         return answers[:, list(settings.fake)].logsumexp(1) - answers[:, list(settings.real)].logsumexp(1)
     if settings.output != "logit" and ((answers < -1e-4) | (answers > 1 + 1e-4)).any():
-        raise RuntimeError(f"{settings.output!r}: expected numbers in [0, 1], the model answered others: logits?")
+        raise RuntimeError(
+            f"{settings.output!r}: expected numbers in [0, 1], but some are outside: does the model return logits?"
+        )
     if settings.output == "probabilities":
         fake, real = (answers[:, list(i)].sum(1).clamp(min=1e-12) for i in (settings.fake, settings.real))
         return fake.log() - real.log()

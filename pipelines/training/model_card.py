@@ -54,13 +54,14 @@ def card(spec: DetectorSpec, record: Mapping[str, Any]) -> str:
 
 ## What it judges
 
-{spec.summary[:1].upper()}{spec.summary[1:]}. Family `{spec.family}`, one logit per `{spec.unit}`, above 0 = manipulated.
+{spec.summary[:1].upper()}{spec.summary[1:]}. Family `{spec.family}`, one logit per `{spec.unit}`; above 0 =
+manipulated.
 
 ## Data
 
-{data["sources"]} real files ({data["media"]} films or recordings, {data["stills"]} stills) of {data["groups"]} groups; forgeries
-are made from them during training. Learned from: {counted["fit"]} items of {data["groups_fit"]}
-groups; judged by: {counted["held"]} items of {data["groups_held"]} groups that were never learned from. A group's name
+{data["sources"]} real files ({data["media"]} films or recordings, {data["stills"]} stills) of {data["groups"]} groups;
+forgeries are made from them during training. Learned from: {counted["fit"]} items of {data["groups_fit"]} groups;
+judged by: {counted["held"]} items of {data["groups_held"]} groups that were never learned from. A group's name
 decides on which side it stands; sha256 of the names by side: `{data["groups_sha256"]}`.
 
 | licence | files |
@@ -76,8 +77,9 @@ from {record["init"]["said"]}.
 
 ## Figures
 
-Measured on {record["date"]} on the held-out groups and forgeries of them, with the weights of step {record["best_step"]}; 95 %
-intervals of a bootstrap over groups. The same figures chose the step, so they are optimistic.
+Measured on {record["date"]} on the held-out groups and forgeries of them, with the weights of step
+{record["best_step"]}; 95 % intervals of a bootstrap over groups. The same figures chose the step, so they are
+optimistic.
 
 {_table(record)}
 

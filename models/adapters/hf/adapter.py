@@ -53,7 +53,9 @@ def files_of(reference: str, cache: Path) -> dict[str, Path]:
     """
     folder = folder_of(reference, cache)
     if not (folder / CONFIG).is_file():
-        raise WeightsError(f"expected {CONFIG} in {folder}: it is not there; is that what save_pretrained wrote?")
+        raise WeightsError(
+            f"expected {CONFIG} in {folder}: it is not there; was the folder written by save_pretrained?"
+        )
     names = [CONFIG, *_weights_in(folder)]
     processor = next((name for name in PROCESSORS if (folder / name).is_file()), None)
     if processor is None:
@@ -119,7 +121,7 @@ def describe(name: str, weights: Weights) -> DetectorSpec:
     except Exception as error:  # a strange config may make a forward pass raise anything
         said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise WeightsError(
-            f"{model.architecture.name} does not accept what its preprocessing makes ({spec.input}): {said}"
+            f"{model.architecture.name} does not accept the output of its preprocessing ({spec.input}): {said}"
         ) from error
     return spec
 

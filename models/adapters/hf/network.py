@@ -24,12 +24,12 @@ from ...weights.files import Weights, WeightsError
 Task = Literal["image", "video", "audio"]
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
-MEANT = {
+UNSUPPORTED = {
     "timm_wrapper": "it needs timm, which deephotlink does not use: convert the network to ONNX and use onnx:FILE",
     "dinat": "it needs natten, which deephotlink does not use",
     "imagegpt": "it reads colour clusters, not pictures",
     "perceiver": "its inputs are not named as other models name them",
-    "shieldgemma2": "it answers about the content of a picture by a prompt",
+    "shieldgemma2": "it needs a text prompt beside the picture",
     "siglip2": "it reads patches that its own processor cuts",
     "wav2vec2-bert": "it reads spectrograms that its own feature extractor makes",
     "whisper": "it reads spectrograms of 30 s that its own feature extractor makes",
@@ -81,14 +81,14 @@ def read_architecture(data: bytes) -> Architecture:
     works = _classifiers()
     known = [name for name in architectures if (model_type, name) in works]
     if not known:
-        listed = ", ".join(sorted({name for type_, name in works if type_ not in MEANT}))
+        listed = ", ".join(sorted({name for type_, name in works if type_ not in UNSUPPORTED}))
         own = " (code beside a model is never run)" if "auto_map" in said else ""
         raise WeightsError(
             f"expected a classifier of transformers in config.json: got architectures {repr(architectures)[:200]} of "
             f"model_type {model_type[:60]!r}{own}; these work: {listed}"
         )
-    if model_type in MEANT:
-        raise WeightsError(f"{known[0]} does not work here: {MEANT[model_type]}")
+    if model_type in UNSUPPORTED:
+        raise WeightsError(f"{known[0]} does not work here: {UNSUPPORTED[model_type]}")
     config_class = CONFIG_MAPPING[model_type]
     try:
         config = config_class.from_dict(_cleaned(said))

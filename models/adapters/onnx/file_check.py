@@ -121,7 +121,7 @@ class _Walk:
         while left:
             ready = [name for name, calls in left.items() if not calls.keys() & left.keys()]
             if not ready:
-                self.refuse("its functions call one another in a circle")
+                self.refuse("its functions call each other recursively")
             for name in ready:
                 sizes[name] = sum(count * sizes.get(called, 1) for called, count in left.pop(name).items())
         if sum(count * sizes.get(called, 1) for called, count in self.nodes.items()) > MOST_NODES:

@@ -49,7 +49,7 @@ class Archive:
         for info in infos:
             inner = info.filename.removeprefix(root)
             if not info.filename.startswith(root) or ".." in inner.split("/") or "\\" in inner or inner in members:
-                self.refuse(f"the member {info.filename!r} is outside the one folder {root!r}, or is there twice")
+                self.refuse(f"the member {info.filename!r} is outside the one folder {root!r}, or occurs twice")
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
                 self.refuse(f"the member {info.filename!r} is compressed or encrypted: torch stores them as they are")
             members[inner] = info

@@ -86,7 +86,9 @@ class _Checked:
         signature = self._signature(module["signature"])
         taken = [spec["user_input"]["arg"] for spec in signature["input_specs"] if "user_input" in spec]
         if len(taken) != 1 or "as_tensor" not in taken[0]:
-            self.refuse(f"expected a program that takes one tensor, got {len(taken)} inputs: wrap the model so")
+            self.refuse(
+                f"expected a program that takes one tensor, got {len(taken)} inputs: wrap the model to take one"
+            )
         answers = len(signature["output_specs"])
         ranges = {
             self.match(_IDENTIFIER, key, "a symbol"): self._plain(value)

@@ -120,7 +120,7 @@ class LipSyncRecipe(Recipe):
         if len(self.by_group) < 2 or not self.held:
             raise TrainingError(
                 f"expected talking faces of two sources to learn from and one to judge by, got {len(self.by_group)} "
-                f"and {len({one.group for one in self.held})}: add films in which somebody speaks into the camera"
+                f"and {len({one.group for one in self.held})}: add films in which a person talks to the camera"
             )
 
     def network(self) -> VoiceLines:

@@ -119,7 +119,7 @@ def vocoders(
         TrainingError: there is no speech on the fit side.
     """
     if not material.fit:
-        raise TrainingError("expected speech of voices on the fit side, found none: add recordings of more speakers")
+        raise TrainingError("expected speech to train on, found none: add recordings of more speakers")
     sounds = [piece.sound for piece in material.fit]
     return [(plan, train_vocoder(plan, sounds, seed, tell)) for plan in plans]
 

@@ -26,8 +26,6 @@ KINDS = ("griffin_lim", "phase", "world", "lpc")
 """Kinds that `vocoded` makes."""
 RATES = (16_000, 22_050, 24_000)
 """Usual sample rates of vocoders, Hz."""
-PIECE_SECONDS = 10.0
-"""Length of a piece: WORLD and the phase methods hold all that they rebuild in memory."""
 
 
 def vocoded(kind: str, sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -368,7 +368,7 @@ def test_code_and_pickles_in_a_folder_never_run(vit, tmp_path):
         ({"architectures": ["TimmWrapperForImageClassification"], "model_type": "timm_wrapper"}, "timm"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config"),
         ({"use_timm_backbone": True}, "from elsewhere"),
-        ({"return_dict": False}, "does not accept what its preprocessing makes"),
+        ({"return_dict": False}, "does not accept the output of its preprocessing"),
         ({"image_size": 10**400}, "is too large"),
         ({"image_size": 2000, "patch_size": 1, "hidden_size": 4}, "positions of"),
         ({"architectures": ["SwinForImageClassification"], "model_type": "swin", "depths": [1] * 5000}, "expected the"),
@@ -454,7 +454,7 @@ def test_a_processor_with_other_steps_is_refused(vit):
 
 def test_preprocessing_and_network_must_fit_in_size(vit):
     change(vit, "preprocessor_config.json", size={"height": 48, "width": 48})
-    refused(vit, "does not accept what its preprocessing makes")
+    refused(vit, "does not accept the output of its preprocessing")
 
 
 @pytest.mark.parametrize(

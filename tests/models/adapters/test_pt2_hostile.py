@@ -305,7 +305,7 @@ def test_odd_archives_are_refused(good):
         archive.writestr("archive/models/model.json", b"1")
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("archive/models/model.json", b"2")
-    refuse(buffer.getvalue(), "is there twice")
+    refuse(buffer.getvalue(), "occurs twice")
 
 
 def test_a_model_in_training_is_refused():

@@ -163,7 +163,7 @@ def test_every_kind_of_output_becomes_a_logit_for_manipulated():
     assert torch.isfinite(to_logits(torch.tensor([0.0, 1.0]), sure)).all()
     with pytest.raises(RuntimeError, match=r"expected numbers in \[0, 1\]"):
         to_logits(torch.tensor([3.0]), sure)
-    with pytest.raises(RuntimeError, match="needs 1 numbers a row, the model answered 3"):
+    with pytest.raises(RuntimeError, match="needs 1 numbers per row, but the model returned 3"):
         to_logits(answers, sure)
 
 

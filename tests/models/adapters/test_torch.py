@@ -158,7 +158,7 @@ def test_the_number_of_classes_is_held_against_the_settings(tmp_path):
             return rows.mean((1, 2, 3))
 
     data = to_pt2(One(), torch.rand(2, 3, 32, 32))
-    with pytest.raises(WeightsError, match="needs 2 numbers a row, the model answered 1"):
+    with pytest.raises(WeightsError, match="needs 2 numbers per row, but the model returned 1"):
         loaded(adapter, weights_of(tmp_path, "one.pt2", data, PICTURES))
 
 

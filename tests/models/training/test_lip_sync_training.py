@@ -175,7 +175,7 @@ def test_material_is_what_the_detector_would_judge():
 
 
 def test_without_groups_on_both_sides_it_says_so(material):
-    with pytest.raises(TrainingError, match="add films in which somebody speaks"):
+    with pytest.raises(TrainingError, match="add films in which a person talks"):
         LipSyncRecipe(material, frozenset())
     with pytest.raises(TrainingError, match="got 1 and 11"):
         LipSyncRecipe(material, material.groups - {"talker 0"})

@@ -58,7 +58,7 @@ def test_a_spreadsheets_marks_ends_and_separators_are_fine(written):
         ("uri,label\na,\n", ["line 2", "real or fake", "''"]),
         ("uri,label\n,real\n", ["line 2", "a uri or a media_id", "neither"]),
         ("uri,label\na, b.mp4,real\n", ["line 2", "2 fields", "found 3", "quotes"]),
-        ("uri,label\n", ["no line below"]),
+        ("uri,label\n", ["no data lines"]),
         (b"uri,label\na,real\nf\xfc.mp4,fake\n", ["line 3", "UTF-8"]),
         ("uri,label\n" + "x,maybe\n" * 9, ["line 2", "line 4", "and 6 more"]),
     ],
