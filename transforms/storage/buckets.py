@@ -1,8 +1,8 @@
-"""The objects of a store by their keys, to the byte: pages of a listing, what one is, ranges of it.
+"""Objects of a bucket by their exact keys: pages of a listing, details of an object, ranges of it.
 
-The paths of fsspec's clients cannot name every key: slashes at either end are dropped, `?versionId=` and `#1` are taken
-for versions, folders are made of prefixes and hide the object of the same name. So the clients are asked below their
-paths, with their own connections, credentials and retries.
+The paths of fsspec's clients cannot name every key. They drop slashes at either end, take `?versionId=` and `#1` for
+versions, and make folders of prefixes, which hide the object of the same name. So this module calls the clients below
+the level of paths, with their own connections, credentials and retries.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from .retries import OddRead
 from .uris import SCHEME, scheme_of, split_remote
 
 PAGE_KEYS = 1000
-"""What S3 and GCS give at most in one answer."""
+"""The most keys that S3 and GCS return in one answer."""
 _PAGE_BYTES = 2 << 20
-"""What a page may take on the wire: it sets how long one is waited for."""
+"""The most bytes of a page on the wire. Sets how long we wait for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object as a page of the store's listing has it."""
+    """An object as a page of the store's listing describes it."""
 
     key: str
     info: Mapping[str, Any]
-    """`size`, `type` and what `sources.version_of` reads, as `Objects.info` gives them."""
+    """`size`, `type` and the fields that `sources.version_of` reads, as `Objects.info` gives them."""
 
     @property
     def is_mark(self) -> bool:
-        """Whether it has no bytes and only stands for a folder, as consoles and mounts leave them."""
+        """Whether it has no bytes and only marks a folder. Consoles and mounts create such objects."""
         return self.info["type"] == "directory" or (not self.info["size"] and self.key.endswith("/"))
 
 
@@ -44,11 +44,11 @@ class Entry:
 class Page:
     entries: list[Entry]
     next: str | None
-    """What to ask for the next page with; None after the last."""
+    """What requests the next page; None on the last."""
 
 
 class Objects(ABC):
-    """One bucket or container. `fs` is fsspec's client of its store, `key` the one that the address names."""
+    """One bucket or container. `fs` is fsspec's client of its store, `key` the key that the address names."""
 
     page_keys = PAGE_KEYS
 
@@ -63,11 +63,11 @@ class Objects(ABC):
 
     @property
     def has_bucket(self) -> bool:
-        """Whether the address names one; else it is a pattern, or the whole store."""
+        """Whether the address names a bucket, and not a pattern or the whole store."""
         return bool(self._host) and not re.search(r"[*?\[]", self._host)
 
     def split(self, shown: str) -> tuple[str, str]:
-        """Bucket (as it is spelt in the URI) and key."""
+        """Bucket (as spelt in the URI) and key."""
         host, _, key = SCHEME.sub("", shown, count=1).partition("/")
         return host, key
 
@@ -82,18 +82,18 @@ class Objects(ABC):
 
     @abstractmethod
     def page(self, prefix: str, after: str | None = None, most: int = 0) -> Page:
-        """All objects whose keys begin with `prefix`, page by page: the first, or what came as `next` of the last."""
+        """One page of the objects whose keys begin with `prefix`: the first, or with `after=page.next` the next one."""
 
     @abstractmethod
     def info(self, key: str) -> Mapping[str, Any]:
-        """What the store says of one object. Raises FileNotFoundError."""
+        """What the store says about one object. Raises FileNotFoundError."""
 
     @abstractmethod
     def range_of(self, key: str, start: int, length: int) -> bytes:
         """At most `length` bytes. Raises FileNotFoundError."""
 
     def look(self) -> Mapping[str, Any]:
-        """What is at the address: the object, else a folder where keys go on behind it.
+        """What is at the address: the object, or else a folder if longer keys begin with it.
 
         Raises:
             FileNotFoundError: neither.
@@ -115,10 +115,10 @@ class Objects(ABC):
 
 
 class S3Objects(Objects):
-    """By s3fs."""
+    """Objects of S3, read by s3fs."""
 
     def split(self, shown: str) -> tuple[str, str]:
-        # the name of an access point has a slash in it
+        # An access point has a slash in its name.
         bucket, key = self.fs._find_bucket_key(SCHEME.sub("", shown, count=1))
         return bucket, key
 
@@ -159,7 +159,7 @@ def _s3_entry(item: Mapping[str, Any]) -> Entry:
 
 
 class GoogleObjects(Objects):
-    """By gcsfs."""
+    """Objects of Google Cloud Storage, read by gcsfs."""
 
     def page(self, prefix: str, after: str | None = None, most: int = 0) -> Page:
         wanted = {"prefix": prefix or None, "pageToken": after, "maxResults": most or self.page_keys}
@@ -181,7 +181,8 @@ class GoogleObjects(Objects):
         try:
             return self._info(self._wait(0, looked))
         except PermissionError:
-            # one may be let list objects and not look at one; of all keys that begin so its own comes first
+            # We may be allowed to list objects but not to look one up. Of all keys with this prefix, the key itself
+            # is listed first.
             first = self.page(key, most=1).entries
             if first and first[0].key == key:
                 return first[0].info
@@ -196,7 +197,7 @@ class GoogleObjects(Objects):
         return bytes(self._wait(length, got)[1])
 
     def _wait(self, length: int, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """In Python's words for what gcsfs raises: bare OSErrors and ValueErrors."""
+        """Turns what gcsfs raises (bare OSErrors and ValueErrors) into Python's own exceptions."""
         try:
             return super()._wait(length, call, *args)
         except ValueError as error:
@@ -215,7 +216,7 @@ class GoogleObjects(Objects):
 
 
 class AzureObjects(Objects):
-    """By adlfs."""
+    """Objects of Azure Blob Storage, read by adlfs."""
 
     @property
     def bucket(self) -> str:
@@ -253,13 +254,13 @@ class AzureObjects(Objects):
             return bytes(self._wait(length, got))
 
     def is_addressable(self, key: str) -> bool:
-        # Azure's own client takes these parts out of its URLs
+        # Azure's own client removes these parts from its URLs.
         return not {".", ".."} & set(key.split("/")) and super().is_addressable(key)
 
 
 @contextmanager
 def _azure_answers() -> Iterator[None]:
-    """Azure's word for what is not there, as Python has it."""
+    """Turns Azure's error for a missing object into FileNotFoundError."""
     try:
         yield
     except Exception as error:
@@ -270,17 +271,17 @@ def _azure_answers() -> Iterator[None]:
 
 def _azure_entry(blob: Any) -> Entry:
     info = {"size": blob.size, "type": "file", "etag": blob.etag, "last_modified": blob.last_modified}
-    # of an account with a hierarchical namespace each folder is such an object
+    # In an account with a hierarchical namespace each folder is an object with such metadata.
     words = {str(name).lower(): value for name, value in (blob.metadata or {}).items()}
     is_folder = not blob.size and "true" in (words.get("hdi_isfolder"), words.get("is_directory"))
     return Entry(str(blob.name), {**info, "type": "directory"} if is_folder else info)
 
 
 class MemoryObjects(Objects):
-    """By fsspec's own memory, whose names all begin with a slash."""
+    """Objects of fsspec's memory file system, whose names all begin with a slash."""
 
     page_keys = 1 << 16
-    """Each page is one look at everything."""
+    """Large, because each page scans everything."""
     has_bucket = True
 
     def split(self, shown: str) -> tuple[str, str]:
@@ -327,10 +328,10 @@ _KINDS: dict[str, tuple[type[Objects], str]] = {
     "az": (AzureObjects, "service_client"),
     "memory": (MemoryObjects, "store"),
 }
-"""By scheme: and what the client of such a store has."""
+"""By scheme: the class, and an attribute by which the store's client is recognised."""
 
 
 def objects_of(fs: Any, address: str) -> Objects | None:
-    """The objects behind a URI; None where the paths of the file system are its names, as on the web and by FTP."""
+    """The objects behind a URI. None if the file system's paths name its files exactly, as on the web and by FTP."""
     kind, mark = _KINDS.get(scheme_of(address), (None, ""))
     return kind(fs, address) if kind is not None and hasattr(fs, mark) else None

@@ -1,4 +1,4 @@
-"""The client of a store: opened by its URI, and opened anew where the store no longer trusts whom it took us for."""
+"""Clients of stores. One is opened by a URI, and opened again when the store no longer accepts our credentials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SERVERS = frozenset({"ftp", "sftp", "ssh"})
 
 
 class Client:
-    """What an address names, and the client that asks for it. Holds secrets, and is part of no record."""
+    """An address with the client that reads from it. Holds secrets, so it is never part of a record."""
 
     def __init__(self, address: str, patience: Patience = LISTING):
         self.address = address
@@ -31,19 +31,19 @@ class Client:
         return ask(self.fs, method, *args, **more)
 
     def info(self) -> Mapping[str, Any]:
-        """What the store says of it: `type`, `size`, a version. Raises FileNotFoundError where nothing is there."""
+        """What the store says about the address: `type`, `size`, a version. Raises FileNotFoundError."""
         info = self.objects.look() if self.objects is not None else self.ask("info", self.path)
         return cast(Mapping[str, Any], info)
 
     def range_of(self, start: int, length: int) -> bytes | None:
-        """Bytes from `start` on, at most `length`; None where the store gives whole files only."""
+        """At most `length` bytes from `start` on, or None if the store sends only whole files."""
         if self.objects is not None:
             return self.objects.range_of(self.objects.key, start, length)
         return range_of(self.fs, self.path, start, length)
 
     def renew(self) -> bool:
-        """Whether there is another client now: one that has read this machine's credentials anew. Those of the web
-        stand in the address."""
+        """Replaces the client with one that has read this machine's credentials again. Returns whether it did: on the
+        web the credentials are part of the address."""
         if scheme_of(self.address) in ("http", "https"):
             return False
         self.fs = renewed(self.fs, lambda: open_store(self.address, ONCE)[0])
@@ -53,9 +53,9 @@ class Client:
 
 
 def renewed(fs: Any, opened: Callable[[], Any]) -> Any:
-    """A client that knows the credentials of now, instead of `fs`; `opened` opens one, which fsspec may remember."""
+    """A client with the present credentials, in place of `fs`. `opened` opens one; fsspec may return a cached one."""
     now = opened()
-    if now is fs:  # or another thread was faster
+    if now is fs:  # otherwise another thread has renewed it
         type(fs).clear_instance_cache()
         now = opened()
     return now
@@ -64,11 +64,11 @@ def renewed(fs: Any, opened: Callable[[], Any]) -> Any:
 def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
     """The fsspec file system of a URI, and the path in it.
 
-    Not `fsspec.url_to_fs`: a `::` in the name of an object is no chain here.
+    Does not use `fsspec.url_to_fs`, because a `::` in an object's name does not chain file systems here.
 
     Raises:
-        UsageError: nobody here knows that kind of store, or the address is none.
-        WorldError: it has to be connected to, and does not let us in.
+        UsageError: this kind of store cannot be opened here, or the address is not valid.
+        WorldError: opening the store means connecting to it, and that failed.
     """
     scheme = scheme_of(address)
     try:
@@ -79,7 +79,7 @@ def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
     if scheme in ("http", "https") and not _has_host(address):
         raise BadAddress(f"{shown} is not a valid address: it names no host")
     if scheme == "ftp" and not hasattr(kind, "ftp"):
-        kind.ftp = ftplib.FTP()  # noqa: S321 - which its __del__ closes, though no connection ever came about
+        kind.ftp = ftplib.FTP()  # noqa: S321 - its __del__ closes `ftp`, even if it never connected
     try:
         options = {**_of_address(kind, address), **client_options(address)}
         fs = retried(f"open {shown}", lambda: kind(**options), patience)
@@ -88,13 +88,13 @@ def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(f"cannot open {shown}: {tell(error)}") from None
     _refuse_other_account(fs, address)
-    if scheme in _SERVERS:  # fsspec takes `?` and `#` for the ends of their names
+    if scheme in _SERVERS:  # fsspec ends their names at `?` and `#`
         return fs, "/" + SCHEME.sub("", address, count=1).partition("/")[2].strip("/")
     return fs, kind._strip_protocol(address)
 
 
 def _of_address(kind: Any, address: str) -> Mapping[str, Any]:
-    """What a URI says of how to open its store, but for versions of objects: `?` and `#` are characters of keys."""
+    """Options in a URI for opening its store. Versions of objects are left out: `?` and `#` are characters of keys."""
     scheme = scheme_of(address)
     if scheme in ("s3", "gs"):
         return {}
@@ -105,13 +105,13 @@ def _of_address(kind: Any, address: str) -> Mapping[str, Any]:
 
 
 def _account(address: str) -> str:
-    """`films` of `az://container@films.dfs.core.windows.net/…`; empty where none is named."""
+    """The account in a URI: `films` for `az://container@films.dfs.core.windows.net/…`, empty if none is named."""
     _, at, host = SCHEME.sub("", address, count=1).partition("/")[0].rpartition("@")
     return host.partition(".")[0] if at else ""
 
 
 def _refuse_other_account(fs: Any, address: str) -> None:
-    """A connection string of this machine would be taken for whatever account the URI names.
+    """Refuses an account that this machine's connection string is not for: adlfs would use the string all the same.
 
     Raises:
         UsageError
@@ -128,5 +128,5 @@ def _has_host(address: str) -> bool:
     try:
         parts = urlsplit(address)
         return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # half an IPv6 address, or a port that is no number
+    except ValueError:  # half an IPv6 address, or a port that is not a number
         return False

@@ -1,10 +1,11 @@
-"""A file fetched whole and checked before it gets its name: weights, whose checksum is on record or is now found out.
+"""Downloads of weights. A file is fetched whole and checked before it gets its name.
 
-Takes a local path or a URL that fsspec opens, leaves a local file. A folder that files are fetched into holds
+Its checksum is either on record or computed here. Takes a local path or a URL that fsspec opens, and leaves a local
+file. A download folder holds
 
     ROOT/<detector>/<file>      checked
-    ROOT/.objects/<sha256>      checked; what was named by an address and has no other name
-    ROOT/.partial/<key>         unfinished; left behind only by who was killed, and gone on with by who comes next
+    ROOT/.objects/<sha256>      checked; was named by an address and has no other name
+    ROOT/.partial/<key>         unfinished; only a killed process leaves one behind, and the next one resumes it
 """
 
 from __future__ import annotations
@@ -30,33 +31,33 @@ from .sources import CHUNK_BYTES, Found, LocalBlob, NoRanges, RemoteBlob, look_l
 from .uris import is_remote, local_path, scheme_of
 
 MAX_WEIGHTS_BYTES = 16 << 30
-"""Of a file whose size is not on record."""
+"""Limit for a file whose size is not on record."""
 PARTIAL, OBJECTS = ".partial", ".objects"
 LEAST_PIECE_BYTES = 128 << 10
-"""Of a range that is asked for where larger ones were cut."""
+"""Smallest range that is requested, after larger ones were cut."""
 STREAMS = 4
-"""Times that a server which gives whole files only is asked for one."""
+"""How often a server that sends only whole files is asked for one."""
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "gs": "gcs", "az": "azure"}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Progress = Callable[[int, int], None]
-"""Bytes that have come, and bytes in all (0: not known)."""
+"""Called with the bytes received so far and the bytes in all (0 if unknown)."""
 
 
 class NotFound(UsageError):
-    """Nothing lies at the address."""
+    """There is nothing at the address, or no file."""
 
 
 class WrongFile(UsageError):
-    """What lies at the address is not what is on record."""
+    """The file at the address is not the one on record."""
 
 
 def look(address: str) -> Found:
     """What is at a local path or a URL.
 
     Raises:
-        NotFound: nothing, or no file.
-        UsageError: that kind of URL cannot be opened here.
-        WorldError: the store does not answer, or not to us.
+        NotFound: there is nothing, or no file.
+        UsageError: this kind of URL cannot be opened here, or the file may not be read.
+        WorldError: the store does not answer, or refuses us.
     """
     if is_remote(address):
         scheme = scheme_of(address)
@@ -88,14 +89,14 @@ def fetch(
     size_bytes: int = 0,
     progress: Progress | None = None,
 ) -> LocalFile:
-    """The file at a local path or URL as `root/name`, or by its checksum where no name is given.
+    """Fetches the file at a local path or URL to `root/name`. Without a name, its checksum names it.
 
-    It gets that name only when it is whole, durable and, where they are given, of that checksum and size. What was
-    received stays for the next call only if this process is killed; an error leaves nothing behind.
+    The file gets its name only when it is whole, durable and of the given checksum and size, if any. What was received
+    stays for the next call only if this process is killed; an error leaves nothing behind.
 
     Raises:
-        NotFound, WrongFile, UsageError: it cannot be had there.
-        WorldError: the store or the disk did not do its part, also when asked again and again.
+        NotFound, WrongFile, UsageError: the file is not to be had at this address.
+        WorldError: the store or the disk failed, even after retries.
     """
     found = look(address)
     if size_bytes and found.trouble is None and found.size_bytes != size_bytes:
@@ -105,11 +106,11 @@ def fetch(
         raise WrongFile(f"{found.uri} has {found.size_bytes} bytes, more than {limit}")
     with _told(found.uri), _partial(root, found, sha256) as partial:
         if sha256 and (there := _there(root, name, sha256)) is not None:
-            os.unlink(partial.name)  # somebody else was faster
+            os.unlink(partial.name)  # another process was faster
             return there
         resumed = os.fstat(partial.fileno()).st_size
         if resumed and not sha256:
-            partial.truncate(0)  # nothing would tell whether the two parts fit together
+            partial.truncate(0)  # without a checksum nothing shows whether the two parts fit
         got = _fill(found, partial, limit, progress)
         if resumed and sha256 and got != sha256:
             partial.truncate(0)
@@ -128,7 +129,7 @@ def fetch(
 
 
 def digest_of(address: str) -> tuple[str, int]:
-    """sha256 (hex) and size in bytes of what lies at a local path or URL; raises as `fetch` does."""
+    """sha256 (hex) and size in bytes of the file at a local path or URL. Raises what `fetch` raises."""
     found = look(address)
     digest, size = hashlib.sha256(), 0
     with _told(found.uri):
@@ -143,7 +144,7 @@ def digest_of(address: str) -> tuple[str, int]:
 
 
 def local_file(path: str | Path) -> LocalFile:
-    """A file on this machine, and what it holds now; raises as `fetch` does."""
+    """A file on this machine, with its present checksum and size. Raises what `fetch` raises."""
     absolute = os.path.abspath(path)
     sha256, size = digest_of(absolute)
     return LocalFile(absolute, sha256, size_bytes=size)
@@ -159,15 +160,15 @@ def _there(root: Path, name: str | None, sha256: str) -> LocalFile | None:
 
 @contextmanager
 def _partial(root: Path, found: Found, sha256: str) -> Iterator[Any]:
-    """The unfinished file of this source in this state of it, locked; removed where the body fails, kept where it is
-    killed."""
+    """The unfinished file for this source in its present state, locked. It is removed if the body fails, and stays only
+    if the process is killed."""
     folder = root / PARTIAL
     source = hashlib.sha256(found.identity + b"\0" + sha256.encode()).hexdigest()[:32]
     state = hashlib.sha256(f"{found.size_bytes} {found.version}".encode()).hexdigest()[:16]
     path = folder / f"{source}-{state}"
     file = _locked(path)
     for other in folder.glob(f"{source}-*"):
-        with contextlib.suppress(OSError), other.open("rb") as older:  # of a state of the source that has passed
+        with contextlib.suppress(OSError), other.open("rb") as older:  # of an earlier state of the source
             if other != path:
                 fcntl.flock(older, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 other.unlink()
@@ -183,13 +184,13 @@ def _partial(root: Path, found: Found, sha256: str) -> Iterator[Any]:
 
 
 def _locked(path: Path) -> Any:
-    """The file at `path`, made where there is none, held by nobody else: who fetches the same thing waits."""
+    """The file at `path`, created if needed, locked for this process: another that fetches the same file waits."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = open(path, "a+b", buffering=0)  # noqa: SIM115
         except FileNotFoundError:
-            continue  # another one is done, and has just removed the empty folder
+            continue  # another process has finished and just removed the empty folder
         fcntl.flock(file, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
@@ -198,7 +199,7 @@ def _locked(path: Path) -> Any:
 
 
 def _fill(found: Found, partial: Any, limit: int, progress: Progress | None) -> str:
-    """Goes on where `partial` ends; the sha256 of the whole."""
+    """Downloads from the end of `partial` on. Returns the sha256 (hex) of the whole file."""
     digest, at = hashlib.sha256(), os.fstat(partial.fileno()).st_size
     if at > found.size_bytes:
         partial.truncate(0)
@@ -221,11 +222,11 @@ def _fill(found: Found, partial: Any, limit: int, progress: Progress | None) -> 
 
 
 AGAIN = b""
-"""Stands among the parts where a server that gives whole files only has to begin again."""
+"""Mark between parts: a server that sends only whole files starts over, so drop what came before."""
 
 
 def _parts(found: Found, start: int = 0) -> Iterator[bytes]:
-    """The bytes from `start` on; after an `AGAIN` from the beginning."""
+    """The bytes from `start` on. After an `AGAIN` they start from the beginning."""
     with open_blob(found.to_file()) as blob:
         at = start
         try:
@@ -251,8 +252,8 @@ def _parts(found: Found, start: int = 0) -> Iterator[bytes]:
 
 
 def _piece(blob: LocalBlob | RemoteBlob, start: int, length: int, patient: bool) -> bytes:
-    """`length` bytes; what comes of a request that is cut is lost, so that only the smallest is asked for again and
-    again, and a line that keeps breaking still gets on."""
+    """`length` bytes. A request that is cut loses what it received. So only the smallest one is retried patiently, and
+    a connection that keeps breaking still makes progress."""
     if isinstance(blob, LocalBlob):
         return blob.read(start, length)
     return blob.read(start, length, None if patient else ONCE)
@@ -270,7 +271,7 @@ def _streamed(found: Found, blob: RemoteBlob) -> Iterator[bytes]:
             time.sleep(BACKOFF_SECONDS)
     yield AGAIN
     stream = _whole(found, blob)
-    # The last time `retried` only tells what went wrong as it does everywhere.
+    # The last attempt goes through `retried` only for its wording of what went wrong.
     while part := retried(f"read {found.uri}", lambda: next(stream, b""), ONCE):
         yield part
 
@@ -292,7 +293,7 @@ def _write(file: Any, data: bytes) -> None:
 
 @contextmanager
 def _told(shown: str) -> Iterator[None]:
-    """What went wrong, as a fault of the address (UsageError) or of the world."""
+    """Raises what goes wrong in the body as a fault of the address (UsageError) or of the world (WorldError)."""
     try:
         yield
     except MediaError as error:

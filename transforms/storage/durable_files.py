@@ -1,4 +1,5 @@
-"""Local files that are there whole or not at all, also after a power cut: written aside, synced, then named."""
+"""Local files that exist whole or not at all, even after a power cut: written under a temporary name, synced, then
+named."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO
 
 TEMPORARY = ".tmp-"
-"""What names of unfinished local files begin with; no reader's `*.parquet` finds them."""
+"""Prefix of the names of unfinished local files. No reader's `*.parquet` matches it."""
 _PART_BYTES = 4 << 20
 _CANNOT_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
@@ -22,11 +23,11 @@ class CannotLink(Exception):
 
 @contextlib.contextmanager
 def written(folder: str, data: bytes | IO[bytes]) -> Iterator[str]:
-    """A temporary file that holds `data`, durable and locked; gone afterwards, unless it was renamed."""
+    """A temporary file that holds `data`, durable and locked. It is removed afterwards, unless it was renamed."""
     temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with contextlib.suppress(OSError):  # the lock only tells `sweep` that the writer lives
+        with contextlib.suppress(OSError):  # the lock only tells `sweep` that the writer is alive
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for part in parts_of(data):
             rest = memoryview(part)
@@ -41,7 +42,7 @@ def written(folder: str, data: bytes | IO[bytes]) -> Iterator[str]:
 
 
 def parts_of(data: bytes | IO[bytes]) -> Iterator[bytes]:
-    """Of a file all that is in it, from its start."""
+    """`data` in parts. A file is read whole, from its start."""
     if isinstance(data, bytes):
         yield data
         return
@@ -50,7 +51,7 @@ def parts_of(data: bytes | IO[bytes]) -> Iterator[bytes]:
 
 
 def link(temporary: str, path: str) -> bool:
-    """Gives the file its name unless that is taken; whether it did. Raises CannotLink."""
+    """Gives the file its name unless that is taken. Returns whether it did. Raises CannotLink."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -63,7 +64,8 @@ def link(temporary: str, path: str) -> bool:
 
 
 def rename_alone(root: str, temporary: str, path: str) -> bool:
-    """For file systems without hard links: a lock that dies with its holder makes look-then-rename one step."""
+    """Like `link`, for file systems without hard links. A lock that dies with its holder makes look and rename one
+    step."""
     os.makedirs(os.path.join(root, "_runs"), exist_ok=True)
     with open(os.path.join(root, "_runs", ".lock"), "ab") as lock:
         with contextlib.suppress(OSError):  # no locks here either: the user was warned
@@ -75,7 +77,7 @@ def rename_alone(root: str, temporary: str, path: str) -> bool:
 
 
 def make_folders(folder: str) -> None:
-    """`os.makedirs`, durable: each new folder's entry is synced too."""
+    """Like `os.makedirs`, but durable: the entry of each new folder is synced too."""
     if os.path.isdir(folder):
         return
     make_folders(os.path.dirname(folder))

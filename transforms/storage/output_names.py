@@ -1,10 +1,10 @@
-"""What our files in an output are called, below its root."""
+"""Names of our files in an output, relative to its root."""
 
 from __future__ import annotations
 
 TABLE_FOLDERS = ("evidence", "failures", "skipped", "scores")
-"""Of the public tables: the names of `tables.schema.TABLES`."""
+"""Folders of the public tables, with the names in `tables.schema.TABLES`."""
 FOLDERS = ("_runs", "_resume", "_weights", *TABLE_FOLDERS)
-"""All that is ours in an output, but for its page: whatever else lies there is the user's."""
+"""All our folders in an output. Anything else there, except the page, is the user's."""
 PAGE = "summary.html"
-"""What was found, for people; rewritten by each run."""
+"""The findings, as a page for people. Each run rewrites it."""

@@ -1,7 +1,7 @@
-"""Where the output lies: objects that are put once, whole or not at all, and never change.
+"""Storage of an output: objects that are put once, whole or not at all, and never change.
 
-Everything that a run leaves behind goes through `put_new`; that the first put of a name wins and no reader ever sees
-half an object is all that the exactly-once of units and tables rests on. No lock, no rename, no clock.
+Everything a run leaves behind goes through `put_new`. Two rules make units and tables exactly-once: the first put of a
+name wins, and no reader ever sees half an object. That takes no lock, no rename and no clock.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ T = TypeVar("T")
 Names = list[str]
 
 CONDITIONAL_PUTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory"}
-"""Protocols whose fsspec file system sends `mode="create"` on as a condition (If-None-Match, ifGenerationMatch=0,
-overwrite=False). The others look first and write then, which two processes may do at once."""
+"""Protocols whose fsspec file system sends `mode="create"` as a condition (If-None-Match, ifGenerationMatch=0,
+overwrite=False). The others look first and then write, which two processes may do at the same time."""
 READ_ONLY = {"http", "https"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
 _OUR_TEMPORARY = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{32}")
 ATTEMPTS = 10
-"""At an object that comes short or cut."""
+"""Attempts at an object that arrives short or cut."""
 LOCAL_SECONDS = 5.0
-"""How long a local folder that answers with errors is tried again."""
+"""How long a local folder that fails is retried."""
 _MEMORY_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class OutputStore:
-    """The folder or URI of an output. Small and picklable: file systems, which hold secrets, are opened where needed.
+    """The folder or URI of an output. Small and picklable: file systems hold secrets, so they are opened where needed.
 
-    Every method takes names relative to the root, with `/`. They raise UsageError where nothing may be written (or
-    read), WorldError where storage did not do its part for `patience_seconds`.
+    Every method takes names relative to the root, with `/`. They raise UsageError if nothing may be written (or read),
+    and WorldError if storage failed for `patience_seconds`.
     """
 
     root: str
     """A local path, or an fsspec URI."""
     single_committer: bool = False
-    """Whether this process must be the only one that writes, because the store does not refuse a second put."""
+    """Whether this process must be the only writer, because the store does not refuse a second put."""
     patience_seconds: float = 600.0
-    """How long a store that answers with errors is tried again."""
+    """How long a store that answers with errors is retried."""
 
     @property
     def is_local(self) -> bool:
@@ -70,10 +70,10 @@ class OutputStore:
         return f"{self.root.rstrip('/')}/{name}".rstrip("/")
 
     def put_new(self, name: str, data: bytes | IO[bytes]) -> bool:
-        """Puts `data`, or all that a file holds, as `name` unless it is there already; whether this call made it.
+        """Puts `data`, or the whole content of a file, as `name` unless that exists. Returns whether this call did it.
 
-        After True the object is whole and durable. After False somebody's earlier object stands. After an error there
-        is either nothing or the whole object.
+        After True the object is whole and durable. After False an earlier object is there. After an error there is
+        either nothing or the whole object.
         """
         put = self._put_local if self.is_local else self._put_remote
         try:
@@ -84,7 +84,7 @@ class OutputStore:
             ) from None
 
     def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError where there is none."""
+        """All bytes of `name`. Raises FileNotFoundError."""
 
         def read() -> bytes:
             if self.is_local:
@@ -95,7 +95,7 @@ class OutputStore:
         return self._retried(f"read {name}", read)
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable file, for reading parts of it; of a remote one each part is asked for again and again."""
+        """A seekable file, for reading parts of it. Each read of a remote file is retried."""
         if self.is_local:
             return open(self.path(name), "rb")
         size = self._retried(f"read {name}", lambda: self._size(name))
@@ -107,7 +107,7 @@ class OutputStore:
 
     def _range(self, name: str, start: int, length: int) -> bytes:
         data = range_of(*self._remote(name), start, length) if length else b""
-        if data is None or len(data) != length:  # some clients hand over a short body as success
+        if data is None or len(data) != length:  # some clients return a short body as success
             raise OSError(errno.EIO, f"got {len(data or b'')} bytes of {length} from byte {start} on")
         return data
 
@@ -117,7 +117,7 @@ class OutputStore:
         return self._retried(f"look up {name}", lambda: self._remote_exists(name))
 
     def list(self, prefix: str) -> Names:
-        """Names of all objects in the folder `prefix` and those below it, sorted; none where there is no folder."""
+        """Names of all objects in the folder `prefix` and below it, sorted. Empty if there is no such folder."""
 
         def walk() -> Iterator[str]:
             top = self.path(prefix)
@@ -138,7 +138,7 @@ class OutputStore:
         return sorted(walk() if self.is_local else self._retried(f"list {prefix}", find))
 
     def folders(self, prefix: str) -> Names:
-        """Names of the folders right in the folder `prefix`, sorted, without it."""
+        """Names of the folders directly in the folder `prefix`, sorted, without the prefix."""
 
         def children() -> Names:
             if self.is_local:
@@ -155,7 +155,7 @@ class OutputStore:
         return sorted(self._retried(f"list {prefix}", children))
 
     def canary(self) -> bool:
-        """Puts one name twice; whether the store took the first and refused the second, as it must."""
+        """Puts one name twice. Returns whether the store accepted the first put and refused the second, as it must."""
         self._refuse_read_only()
         name = f"_runs/.canary-{uuid.uuid4().hex}"
         hasty = replace(self, single_committer=False, patience_seconds=min(self.patience_seconds, 15.0))
@@ -167,12 +167,12 @@ class OutputStore:
         except CannotLink:
             return False
         finally:
-            with contextlib.suppress(Exception):  # a store may forbid deletion; a stray canary harms nobody
+            with contextlib.suppress(Exception):  # a store may forbid deletion; a leftover canary is harmless
                 self._delete(name)
         return enforced and (self.is_local or self._protocol() in CONDITIONAL_PUTS)
 
     def replace(self, name: str, data: bytes) -> None:
-        """Puts a page that may change: whole or not at all, the last one wins."""
+        """Puts a page that may change. It is put whole or not at all, and the last one wins."""
 
         def put() -> None:
             if not self.is_local:
@@ -190,7 +190,7 @@ class OutputStore:
         self._retried(f"write {name}", put)
 
     def sweep(self) -> None:
-        """Removes temporary files of our writers that were killed: those that nobody holds a lock on."""
+        """Removes temporary files that nobody holds a lock on: their writers were killed."""
         if not self.is_local:
             return
         for top in FOLDERS:
@@ -201,11 +201,11 @@ class OutputStore:
                         os.unlink(f.name)
 
     def filesystem(self) -> Any:
-        """The fsspec file system of a remote root. Do not keep it in anything that is pickled: it holds secrets."""
+        """The fsspec file system of a remote root. Never keep it in anything that is pickled: it holds secrets."""
         return self._remote("")[0]
 
     def patient_filesystem(self) -> Any:
-        """The same for DuckDB: what is read through it is asked for again and again."""
+        """The same for DuckDB. What is read through it is retried."""
 
         def open_file(path: str) -> BinaryIO:
             fs, root = self._remote("")
@@ -228,7 +228,7 @@ class OutputStore:
 
     def _put_remote(self, name: str, data: bytes | IO[bytes]) -> bool:
         self._refuse_read_only()
-        data = b"".join(parts_of(data))  # one put, so that it is there whole or not at all
+        data = b"".join(parts_of(data))  # in one put, so that the object is there whole or not at all
         fs, path = self._remote(name)
         if self.single_committer:
             if ask(fs, "exists", path):
@@ -242,13 +242,13 @@ class OutputStore:
             fs.mv(temporary, path)
             return True
         try:
-            # The memory file system looks first and writes then: safe among threads under our own lock only.
+            # The memory file system looks first and then writes: only our own lock makes that safe among threads.
             with _MEMORY_LOCK if self._protocol() == "memory" else contextlib.nullcontext():
                 ask(fs, "pipe_file", path, data, mode="create", length=len(data))
             return True
         except Exception:
-            # Refusals come as FileExistsError, ResourceExistsError or a bare OSError 22 (radosgw). Whatever it was: an
-            # object that stands is whole and was first, be it another's or our own of a put whose answer was lost.
+            # A refusal is a FileExistsError, a ResourceExistsError or a bare OSError 22 (radosgw). Whatever it was, an
+            # object that exists is whole and was first: another writer's, or ours if the answer to our put was lost.
             if self._remote_exists(name):
                 return False
             raise
@@ -277,14 +277,14 @@ class OutputStore:
 
     def _remote(self, name: str) -> tuple[Any, str]:
         try:
-            # A cached listing would hide what others have put meanwhile.
+            # A cached listing would hide what others have put since.
             fs, path = fsspec.core.url_to_fs(self.path(name), use_listings_cache=False, **client_options(self.root))
         except (ImportError, ValueError) as e:
             raise UsageError(f"cannot open the output {self._shown}: {printable(redact(str(e)))}") from None
         return fs, path.rstrip("/")
 
     def _retried(self, what: str, operation: Callable[[], T]) -> T:
-        """By the policy of all stores (`retries.retried`), with what an output's faults are to who named it."""
+        """Calls `operation` by the retry policy of all stores (`retries.retried`); words its faults for users."""
 
         def attempt(renewed: bool = False) -> T:
             try:
@@ -294,7 +294,7 @@ class OutputStore:
             except Exception as raised:
                 error = really(raised)
                 if not self.is_local and not renewed and is_refusal(error):
-                    type(self.filesystem()).clear_instance_cache()  # another client reads the credentials anew
+                    type(self.filesystem()).clear_instance_cache()  # a new client reads the credentials again
                     return attempt(renewed=True)
                 raise self._fault(what, error) from None
 
@@ -316,8 +316,8 @@ class OutputStore:
             said = printable(redact(str(getattr(error, "strerror", None) or error)), 200)
             return UsageError(f"cannot {what} in {self._shown}: {said}")
         if isinstance(error, FileNotFoundError) and self.is_local and not what.startswith("read"):
-            return _Fault(_first_words(error))  # a folder that another removed under us
-        # What a client cannot make head or tail of is the store's doing as well.
+            return _Fault(_first_words(error))  # another process has removed the folder
+        # An error that a client raises because it cannot read an answer is the store's fault too.
         return error if is_storage_fault(error) else _Fault(_first_words(error))
 
 
@@ -326,20 +326,20 @@ class _Fault(OSError):
 
 
 def _first_words(error: BaseException) -> str:
-    """All that is repeated of what a store says: it may hold a signed URL."""
+    """The only part of a store's message that is repeated: the rest may hold a signed URL."""
     kind = "" if isinstance(error, _Fault) else f"{type(error).__name__}: "
     return kind + printable(redact(str(error)).partition("?")[0], 200)
 
 
 def holds_runs(root: str) -> bool:
-    """Whether some run was begun in `root`: the folder `_runs` alone may be there for the canary."""
+    """Whether any run was begun in `root`. A folder `_runs` alone does not show that: the canary creates it too."""
     store = OutputStore(root, patience_seconds=15.0)
     store._refuse_read_only()
     return bool(store.folders("_runs"))
 
 
 def open_store(root: str) -> tuple[OutputStore, str | None]:
-    """The store for a writer, its canary sung, and a warning where only one process may write to it."""
+    """The store for a writer, tested with `canary`, and a warning if only one process may write to it."""
     store = OutputStore(root)
     store.sweep()
     if store.canary():

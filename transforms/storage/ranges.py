@@ -1,6 +1,6 @@
-"""Reading from a store: ranges of a file, and the links of a web page.
+"""Reads from a store: ranges of a file, and the links of a web page.
 
-A web server is asked in its own way (web.py), every other store by its fsspec client.
+web.py reads from web servers; every other store is read by its fsspec client.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ Retry = Callable[[Callable[[], Any]], Any]
 
 
 def client_options(address: str) -> dict[str, Any]:
-    """Of the fsspec file system that opens a URI."""
+    """Options of the fsspec file system that opens a URI."""
     scheme = scheme_of(address)
     if scheme in ("s3", "s3a"):
-        # What is read are ranges, which have no checksum of their own; rclone sends that of the whole object along, and
-        # none of them would pass.
+        # We read ranges, which have no checksum of their own. rclone sends the whole object's checksum along, and no
+        # range would pass that check.
         settings = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
         return {"config_kwargs": {"response_checksum_validation": "when_required", **settings}}
     if scheme not in ("http", "https"):
         return {}
-    from . import web  # only where it is needed: aiohttp is an extra
+    from . import web  # imported late, because aiohttp is an extra
 
     return web.options()
 
 
 def range_of(fs: Any, path: str, start: int, length: int) -> bytes | None:
-    """Bytes from `start` on, as many as `length` where the store gives them; None where it gives whole files only.
+    """At most `length` bytes from `start` on, or None if the store sends only whole files.
 
     Raises:
         SlowRead, retries.OddRead
@@ -49,7 +49,8 @@ def range_of(fs: Any, path: str, start: int, length: int) -> bytes | None:
 
 
 def links_of(fs: Any, url: str, base: str) -> list[str]:
-    """Whole addresses of what the page at `url` links to, if it is one, as if it lay at `base`; each once, sorted."""
+    """Full addresses that the page at `url` links to, as if it lay at `base`: sorted, without duplicates. Empty if it
+    is not a page."""
     from . import web
 
     return in_time(fs, seconds_for(web.MAX_PAGE_BYTES), web.links_of, fs, url, base)
@@ -65,12 +66,12 @@ class _Ranges(ByRange):
 
 
 def seekable(size_bytes: int, read: Callable[[int, int], bytes]) -> BinaryIO:
-    """A file of that size over `read(start, length)`, which gives exactly `length` bytes or raises."""
+    """A seekable file of that size over `read(start, length)`, which returns exactly `length` bytes or raises."""
     return cast(BinaryIO, io.BufferedReader(_Ranges(size_bytes, read), BUFFER_BYTES))
 
 
 class Retried(AbstractFileSystem):
-    """Another file system as DuckDB reads it: what it asks of a store is asked again as `retry` does."""
+    """Another file system, as DuckDB reads it. `retry` makes its requests to a store and repeats them."""
 
     cachable = False
 
@@ -80,7 +81,7 @@ class Retried(AbstractFileSystem):
         super().__init__()
         self.protocol = inner().protocol
         self._inner, self._retry, self._open_file = inner, retry, open_file
-        for name in dir(AbstractFileSystem):  # what a user's own statement writes (`copy … to`) goes straight through
+        for name in dir(AbstractFileSystem):  # what a user's own statement writes (`copy … to`) is not retried
             if not name.startswith("_") and name not in vars(Retried) and callable(getattr(AbstractFileSystem, name)):
                 setattr(self, name, getattr(inner(), name))
 

@@ -1,8 +1,8 @@
-"""Whether a store refuses us, or one object only: told by another object of the same store, that it let us read.
+"""Whether a store refuses us altogether or only one object. Another object that it has let us read decides.
 
-A refusal of everything (credentials that ran out, a policy) is the store's, and stops the job. A refusal of one object
-(it lies in an archive tier, has an owner of its own, or its signed address ran out before the others) would stop it at
-every try, and keep all others from being looked at.
+A refusal of everything (expired credentials, a policy) is the store's fault and stops the job. A refusal of one object
+(it is in an archive tier, has another owner, or its signed address expired before the others) must not: it would stop
+the job on every try and keep all other objects from being examined.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from .requests import LOOK_SECONDS, nap
 from .retries import ONCE, gets_through
 
 Way = Literal["read", "look"]
-"""What we were let do: S3 looks up what it does not give (archive tiers)."""
+"""What the store let us do. The two differ: S3 looks up objects that it does not send (archive tiers)."""
 MOST_STORES = 1024
 WAIT_SECONDS = 3.0
-"""For a first object that a store lets us read: several are asked for at a time, and the refusal may come first."""
+"""Wait for a first object that the store lets us read: requests run in parallel, so the refusal may come first."""
 _seen: OrderedDict[tuple[str, Way], list[str]] = OrderedDict()
 _lock = threading.Lock()
 
 
 def saw(address: str, way: Way) -> None:
-    """The store has just let us do this with what is there. Keeps the addresses of two, secrets and all, in memory."""
+    """Notes that the store has just let us do this here. Keeps two addresses in memory, with their secrets."""
     key = _store(address), way
     with _lock:
         known = _seen.pop(key, [])
@@ -37,7 +37,7 @@ def saw(address: str, way: Way) -> None:
 
 
 def lets_us(address: str, way: Way) -> bool:
-    """Whether the store, which has refused us this one, still lets us do so with another one: it is asked."""
+    """Whether the store, which refused us this object, still lets us do the same with another. Asks the store."""
     waited = 0.0
     while not (others := _others(address, way)) and waited < WAIT_SECONDS:
         nap(LOOK_SECONDS)
@@ -56,6 +56,6 @@ def _ask(address: str, way: Way) -> object:
 
 
 def _store(address: str) -> str:
-    """Bucket, container or host."""
+    """Scheme, and bucket, container or host."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

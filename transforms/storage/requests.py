@@ -1,6 +1,6 @@
-"""One request to a store: over in time, whatever dribbles in, and ended by Ctrl-C and SIGTERM in whichever thread.
+"""One request to a store, with a time limit for the whole of it. Ctrl-C and SIGTERM end it in any thread.
 
-A deadline of the client's own holds between two bytes only; a host that sends one a second would keep us for ever.
+The clients' own timeouts cover only the gap between two bytes: a host that sends one a second would hold us for ever.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ T = TypeVar("T")
 
 ATTEMPT_SECONDS = 60.0
 LEAST_BYTES_PER_SECOND = 32 << 10
-"""An attempt to read so many bytes may take `ATTEMPT_SECONDS` and what this rate takes: some hosts drip."""
+"""An attempt may take `ATTEMPT_SECONDS` plus the time that its bytes take at this rate: some hosts drip."""
 PAGES_SECONDS = 3600.0
-"""What a store may take to list a folder: of millions of objects, in thousands of answers."""
+"""How long a store may take to list a folder: of millions of objects, in thousands of answers."""
 SILENCE = 0.75
-"""Of `ATTEMPT_SECONDS`: who says nothing for so long is not there, and does not pass for one who drips."""
+"""Share of `ATTEMPT_SECONDS`. A host that sends nothing for that long counts as down, not as one that drips."""
 LOOK_SECONDS = 0.25
-"""Between two looks whether a signal came."""
+"""Interval at which a wait checks for a signal."""
 _ended: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class SlowRead(OSError):
-    """Bytes kept coming, but so few that an attempt ran out of time. No TimeoutError: of those fsspec makes its own."""
+    """Bytes kept coming, but so few that an attempt ran out of time. Not a TimeoutError: fsspec replaces those."""
 
 
 def end_waits() -> None:
-    """Ends with KeyboardInterrupt what waits for a store or naps in any thread of now but the main one, and whatever
-    else they begin. To be called by a signal's handler, which ends the main thread's waits itself: the threads of a
-    pool would be waited for when the process ends."""
+    """Ends all waits for a store and all naps with KeyboardInterrupt, in every current thread except the main one, and
+    all waits that these threads begin later. A signal handler calls it and ends the main thread's waits itself.
+    Without it the process would wait at its end for the threads of a pool."""
     _ended.update(set(threading.enumerate()) - {threading.main_thread()})
 
 
@@ -57,7 +57,7 @@ def nap(seconds: float) -> None:
 
 
 def seconds_for(length: int) -> float:
-    """How long an attempt to read or write so many bytes may take."""
+    """How long an attempt to read or write `length` bytes may take."""
     return ATTEMPT_SECONDS + length / LEAST_BYTES_PER_SECOND
 
 
@@ -66,8 +66,8 @@ def too_slow() -> SlowRead:
 
 
 def ask(fs: Any, method: str, *args: Any, length: int = 0, **more: Any) -> Any:
-    """What the file system's `method` gives, in the time that `length` bytes may take where its client is an
-    asynchronous one. The others (FTP) have the limits of their sockets.
+    """Result of the file system's `method`. An asynchronous client has the time that `length` bytes may take; the
+    others (FTP) have the timeouts of their sockets.
 
     Raises:
         SlowRead
@@ -75,14 +75,14 @@ def ask(fs: Any, method: str, *args: Any, length: int = 0, **more: Any) -> Any:
     inner = getattr(fs, f"_{method}", None) if isinstance(fs, AsyncFileSystem) else None
     if inner is None:
         return getattr(fs, method)(*args, **more)
-    # Of `info` there may be two: a HEAD and a GET, or the object and the folder of that name.
+    # `info` may send two requests: a HEAD and a GET, or one for the object and one for the folder of that name.
     seconds = PAGES_SECONDS if method in ("ls", "find") else seconds_for(length) * (2 if method == "info" else 1)
     return in_time(fs, seconds, inner, *args, **more)
 
 
 def in_time(fs: AsyncFileSystem, seconds: float, call: Callable[..., Awaitable[T]], *args: Any, **more: Any) -> T:
-    """What `call` gives on the file system's own loop. Raises SlowRead where it takes longer; the connection is closed
-    then."""
+    """Result of `call` on the file system's own loop. If it takes longer than `seconds`, the connection is closed and
+    SlowRead raised."""
 
     async def bounded() -> T:
         try:
@@ -103,7 +103,7 @@ def _wait_for(answer: Future[T]) -> T:
             try:
                 return answer.result(LOOK_SECONDS)
             except NotYet:
-                if answer.done():  # it is the answer that ran out of time
+                if answer.done():  # the call itself ended with a TimeoutError
                     return answer.result()
     finally:
         answer.cancel()

@@ -1,4 +1,4 @@
-"""Asking a store again when it is at fault, and telling what it said without its secrets."""
+"""Retries of requests when a store is at fault, and its errors in words without secrets."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often and for how long something is asked for."""
+    """How often and for how long a request is tried."""
 
     attempts: int
-    """At one object that comes short, cut or slowly."""
+    """Attempts at one object that arrives short, cut or slowly."""
     outage_seconds: float
-    """No further attempt begins after so long, naps and the time that the calls themselves took together."""
+    """No further attempt begins after this time, which counts pauses and the failed calls themselves."""
     outage_attempts: float = math.inf
-    """At a store that is at fault."""
+    """Attempts at a store that is at fault."""
 
 
 READING = Patience(10, 600.0)
-"""A store may be down for ten minutes in the night; one object that stays at fault holds up its neighbours for two."""
+"""A store may be down for ten minutes at night. One object that keeps failing delays its neighbours by two minutes."""
 LISTING = Patience(5, 30.0, outage_attempts=5)
-"""Until a source first answers somebody sits in front of the screen: a wrong endpoint is told within seconds. Then it
-is `READING`: a listing cannot be resumed."""
+"""Until a source first answers, somebody is watching the screen: a wrong endpoint is reported within seconds. From then
+on `READING` applies, because a listing cannot be resumed."""
 ONCE = Patience(1, 0.0, outage_attempts=1)
 STUBBORN_ATTEMPTS = 2
-"""At an object that drips, each of which takes a minute or more, and at one that comes packed or is not what was asked
-for, which is seldom a mishap: neither shall hold up the others for longer."""
+"""Attempts at an object that drips, and at one that arrives compressed or is not what was requested. The first takes a
+minute or more each time, the second is seldom an accident: neither may delay the others for longer."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
 
@@ -58,32 +58,32 @@ _CLIENTS = frozenset(
         "ftplib",
     }
 )
-"""Packages whose exceptions tell of the store, not of a mistake in this code."""
+"""Packages whose exceptions mean a fault of the store, not a mistake in this code."""
 _PERMANENT_HTTP = frozenset({400, 401, 402, 403, 405, 406, 407, 409, 411, 412, 414, 416, 421, 431, 451})
 
 
 _CUT = frozenset(
     {"ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError", "ConnectionResetError"}
 )
-"""What clients raise where the connection ends in the middle of a body."""
+"""What clients raise when the connection ends in the middle of a body."""
 _BAD_ADDRESS = frozenset({"InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError", "ParamValidationError"})
 _LEADS_NOWHERE = frozenset({"TooManyRedirects", "InvalidUrlRedirectClientError", "NonHttpUrlRedirectClientError"})
 
 
 _ARCHIVED = frozenset({"InvalidObjectState", "BlobArchived", "BlobBeingRehydrated"})
-"""What S3 (with 403) and Azure (409) say of objects in their archive tiers."""
+"""Error codes of S3 (with 403) and Azure (with 409) for objects in their archive tiers."""
 
 
 class BadAddress(UsageError):
-    """No such thing can be asked for."""
+    """The address is not valid, so nothing can be requested."""
 
 
 class OddRead(OSError):
-    """The store called it a success and gave other bytes than those that it was asked for."""
+    """The store reported success but sent other bytes than were requested."""
 
 
 class ShortRead(OddRead):
-    """It gave fewer bytes than there are."""
+    """The store sent fewer bytes than there are."""
 
 
 def retried(
@@ -94,30 +94,30 @@ def retried(
     say: Callable[[BaseException], str] | None = None,
     renew: Callable[[], bool] | None = None,
 ) -> T:
-    """`call()`, again and again with growing random pauses while the store is at fault.
+    """Result of `call()`, which is retried with growing random pauses while the store is at fault.
 
-    What speaks against the one object (a body that came short, was cut in the middle or dripped) and what speaks
-    against the store (everything else) is counted apart: an outage uses up none of an object's chances.
+    Faults of the one object (a body that arrived short, was cut in the middle or dripped) and faults of the store
+    (everything else) are counted separately: an outage uses up none of an object's attempts.
 
-    `answers` asks the store for something small about the same object, or raises. Where it answers while the connection
-    was cut in the middle of the body, or the body dripped, even at last, that one object is to blame and not the store.
+    `answers` asks the store for something small about the same object, or raises. If it succeeds although the body was
+    cut in the middle or dripped even on the last attempt, that one object is to blame and not the store.
 
-    `renew` is called once where the store refuses us; after True it is asked once more.
+    `renew` is called once if the store refuses us. If it returns True, there is another attempt.
 
-    `say` words what the store said, instead of `tell`.
+    `say` words the store's error; the default is `tell`.
 
-    Nothing is raised with its cause: a traceback would print the address, and with it what signs it.
+    Nothing is raised with its cause: a traceback would print the address, and with it its signature.
 
     Raises:
-        FileNotFoundError: it is not there.
-        MediaError: `read_short`, where it came shorter or slower than it should more often than the store failed.
-        BadAddress: nobody can ask for that.
-        WorldError: everything else that the store did wrong; `Refused`, where it will not let us. Mistakes of this code
-            pass through as they are.
+        FileNotFoundError: there is no such object.
+        MediaError: `read_short`; the object arrived short or slowly more often than the store failed.
+        BadAddress: the address is not valid.
+        WorldError: any other fault of the store; `Refused` if it refuses us. Mistakes of this code are raised
+            unchanged.
     """
     stubborn = attempt = 0
     renewed = False
-    faults: Counter[bool] = Counter()  # of this object, and of the store
+    faults: Counter[bool] = Counter()  # True: of this object, False: of the store
     most = {True: patience.attempts, False: patience.outage_attempts}
     spent = 0.0
     while True:
@@ -146,7 +146,7 @@ def retried(
                 or "Credential" in repr(type(error))
                 or _is_archived(error)
                 or any(getattr(error, name, None) in (401, 403) for name in ("status_code", "code"))
-                or kind == "error_perm"  # ftplib's: a wrong password stays wrong
+                or kind == "error_perm"  # from ftplib: a wrong password stays wrong
             )
             cut = kind in _CUT
             of_object = cut or isinstance(error, (OddRead, SlowRead))
@@ -155,7 +155,7 @@ def retried(
             hopeless = hopeless or stubborn >= STUBBORN_ATTEMPTS or faults[of_object] >= most[of_object]
             spent += time.monotonic() - asked
             if not hopeless and spent < patience.outage_seconds:
-                # The pause grows with every attempt, whoever was to blame: a store is not asked the more often for it.
+                # The pause grows with every attempt, whichever is to blame: two counts must not mean more requests.
                 pause = random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt, 16)))  # noqa: S311
                 nap(pause)
                 spent += pause
@@ -170,14 +170,14 @@ def retried(
 
 
 def _way_out(error: Exception) -> str:
-    """What may help where S3 refuses us, which says the same whatever its reason is."""
+    """Advice for a refusal by S3, which says the same whatever its reason is."""
     is_s3 = type(error.__cause__).__module__.startswith("botocore") and isinstance(error, PermissionError)
     return "; if the readers of this bucket pay, set FSSPEC_S3_REQUESTER_PAYS=true" if is_s3 else ""
 
 
 def really(error: Exception) -> Exception:
-    """What really happened: to fsspec's HTTP client a server that is down or refuses us is a file that is not there,
-    and to aiohttp what we say of an answer is a fault of the connection."""
+    """The error that really happened. fsspec's HTTP client reports a server that is down or refuses us as a missing
+    file, and aiohttp reports our own exceptions about an answer as faults of the connection."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (OddRead, SlowRead)):
@@ -190,10 +190,11 @@ def really(error: Exception) -> Exception:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the store seems not to know us, or to know us no longer: credentials for a time run out.
+    """Whether the store seems not to know us, or to know us no longer: temporary credentials expire.
 
-    S3 says `ExpiredToken`, `InvalidToken`, `InvalidAccessKeyId` or 403, and to a HEAD, which has no body to say more,
-    400: to s3fs those are PermissionError and "invalid argument". What lies in an archive tier is refused likewise.
+    S3 says `ExpiredToken`, `InvalidToken`, `InvalidAccessKeyId` or 403. To a HEAD it says 400, because that has no body
+    to say more. s3fs turns these into PermissionError and "invalid argument". Objects in an archive tier are refused
+    in the same way.
     """
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EINVAL):
         return True
@@ -203,7 +204,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def _is_archived(error: Exception) -> bool:
-    """Azure's clients have the code themselves, s3fs keeps what botocore was told."""
+    """Whether the object is in an archive tier. Azure's errors hold the code; s3fs keeps botocore's answer."""
     told = getattr(error.__cause__, "response", None)
     code = told.get("Error", {}).get("Code") if isinstance(told, dict) else getattr(error, "error_code", None)
     return code in _ARCHIVED
@@ -214,7 +215,7 @@ def gets_through(call: Callable[[], object]) -> bool:
     try:
         call()
     except SlowRead:
-        return True  # it is there, and drips that too
+        return True  # the store is there, and drips this answer too
     except Exception:
         return False
     return True
@@ -226,6 +227,6 @@ def is_storage_fault(error: Exception) -> bool:
 
 
 def tell(error: BaseException) -> str:
-    """An exception in one line, without secrets and without paths of this machine."""
+    """An exception in one line, without secrets and without this machine's paths."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(redact(f"{type(error).__name__}: {said}" if said else type(error).__name__))

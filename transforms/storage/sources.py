@@ -1,7 +1,7 @@
-"""Access to what a user named: looking at files, and reading exact ranges of them, locally and through fsspec.
+"""Access to what a user named: looks at files and reads exact ranges of them, locally and through fsspec.
 
-Reads retry what is the store's fault and check every length, because some clients hand over a short body as success.
-No file system object is kept in a record: pickling one carries its secret.
+Reads are retried if the store is at fault. Every length is checked, because some clients return a short body as
+success. No record keeps a file system object, because pickling one carries its secrets.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .retries import LISTING, READING, Patience, ShortRead, retried, tell
 from .uris import canonical_local, escape, media_id_of, name_bytes, scheme_of, split_remote, unescape, without_signature
 
 CHUNK_BYTES = 8 << 20
-"""One range request of a whole file."""
+"""Size of one range request when a whole file is read."""
 MAX_FILE_BYTES = 64 << 30
-"""Of one file or member, inflated, unless told otherwise."""
+"""Default limit for one file or member, after decompression."""
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR})
 
 
 class Planned(NamedTuple):
-    """A file, and how it ends where that is known before anybody has to read it."""
+    """A file, with its outcome if that is known before the file is read."""
 
     file: MediaFile
     outcome: MediaOutcome | None = None
@@ -48,15 +48,15 @@ class Found:
     uri: str
     """Canonical."""
     identity: bytes
-    """What the file is called, byte by byte: half of its media_id."""
+    """The exact bytes of the file's name: half of its media_id."""
     size_bytes: int = 0
     version: str = ""
     path_bytes: bytes | None = None
-    """The local path, where `uri` is not that path to the letter."""
+    """The local path, if `uri` is not exactly that path."""
     fetch_uri: str | None = field(default=None, repr=False)
     trouble: str | None = None
-    """`folder`, `folder_mark`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`, `unknown_size`,
-    `needs_query`, `refused`, `no_answer`, `unaddressable`."""
+    """None, or `folder`, `folder_mark`, `not_a_file`, `broken_link`, `linked_folder`, `missing`, `unreadable`,
+    `unknown_size`, `needs_query`, `refused`, `no_answer`, `unaddressable`."""
 
     def to_file(self) -> MediaFile:
         return MediaFile(
@@ -78,7 +78,7 @@ def failed(file: MediaFile, error: MediaError) -> Planned:
 
 
 class NoRanges(MediaError):
-    """The server gives whole files only."""
+    """The server sends only whole files."""
 
     def __init__(self, uri: str):
         super().__init__("no_ranges", f"the server of {uri} cannot send part of a file: download it first", "read")
@@ -90,13 +90,13 @@ class Blob(Protocol):
     uri: str
 
     def read(self, start: int, length: int) -> bytes:
-        """Exactly `length` bytes, or MediaError (`changed`, `read_short`) or WorldError."""
+        """Exactly `length` bytes. Raises MediaError (`changed`, `read_short`) or WorldError."""
 
 
 class LocalBlob:
     def __init__(self, path: bytes, uri: str):
         self.uri = uri
-        # O_NONBLOCK: a fifo that has taken the file's place must not hold us up
+        # O_NONBLOCK: a fifo that has replaced the file must not block us.
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         self.status = os.fstat(self.descriptor)
         if not stat.S_ISREG(self.status.st_mode):
@@ -105,7 +105,7 @@ class LocalBlob:
 
     def read(self, start: int, length: int) -> bytes:
         if start < 0 or length < 0:
-            # The kernel would answer EINVAL, which reads like a fault of the disk and would be tried again for ever.
+            # The kernel would answer EINVAL, which looks like a fault of the disk and would be retried for ever.
             raise MediaError("damaged_archive", f"it was listed with {length} bytes at byte {start}", stage="read")
         parts, left = [], length
         while left:
@@ -172,11 +172,11 @@ class RemoteBlob:
             asyncio.run_coroutine_threadsafe(body.close(), fs.loop)
 
     def answers(self) -> Mapping[str, Any]:
-        """What the store tells of it. Raises where it does not."""
+        """What the store says about the file. Raises if it says nothing."""
         return self._client.info()
 
     def version(self) -> str:
-        """What the store calls the state that the file is in now."""
+        """The store's name for the present state of the file."""
         look = self.answers
         with refusals(self._client.address, "look"):
             return version_of(retried(f"look up {self.uri}", look, self._patience, look, renew=self._client.renew))
@@ -184,7 +184,7 @@ class RemoteBlob:
 
 @contextmanager
 def refusals(address: str, way: Way) -> Iterator[None]:
-    """What a store refuses us while it lets us have others is a fault of the one, and no reason to stop.
+    """Raises a refusal as the fault of this one file if the store still lets us have others: no reason to stop.
 
     Raises:
         MediaError: `refused`
@@ -199,7 +199,7 @@ def refusals(address: str, way: Way) -> Iterator[None]:
 
 
 def address_of(file: MediaFile) -> str:
-    """Where a remote file (or a member's shard) is fetched."""
+    """Where a remote file (or a member's shard) is fetched from."""
     return file.fetch_uri or unescape(file.shard or file.uri)
 
 
@@ -214,7 +214,7 @@ def is_local(file: MediaFile) -> bool:
 
 @contextmanager
 def open_blob(file: MediaFile, patience: Patience = READING) -> Iterator[LocalBlob | RemoteBlob]:
-    """The bytes of a file, or of the shard that a member lies in.
+    """The bytes of a file, or of the shard that holds a member.
 
     Raises:
         MediaError: `missing`, `unreadable`, `changed`.
@@ -237,7 +237,7 @@ def open_blob(file: MediaFile, patience: Patience = READING) -> Iterator[LocalBl
 
 
 def local_fault(error: OSError, uri: str) -> MediaError | WorldError:
-    """Whose fault it is that a local file cannot be opened."""
+    """What to raise if a local file cannot be opened: the file's own fault or the world's."""
     if error.errno in _GONE:
         return MediaError("missing", f"it no longer exists ({error.strerror})", stage="read")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
@@ -250,13 +250,13 @@ def local_version(status: os.stat_result) -> str:
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """What a store calls this state of a file: its ETag or generation, else the size and time of the last change."""
+    """A store's name for this state of a file: its ETag or generation, else its size and time of last change."""
     for key in ("ETag", "etag", "generation", "md5Hash", "Content-MD5", "content_md5", "contentHash"):
         if info.get(key):
             return escape(str(info[key]).removeprefix("W/").strip('"'))
     for key in ("mtime", "LastModified", "Last-Modified", "last_modified", "updated", "modified", "created"):
         if (moment := info.get(key)) is not None:
-            # fsspec's own file systems say the same moment as a datetime here and as a number there
+            # fsspec's own file systems give the same time as a datetime in one call and as a number in another.
             moment = f"{moment.timestamp():.6f}" if isinstance(moment, datetime) else moment
             moment = f"{moment:.6f}" if isinstance(moment, (int, float)) else moment
             return escape(f"{info.get('size')}-{moment}")
@@ -289,11 +289,11 @@ def look_local(path: bytes) -> Found:
 
 
 def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = False) -> Found:
-    """What is at a URI; of one of many, `no_answer` where what the store says of it is nonsense or drips, and `refused`
-    where it lets us have others.
+    """What is at a URI. If it is one of many, trouble with it alone is not raised: it is `no_answer` if the store's
+    answer is nonsense or drips, and `refused` if the store lets us have others.
 
     Raises:
-        WorldError: the store does not answer, or not to us.
+        WorldError: the store does not answer, or refuses us.
     """
     shown = without_signature(split_remote(address)[0])
     client = Client(address, patience)
@@ -327,7 +327,7 @@ def found_remote(address: str, info: Mapping[str, Any], trouble: str | None = No
 
 
 def found_object(objects: Objects, entry: Entry) -> Found:
-    """An object as a page of its store's listing has it."""
+    """An object as a page of its store's listing describes it."""
     uri = objects.uri(entry.key)
     trouble = None if objects.is_addressable(entry.key) else "unaddressable"
     if trouble is None and entry.is_mark:

@@ -1,7 +1,7 @@
-"""Names of files: how they stand in tables, how they are found again, and how secrets are kept out of both.
+"""Names of files: how tables spell them, how files are found again, and how secrets are kept out of both.
 
 A canonical URI is printable and loses nothing: `unescape(escape(name)) == name` for every name, so two files never
-share one. It has no query, user or password; what has them is kept apart as `fetch_uri` and never written.
+share one. It has no query, user or password. A URI that has them is kept separately as `fetch_uri`, never written.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from urllib.parse import unquote
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)://")
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}
 _URL_QUERIES = frozenset({"http", "https", "webdav", "webhdfs", "github"})
-"""Where `?` starts a query and `#` a fragment. Elsewhere both are characters of a name like any other."""
+"""Schemes in which `?` starts a query and `#` a fragment. In all others both are ordinary characters of a name."""
 
 _ESCAPED = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
-"""Honest names are spelt with them, in Persian as in emoji."""
+"""Legitimate names contain them, in Persian as in emoji."""
 _USER = re.compile(r"(?i)([a-z][a-z0-9+.\-]*://)([^/\s'\"]*)@")
 _QUERY = re.compile(r"(?i)([a-z][a-z0-9+.\-]*://[^\s?'\"]*)\?[^\s'\")]*")
 _SIGNED = re.compile(r"(?i)\?(?:[^/]*&)?(?:x-amz-[\w\-]+|x-goog-[\w\-]+|signature|sig)=")
@@ -35,8 +35,8 @@ _SECRET = re.compile(
 def escape(name: str) -> str:
     """A file name (undecodable bytes as surrogates, as `os.fsdecode` gives them) in printable characters.
 
-    Bytes that are no UTF-8 stand as `\\xNN`, unprintable characters as `\\xNN` (ASCII), `\\uNNNN` or `\\UNNNNNNNN`. A
-    backslash of the name stays as it is, unless it would read as one of these: then it is `\\x5c`.
+    Bytes that are not UTF-8 become `\\xNN`. Unprintable characters become `\\xNN` (ASCII), `\\uNNNN` or `\\UNNNNNNNN`.
+    A backslash stays as it is, unless it would read as one of these: then it becomes `\\x5c`.
 
     >>> escape("a\\udcff\\n\\\\x41.mp4"), escape("\\x85")
     ('a\\\\xff\\\\x0a\\\\x5cx41.mp4', '\\\\u0085')
@@ -46,7 +46,7 @@ def escape(name: str) -> str:
     out = []
     for char in _ESCAPED.sub(lambda found: "\\x5c" + found.group(1), name):
         code = ord(char)
-        if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that is no UTF-8
+        if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that is not UTF-8
             out.append(f"\\x{code - 0xDC00:02x}")
         elif unicodedata.category(char) in _HIDDEN and char not in _JOINERS:
             out.append(f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
@@ -72,8 +72,8 @@ def unescape(shown: str) -> str:
 
 
 def meanings(named: str) -> tuple[str, ...]:
-    """The names that a person or a table may mean by `named`, the likelier first: what `escape` spells so, then the
-    name that looks like that. They are two only where `named` is the canonical spelling of something else.
+    """The names that a person or a table may mean by `named`, the likelier first: the name that `escape` spells like
+    this, then `named` itself. There are two only if `named` is the canonical spelling of another name.
 
     >>> [len(name) for name in meanings("\\\\x0a.mp4")], len(meanings("\\\\x41.mp4"))
     ([5, 8], 1)
@@ -85,7 +85,7 @@ def meanings(named: str) -> tuple[str, ...]:
 
 
 def escaped(name: str) -> str:
-    """`name` as it is where nothing in it asks for `escape`, as in every canonical URI; else escaped.
+    """`name` unchanged if nothing in it needs `escape`, as in every canonical URI; otherwise escaped.
 
     >>> escaped(escape("a\\n\\\\x41")) == escape("a\\n\\\\x41"), escaped("a\\n")
     (True, 'a\\\\x0a')
@@ -101,12 +101,12 @@ def is_remote(source: str) -> bool:
 
 
 def is_member(source: str) -> bool:
-    """Whether `source` is a URI out of our own tables, of a member of a shard."""
+    """Whether `source` is a URI from our own tables that names a member of a shard."""
     return source.startswith(("tar://", "zip://")) and "::" in source and not os.path.lexists(source)
 
 
 def shards_of(member: str) -> list[str]:
-    """The URIs of shards that a member's URI may name, the likelier first: both names may have `::` in them.
+    """The URIs of the shards that a member's URI may name, the likelier first: both names may contain `::`.
 
     >>> shards_of("tar://a::b.mp4::s3://c/d::e.tar")
     ['s3://c/d::e.tar']
@@ -125,15 +125,15 @@ def scheme_of(uri: str) -> str:
 def local_path(source: str) -> bytes:
     """The absolute path of a local source, as bytes. `file://` URIs may be percent-encoded or not."""
     if source.startswith("/") and "//" not in source and "/." not in source and not source.endswith("/"):
-        return os.fsencode(source)  # as it is, and as nearly all of a million rows are
+        return os.fsencode(source)  # the common case: nearly all of a million rows
     if SCHEME.match(source):
         source = re.sub(r"^[A-Za-z]+://(localhost(?=/))?", "", source)
-        # a person may have typed the name as it is; a program will have encoded it
+        # A person may have typed the name as it is. A program will have encoded it.
         if "%" in source and not os.path.lexists(source):
             source = unquote(source, errors="surrogateescape")
     path = os.fsencode(os.path.expanduser(source))
     if b".." in path.split(b"/"):
-        # `link/..` is not the folder that the link is in: only the file system knows
+        # `link/..` is not the folder that holds the link: only the file system can resolve it.
         head, tail = os.path.split(path)
         path = os.path.realpath(path) if tail in (b"..", b".", b"") else os.path.join(os.path.realpath(head), tail)
     return os.path.abspath(path)
@@ -144,8 +144,8 @@ def canonical_local(path: bytes) -> str:
 
 
 def split_remote(uri: str) -> tuple[str, str]:
-    """`uri` as (without query, fragment, user and password, but not escaped; with its scheme in canonical spelling) and
-    the URI to fetch it by, which is "" where nothing had to be taken away.
+    """A pair: `uri` without query, fragment, user and password, and the URI to fetch it by. The first is not escaped;
+    its scheme has the canonical spelling. The second is "" if nothing had to be removed.
 
     >>> split_remote("https://me:pw@h/a.mp4?sig=1")[0]
     'https://h/a.mp4'
@@ -154,7 +154,7 @@ def split_remote(uri: str) -> tuple[str, str]:
     """
     scheme = scheme_of(uri)
     rest = SCHEME.sub("", uri, count=1)
-    if scheme == "memory":  # it has no hosts; fsspec drops slashes in front
+    if scheme == "memory":  # it has no hosts; fsspec drops leading slashes
         return f"memory://{rest.lstrip('/')}", ""
     plain = re.split(r"[?#]", rest, maxsplit=1)[0] if scheme in _URL_QUERIES else rest
     host, slash, path = plain.partition("/")
@@ -167,8 +167,8 @@ def split_remote(uri: str) -> tuple[str, str]:
 
 
 def without_signature(shown: str) -> str:
-    """Without what signs a web address and means nothing to an object store, where somebody took it along by mistake.
-    For names that no object has.
+    """`shown` without the signature of a web address, which means nothing to an object store: somebody copied it along
+    by mistake. Only for names that no object has.
 
     >>> without_signature("s3://b/a.mp4?X-Amz-Expires=60&X-Amz-Signature=1"), without_signature("s3://b/a?v=1.mp4")
     ('s3://b/a.mp4', 's3://b/a?v=1.mp4')
@@ -177,8 +177,8 @@ def without_signature(shown: str) -> str:
 
 
 def redact(text: str) -> str:
-    """`text` without the users, passwords and queries of the URIs in it, and without secrets: what is called one in it,
-    and what is one in the environment."""
+    """`text` without the users, passwords and queries of its URIs and without secrets: values that the text labels as
+    secret, and values of this process's own secrets."""
     text = _USER.sub(lambda found: found[1] if _is_user(found[1], found[2]) else found[0], text)
     text = _QUERY.sub(lambda found: found[1] if scheme_of(found[1]) in _URL_QUERIES else found[0], text)
     text = _SECRET.sub(r"\1\2…", text)
@@ -188,18 +188,18 @@ def redact(text: str) -> str:
 
 
 def _is_user(uri: str, before_at: str) -> bool:
-    """Whether what stands before the `@` in the URI's host is a user; `az://container@account` has none."""
+    """Whether the part before the `@` in the URI's host is a user; `az://container@account` has none."""
     return scheme_of(uri) != "az" or ":" in before_at
 
 
 def _own_secrets() -> list[str]:
-    """The secrets of this process's environment, longest first: some stores repeat what they were asked with."""
+    """The secrets in this process's environment, longest first: some stores repeat what a request contained."""
     named = (value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name))
     return sorted((value for value in named if len(value) >= 8 and not value.startswith("/")), key=len, reverse=True)
 
 
 def media_id_of(*parts: bytes) -> str:
-    """sha256 hex of the parts, each behind its length, so that no two lists of parts give the same bytes."""
+    """sha256 (hex) of the parts, each preceded by its length, so that no two lists of parts give the same bytes."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))
@@ -208,5 +208,5 @@ def media_id_of(*parts: bytes) -> str:
 
 
 def name_bytes(name: str) -> bytes:
-    """Bytes of a name for hashing; lone surrogates of any kind survive."""
+    """Bytes of a name for hashing. Lone surrogates of any kind survive."""
     return name.encode("utf-8", "surrogatepass")

@@ -1,4 +1,5 @@
-"""What a web server sends, taken only as far as it was asked for: in memory, in time, and never unpacked."""
+"""Answers of web servers. Nothing is read beyond what was requested, memory and time are limited, and nothing is
+decompressed."""
 
 from __future__ import annotations
 
@@ -20,17 +21,17 @@ from .retries import OddRead
 from .uris import redact
 
 MAX_PAGE_BYTES = 64 << 20
-"""Of a page of links, which is read whole before one of them is known."""
+"""Limit for a page of links, which is read whole before any link is known."""
 PIECE_BYTES = 1 << 20
 CONNECT_SECONDS = 10.0
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _BARE = re.compile(r"https?://[^\s<>\"']+")
-"""Of a page without links: a plain text that names addresses."""
+"""An address in a page without links: a plain text that lists addresses."""
 _RANGE = re.compile(r"bytes (\d+)-\d+/")
 
 
 class Answer(aiohttp.ClientResponse):
-    """Whose headers are all there in time, and whose body, where somebody reads all of it, is that of a page."""
+    """A response whose headers must all arrive in time. A body that is read whole may not be longer than a page."""
 
     async def start(self, connection: Any) -> Any:
         try:
@@ -41,7 +42,7 @@ class Answer(aiohttp.ClientResponse):
                 raise too_slow() from None
             raise
         except aiohttp.ClientResponseError as error:
-            if isinstance(error.__cause__, HttpProcessingError):  # which aiohttp calls a 400 of the server's
+            if isinstance(error.__cause__, HttpProcessingError):  # aiohttp calls it the server's 400
                 raise OddRead(f"the answer was not valid HTTP: {printable(redact(error.message), limit=100)}") from None
             raise
 
@@ -56,12 +57,12 @@ class Answer(aiohttp.ClientResponse):
 
 
 def options() -> dict[str, Any]:
-    """Of fsspec's HTTP file system."""
-    # aiohttp's own limit is five minutes for a whole answer, however steadily it comes
+    """Options of fsspec's HTTP file system."""
+    # aiohttp's default limit is five minutes for a whole answer, however steadily it arrives.
     silence = SILENCE * requests.ATTEMPT_SECONDS
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=silence)
-    # A server that packs what it sends counts the bytes of a range, and of the whole, in packed ones: it is asked not
-    # to, and a little of what is packed may be very much.
+    # A server that compresses counts the bytes of a range, and of the whole, after compression, so it is asked not to.
+    # Nothing is decompressed here, because a few bytes may inflate to very many.
     session = {"headers": {"Accept-Encoding": "identity"}, "auto_decompress": False, "response_class": Answer}
     return {"client_kwargs": {"timeout": timeout, **session}}
 
@@ -70,7 +71,8 @@ async def body_of(answer: aiohttp.ClientResponse, most: int) -> bytes:
     """The body, or its first `most` bytes.
 
     Raises:
-        OddRead: it is packed. SlowRead
+        OddRead: the body is compressed.
+        SlowRead
     """
     _refuse_packed(answer)
     begun, parts, got = time.monotonic(), [], 0
@@ -80,17 +82,17 @@ async def body_of(answer: aiohttp.ClientResponse, most: int) -> bytes:
         if time.monotonic() - begun > seconds_for(got):
             raise too_slow()
     if got == most:
-        answer.close()  # or what is left of it would be received
+        answer.close()  # otherwise the rest would be received
     return b"".join(parts)
 
 
 async def range_of(fs: Any, url: str, start: int, length: int) -> bytes | None:
-    """At most `length` bytes from `start` on; None where the server gives whole files only.
+    """At most `length` bytes from `start` on, or None if the server sends only whole files.
 
-    Not the file system's own `cat_file` and `async_fetch_range`, which read all that a server cares to send.
+    Does not use the file system's own `cat_file` and `async_fetch_range`: they read all that a server cares to send.
 
     Raises:
-        OddRead: other bytes came than were asked for.
+        OddRead: the server sent other bytes than were requested.
     """
     session = await fs.set_session()
     headers = {"Range": f"bytes={start}-{start + length - 1}"}
@@ -110,7 +112,7 @@ async def range_of(fs: Any, url: str, start: int, length: int) -> bytes | None:
 
 
 class _Links(HTMLParser):
-    """Resolves by RFC 3986, as yarl does: `urllib.parse.urljoin` takes one of two slashes in a row away."""
+    """Collects links. yarl resolves them by RFC 3986: `urllib.parse.urljoin` drops one of two slashes in a row."""
 
     def __init__(self, base: str):
         super().__init__()
@@ -123,21 +125,21 @@ class _Links(HTMLParser):
         if target is None or tag not in ("a", "base"):
             return
         target = re.sub(r"[\t\r\n]", "", target).strip()
-        # bytes that the page's charset has no character for, as a browser would ask for them
+        # Bytes that are no character in the page's charset are percent-encoded, as a browser does.
         target = _UNDECODED.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", target)
-        with contextlib.suppress(ValueError):  # no address
+        with contextlib.suppress(ValueError):  # not an address
             address = self._base.join(yarl.URL(target, encoded=True)).with_fragment(None)
             if tag == "base":
                 self._base = address
             elif self._site and address.absolute and address.origin() == self._page.origin():
-                self.found.add(f"{self._site[0]}{address.raw_path_qs}")  # a port is left as it was written
+                self.found.add(f"{self._site[0]}{address.raw_path_qs}")  # the port stays as written
 
 
 async def links_of(fs: Any, url: str, base: str) -> list[str]:
-    """Whole addresses of what the page at `url` links to on its own site, if it is one, as if it lay at `base`; each
-    once, sorted.
+    """Full addresses that the page at `url` links to on its own site, as if the page lay at `base`: sorted, without
+    duplicates. Empty if it is not a page.
 
-    Not the file system's own `ls`, which takes a quote or an `&amp;` in a name for its end.
+    Does not use the file system's own `ls`, which ends a name at a quote or an `&amp;`.
 
     Raises:
         FileNotFoundError, UsageError
@@ -152,7 +154,7 @@ async def links_of(fs: Any, url: str, base: str) -> list[str]:
             return []
         try:
             text = (await answer.read()).decode(answer.charset or "utf-8", "surrogateescape")
-        except (LookupError, UnicodeError):  # no charset of that name, or one that knows no such escape
+        except (LookupError, UnicodeError):  # unknown charset, or one that cannot use surrogateescape
             text = (await answer.read()).decode("utf-8", "surrogateescape")
     page = _Links(base)
     page.feed(text)
@@ -168,7 +170,7 @@ class Stream:
         self._answer: aiohttp.ClientResponse | None = None
 
     async def read(self) -> bytes:
-        """Some bytes, or none at the end."""
+        """The next bytes; empty at the end."""
         if self._answer is None:
             session = await self._fs.set_session()
             self._answer = await session.get(self._fs.encode_url(self._url))
