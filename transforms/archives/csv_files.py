@@ -1,7 +1,7 @@
-"""CSV as people have it: as spreadsheets save it, in whichever country, as databases dump it, packed or not.
+"""CSV files as people have them: as spreadsheets of any country save them or databases dump them, gzipped or not.
 
-Separated by commas, semicolons, tabs or bars; in UTF-8 or UTF-16, with or without a mark; any line ends; perhaps a
-first line `sep=;`, blank lines, and quotes around fields that hold any of these.
+Commas, semicolons, tabs or bars separate the fields. The text is UTF-8 or UTF-16, with or without a byte order mark,
+with any line ends. There may be a first line `sep=;`, blank lines, and quotes around fields that hold any of these.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import IO
 
 _SEPARATORS = ",;\t|"
 _NEVER = "\x1f"
-"""Separates the fields of a file that has one column, whose names may hold commas."""
+"""Separator for a file with a single column, whose names may hold commas."""
 _SAYS = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _MOST_FIELD = 1 << 20
-"""Characters of one field: a quote that is never closed ends in an error, not in memory."""
+"""The most characters of one field: a quote that is never closed ends in an error instead of filling memory."""
 _MARKS = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
@@ -31,26 +31,26 @@ _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
 )
 UNREADABLE = (csv.Error, UnicodeError, EOFError, gzip.BadGzipFile, zlib.error)
-"""What reading raises where the file is not what it seems."""
+"""What reading raises if the file is not what it seems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     line: int
-    """In the file, the first being 1; its last, where a field goes over several."""
+    """Number of the line in the file, from 1; of the last line if a field spans several."""
     fields: tuple[str, ...]
-    """As they stand, with their spaces; as many as there are in the line. Bytes that are no UTF-8 as surrogates."""
+    """As written, with their spaces, as many as the line has. Bytes that are not UTF-8 become surrogates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
     names: tuple[str, ...]
-    """Of the columns, without the spaces around them."""
+    """Names of the columns, without the spaces around them."""
     rows: Iterator[Row]
-    """Those in which something stands."""
+    """The rows that are not blank."""
 
     def too_long(self, row: Row) -> str | None:
-        """What is to be told of a row with more fields than the header has names: which of them is which?"""
+        """The complaint about a row with more fields than the header has names, else None: which field is which?"""
         if not any(field.strip() for field in row.fields[len(self.names) :]):
             return None
         return (
@@ -61,7 +61,7 @@ class Sheet:
 
 @contextmanager
 def unpacked(f: IO[bytes]) -> Iterator[IO[bytes]]:
-    """A seekable file as it is, or what is packed in it by gzip."""
+    """A seekable file as it is or, if gzip compressed it, its content."""
     packed = f.read(2) == b"\x1f\x8b"
     f.seek(0)
     if not packed:
@@ -72,7 +72,7 @@ def unpacked(f: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def open_text(f: IO[bytes], newline: str = "") -> io.TextIOWrapper:
-    """A seekable file as text, by the mark that it begins with or, without one, by where its zeros are."""
+    """A seekable file as text. Its byte order mark tells the charset or, without one, the places of its zero bytes."""
     head = f.read(4)
     f.seek(0)
     charset = next((name for mark, name in _MARKS if head.startswith(mark)), None)
@@ -80,16 +80,16 @@ def open_text(f: IO[bytes], newline: str = "") -> io.TextIOWrapper:
         charset = "utf-16-le"
     elif charset is None and len(head) == 4 and head[0] == head[2] == 0 and head[1]:
         charset = "utf-16-be"
-    # names that are no UTF-8 come through as the bytes they are
+    # Names that are not UTF-8 keep their bytes.
     errors = "surrogateescape" if charset in (None, "utf-8-sig") else "strict"
     return io.TextIOWrapper(f, encoding=charset or "utf-8", errors=errors, newline=newline)
 
 
 def read_sheet(f: IO[bytes], columns: Collection[str], separator: str | None = None) -> Sheet:
-    """The sheet in a seekable file. Which columns are meant tells what separates them, unless the file or the caller
-    says so.
+    """The sheet in a seekable file. The separator is the one that finds the wanted `columns`, unless the file or the
+    caller names it.
 
-    Raises (the rows likewise):
+    Raises (reading the rows raises it too):
         UNREADABLE
     """
     csv.field_size_limit(_MOST_FIELD)
@@ -102,7 +102,7 @@ def read_sheet(f: IO[bytes], columns: Collection[str], separator: str | None = N
             break
         before, header = before + 1, ""
     separator = separator or _separator(header, columns)
-    # strict: else a quote that is never closed takes all that follows for one name
+    # strict: otherwise a quote that is never closed makes one name of all that follows
     reader = csv.reader(chain([header], text), delimiter=separator, strict=True)
     names = tuple(name.strip() for name in next(reader, []))
 
@@ -115,7 +115,7 @@ def read_sheet(f: IO[bytes], columns: Collection[str], separator: str | None = N
 
 
 def _separator(header: str, columns: Collection[str]) -> str:
-    """The one by which the header has most of the columns that are meant, else most columns."""
+    """The separator that finds most of the wanted columns in the header, or else most columns."""
 
     def finds(separator: str) -> tuple[int, int]:
         names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator), [])]

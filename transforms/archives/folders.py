@@ -1,4 +1,4 @@
-"""Walks over folders and stores: everything below a place, in the order of the names, or what a pattern matches."""
+"""Walks over folders and stores: everything below a place, ordered by name, or what a pattern matches."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from ..storage.uris import (
 A = TypeVar("A")
 B = TypeVar("B")
 Excluded = Callable[[str], bool]
-"""Whether a canonical URI is to be left out, with all below it."""
+"""Whether to leave out a canonical URI, with everything below it."""
 MAGIC = re.compile(r"[*?\[]")
 _SORTED = 1 << 16
 _LOOKUPS = 16
-"""Requests under way at a time."""
+"""Requests in flight at the same time."""
 _NO_MATCH = "no file matches (folders do not count: `**` matches the files in them)"
 
 
 def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
-    """Every entry below a folder that is no folder. Linked folders are not entered. In the order of the names, but for
-    folders of more than `_SORTED` entries, which are never held as a whole."""
+    """Every entry below a folder, except folders. Linked folders are not entered. Entries are ordered by name, except
+    in folders of more than `_SORTED` entries, which are never held in memory whole."""
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -65,7 +65,7 @@ def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
                         elif (found := look_local(path)).trouble != "missing":
                             yield found
         except FileNotFoundError:
-            continue  # it went while we looked
+            continue  # it was removed while we looked
         except PermissionError:
             yield replace(look_local(folder), trouble="unreadable")
             continue
@@ -75,11 +75,11 @@ def walk_local(root: bytes, excluded: Excluded) -> Iterator[Found]:
 
 
 def glob_local(source: str, excluded: Excluded) -> Iterator[Found]:
-    """Files that match; `**` goes into folders."""
+    """Files that match the pattern; `**` matches through folders."""
     base = re.sub(r"^file://(localhost)?", "", source)
     pattern = base if os.path.isabs(base) else os.path.join(glob.escape(os.getcwd()), os.path.expanduser(base))
     folder = _folder_before_star(pattern)
-    if MAGIC.search(folder) and os.path.isdir(folder):  # `show [2020]/*.mp4` where there is a folder of that name
+    if MAGIC.search(folder) and os.path.isdir(folder):  # `show [2020]/*.mp4`, and a folder has that very name
         pattern = glob.escape(folder) + pattern[len(folder) :]
         root = folder.rstrip("/")
     else:
@@ -97,16 +97,17 @@ def glob_local(source: str, excluded: Excluded) -> Iterator[Found]:
 
 
 def _folder_before_star(pattern: str) -> str:
-    """What of a pattern may be a folder's own name although brackets or question marks are in it; with its slash."""
+    """The part of a pattern, with its slash, that may be a folder's own name in spite of brackets or question marks."""
     until = pattern.find("*") if "*" in pattern else len(pattern)
     return pattern[: pattern.rfind("/", 0, until) + 1]
 
 
 def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Found]:
-    """Every file below a folder of a store, or those that match a pattern.
+    """Every file below a folder of a store, or every file that matches a pattern.
 
     Raises:
-        UsageError: there is none. WorldError
+        UsageError: there is no such folder, or nothing matches.
+        WorldError
     """
     client = Client(source)
     if client.objects is not None:
@@ -125,7 +126,7 @@ def walk_remote(source: str, pattern: bool, excluded: Excluded) -> Iterator[Foun
 
 
 def _walk_objects(client: Client, source: str, pattern: bool) -> Iterator[Found]:
-    """All that the pages of the store's listing hold, in their order; nothing between them and here drops a key."""
+    """Every object on the pages of the store's listing, in their order. Nothing in between drops a key."""
     objects = client.objects
     assert objects is not None
     if not objects.has_bucket:
@@ -170,7 +171,7 @@ def _entries(client: Client, prefix: str, source: str) -> Iterator[Entry]:
 
 
 def _buckets(client: Client, source: str) -> list[str]:
-    """Those that one may see; of a pattern, those that match."""
+    """Names of the buckets that we may see or, for a pattern, of those that match."""
     assert client.objects is not None
     what = f"list {shown_source(source)}"
     listed = retried(what, partial(client.ask, "ls", "", detail=False), LISTING, renew=client.renew)
@@ -179,7 +180,7 @@ def _buckets(client: Client, source: str) -> list[str]:
 
 
 def _walk_pages(client: Client, source: str, pattern: bool, excluded: Excluded) -> Iterator[Found]:
-    """The files that pages of the web link to, below the address of the first. Pages give names only: each is asked."""
+    """The files that web pages link to, below the first page's address. Each is looked up: pages give names only."""
     what = f"list {shown_source(source)}"
     root = MAGIC.split(source)[0].rpartition("/")[0] + "/" if pattern else re.split(r"[?#]", source, maxsplit=1)[0]
     top = split_remote(root)[0]  # without user and password
@@ -200,11 +201,11 @@ def _walk_pages(client: Client, source: str, pattern: bool, excluded: Excluded) 
             shown = split_remote(link)[0]
             if not shown.startswith(top) or shown == top or leads_up(shown) or excluded(escape(shown)):
                 continue
-            address = root + shown[len(top) :]  # what a user and a password were needed for they are needed for below
+            address = root + shown[len(top) :]  # the user and password apply below the root too
             if not shown.endswith("/"):
                 if matches is None or matches(shown):
                     files[address] = files.get(address, True) and "?" in link
-            elif shown not in seen:  # they link to themselves, sorted another way
+            elif shown not in seen:  # pages link to themselves, sorted another way
                 seen.add(shown)
                 inner.append(address)
         for found in in_order(partial(look_remote, patience=READING, one_of_many=True), files):
@@ -214,14 +215,14 @@ def _walk_pages(client: Client, source: str, pattern: bool, excluded: Excluded) 
 
 
 def _walk_folders(client: Client, source: str, pattern: bool, excluded: Excluded) -> Iterator[Found]:
-    """By what fsspec's `ls` says, for file servers: their names in a listing are paths."""
+    """Files and folders on a file server, by fsspec's `ls`: its listings name paths."""
     path, what = client.path, f"list {shown_source(source)}"
     client.fs.invalidate_cache()
     root = path
     if pattern:
         root = MAGIC.split(path)[0].rpartition("/")[0] or client.fs.root_marker
     matches = _matcher(path, source) if pattern else None
-    # these paths have no scheme and, in some, no host: they are put behind the address of the root
+    # These paths have no scheme and sometimes no host, so they are appended to the address of the root.
     address = MAGIC.split(source)[0].rpartition("/")[0] if pattern else source.rstrip("/")
     if address.endswith(":/"):
         address += "/"
@@ -235,7 +236,7 @@ def _walk_folders(client: Client, source: str, pattern: bool, excluded: Excluded
                 raise UsageError(f"{shown_source(source)}: no such file or folder") from None
             continue
         patience = READING
-        client.fs.invalidate_cache()  # millions of entries need not be remembered
+        client.fs.invalidate_cache()  # do not keep millions of entries in memory
         inner = []
         for info in sorted(listed, key=lambda info: info["name"]):
             name = info["name"]
@@ -255,13 +256,13 @@ def is_web(source: str) -> bool:
 
 
 def is_pattern(source: str) -> bool:
-    """Of a remote source; `?` and `[` are plain characters of a URL."""
+    """Whether a remote source is a pattern. In a URL `?` and `[` are ordinary characters."""
     shown = split_remote(source)[0]
     return "*" in shown if is_web(shown) else bool(MAGIC.search(shown))
 
 
 def leads_up(name: str) -> bool:
-    """Whether a URL leaves by `..` the folder that it seems to lie in."""
+    """Whether `..` leads a URL out of the folder that it seems to be in."""
     return ".." in unquote(name).split("/")
 
 
@@ -273,14 +274,14 @@ def _matcher(pattern: str, source: str) -> Callable[[str], Any]:
 
 
 def excluding(outputs: Sequence[str]) -> Excluded:
-    """Tells what is ours in these outputs: the tables, the runs and the page, but no file of the user's beside them.
+    """Excludes what is ours in these outputs: the tables, the runs and the page, but no file of the user beside them.
 
-    `_runs` and `_resume` are ours at any rate; the other names only where a run has been, for a user's archive may have
-    a folder `scores` too.
+    `_runs` and `_resume` are always ours. The other names are ours only if there was a run, because a user's archive
+    may have a folder `scores` too.
     """
     roots = []
     for place in outputs:
-        # as it is named and as it lies: the source may come by either way
+        # Both as it is named and as its real path, because the source may use either.
         paths = [local_path(place)] if not is_remote(place) else []
         names = [canonical_local(p) for path in paths for p in (path, os.path.realpath(path))]
         ours = ("_runs", "_resume", *((*TABLE_FOLDERS, PAGE) if holds_runs(place) else ()))
@@ -291,7 +292,7 @@ def excluding(outputs: Sequence[str]) -> Excluded:
 
 
 def in_order(look: Callable[[A], B], items: Iterable[A], waits: Callable[[A], bool] | None = None) -> Iterator[B]:
-    """`map`, some requests at a time where `look` waits for a store: by default, where items are remote."""
+    """Like `map`, but runs several requests at a time if `look` waits for a store: by default, if items are remote."""
     iterator, waits = iter(items), waits or _waits
     with ThreadPoolExecutor(_LOOKUPS, "listing") as threads:
         while batch := list(islice(iterator, _LOOKUPS * 8)):

@@ -1,4 +1,4 @@
-"""Listings: CSV, Parquet and JSON Lines files whose column `uri` names the media."""
+"""Listings: CSV, Parquet and JSON Lines files whose column `uri` names the media files."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ _BUFFER_BYTES = 1 << 20
 
 
 def is_listing(source: str) -> bool:
-    """Whether a source is a listing, by its name."""
+    """Whether a source is a listing, judged by its name."""
     return bool(_NAMES.search(split_remote(source)[0] if is_remote(source) else source))
 
 
 def read_listing(source: str, notice: Callable[[str], None] | None = None) -> Iterator[str]:
-    """The URIs in a listing, in its order: absolute ones as they are, others relative to the listing's folder. `notice`
-    is told how many rows have none. In memory are a few thousand rows, however many there are.
+    """The URIs in a listing, in its order: absolute ones as they are, others resolved from the listing's folder.
+    `notice` is told how many rows have none. Only a few thousand rows are in memory, however many there are.
 
     Raises:
-        UsageError: it has no column `uri`, is not what its name says, or (a local one) cannot be opened.
-        FileNotFoundError: there is no such remote file. WorldError
+        UsageError: it has no column `uri`, is not what its name says, or is local and cannot be opened.
+        FileNotFoundError: there is no such remote file.
+        WorldError
     """
     shown = printable(redact(source))
     found = _NAMES.search(split_remote(source)[0] if is_remote(source) else source)
@@ -63,7 +64,7 @@ def read_listing(source: str, notice: Callable[[str], None] | None = None) -> It
         except (pa.ArrowInvalid, *UNREADABLE) as error:
             raise UsageError(f"{shown} is not a readable {kind} file: {tell(error)}") from None
         except OSError as error:
-            if error.errno is None:  # Arrow's own, of a damaged file
+            if error.errno is None:  # raised by Arrow itself for a damaged file
                 raise UsageError(f"{shown} is not a readable {kind} file: {tell(error)}") from None
             raise WorldError(f"cannot read the listing {shown}: {tell(error)}") from None
     if without and notice:
@@ -71,16 +72,16 @@ def read_listing(source: str, notice: Callable[[str], None] | None = None) -> It
 
 
 def resolve(uri: str, listing: str) -> str:
-    """`uri` as one may open it, relative to the folder that the listing lies in.
+    """`uri` in a form that can be opened: if it is relative, it starts from the listing's folder.
 
     >>> resolve("clips/a.mp4", "s3://bucket/lists/today.csv")
     's3://bucket/lists/clips/a.mp4'
     """
-    if SCHEME.match(plain := uri.lstrip()) or plain.startswith("/"):  # people put a space behind the comma
+    if SCHEME.match(plain := uri.lstrip()) or plain.startswith("/"):  # people put a space after the comma
         return plain
     if is_remote(listing):
         shown, fetch = split_remote(listing)
-        # what signs the listing does not sign its neighbours, but a user and password are good for both
+        # The listing's signature does not apply to its neighbours, but its user and password do.
         base = re.split(r"[?#]", fetch, maxsplit=1)[0] if fetch else shown
         return f"{base.rpartition('/')[0]}/{uri.removeprefix('./')}"
     return os.path.join(os.fsdecode(os.path.dirname(local_path(listing))), uri)
@@ -88,8 +89,8 @@ def resolve(uri: str, listing: str) -> str:
 
 @contextmanager
 def _opened(source: str) -> Iterator[IO[bytes]]:
-    """A listing as a seekable file. A remote one is fetched whole, its length checked, into a file that has no name:
-    there may be secrets in it."""
+    """A listing as a seekable file. A remote one is fetched whole, its length checked, into a nameless file, because it
+    may hold secrets."""
     if is_remote(source):
         found = look_remote(source)
         if found.trouble:
@@ -106,7 +107,7 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
         raw = open(local_path(source), "rb")  # noqa: SIM115
     except PermissionError:
         raise UsageError(f"no permission to read the listing {printable(source)}") from None
-    except (OSError, ValueError) as error:  # a folder, a pattern, or it went since we looked
+    except (OSError, ValueError) as error:  # a folder, a pattern, or it was removed since we looked
         raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from None
     with raw:
         yield raw
@@ -125,7 +126,7 @@ def _parts(blob: RemoteBlob, size_bytes: int) -> Iterator[bytes]:
 
 
 def _column(names: Sequence[str], shown: str) -> int:
-    """Which of the columns holds the URIs: `uri`, else the one that is called so but for its case.
+    """Index of the column that holds the URIs: `uri`, or else the one whose name differs only in case or spaces.
 
     Raises:
         UsageError: none, or several.
@@ -166,7 +167,7 @@ def _json_lines(f: IO[bytes], shown: str) -> Iterator[str]:
 
 def _parquet(f: IO[bytes], shown: str) -> Iterator[str]:
     with TemporaryFile() as copy:
-        if isinstance(f, gzip.GzipFile):  # Parquet is read from its end, which gzip cannot
+        if isinstance(f, gzip.GzipFile):  # Parquet is read from its end, which gzip cannot do
             copyfileobj(f, copy)
             f = copy
         table = pq.ParquetFile(f, buffer_size=_BUFFER_BYTES)
@@ -177,7 +178,7 @@ def _parquet(f: IO[bytes], shown: str) -> Iterator[str]:
 
 
 def _text(value: Any, where: str) -> str:
-    """A value of the column; a missing one is empty, as a CSV has it. Bytes are a name in an unknown charset."""
+    """A value of the column as text. A missing one is empty, as in a CSV. Bytes are a name in an unknown charset."""
     if isinstance(value, bytes):
         value = os.fsdecode(value)
     if value is not None and not isinstance(value, str):

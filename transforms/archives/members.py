@@ -1,4 +1,4 @@
-"""What the walks over tars and zips share: the members that they find, the limits, and reading by range."""
+"""What the walks over tars and zips share: the members that they find, their limits, and reads by range."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _MOST_READ = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class ShardLimits:
-    """What an archive may ask of us. One inside another is never opened (`nested_archive`), so there is no depth."""
+    """What an archive may cost us. Its depth needs no limit: archives inside it are never opened (`nested_archive`)."""
 
     max_members: int = 1_000_000
     max_bytes: int = MAX_FILE_BYTES
-    """Of one member, inflated."""
+    """Bytes of one member, inflated."""
     max_ratio: int = 1000
-    """Inflated to deflated bytes of a member. Digital silence reaches nearly this; deflate itself ends at 1032. Members
-    may not overlap, so it holds for the archive as a whole too."""
+    """Inflated bytes of a member to its deflated bytes. Digital silence comes close to this; deflate itself ends at
+    1032. Members may not overlap, so the limit holds for the whole archive too."""
     max_directory_bytes: int = 128 << 20
-    """Of a zip's directory, which is held in memory as a whole. Of each entry a number is kept besides."""
+    """Bytes of a zip's directory, which is held in memory whole. One number for each entry is kept besides."""
     max_tar_header_bytes: int = 1 << 20
-    """Of one extended tar header (long names, PAX)."""
+    """Bytes of one extended tar header (long names, PAX)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     name: str
-    """As it stands in the shard; bytes that are no UTF-8 as surrogates."""
+    """As written in the shard. Bytes that are not UTF-8 become surrogates."""
     offset: int
     """Bytes from the shard's start to the member's first data byte."""
     size_bytes: int
     """Inflated, as declared."""
     compressed_bytes: int | None = None
-    """Where it is deflated."""
+    """Bytes in the shard if it is deflated, else None."""
     skip: str | None = None
     failure: MediaError | None = None
 
@@ -47,8 +47,8 @@ def failing(member: Member, error_class: str, message: str) -> Member:
 
 
 class Reader:
-    """Ranges of a blob of `size_bytes`. Reads ahead the further, the longer it goes straight on: a shard of
-    small members is read in 8 MB pieces, one of films header by header."""
+    """Ranges of a blob of `size_bytes`. The longer reads continue without a jump, the further it reads ahead: a shard
+    of small members is read in 8 MB pieces, a shard of films header by header."""
 
     def __init__(self, blob: Blob, size_bytes: int):
         self.size_bytes = size_bytes
@@ -56,7 +56,7 @@ class Reader:
         self._start, self._buffer, self._ahead = 0, b"", _FIRST_READ
 
     def peek(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset` on, fewer at the end of the file. Both are for the caller to bound."""
+        """At most `length` bytes from `offset` on, fewer at the end of the file. The caller has to bound both."""
         length = max(min(length, self.size_bytes - offset), 0)
         inside = offset - self._start
         if inside < 0 or inside + length > len(self._buffer):

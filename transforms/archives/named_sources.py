@@ -1,4 +1,4 @@
-"""What lies under a name that a person or a table wrote: by itself, or as one of the rows of a listing."""
+"""What is at a name that a person or a table wrote, by itself or as a row of a listing."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ Expand = Callable[[Iterable[Found], Any], Iterator[Planned]]
 
 
 def look_up(named: str, patience: Patience, one_of_many: bool = False) -> tuple[str, Found]:
-    """The first of the names that `named` may mean under which something lies, and what; else the first, `missing`.
-    For `one_of_many`, a row of a listing, a file goes before a folder.
+    """The first name that `named` may mean and that exists, with what is there. If none exists, the first, `missing`.
+    For `one_of_many`, a row of a listing, a file takes precedence over a folder.
 
     Raises:
-        UsageError: nobody here knows that kind of store, or that is no address. WorldError
+        UsageError: this kind of store cannot be opened here, or the address is not valid.
+        WorldError
     """
     first: tuple[str, Found] | None = None
     for name in _of_row(named) if one_of_many else meanings(named):
         found = name, _look(name, patience, one_of_many)
-        # A row names a file: a folder that its text may mean as well is not what it stands for.
+        # A row names a file, so it does not stand for a folder that its text may also mean.
         if found[1].trouble not in ("missing", *(_FOLDERS if one_of_many else ())):
             return found
         if first is None or first[1].trouble == "missing":
@@ -59,8 +60,8 @@ def look_up(named: str, patience: Patience, one_of_many: bool = False) -> tuple[
 
 
 def _of_row(named: str) -> tuple[str, ...]:
-    """With what a row may mean where spaces were left behind a name, and where a listing is not in UTF-8: bytes as they
-    are, as old file systems have them, or as Windows writes Western European text. What exists tells which."""
+    """Names that a row may mean: `meanings`, and the name without spaces after it. If the listing is not UTF-8, the
+    bytes are a name as old file systems have it, or Western European text as Windows writes it. What exists decides."""
     names = meanings(named)
     if named[-1:].isspace():
         names += (named.rstrip(),)
@@ -81,17 +82,17 @@ def _look(name: str, patience: Patience, one_of_many: bool) -> Found:
 
 
 def objects_below(name: str) -> bool:
-    """Whether keys go on behind an object's, as if it were a folder too."""
+    """Whether longer keys continue an object's key, as if it were a folder too."""
     if SCHEME.match(name) is None or (client := Client(name)).objects is None:
         return False
     page = partial(client.objects.page, client.objects.key + "/", most=1)
-    with suppress(FileNotFoundError, WorldError):  # who may look at one object may not be let list
+    with suppress(FileNotFoundError, WorldError):  # looking up an object may be allowed, and listing not
         return bool(retried(f"list {escape(name)}", page, LISTING, renew=client.renew).entries)
     return False
 
 
 def list_rows(uris: Iterable[str], options: Any, expand: Expand) -> Iterator[Planned]:
-    """The files that a listing names, also as our tables spell them; one that is not there is a failure of its own."""
+    """The files that a listing names, also as our tables spell them. A file that does not exist becomes a failure."""
     excluded = excluding(options.exclude)
     answered: set[str] = set()  # hosts and buckets
 
@@ -102,7 +103,7 @@ def list_rows(uris: Iterable[str], options: Any, expand: Expand) -> Iterator[Pla
         folder = found.trouble in _FOLDERS
         return replace(found, trouble="not_a_file") if folder else found
 
-    # Neighbours of one shard together: it is walked once for all of them.
+    # Neighbouring rows of one shard are taken together, so that it is walked once for all of them.
     for shards, rows in groupby(uris, lambda uri: tuple(shards_of(uri)) if is_member(uri) else None):
         if shards is None:
             found = (one for one in in_order(look, rows) if not excluded(one.uri))
@@ -118,7 +119,7 @@ def _members(
     look: Callable[[str], Found],
     members: Callable[[Found], Iterator[Planned]],
 ) -> Iterator[Planned]:
-    """What a listing names of one shard, which may be meant by several URIs where there is `::` in names."""
+    """The members that a listing names in one shard. If names contain `::`, several URIs may mean that shard."""
     none = True
     for shard in shards:
         if not none and next(wanted.unseen(), None) is None:
@@ -139,7 +140,7 @@ def _members(
 
 
 class _Wanted:
-    """Members that a listing names: a few bytes each in memory, however many; the names themselves lie in `names`."""
+    """Members that a listing names. Each takes a few bytes of memory; the names themselves are in the file `names`."""
 
     def __init__(self, rows: Iterable[str], names: IO[bytes]):
         self._key, self._names = secrets.token_bytes(16), names
@@ -153,8 +154,8 @@ class _Wanted:
         self._seen = np.zeros(len(self._digests), bool)
 
     def _digests_of(self, uri: str) -> list[int]:
-        """Of the canonical spellings of what a row may mean."""
-        # keyed: members' names are the uploader's, and two that agree here would be taken for one another
+        """Digests of the canonical spellings of what a row may mean."""
+        # Keyed: the uploader chooses members' names, and two with the same digest would be confused.
         spelt = (name_bytes(escape(name)) for name in meanings(uri))
         return [int.from_bytes(hashlib.blake2b(name, digest_size=8, key=self._key).digest(), "big") for name in spelt]
 
@@ -163,7 +164,7 @@ class _Wanted:
         return at if at < len(self._digests) and int(self._digests[at]) == digest else None
 
     def has(self, uri: str) -> bool:
-        """Whether this member is wanted; it then is seen. Two members may be called the same."""
+        """Whether this member is wanted. If so, marks it as seen. Two members may have the same name."""
         place = self._place(self._digests_of(uri)[0])
         if place is not None:
             self._seen[place] = True

@@ -1,4 +1,4 @@
-"""Addresses that need a secret: they are in no plan, and are put back from the sources that are named now."""
+"""Addresses that need a secret. No plan holds them; they are restored from the sources that are named now."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .listing_files import is_listing, read_listing
 
 
 def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(canonical URI, fetch URI) of whatever in these sources can only be fetched with a secret in its URI.
+    """(canonical URI, fetch URI) of everything in these sources that can only be fetched with a secret in its URI.
 
-    A frozen plan does not hold secrets; who goes on with one puts them back from the sources named now.
+    A frozen plan holds no secrets. A command that resumes one restores them from the sources named now.
     """
     for source in sources:
-        # of a pattern, the folder that all its matches lie in
+        # for a pattern, the folder that holds all its matches
         folder = [MAGIC.split(source)[0].rpartition("/")[0] + "/"] if is_pattern(source) else []
         for address in chain(folder, _addresses(source)):
             if is_remote(address) and (secret := split_remote(address)[1]):
@@ -35,12 +35,12 @@ def secret_addresses(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 class Secrets(Mapping[str, str]):
-    """What `secret_addresses` told, by canonical URI: in memory some 16 bytes each, the rest in a file without a name,
-    which goes with this process. Of several addresses of one URI the last counts."""
+    """The pairs of `secret_addresses`, by canonical URI: some 16 bytes each in memory, the rest in a nameless file that
+    ends with this process. If a URI has several addresses, the last counts."""
 
     def __init__(self, told: Iterable[tuple[str, str]]):
         hashes, offsets = array("Q"), array("Q")
-        self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed with the last that looks into it
+        self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed with its last reader
         self._digest = hashlib.sha256()
         at = 0
         with spool_faults():
@@ -83,9 +83,9 @@ def _hash(name: str) -> int:
 
 
 def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
-    """The address with the secret for a canonical name, of what `secret_addresses` told; None where it needs none.
+    """The address with the secret for a canonical name, from the pairs of `secret_addresses`. None if it needs none.
 
-    The user and password that a folder or pattern was named with are good for what lies below it, and nothing else.
+    The user and password of a folder or pattern apply to what lies below it, and to nothing else.
 
     >>> fetch_address("http://h/films/a.mp4", {"http://h/films/": "http://me:pw@h/films/"})
     'http://me:pw@h/films/a.mp4'
@@ -98,7 +98,7 @@ def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
         return secrets.get(name)
     folder = name
     while (folder := folder.rpartition("/")[0]) and len(folder) > scheme.end():
-        # only on the web a folder's name always ends with a slash
+        # Only on the web does a folder's name always end with a slash.
         secret = secrets.get(folder + "/") or ("" if name.startswith("http") else secrets.get(folder, ""))
         if user := host_of(secret).rpartition("@")[0]:
             return f"{scheme.group(0)}{user}@{unescape(name[scheme.end() :])}"
@@ -106,12 +106,12 @@ def fetch_address(name: str, secrets: Mapping[str, str]) -> str | None:
 
 
 def host_of(address: str) -> str:
-    """With user and password, where there are any."""
+    """The host of an address, with its user and password if there are any."""
     return SCHEME.sub("", address, count=1).partition("/")[0]
 
 
 def _addresses(source: str) -> Iterator[str]:
-    """The source and, of a listing, what it names; one that cannot be read (any more) gave the plan no secrets."""
+    """The source and what it names, if it is a listing. One that cannot be read (any more) gave the plan no secrets."""
     yield source
     try:
         if is_listing(source) and (is_remote(source) or look_local(local_path(source)).trouble is None):

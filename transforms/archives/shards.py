@@ -1,6 +1,6 @@
-"""What lies in a tar or zip shard, from one walk over its headers: names, offsets, lengths. Nothing is ever extracted.
+"""Contents of a tar or zip shard, from one walk over its headers: names, offsets, lengths. Nothing is ever extracted.
 
-How each format says so stands in `tars.py` and `zips.py`. Names are never used as paths.
+`tars.py` and `zips.py` read the two formats. Names are never used as paths.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .tars import walk_tar
 from .zips import walk_zip
 
 _LARGEST = (1 << 63) - 1
-"""Of a place or size in a file; the tables hold no more either."""
+"""Largest offset or size in a file. The tables hold no larger number either."""
 
 
 def shard_kind(head: bytes, name: str = "") -> Literal["tar", "zip", "unsupported"] | None:
-    """Whether a file that begins with `head` is an archive whose members could be media. `name` decides only where
-    nothing else can: for an empty tar, which is all zeros, and for compressed tars."""
+    """Kind of archive, if a file that begins with `head` is one whose members could be media, else None. `name` decides
+    only when nothing else can: for an empty tar, which is all zeros, and for compressed tars."""
     lower = name.lower()
     if _is_tar(head, lower):
         return "tar"
@@ -37,7 +37,7 @@ def shard_kind(head: bytes, name: str = "") -> Literal["tar", "zip", "unsupporte
             start = zlib.decompressobj(wbits=31).decompress(head, 512)
         except zlib.error:
             start = b""
-        # what 512 deflated bytes give may end before a tar's magic
+        # The inflated start may end before a tar's magic.
         if start[257:262] == b"ustar" or lower.endswith((".tar.gz", ".tgz")):
             return "unsupported"
     if head.startswith((b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")) and (".tar." in lower or lower.endswith(_SHORT)):
@@ -62,12 +62,12 @@ def _is_tar(head: bytes, lower: str) -> bool:
 
 
 def list_members(kind: Literal["tar", "zip"], blob: Blob, size_bytes: int, limits: ShardLimits) -> Iterator[Member]:
-    """The members of a shard but its folders, in their order in the file.
+    """The members of a shard except its folders, in their order in the file.
 
     Raises:
-        MediaError: `damaged_archive` or `too_large`, after the members that could be had; `not_media`, before any, for
-            a zip that is a document or a program (docx, epub, jar, …).
-        WorldError: the store did not do its part.
+        MediaError: `damaged_archive` or `too_large`, after the readable members; `not_media`, before any, for a zip
+            that is a document or a program (docx, epub, jar, …).
+        WorldError: the store failed.
     """
     reader = Reader(blob, size_bytes)
     walk = walk_tar(reader, limits) if kind == "tar" else walk_zip(reader, limits)
@@ -83,7 +83,7 @@ def list_members(kind: Literal["tar", "zip"], blob: Blob, size_bytes: int, limit
     except OSError as error:
         raise WorldError(f"cannot read {blob.uri}") from error
     except Exception as error:
-        # Parsers raise nearly anything on hostile bytes; what the store did was told apart above.
+        # Parsers raise nearly anything on hostile bytes. The store's faults were handled above.
         raise MediaError(
             "damaged_archive", f"after {count} members: {error or type(error).__name__}", "listing"
         ) from error
@@ -115,7 +115,7 @@ def member_file(shard: MediaFile, kind: str, member: Member) -> MediaFile:
 def _judged(member: Member, size_bytes: int, limits: ShardLimits) -> Member:
     numbers = (member.offset, member.size_bytes, member.compressed_bytes or 0)
     if min(numbers) < 0 or max(numbers) > _LARGEST:
-        # Both formats can say such numbers; nothing below this may meet them, neither a read nor a table.
+        # Both formats can hold such numbers. Neither a read nor a table may ever see them.
         said = f"a header claims {member.size_bytes} bytes at byte {member.offset}"
         return failing(Member(member.name, min(max(member.offset, 0), _LARGEST), 0), "damaged_archive", said)
     if member.skip or member.failure:

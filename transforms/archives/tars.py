@@ -1,7 +1,7 @@
-"""The members of a tar, header by header, in bounded memory and in time that goes with its length.
+"""The members of a tar, header by header, in bounded memory and in time proportional to its length.
 
-Not by `tarfile.TarFile`: it calls itself once for each extended header, searches their text in quadratic time, keeps
-what global headers and sparse maps say without end, and believes sizes below zero. Blocks are still parsed by
+Does not use `tarfile.TarFile`: it recurses for each extended header, searches their text in quadratic time, keeps
+global headers and sparse maps without limit, and believes negative sizes. Blocks are still parsed by
 `tarfile.TarInfo`. Formats: POSIX.1-2017 pax (ustar and extended headers), GNU tar's long names and sparse members.
 """
 
@@ -19,7 +19,7 @@ _SPARSE = "GNU.sparse"
 
 
 def walk_tar(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
-    """All members but folders. Raises ValueError or tarfile.HeaderError where no header is that should be one."""
+    """All members except folders. Raises ValueError or tarfile.HeaderError if a header is missing where one belongs."""
     at = 0
     lasting: dict[str, str] = {}
     said: dict[str, str] = {}
@@ -37,7 +37,7 @@ def walk_tar(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
             if info.type == tarfile.XGLTYPE:
                 lasting.update(found)
             else:
-                said = {**found, **said}  # of several before a member the first counts
+                said = {**found, **said}  # if several precede a member, the first counts
             at = data + _padded(info.size)
             continue
         if info.type == tarfile.GNUTYPE_SPARSE:
@@ -45,7 +45,7 @@ def walk_tar(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
         said = {**lasting, **said}
         size = int(said["size"]) if "size" in said else info.size
         has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
-        # a size below zero must not lead backwards; `list_members` tells it
+        # A negative size must not lead backwards; `list_members` reports it.
         at = data + (_padded(max(size, 0)) if has_data else 0)
         if not info.isdir():
             yield _member(info, said, data, size)
@@ -66,7 +66,7 @@ def _member(info: tarfile.TarInfo, said: dict[str, str], data: int, size: int) -
 
 
 def _pax(body: bytes) -> dict[str, str]:
-    """What matters here of records `LENGTH KEY=VALUE\\n`, where LENGTH counts the whole record."""
+    """The values that matter here, from records `LENGTH KEY=VALUE\\n`. LENGTH counts the whole record."""
     found: dict[str, str] = {}
     at = 0
     while at < len(body) and body[at]:
@@ -84,7 +84,7 @@ def _pax(body: bytes) -> dict[str, str]:
 
 
 def _after_sparse_map(reader: Reader, block: bytes, data: int) -> int:
-    """Where the data of an old GNU sparse member begin: blocks that go on with its map come before them."""
+    """Offset of the data of an old GNU sparse member. Blocks that continue its map come before them."""
     more = block[482]
     while more:
         more = reader.peek(data, _BLOCK)[504]

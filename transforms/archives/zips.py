@@ -1,7 +1,7 @@
 """The members of a zip, from its directory, in bounded memory.
 
-Not by `zipfile.ZipFile`: it makes an object of 800 bytes of every entry before anyone can count them. Format: PKWARE's
-APPNOTE 6.3.10, 4.3 (records) and 4.5.3 (zip64).
+Does not use `zipfile.ZipFile`: it makes an object of 800 bytes for every entry before anyone can count them. Format:
+PKWARE's APPNOTE 6.3.10, 4.3 (records) and 4.5.3 (zip64).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ disk, internal attributes, external attributes, offset of the local header."""
 _END = struct.Struct("<4s4H2IH")
 """Signature, four numbers of disks and entries, size and offset of the directory, length of the comment."""
 _END_64, _LOCATOR_64 = 56, 20
-"""Bytes of the records of zip64 before the end."""
+"""Sizes in bytes of the zip64 records before the end record."""
 _ELSEWHERE = 0xFFFFFFFF
-"""Of a number that is in the extra field of zip64."""
+"""Stands for a number that is in the zip64 extra field."""
 _IS_UTF8 = 0x800
 _DOCUMENTS = frozenset({"[content_types].xml", "meta-inf/manifest.mf", "meta-inf/container.xml", "androidmanifest.xml"})
 
@@ -33,7 +33,7 @@ _DOCUMENTS = frozenset({"[content_types].xml", "meta-inf/manifest.mf", "meta-inf
 class _Entry(NamedTuple):
     name: str
     offset: int
-    """Of the local header, as written."""
+    """Offset of the local header, as written."""
     size: int
     compressed: int
     method: int
@@ -48,11 +48,11 @@ class _NoDirectory(ValueError):
 
 
 def walk_zip(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
-    """All members but folders, in their order in the file; one more than `max_members` at most.
+    """All members except folders, in their order in the file; at most `max_members` + 1.
 
     Raises:
-        MediaError: `not_media`, before any, of a document or a program; `too_large`, after those that could be had.
-        ValueError: it is damaged, after those that could be had.
+        MediaError: `not_media`, before any member, for a document or a program; `too_large`, after the readable ones.
+        ValueError: it is damaged; raised after the readable members.
     """
     try:
         start, length, shift = _find_directory(reader)
@@ -68,8 +68,8 @@ def walk_zip(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
 
 
 def _find_directory(reader: Reader) -> tuple[int, int, int]:
-    """(start, length, shift) of the directory; the places that it says are off by `shift`, where something was put
-    before the zip."""
+    """(start, length, shift) of the directory. The offsets in it are off by `shift` if something was put before the
+    zip."""
     tail_at = max(reader.size_bytes - _END.size - 0xFFFF, 0)
     tail = reader.peek(tail_at, _END.size + 0xFFFF)
     at = tail.rfind(b"PK\x05\x06")
@@ -88,7 +88,7 @@ def _find_directory(reader: Reader) -> tuple[int, int, int]:
 
 
 def _in_file_order(directory: bytes, whole: bool, most: int) -> array[int]:
-    """Where in the directory the entries of its first `most` members are, in the order of the members in the file.
+    """Positions in the directory of its first `most` members, in the order of the members in the file.
 
     Raises MediaError: `not_media`.
     """
@@ -106,7 +106,7 @@ def _in_file_order(directory: bytes, whole: bool, most: int) -> array[int]:
         if entry.offset < first_offset:
             first, first_offset = entry.name, entry.offset
         if not entry.name.endswith("/"):
-            keys.append(entry.offset << 32 | at)  # one number: a million of tuples would take five times as much
+            keys.append(entry.offset << 32 | at)  # one number: a million tuples would take five times the memory
         at = entry.end
     if first == "mimetype":
         raise _document()
@@ -119,7 +119,7 @@ def _document() -> MediaError:
 
 
 def _entry(directory: bytes, at: int) -> _Entry | None:
-    """None where the directory ends before the entry does."""
+    """The entry at `at`; None if the directory ends before the entry does."""
     if not directory.startswith(b"PK\x01\x02"[: len(directory) - at], at):
         raise _NoDirectory(f"no entry at byte {at} of its directory")
     if at + _ENTRY.size > len(directory):
@@ -140,7 +140,7 @@ def _entry(directory: bytes, at: int) -> _Entry | None:
 
 
 def _of_zip64(extra: bytes, numbers: tuple[int, int, int]) -> tuple[int, int, int]:
-    """`numbers`, with those that are elsewhere from the extra field of zip64, where they stand in the same order."""
+    """`numbers`, with the missing ones taken from the zip64 extra field, which has them in the same order."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
@@ -174,7 +174,7 @@ def _walk_entries(reader: Reader, directory: bytes, places: array[int], shift: i
         fields = _LOCAL_HEADER.unpack(header)
         start = offset + _LOCAL_HEADER.size + fields[-2] + fields[-1]
         if offset < end:
-            # How 42 kB become petabytes within any ratio: every member shares the bytes of the others (Fifield 2019).
+            # This is how 42 kB become petabytes within any ratio: members share each other's bytes (Fifield 2019).
             shared = Member(entry.name, start, entry.size, entry.compressed)
             yield failing(shared, "damaged_archive", "it shares bytes with the member before it")
             continue
@@ -183,7 +183,8 @@ def _walk_entries(reader: Reader, directory: bytes, places: array[int], shift: i
 
 
 def _walk_local_headers(reader: Reader) -> Iterator[Member]:
-    """A zip whose directory is lost, as after a broken download: from header to header, as long as they say lengths."""
+    """Members of a zip whose directory is lost, as after a broken download. Follows the headers as long as they give
+    lengths."""
     at = 0
     while len(header := reader.peek(at, _LOCAL_HEADER.size)) == _LOCAL_HEADER.size and header.startswith(b"PK\x03\x04"):
         _, _, flags, method, _, _, _, compressed, size, name_length, extra_length = _LOCAL_HEADER.unpack(header)
