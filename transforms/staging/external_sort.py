@@ -1,7 +1,7 @@
-"""Rows sorted on disk, in memory that does not grow with them: sorted runs in one nameless file, merged when read.
+"""Rows sorted on disk, in bounded memory: sorted runs in one nameless file, merged when they are read.
 
-DuckDB's external sort was tried for this: with a limit of 128 MB it ran out of memory on a million names of 900 bytes,
-and without one it took what it could get.
+DuckDB's external sort was tried for this. With a limit of 128 MB it ran out of memory on a million names of 900 bytes,
+and without a limit it took all that it could get.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 from .spool_space import spool_faults
 
 RUN_BYTES = 12 << 20
-"""What is sorted in memory at a time."""
+"""Bytes that are sorted in memory at a time."""
 BLOCK_BYTES = 256 << 10
-"""Of each run in memory while they are merged."""
+"""Bytes of each run in memory while the runs are merged."""
 _PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
-"""Names are alike: a fifth of the bytes."""
+"""Names are alike: lz4 leaves a fifth of the bytes."""
 Keys = Callable[[pa.RecordBatch], Sequence[pa.Array]]
-"""What rows are sorted by: no nulls in any of these columns."""
+"""The columns that rows are sorted by. None of them may hold nulls."""
 
 
 @dataclass(slots=True)
@@ -34,14 +34,14 @@ class _Run:
     block: pa.RecordBatch
     keys: Sequence[pa.Array]
     next: int = 0
-    """Of its blocks, the one to read when this one is used up."""
+    """Index of the block to read when this one is used up."""
 
     def key(self, row: int) -> tuple[Any, ...]:
         return tuple(column[row].as_py() for column in self.keys)
 
 
 class SortedRows:
-    """Takes batches of rows, gives them back sorted."""
+    """Takes batches of rows and gives them back sorted."""
 
     def __init__(self, schema: pa.Schema, keys: Keys):
         self._schema, self._keys = schema, keys
@@ -55,7 +55,7 @@ class SortedRows:
         self._file.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Raises WorldError where the disk is full."""
+        """Raises WorldError if the disk is full."""
         self._waiting.append(batch)
         self._waiting_bytes += batch.nbytes
         if self._waiting_bytes >= RUN_BYTES:
@@ -79,12 +79,12 @@ class SortedRows:
         self._runs.append(run)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows, sorted; to be asked once, when all are there."""
+        """All rows, sorted. Call it once, after the last `add`."""
         if self._waiting:
             self._write_run()
         runs = [_Run(places, *self._read(places[0]), next=1) for places in self._runs]
         while runs:
-            # What is not beyond the end of any run's block is there from all of them.
+            # Up to the smallest end of a block, the rows of all runs are in memory.
             end = min(run.key(run.block.num_rows - 1) for run in runs)
             parts = []
             for run in runs:

@@ -1,4 +1,4 @@
-"""A large remote file of which only what is read has to come: sparse in the spool, filled block by block."""
+"""Large remote files that are fetched only where they are read: sparse in the spool, filled block by block."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..storage.sources import RemoteBlob
 from .spool_space import private, spool_faults
 
 MOST_AHEAD_BYTES = 8 << 20
-"""One request, where reading goes straight on; it grows to that from a block."""
+"""Largest request. Requests grow to it from one block as long as reads continue without a jump."""
 
 
 class SparseFile:
     """Bytes [offset, offset + size_bytes) of a remote file, at `path`. Safe to use from several threads."""
 
     def __init__(self, blob: RemoteBlob, offset: int, size_bytes: int, path: Path):
-        """Makes the file at `path`, which takes no room yet. Raises OSError."""
+        """Creates the file at `path`, which takes no disk space yet. Raises OSError."""
         self.path, self.size_bytes = str(path.absolute()), size_bytes
         self.blob, self._offset = blob, offset
-        # Closed with the last thread that fetches: a number that is closed too soon may be another file's by then.
+        # Closed with the last thread that fetches: a descriptor closed too soon may be another file's by then.
         self._file = open(path, "xb", buffering=0, opener=private)  # noqa: SIM115
         os.truncate(self._file.fileno(), size_bytes)
         self._lock = threading.Lock()
@@ -31,10 +31,10 @@ class SparseFile:
         self.requests = 0
         self.fetched_bytes = 0
         self.failure: MediaError | None = None
-        """What was wrong with the remote file, once something was."""
+        """What was wrong with the remote file; None so far."""
 
     def fetch(self, start: int, length: int) -> None:
-        """Has the blocks of bytes [start, start + length) come, those that follow with them where reading goes on.
+        """Fetches the blocks of bytes [start, start + length), and those after them if reads continue without a jump.
 
         Raises:
             MediaError: `read_short`, `missing`, `changed`, … (also as `failure`).

@@ -1,7 +1,7 @@
-"""A path that decoder children can open: a local file where it lies, anything else a file of our own in the spool.
+"""Paths that decoder children can open. A local file stays where it is; for all else there is a file in the spool.
 
-A large remote file comes as far as it is read (sparse.py), any other as a whole. Context-free: whoever holds a `Staged`
-last calls `release`, or `remove` with its path.
+A large remote file is fetched as it is read (sparse_files.py), any other whole. No context manager: the last holder of
+a `Staged` calls `release`, or `remove` with its path.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from .sparse_files import SparseFile
 from .spool_space import ROOM, private, spool_faults
 
 RANGED_BYTES = 256 << 20
-"""Larger remote files come as they are read. Up to this size, opening.SCAN_BYTES, the probe reads all of a file."""
+"""Larger remote files are fetched as they are read. The probe reads smaller ones whole (opening.SCAN_BYTES)."""
 
 
 @dataclass(slots=True)
 class Staged:
     path: str
-    """Absolute. Where it is our own spool file its name is too."""
+    """Absolute. The name of a spool file is our own."""
     head: bytes = field(repr=False)
     """The first `HEAD_BYTES` bytes."""
     suffix: str
-    """As the first bytes say; empty for what is no media."""
+    """Found from the first bytes; empty if it is not media."""
     owned: bool
-    """Whether the file goes when it is released."""
+    """Whether `release` removes the file."""
 
     def release(self) -> None:
-        """May be called twice."""
+        """Removes the file if it is owned. May be called twice."""
         if self.owned:
             self.owned = False
             remove(self.path)
 
 
 def remove(path: str) -> None:
-    """A file of our own in the spool goes, and its room is given back. May be said twice."""
+    """Removes one of our spool files and gives its room back. May be called twice."""
     feeding.withdraw(path)
     Path(path).unlink(missing_ok=True)
     ROOM.give_back(path)
@@ -86,7 +86,8 @@ def read_head(file: MediaFile, length: int = HEAD_BYTES) -> bytes:
 
 
 def refuse_replaced(file: MediaFile) -> None:
-    """To be asked before what the first bytes say of a file is its end: they may be those of another.
+    """Raises if a file is no longer the listed one. Call it before its first bytes decide its outcome: they may belong
+    to another file.
 
     Raises:
         MediaError: `changed`, `missing`, …
@@ -97,8 +98,8 @@ def refuse_replaced(file: MediaFile) -> None:
 
 
 def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES, ticket: int | None = None) -> Staged:
-    """The file on a local path. Callers check with `sniff` first that it is worth it. What is larger than `max_bytes`
-    is refused, also where it lies. What has to be staged waits for room, in the order of the tickets (room.py).
+    """The file at a local path. Callers first check with `sniff` that it is worth it. A file larger than `max_bytes` is
+    refused, even a local one. A file that has to be staged waits for room, in the order of tickets (spool_space.py).
 
     Raises:
         MediaError: stage `read`: `missing`, `unreadable`, `changed`, `read_short`, `too_large`, `damaged_archive`.
@@ -130,8 +131,8 @@ def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES, tick
 
 
 def refuse_partial(file: MediaFile, path: str) -> None:
-    """Of a file at `path` that came as it was read: whether all that was asked for came, and of the file that was
-    listed. To be asked after it was read; of other files there is nothing to ask.
+    """Raises if a file at `path` that was fetched as it was read did not arrive as requested, or is not the listed one
+    any more. Call it after the file was read. Other files need no check.
 
     Raises:
         MediaError: stage `read`: `changed`, `missing`, `read_short`, …
@@ -145,14 +146,14 @@ def refuse_partial(file: MediaFile, path: str) -> None:
 
 
 def _by_ranges(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> Staged | None:
-    """None where it has to be staged whole: it is small, local, deflated, or its server gives no ranges."""
+    """None if it has to be staged whole: it is small, local, deflated, or its server has no ranges."""
     if not isinstance(blob, RemoteBlob) or file.size_bytes <= RANGED_BYTES or file.member_compressed_bytes is not None:
         return None
     path = _spool_path(file, spool, "")
     with spool_faults():
         source = SparseFile(blob, file.member_offset or 0, file.size_bytes, path)
     try:
-        # The end first: of a server that knows no ranges the beginning can be had all the same.
+        # The end first: even a server without ranges can send the beginning.
         source.fetch(file.size_bytes - 1, 1)
         source.fetch(0, HEAD_BYTES)
         head = path.open("rb").read(HEAD_BYTES)
@@ -167,12 +168,12 @@ def _by_ranges(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> St
 
 
 def _spool_path(file: MediaFile, spool: Path, suffix: str) -> Path:
-    # a random part: the same media may be staged twice at a time
+    # With a random part, because the same file may be staged twice at the same time.
     return spool / f"{file.media_id}-{secrets.token_hex(4)}{suffix}"
 
 
 def _is_plain(path: bytes) -> bool:
-    """Whether every library can open a file of that name; decord, for one, takes UTF-8 only."""
+    """Whether every library can open a file of that name: decord, for one, takes only UTF-8."""
     try:
         path.decode()
     except UnicodeDecodeError:
@@ -181,7 +182,7 @@ def _is_plain(path: bytes) -> bool:
 
 
 def _refuse_replaced(file: MediaFile, blob: LocalBlob | RemoteBlob, certainly: bool = False) -> None:
-    """Whether this is still what was listed. Of a store it is asked (one request) only where `certainly` is wanted."""
+    """Raises if this is no longer the listed file. A store is asked (one request) only if `certainly` is set."""
     if isinstance(blob, LocalBlob):
         now = local_version(os.stat(blob.descriptor) if certainly else blob.status)
     elif certainly:
@@ -207,7 +208,7 @@ def _spooled(file: MediaFile, blob: LocalBlob | RemoteBlob, spool: Path) -> Stag
 
 
 def content(file: MediaFile, blob: LocalBlob | RemoteBlob) -> Iterator[bytes]:
-    """All bytes of a file or member, inflated, in pieces, exactly as many as it is listed with."""
+    """All bytes of a file or member, inflated, in pieces: exactly as many as were listed."""
     if file.member_compressed_bytes is not None:
         yield from _inflated(file, blob, CHUNK_BYTES)
         return
@@ -224,12 +225,12 @@ def _read(blob: LocalBlob | RemoteBlob, start: int, length: int) -> bytes:
 
 
 def _inflated(file: MediaFile, blob: LocalBlob | RemoteBlob, chunk: int) -> Iterator[bytes]:
-    """A deflated member, counted as it comes: a bomb is stopped at the first byte past what it declared."""
+    """Bytes of a deflated member, counted as they come: a bomb is stopped at the first byte past its declared size."""
     assert file.member_compressed_bytes is not None
     inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
     for at in range(0, file.member_compressed_bytes, chunk):
         data = _read(blob, (file.member_offset or 0) + at, min(chunk, file.member_compressed_bytes - at))
-        # Asked until nothing comes: a full piece may leave more behind it, though all that went in was taken.
+        # Repeated until nothing comes: after a full piece there may be more output, even if all input was taken.
         while part := _piece(inflate, data):
             data, total = inflate.unconsumed_tail, total + len(part)
             if total > file.size_bytes:

@@ -1,4 +1,4 @@
-"""How much may lie in the spool at a time: whoever stages a file takes room for it, and gives it back with the file."""
+"""Limit on what is in the spool at a time. Staging a file takes room for it; removing the file gives the room back."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..storage.requests import LOOK_SECONDS, heed
 from ..storage.retries import tell
 
 FREE_SHARE = 0.5
-"""Of what is free on the disk when the first file is staged, unless told otherwise."""
+"""Default limit, as a share of what is free on the disk when the first file is staged."""
 
 
 class SpoolRoom:
-    """Bytes of staged files, bounded. Room is given in the order of tickets, which is that in which files are consumed:
-    a later file that had taken it could not be let go of before an earlier one that waits for it. A file that is larger
-    than all the room is let in alone."""
+    """Bytes of staged files, bounded. Room is given in the order of tickets, which is the order in which files are
+    consumed: otherwise a later file could take the room and then not be released before an earlier one that waits for
+    it. A file that is larger than all the room is let in alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -33,7 +33,7 @@ class SpoolRoom:
         self._outstanding: set[int] = set()
 
     def bound(self, limit_bytes: int | None, folder: Path) -> None:
-        """None: half of what is free where `folder` lies, looked up once."""
+        """Sets the limit. None means half of what is free on the disk of `folder`, looked up once."""
         with self._changed:
             if limit_bytes is not None:
                 self._limit_bytes = limit_bytes
@@ -42,23 +42,23 @@ class SpoolRoom:
             self._changed.notify_all()
 
     def ticket(self) -> int:
-        """A place in the order. It has to be used up by `take` or `pass_on`, or those after it wait for ever."""
+        """A place in the order. `take` or `pass_on` has to use it up, or those after it wait for ever."""
         with self._changed:
             self._tickets += 1
             self._outstanding.add(self._tickets)
             return self._tickets
 
     def pass_on(self, ticket: int | None) -> None:
-        """Whoever holds this ticket needs no room, or no more of it. May be said twice."""
+        """Gives up a ticket whose holder needs no room, or no more of it. May be called twice."""
         with self._changed:
             self._outstanding.discard(ticket or 0)
             self._changed.notify_all()
 
     def take(self, ticket: int | None, size_bytes: int) -> None:
-        """Waits for room. Without a ticket it is taken at once: such a caller may hold other room itself.
+        """Waits for room and takes it. Without a ticket takes it at once: such a caller may hold other room itself.
 
         Raises:
-            WorldError: the ticket was passed on by somebody else, who wants no more of this file.
+            WorldError: somebody else gave up the ticket, because the file is no longer wanted.
         """
         with self._changed:
             while ticket is not None:
@@ -78,12 +78,12 @@ class SpoolRoom:
         return limit is None or self._used_bytes == 0 or self._used_bytes + size_bytes <= limit
 
     def hold(self, path: str, size_bytes: int) -> None:
-        """The room that was taken is that of the file at `path`."""
+        """Assigns the room that was taken to the file at `path`."""
         with self._changed:
             self._held[path] = size_bytes
 
     def give_back(self, path_or_size: str | int) -> None:
-        """Of a file that is gone, or of one that never came to be."""
+        """Gives back the room of a removed file (its path), or of one that was never created (its size)."""
         with self._changed:
             size = self._held.pop(path_or_size, 0) if isinstance(path_or_size, str) else path_or_size
             self._used_bytes -= size
@@ -91,17 +91,17 @@ class SpoolRoom:
 
 
 ROOM = SpoolRoom()
-"""This process's."""
+"""The room of this process."""
 
 
 def private(path: str, flags: int) -> int:
-    """An opener: nobody else may read what is staged."""
+    """An opener for staged files, which nobody else may read."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 @contextmanager
 def spool_faults() -> Iterator[None]:
-    """Raises WorldError for an OSError of the body."""
+    """Raises WorldError for an OSError in the body."""
     try:
         yield
     except OSError as error:
