@@ -1,4 +1,4 @@
-"""What stands in an output and cannot be read, told in one line that names it."""
+"""Damage in an output, reported in one line that names what cannot be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..storage.output_store import OutputStore
 
 
 def damaged(store: OutputStore, name: str, why: object) -> UsageError:
-    """The error to raise where `name` is not what we wrote."""
+    """The error to raise if `name` is not what we wrote."""
     reason = next((line for line in str(why).splitlines() if line.strip()), type(why).__name__)
     return UsageError(
         f"{name} in {printable(store.root)} is damaged ({printable(reason, 200)}); "
@@ -24,10 +24,10 @@ def damaged(store: OutputStore, name: str, why: object) -> UsageError:
 
 @contextmanager
 def intact(store: OutputStore, name: str) -> Iterator[None]:
-    """Around the reading of `name`.
+    """Wraps the reading of `name`.
 
     Raises:
-        UsageError: it is damaged. WorldError: storage does not give it. FileNotFoundError: it is not there.
+        UsageError: it is damaged. WorldError: storage failed. FileNotFoundError: it does not exist.
     """
     try:
         yield
@@ -36,7 +36,7 @@ def intact(store: OutputStore, name: str) -> Iterator[None]:
     except (pa.ArrowException, ValueError, KeyError, TypeError, EOFError, zlib.error) as e:
         raise damaged(store, name, e) from e
     except OSError as e:
-        if e.errno is None and store.is_local:  # Arrow's own; remote stores raise such for reasons of theirs
+        if e.errno is None and store.is_local:  # raised by Arrow; remote stores raise such errors too
             raise damaged(store, name, e) from e
         reason = printable(e.strerror or str(e), 200)
         raise WorldError(f"cannot read {name} in {printable(store.root)}: {reason}") from e

@@ -1,4 +1,4 @@
-"""`evidence.detail` in a bounded length: JSON stays JSON, whatever has to be left out of it."""
+"""`evidence.detail` in bounded length. JSON stays JSON, whatever has to be left out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from ..failures import printable
 
 MAX_DETAIL = 4000
-"""Characters."""
+"""The most characters of a detail."""
 
 
 def cut_detail(detail: str, limit: int = MAX_DETAIL) -> str:
     """`detail` in printable characters, at most `limit` of them (and at least `{"cut": true}`).
 
-    A JSON object loses its lightest `rules`, which stand last, then its longest values, and says `"cut": true`. All
+    A JSON object loses its lightest `rules`, which come last, then its longest values, and gets `"cut": true`. All
     other text is cut at its end.
 
     >>> cut_detail('{"rules": [{"rule": "a"}, {"rule": "b"}]}', 40)
@@ -48,7 +48,7 @@ def cut_detail(detail: str, limit: int = MAX_DETAIL) -> str:
 
 
 def _dumped(record: Any) -> str:
-    """JSON with what `printable` would change as JSON's own escapes."""
+    """JSON in which characters that `printable` would change are written as JSON escapes."""
     text = json.dumps(record, ensure_ascii=False)
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Sets of media_id, in little memory."""
+"""Sets of media_ids in little memory."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 HASH = np.dtype("S16")
-"""The first 128 bits of a media_id; sorted by these they are in the order of the ids."""
+"""The first 128 bits of a media_id. Sorting by them gives the order of the ids."""
 DIGEST = np.dtype("S32")
-"""All 256."""
+"""All 256 bits of a media_id."""
 _NIBBLES = np.full(256, 255, np.uint8)
 _NIBBLES[np.frombuffer(b"0123456789abcdef", np.uint8)] = range(16)
 
 
 class SortedIds:
-    """A set of media_id as a sorted array of their first 128 bits: 16 MB a million.
+    """A set of media_ids as a sorted array of their first 128 bits: 16 MB a million.
 
-    Not 64 bits: who uploads files may search for two that agree in those, and the second would never be looked at.
+    Not 64 bits: an uploader could search for two files that agree in those, and the second would never be examined.
     """
 
     def __init__(self, hashes: np.ndarray):
@@ -29,7 +29,7 @@ class SortedIds:
 
     @classmethod
     def from_batches(cls, batches: Iterable[Any]) -> SortedIds:
-        """From batches of media_id (64 hex digits): lists, numpy or Arrow arrays."""
+        """From batches of media_ids (64 hex digits): lists, numpy or Arrow arrays."""
         parts = [ids_to_hashes(batch) for batch in batches]
         return cls(np.concatenate(parts) if parts else np.empty(0, HASH))
 
@@ -40,7 +40,7 @@ class SortedIds:
         return isinstance(media_id, str) and bool(self.contains([media_id])[0])
 
     def contains(self, ids: Any) -> np.ndarray:
-        """bool [N], for N media_id."""
+        """bool [N], for N media_ids."""
         return self.contains_hashes(ids_to_hashes(ids))
 
     def contains_hashes(self, hashes: np.ndarray) -> np.ndarray:
@@ -48,7 +48,7 @@ class SortedIds:
         return self.places(hashes) >= 0
 
     def places(self, hashes: np.ndarray) -> np.ndarray:
-        """int [N]: where each stands in the sorted set, -1 where it does not."""
+        """int [N]: position of each in the sorted set, or -1 if it is not in it."""
         if not len(self._hashes):
             return np.full(len(hashes), -1)
         at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
@@ -56,7 +56,7 @@ class SortedIds:
 
 
 class Counts:
-    """How often each of some media was counted, by their hashes."""
+    """How often each of some files was counted, by their hashes."""
 
     def __init__(self, hashes: np.ndarray, counts: np.ndarray):
         """hashes: [N] of `HASH`, each once, any order; counts: int [N]."""
@@ -68,11 +68,11 @@ class Counts:
 
     def of_hashes(self, hashes: np.ndarray) -> np.ndarray:
         """int [N]; 0 for those that were not counted."""
-        return self._counts[self.ids.places(hashes)]  # the one behind the last, -1, is 0
+        return self._counts[self.ids.places(hashes)]  # -1 finds the 0 that was appended
 
 
 def ids_to_hashes(ids: Any) -> np.ndarray:
-    """[N] of `HASH`, from media_id: a list, a numpy or an Arrow array.
+    """[N] of `HASH`, from media_ids: a list, a numpy or an Arrow array.
 
     Raises:
         ValueError: one of them is not 64 hex digits.
@@ -92,7 +92,7 @@ def _digests(ids: Any, kind: np.dtype) -> np.ndarray:
         ids = pa.array(list(ids), pa.string())
     if wrong := ids.filter(pc.fill_null(pc.not_equal(pc.binary_length(ids), 64), True)).to_pylist()[:1]:
         raise ValueError(f"a media_id has 64 hex digits: got {wrong[0]!r}")
-    # into an array of its own: that of a slice would begin somewhere else
+    # Into a new array: the buffer of a slice would begin with other ids.
     digits = pc.binary_slice(ids.cast(pa.binary()), 0, 2 * kind.itemsize).buffers()[2]
     nibbles = _NIBBLES[np.frombuffer(digits or b"", np.uint8, 2 * kind.itemsize * len(ids))]
     if nibbles.size and nibbles.max() > 15:

@@ -1,6 +1,6 @@
-"""Units of media of which the listing knew already how they end: from the plan straight to what is committed.
+"""Units whose outcomes the listing already knew: from the plan straight to what is committed.
 
-By columns, without a record for each: a listing may name a million files that are not there.
+Works on columns, without a record for each file: a listing may name a million files that do not exist.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .schema import UNIT, table_metadata
 
 
 def known_unit(plan: pa.Table, run: Run, failed_at: datetime | None = None) -> pa.Table | None:
-    """The unit by `tables.UNIT` of its rows in the plan, as `tables.unit_table` makes it of their outcomes; None where
-    one of them has to be read first."""
+    """A unit by `schema.UNIT`, from its rows in the plan, as `schema.unit_table` makes it from their outcomes. None if
+    one of the files has to be read first."""
     if plan["status"].null_count:
         return None
     plan = plan.sort_by("media_id").combine_chunks()
@@ -51,7 +51,7 @@ def _struct(name: str, values: Mapping[str, Any], count: int, nulls: pa.Array | 
 
 
 def _array(values: Any, kind: pa.DataType, count: int) -> pa.Array:
-    """Of a column that the listing has nothing to say of, nulls."""
+    """A column of this type; nulls if the listing says nothing about it."""
     if values is None:
         return pa.nulls(count, kind)
     if isinstance(values, pa.ChunkedArray):

@@ -1,4 +1,4 @@
-"""The frozen plan as a table, and back."""
+"""The frozen plan: from records to a table and back."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ PLAN = pa.schema(
         ("message", pa.string()),
     ]
 )
-"""The frozen plan. `status` and what follows: how a media ends that the listing already knew to be unreadable."""
+"""The frozen plan. `status` and the columns after it: the outcome of a file that the listing found to be unreadable."""
 
 
 PLAN_ROW_GROUP = 1 << 14
-"""Rows: a unit's part of a long plan is read without the rest."""
+"""Rows of a row group: a unit's part of a long plan is read without the rest."""
 _IN_UNITS = [("unit", "ascending"), ("media_id", "ascending")]
 
 
@@ -50,7 +50,7 @@ def plan_to_table(plan: Iterable[tuple[MediaFile, MediaOutcome | None]]) -> pa.T
 
 
 def plan_batch(rows: Sequence[tuple[MediaFile, MediaOutcome | None]]) -> pa.RecordBatch:
-    """The same for some entries, in their order."""
+    """Some entries as a batch by `PLAN`, in their order."""
     columns: dict[str, list[Any]] = {name: [getattr(file, name) for file, _ in rows] for name in _FILE_FIELDS}
     failures = [outcome.failure if outcome else None for _, outcome in rows]
     columns["status"] = [outcome.status if outcome else None for _, outcome in rows]
@@ -61,13 +61,13 @@ def plan_batch(rows: Sequence[tuple[MediaFile, MediaOutcome | None]]) -> pa.Reco
 
 
 def write_plan(batches: Iterable[pa.RecordBatch], metadata: Mapping[bytes, bytes], file: IO[bytes]) -> None:
-    """Writes a plan, whose rows are in the order of their units, as Parquet: within a unit by media_id."""
+    """Writes a plan as Parquet. Rows have to come in the order of their units; each unit is sorted by media_id here."""
     options = {"compression": "zstd", "write_statistics": True, "use_dictionary": True}
     with spool_faults(), pq.ParquetWriter(file, PLAN.with_metadata(dict(metadata)), **options) as writer:
         waiting = PLAN.empty_table()
         for batch in _pieces(batches):
             waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch], PLAN)])
-            whole = pc.index(waiting["unit"], waiting["unit"][-1]).as_py()  # the last unit may go on
+            whole = pc.index(waiting["unit"], waiting["unit"][-1]).as_py()  # the last unit may continue
             if whole >= PLAN_ROW_GROUP:
                 writer.write_table(waiting.slice(0, whole).sort_by(_IN_UNITS), whole)
                 waiting = waiting.slice(whole)
@@ -98,8 +98,8 @@ _FILE_FIELDS = [f.name for f in dataclasses.fields(MediaFile) if f.name != "fetc
 
 
 class Plan:
-    """The entries in the order of their units, which count from 0 without gaps. They lie in a file without a name, and
-    have no `fetch_uri`: it may hold a secret (`addresses.py`)."""
+    """The entries in the order of their units, which count from 0 without gaps. They are in a nameless file and have no
+    `fetch_uri`, because that may hold a secret (`secret_addresses.py`)."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -107,18 +107,18 @@ class Plan:
         self.duplicates = 0
         """Entries dropped because the same media_id was listed before."""
         self.already_done = 0
-        """Entries dropped because `done` has them."""
+        """Entries dropped because they are in `done`."""
         self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115
         self._writer = pa.ipc.new_stream(self._file, PLAN, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Raises WorldError where the disk is full."""
+        """Raises WorldError if the disk is full."""
         with spool_faults():
             self._writer.write_batch(batch)
         self.rows += batch.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """By `PLAN`. One reader at a time."""
+        """All entries, as batches by `PLAN`. One reader at a time."""
         self._writer.close()
         with spool_faults():
             self._file.seek(0)

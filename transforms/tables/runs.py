@@ -1,17 +1,17 @@
-"""Runs: which one a command belongs to, what it has planned, what of that is done.
+"""Runs: which one a command belongs to, what it has planned, and what of that is done.
 
-    OUT/_resume/<resume key>-000001.json      which run_id the first, second, … run of one command has
-    OUT/_runs/<run_id>/plan.parquet           the frozen plan; the run's record stands in its metadata
+    OUT/_resume/<resume key>-000001.json      the run_id of the first, second, … run of one command
+    OUT/_runs/<run_id>/plan.parquet           the frozen plan; its metadata hold the run's record
     OUT/_runs/<run_id>/run.json               the same record for people
     OUT/_runs/<run_id>/units/unit-000123.parquet
     OUT/_runs/<run_id>/published/block-000000.json
-    OUT/_runs/<run_id>/summary.json           last of all: the run is finished
+    OUT/_runs/<run_id>/summary.json           put last: the run is finished
 
-Two identical commands that start at once do the same run: the first to put `_resume/…` names it, the first to put its
-`plan.parquet` plans it, and the other one takes over both. A command that dies in between leaves a name without a plan,
-which the next one uses up. So whatever has a plan is a run, and no two unfinished ones share a resume key.
+Two identical commands that start at the same time do the same run: the first to put `_resume/…` names it, the first to
+put its `plan.parquet` plans it, and the other adopts both. A command that dies in between leaves a name without a plan,
+which the next command uses. So everything that has a plan is a run, and no two unfinished runs share a resume key.
 
-Whoever reads what is damaged gets a UsageError that names it.
+Reading something damaged raises a UsageError that names it.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ _UNIT = re.compile(r"/units/unit-(\d{6,})\.parquet$")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The record of one run, the same for everyone who works on it."""
+    """The record of one run, the same for every process that works on it."""
 
     run_id: str
     """`20261123T151340Z-1a2b3c4d`: ascends from run to run of an output."""
     run_date: date
-    """UTC, frozen with the plan; the partition of its tables."""
+    """UTC date, frozen with the plan; the partition of its tables."""
     resume_key: str
     slot: int
-    """The how-manieth run under this resume key it is, from 1."""
+    """Number of the run under this resume key, from 1."""
     fingerprint: str
     planned: int
-    """Media."""
+    """Number of files."""
     units: int
-    """They are numbered from 0 without a gap."""
+    """Number of units. They are numbered from 0 without a gap."""
     calibration_id: str = "none"
     kind: str = "audit"
     """`audit`, `retry`, `rescore`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """As chosen for the run, JSON; never a secret."""
+    """The settings chosen for the run, as JSON values; never a secret."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, inner: str) -> str:
@@ -89,8 +89,8 @@ class Run:
 
 
 def resume_key(sources: Sequence[str], fingerprint: str, **choices: Any) -> str:
-    """sha256 hex of what makes a command the same one: its canonical sources in any order, the fingerprint, and
-    `choices` (`identity="version"`, `kind="retry"`, …; JSON values)."""
+    """sha256 (hex) of what identifies a command: its canonical sources in any order, the fingerprint, and `choices`
+    (`identity="version"`, `kind="retry"`, …; JSON values)."""
     parts = {"sources": sorted(set(sources)), "fingerprint": fingerprint, "choices": choices}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -102,18 +102,18 @@ def list_runs(store: OutputStore) -> list[Run]:
 
 
 def unfinished_run(store: OutputStore, resume_key: str) -> Run | None:
-    """The run under this key that has a plan and no summary: it is to be finished before anything is listed anew."""
+    """The run under this key that has a plan but no summary. Finish it before listing anything again."""
     claims = _claims(store, resume_key)
     run = _run_of_plan(store, _claimed(store, claims[-1])) if claims else None
     if run is None or is_finished(store, run):
         return None
-    store.put_new(run.name("run.json"), run.to_json().encode())  # where its planner died before it could
+    store.put_new(run.name("run.json"), run.to_json().encode())  # in case its planner died before this
     return run
 
 
 def next_slot(store: OutputStore, resume_key: str) -> int:
-    """Which run under this key a new one would be. Take it *before* `committed_ids` and the listing: a plan that was
-    made from an older look then cannot become a run after the one which overtook it."""
+    """The slot of a new run under this key. Take it *before* `committed_ids` and the listing: then a plan that is based
+    on an older state cannot become a run after the run that overtook it."""
     claims = _claims(store, resume_key)
     if not claims:
         return 1
@@ -132,11 +132,11 @@ def create_run(
     settings: Mapping[str, Any] | None = None,
     slot: int | None = None,
 ) -> Run:
-    """Freezes `plan` (units numbered from 0 without a gap) as a run; returns the run of this slot, which is another
-    process's with its own plan where that came first. Read the plan back with `read_plan`.
+    """Freezes `plan` (units numbered from 0 without a gap) as a run. Returns the run of this slot. If another process
+    came first, that is its run, with its plan. Read the plan back with `read_plan`.
 
     Raises:
-        ValueError: the units have gaps, or a media_id stands twice in the plan.
+        ValueError: the units have gaps, or a media_id is in the plan twice.
     """
     return freeze_run(
         store,
@@ -161,7 +161,7 @@ def freeze_run(
     settings: Mapping[str, Any] | None = None,
     slot: int | None = None,
 ) -> Run:
-    """As `create_run`, of a table by `plan_table.PLAN`, ordered by unit and media_id, or of a `plan_table.Plan`.
+    """Like `create_run`, for a table by `plan_table.PLAN`, ordered by unit and media_id, or a `plan_table.Plan`.
 
     Raises:
         ValueError
@@ -212,23 +212,23 @@ def is_finished(store: OutputStore, run: Run) -> bool:
 
 
 def read_plan(store: OutputStore, run: Run, units: Collection[int] | None = None) -> pa.Table:
-    """The run's plan by `plan_table.PLAN`, or that of some of its units; `plan_from_table` makes records of it."""
+    """The run's plan by `plan_table.PLAN`, whole or for some units only. `plan_from_table` turns it into records."""
     chosen = None if units is None else [("unit", "in", sorted(units))]
     with _opened(store, run.name("plan.parquet")) as f:
         table = pq.read_table(f, filters=chosen).replace_schema_metadata(None)
-    # What an earlier version froze lacks the columns that were added since.
+    # A plan that an earlier version froze lacks the columns that were added since.
     return pa.concat_tables([PLAN.empty_table(), table], promote_options="default")
 
 
 def plan_of(
     store: OutputStore, run: Run, units: Collection[int] | None = None
 ) -> list[tuple[MediaFile, MediaOutcome | None]]:
-    """As `read_plan`, as records. About 1 KB a media: ask by wave, not for the whole of a long plan."""
+    """Like `read_plan`, but as records of about 1 KB each. Call it once a wave, not for the whole of a long plan."""
     return plan_from_table(read_plan(store, run, units))
 
 
 def planned_ids(store: OutputStore, run: Run, unit: int) -> list[str]:
-    """media_id of one unit's media, sorted."""
+    """The media_ids of one unit, sorted."""
     with _opened(store, run.name("plan.parquet")) as f:
         return sorted(
             pq.read_table(f, columns=["media_id"], filters=[("unit", "=", unit)], use_threads=False)[
@@ -238,7 +238,7 @@ def planned_ids(store: OutputStore, run: Run, unit: int) -> list[str]:
 
 
 def planned_units(store: OutputStore, run: Run) -> Iterator[tuple[int, pa.Table]]:
-    """(unit, its rows by `plan_table.PLAN`) of the whole plan, in the order of the units; holds a row group."""
+    """(unit, its rows by `plan_table.PLAN`) for the whole plan, in the order of the units. Memory: one row group."""
     waiting = PLAN.empty_table()
     with _opened(store, run.name("plan.parquet")) as f:
         for batch in pq.ParquetFile(f).iter_batches(_PART_ROWS, use_threads=False):
@@ -254,7 +254,7 @@ def planned_units(store: OutputStore, run: Run) -> Iterator[tuple[int, pa.Table]
 
 
 def planned_media(store: OutputStore, run: Run, units: Collection[int]) -> int:
-    """How many media these units have."""
+    """Number of files in these units."""
     if len(units) == run.units:
         return run.planned
     wanted = np.fromiter(units, np.int32, len(units))
@@ -264,30 +264,30 @@ def planned_media(store: OutputStore, run: Run, units: Collection[int]) -> int:
 
 
 def committed_units(store: OutputStore, run: Run) -> list[int]:
-    """Numbers of the units that are committed, ascending."""
+    """Numbers of the committed units, ascending."""
     return sorted(int(match[1]) for name in store.list(run.name("units")) if (match := _UNIT.search(name)))
 
 
 def pending_units(store: OutputStore, run: Run) -> list[int]:
-    """Numbers of the units that are yet to be done, ascending."""
+    """Numbers of the units still to be done, ascending."""
     return sorted(set(range(run.units)) - set(committed_units(store, run)))
 
 
 def last_run(store: OutputStore, resume_key: str) -> Run | None:
-    """The newest run under this key, finished or not; None where there is none yet."""
+    """The newest run under this key, finished or not; None if there is none yet."""
     found = (_run_of_plan(store, _claimed(store, claim)) for claim in reversed(_claims(store, resume_key)))
     return next((run for run in found if run is not None), None)
 
 
 def committed_ids(store: OutputStore, fingerprint: str) -> Iterator[pa.Array]:
-    """The media_id (string arrays) that committed units of all runs with this fingerprint hold. An id may come twice.
-    Those that a retry asks again are among them (`unsettled.py`).
+    """The media_ids (string arrays) in committed units of all runs with this fingerprint. An id may come twice. The ids
+    that a retry examines again are among them (`unsettled.py`).
     """
     for run in list_runs(store):
         if run.fingerprint != fingerprint:
             continue
         if is_finished(store, run):
-            # Everything planned is committed: one file instead of all its units.
+            # Everything planned is committed, so one file is read instead of all units.
             with _opened(store, run.name("plan.parquet")) as f:
                 batches = pq.ParquetFile(f).iter_batches(PLAN_ROW_GROUP, columns=["media_id"], use_threads=False)
                 yield from (batch.column(0) for batch in batches)
@@ -299,7 +299,7 @@ def committed_ids(store: OutputStore, fingerprint: str) -> Iterator[pa.Array]:
 
 
 def provenance() -> dict[str, str]:
-    """What this machine computes with."""
+    """Versions of the software that this machine computes with, and its platform."""
     versions = {"deephotlink": __version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in ("apache-beam", "torch", "av", "decord2", "pyarrow", "duckdb", "c2pa-python"):
         try:
@@ -328,7 +328,7 @@ def _run_of_plan(store: OutputStore, run_id: str) -> Run | None:
 
 @contextmanager
 def _opened(store: OutputStore, name: str) -> Iterator[BinaryIO]:
-    """`OutputStore.open`, with what damage makes of reading it as a UsageError."""
+    """`OutputStore.open`. If reading finds damage, it raises a UsageError."""
     with intact(store, name), store.open(name) as f:
         yield f
 

@@ -1,8 +1,8 @@
 """The tables: what every column means, and the way from records to Arrow and back.
 
-`run_date` is a column of every public table but stands in no file of theirs: it is the Hive partition key. Stored as
-well, `pyarrow.parquet.read_table(folder)` and `pandas.read_parquet(folder)` refuse the folder (date32 against their
-string); left out, DuckDB and Spark read it as a date, once a row, and pyarrow does with `PARTITIONING`.
+`run_date` is a column of every public table but not of their files: it is the Hive partition key. If files had it too,
+`pyarrow.parquet.read_table(folder)` and `pandas.read_parquet(folder)` would refuse the folder (date32 against their
+string). Without it, DuckDB and Spark read one date for each row, and so does pyarrow with `PARTITIONING`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .runs import Run
 
 SCHEMA_VERSION = "2"
-"""2: `assessed_seconds` is within `duration_seconds`, and evidence within the film; `check` holds files to that."""
+"""Since 2, `assessed_seconds` is within `duration_seconds` and evidence within the file; `check` verifies both."""
 PARTITIONING = ds.partitioning(pa.schema([pa.field("run_date", pa.date32())]), flavor="hive")
 """For `pyarrow.dataset.dataset(folder, partitioning=PARTITIONING)`: `run_date` as a date."""
 
@@ -155,7 +155,7 @@ SKIPPED = pa.schema(
 )
 
 TABLES: dict[str, pa.Schema] = {"evidence": EVIDENCE, "failures": FAILURES, "skipped": SKIPPED, "scores": SCORES}
-"""The public tables, in the order in which a block of them becomes visible: no score is seen without its evidence."""
+"""The public tables, in the order in which a block of them becomes visible: no score is ever without its evidence."""
 
 
 def _nested(schema: pa.Schema, *shared: str) -> pa.StructType:
@@ -188,7 +188,7 @@ UNIT = pa.schema(
         ("skipped", _nested(SKIPPED, "uri")),
     ]
 )
-"""A committed unit: a row a media. `table` names the one public table that the media is in."""
+"""A committed unit, with a row for each file. `table` names the one public table that the file is in."""
 
 _TABLE_OF = {"read": "scores", "failed": "failures", "skipped": "skipped"}
 
@@ -197,7 +197,7 @@ def unit_table(results: Iterable[MediaResult], run: Run, scored_at: datetime | N
     """One unit's results as a table by `UNIT`, ordered by media_id, their evidence by detector, clip, track and start.
 
     Raises:
-        ValueError: a media was read and has no score, or was not and has one.
+        ValueError: a file was read but has no score, or was not read but has one.
     """
     scored_at = scored_at or datetime.now(UTC)
     rows = [_unit_row(result, run, scored_at) for result in sorted(results, key=lambda r: r.outcome.file.media_id)]
@@ -205,7 +205,7 @@ def unit_table(results: Iterable[MediaResult], run: Run, scored_at: datetime | N
 
 
 def explode_unit_tables(tables: Sequence[pa.Table], run: Run) -> dict[str, pa.Table]:
-    """The public tables, in the order of `TABLES`, with the rows of these units in the units' order."""
+    """The public tables, in the order of `TABLES`, with the rows of these units in the order of the units."""
     # Permissive: units that an earlier version committed lack the columns that were added since.
     units = pa.concat_tables([UNIT.empty_table(), *tables], promote_options="permissive")
     public = {}
@@ -232,8 +232,8 @@ def table_metadata(run: Run) -> dict[str, str]:
 
 
 def to_parquet(table: pa.Table, row_group_rows: int = 1 << 20, indexed: bool = True) -> bytes:
-    """The same bytes for the same table: what two processes make of it is one file. `indexed`, with statistics and
-    dictionaries, is for files that are searched."""
+    """A table as Parquet, always the same bytes for the same table, so that two processes make the same file. `indexed`
+    adds statistics and dictionaries, for files that are searched."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -246,7 +246,7 @@ def to_parquet(table: pa.Table, row_group_rows: int = 1 << 20, indexed: bool = T
     return sink.getvalue().to_pybytes()
 
 
-def _fields_of(values: pa.StructArray) -> Mapping[str, pa.Array]:  # `flatten` honours offset and nulls, `field` not
+def _fields_of(values: pa.StructArray) -> Mapping[str, pa.Array]:  # unlike `field`, `flatten` honours offset and nulls
     return dict(zip((field.name for field in values.type), values.flatten(), strict=True))
 
 
@@ -303,7 +303,7 @@ def _score_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, 
 
 
 def leanings_of(score: AuthenticityScore) -> list[dict[str, Any]]:
-    """The cell `detectors`."""
+    """The value of the column `detectors`."""
     return [_cleaned(dataclasses.asdict(leaning)) for leaning in score.detectors]
 
 
@@ -330,7 +330,8 @@ def _skipped_row(outcome: MediaOutcome) -> dict[str, Any]:
 
 
 def _cleaned(row: dict[str, Any]) -> dict[str, Any]:
-    """Much of a row comes out of hostile files: no text without UTF-8 and no NaN may stop its whole unit."""
+    """The row with printable text and finite numbers. Much of it comes from hostile files, and neither text that is not
+    UTF-8 nor a NaN may stop a whole unit."""
     for name, value in row.items():
         if isinstance(value, str) and name not in ("member", "detail"):
             row[name] = printable(value, MAX_DETAIL)
@@ -340,7 +341,7 @@ def _cleaned(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def evidence_order(e: Evidence) -> tuple[Any, ...]:
-    """Sorts the evidence of one media: by detector, clip, track and start."""
+    """Sort key for the evidence of one file: detector, clip, track and start, then end and detail."""
 
     def first(value: float | None) -> float:
         return -1.0 if value is None else value

@@ -1,7 +1,7 @@
-"""Weights on the machines of a cluster: put beside a run's output once, found again by whoever has to load them.
+"""Weights on the machines of a cluster: put into a run's output once, and found again by every worker that loads them.
 
-Workers never ask a hub. A process on the launching machine reads the files where they lie; elsewhere they come from
-`OUT/_weights/<sha256>`, once a machine, or out of the worker's own package where that has the same.
+Workers never contact a hub. A process on the launching machine reads the files where they are. Elsewhere they come from
+`OUT/_weights/<sha256>`, once a machine, or from the worker's own package if it has the same file.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..storage.downloads import OBJECTS, fetch
 from ..storage.output_store import OutputStore
 
 STAGED = "_weights"
-"""Folder of an output: files of weights, each named by its sha256."""
+"""Folder of an output for files of weights, each named by its sha256."""
 
 
 def stage_weights(store: OutputStore, weights: Mapping[str, Weights]) -> dict[str, Weights]:
-    """Puts each file into the output once, by its checksum; the same weights with the addresses of those.
+    """Puts each file into the output once, named by its checksum. Returns the same weights with their new addresses.
 
     Raises:
         WeightsError: a file was changed since it was chosen.
@@ -45,7 +45,7 @@ def stage_weights(store: OutputStore, weights: Mapping[str, Weights]) -> dict[st
 
 
 def localise(weights: Weights) -> Weights:
-    """The same files by paths that exist on this machine. Called on the worker, before a detector is made.
+    """The same files under paths that exist on this machine. Called on the worker, before a detector is made.
 
     Raises:
         UsageError: a file is neither here nor where it was staged.
@@ -57,9 +57,9 @@ def localise(weights: Weights) -> Weights:
 def _localised(file: LocalFile) -> LocalFile:
     if (own := own_copy(file.sha256)) is not None:
         return replace(file, path=str(own))
-    # That it holds what it should is checked when it is read; the size tells another machine's file of that name.
+    # Reading it checks its content. The size rules out another machine's file of the same name.
     with contextlib.suppress(OSError):
-        # Another version of the package may have weights of that very size in that very place.
+        # Another version of the package may have weights of the same size in the same place.
         here = Path(file.path).parent != FOLDER and file.size_bytes and os.stat(file.path).st_size == file.size_bytes
         if not file.address or here:
             return file
@@ -72,7 +72,7 @@ def _localised(file: LocalFile) -> LocalFile:
 
 
 def _own_folder() -> Path:
-    """A folder of this machine's and user's own, for all its workers together."""
+    """A folder of this user on this machine, shared by all workers."""
     folder = Path(tempfile.gettempdir()) / f"deephotlink-weights-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)

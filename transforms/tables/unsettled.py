@@ -1,4 +1,4 @@
-"""What earlier runs could not settle: the media that a retry asks again, and how often each of them was tried."""
+"""What earlier runs could not settle: the files that a retry examines again, and how often each was tried."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _COLUMNS = ["media_id", "table", "failures.error_class", "evidence.list.element.
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """Where a media stands that no run has settled."""
+    """The state of a file that no run has settled."""
 
     error_class: str
-    """Of its newest run; `detector_error` where it has a score, and a detector raised on one of its items."""
+    """From its newest run; `detector_error` if it has a score and a detector raised on one of its items."""
     run_id: str
     attempts: int
-    """Runs that did not settle it."""
+    """Number of runs that did not settle it."""
 
 
 class UnsettledMedia(Mapping[str, Unsettled]):
-    """By media_id; some 50 bytes for each in memory."""
+    """Unsettled files by media_id; some 50 bytes each in memory."""
 
     def __init__(self, columns: Sequence[np.ndarray], names: list[str]):
-        """columns: [N] each: `ids.DIGEST`, sorted; places in `names` of class and of newest run; attempts."""
+        """columns: [N] each: `id_sets.DIGEST`, sorted; places in `names` of class and of newest run; attempts."""
         self._digests, self._words, self._runs, self._attempts = self._columns = tuple(columns)
         self._names = names
 
     def chosen(self, classes: Collection[str], tried: Collection[str]) -> UnsettledMedia:
-        """Those of these classes (of all, where none is named) whose newest run is none of `tried`."""
+        """Those of these classes (of all, if none is named) whose newest run is not in `tried`."""
         known = np.array([not classes or name in classes for name in self._names], bool)
         fresh = np.array([name not in tried for name in self._names], bool)
         kept = known[self._words] & fresh[self._runs] if len(self) else np.zeros(0, bool)
@@ -73,8 +73,8 @@ class UnsettledMedia(Mapping[str, Unsettled]):
 
 
 def unsettled(store: OutputStore, fingerprint: str) -> UnsettledMedia:
-    """The media of which everything that runs with this fingerprint have committed is a failure, or a score on which a
-    detector raised. Reads every unit of theirs.
+    """The files for which runs with this fingerprint have committed only failures, or scores on which a detector
+    raised. Reads every unit of these runs.
 
     Raises:
         UsageError: a unit is damaged.
@@ -91,7 +91,7 @@ def unsettled(store: OutputStore, fingerprint: str) -> UnsettledMedia:
     settled: list[np.ndarray] = []
     digests, words, of_runs = [np.empty(0, DIGEST)], [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
     for run in list_runs(store):
-        # A rescoring asks no detector: its rows stand for those of the run whose evidence it used.
+        # A rescoring runs no detector: its rows repeat what the run whose evidence it used had found.
         if run.fingerprint != fingerprint or run.kind == "rescore":
             continue
         for rows in _units(store, run):
@@ -102,7 +102,7 @@ def unsettled(store: OutputStore, fingerprint: str) -> UnsettledMedia:
             words.append(np.array([place(name) for name in classes.drop_null().to_pylist()], np.uint32))
             of_runs.append(np.full(len(digests[-1]), place(run.run_id), np.uint32))
     every = _joined(digests)
-    order = np.argsort(every, kind="stable")  # of one media the runs stay in their order
+    order = np.argsort(every, kind="stable")  # stable, so that the runs of a file stay in order
     every = every[order]
     newest = np.flatnonzero(np.append(every[1:] != every[:-1], np.ones(min(len(every), 1), bool)))
     every, order = every[newest], order[newest]
@@ -111,7 +111,7 @@ def unsettled(store: OutputStore, fingerprint: str) -> UnsettledMedia:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """The parts as one, and no longer by themselves."""
+    """The parts as one array. Clears `parts`, so that memory is not held twice."""
     whole = np.concatenate(parts)
     parts.clear()
     return whole
@@ -121,12 +121,12 @@ def _units(store: OutputStore, run: Run) -> Iterator[pa.Table]:
     for unit in committed_units(store, run):
         name = run.unit_name(unit)
         with intact(store, name), store.open(name) as file:
-            # Not `read_table`, which knows no columns inside lists.
+            # Not `read_table`, which cannot select columns inside lists.
             yield pq.ParquetFile(file).read(columns=_COLUMNS, use_threads=False)
 
 
 def _classes(rows: pa.Table) -> pa.Array:
-    """The error class of each row; null where it is settled."""
+    """The error class of each row; null if the row is settled."""
     failed = pc.equal(rows["table"], "failures").combine_chunks()
     evidence = rows["evidence"].combine_chunks()
     raised = pc.equal(pc.struct_field(pc.list_flatten(evidence), "abstained"), FAILED)
