@@ -1,7 +1,7 @@
 """Where to look: which stretches of a film are decoded, and at which moments.
 
-Takes MediaProbe, yields DecodePlan. Clips start on key frames wherever one is near enough: from a random spot a decoder
-has to decode half a GOP on average before the first wanted frame (measured on GOP 250: see tests/bench).
+Takes MediaProbe, yields DecodePlan. Clips start on a key frame if one is near enough: from a random spot a decoder has
+to decode half a GOP on average before the first wanted frame (measured on GOP 250: see tests/bench).
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from .records import ClipSpec, DecodePlan, MediaProbe, VideoStream, WindowSpec
 
 ASSUMED_FRAME_RATE = 25.0
 MAX_CLIPS = 20_000
-"""A media: two days of film, one every ten seconds. More would be planned in memory for what a header claims."""
+"""The most clips of one file: two days of film, one every ten seconds. More would let a header's claim fill memory."""
 LEAST_BYTES = 4096
-"""Of a file for each clip: 3 kbit/s. A film that claims to be longer shows next to nothing, and is thinned evenly."""
+"""The least bytes of a file for each clip: 3 kbit/s. A film that claims to be longer shows next to nothing and gets
+fewer clips, spread evenly."""
 LEAST_STRETCH_SECONDS = 1.0
-"""A stretch of film between two jumps of its clock that is shorter gets no clip of its own: most are single frames."""
+"""A shorter stretch of film between two jumps of its clock gets no clip of its own: most are single frames."""
 SAMPLING_VERSION = 2
 """Part of the fingerprint: raise it when the same settings may choose other frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a film is sampled. The defaults, and why: docs/benchmarks.md."""
+    """How a film is sampled. docs/benchmarks.md gives the reasons for the defaults."""
 
     every_seconds: float = 10.0
     """One clip for each such stretch of film, so that a long film is covered as densely as a short one."""
     clips: int | None = None
-    """At most so many clips a media, spread evenly; None: no bound."""
+    """The most clips of one file, spread evenly; None: no limit of this kind."""
     frames: int | None = None
     """Frames a clip; None: what the chosen detectors ask for."""
     short_side: int | None = None
@@ -43,12 +44,12 @@ class Sampling:
 
 
 def plan_clips(probe: MediaProbe, sampling: Sampling, geometry: ClipGeometry) -> tuple[ClipSpec, ...]:
-    """One clip in each of equal slots of the film, in order, none overlapping another. Where the film's clock jumps
-    something else may begin, so a slot begins there too.
+    """One clip in each of equal slots of the film, in order, without overlap. If the film's clock jumps, something else
+    may begin, so a slot begins there too.
 
-    There are never more clips than the pictures of the film can fill, nor than its bytes can hold something to see in.
-    In a slot the clip starts on the first key frame that leaves it room; where there is none, on the slot's start, so
-    that a forged stretch cannot hide in a long GOP.
+    There are never more clips than the film has pictures to fill, or than its bytes can show anything in. The clip
+    starts on the first key frame in its slot that leaves it room. If there is none, it starts with the slot, so that a
+    forged stretch cannot hide in a long GOP.
     """
     video = probe.video
     if video is None:
@@ -91,15 +92,15 @@ def _slots(first: float, end: float, joints: Sequence[float], every: float, most
 
 
 def _start_in_slot(key_frames: Sequence[float], low: float, latest: float) -> float:
-    """The first key frame in [low, latest], else `low`."""
+    """The first key frame in [low, latest], or else `low`."""
     at = bisect_left(key_frames, low - 1e-3)
-    # Never before `low`, where the clip before may end.
+    # Never before `low`, because the previous clip may end there.
     return max(low, key_frames[at]) if at < bisect_right(key_frames, latest + 1e-3) else low
 
 
 def _clip(index: int, start: float, length: float, frames: int, interval: float, limit: float) -> ClipSpec:
     end = min(start + length, limit)
-    slack = min(1e-3, interval / 100)  # a moment that is the next clip's first, but for rounding
+    slack = min(1e-3, interval / 100)  # excludes a moment that, but for rounding, is the next clip's first
     times = tuple(t for t in (start + i * interval for i in range(frames)) if t < end - slack) or (start,)
     return ClipSpec(index, start, max(end, min(start + interval, limit)), times)
 
@@ -117,12 +118,12 @@ def plan_decoding(
     clip_sound: bool,
     windows: Callable[[MediaProbe], tuple[WindowSpec, ...]],
 ) -> DecodePlan:
-    """Everything that is to be decoded of one media; nothing where no chosen detector needs it."""
+    """Everything that is to be decoded of one file; nothing if no chosen detector needs it."""
     wanted = geometry(probe)
     clips: tuple[ClipSpec, ...] = ()
     width = height = 0
     if wanted is not None and probe.video is not None and probe.video.unreadable is not None:
-        # Planned, so that it counts as not seen; nobody tries to decode it.
+        # Planned so that it counts as not seen. Nothing tries to decode it.
         start = probe.video.start_seconds
         clips = (ClipSpec(0, start, start + max(0.0, probe.video.duration_seconds), (start,)),)
     elif wanted is not None and probe.video is not None:
@@ -135,11 +136,11 @@ def plan_decoding(
 
 @dataclass
 class PlanClips(beam.PTransform):
-    """Decides what is decoded of each media. Takes MediaProbe, yields DecodePlan."""
+    """Decides what is decoded of each file. Takes MediaProbe, yields DecodePlan."""
 
     sampling: Sampling
     geometry: Callable[[MediaProbe], ClipGeometry | None]
-    """The clips that the chosen detectors want of this media; None where none does."""
+    """Returns the clips that the chosen detectors want of a file; None if they want none."""
     clip_sound: bool
     windows: Callable[[MediaProbe], tuple[WindowSpec, ...]]
 

@@ -1,7 +1,7 @@
-"""Coders of the records that hold frames or sound: Beam may ask how big they are, and must not pickle them to know.
+"""Coders for the records that hold frames or sound: Beam may ask for their size, and must not pickle them to know it.
 
-Beam samples the first elements of each step for its byte counters, by encoding them: of an 80 MB clip that costs more
-than decoding it. These coders say the size at once; they still encode, should a runner ever break the stage in two.
+For its byte counters Beam encodes the first elements of each step: for an 80 MB clip that costs more than decoding it.
+These coders know the size at once. They can still encode, in case a runner ever splits the stage in two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .records import AudioWindow, Clip
 
 
 class BigRecordCoder(coders.Coder):
-    """Sizes by the arrays' own word, encodes as Beam would without it."""
+    """Takes the size from the arrays; encodes as Beam would without this coder."""
 
     _plain: ClassVar[coders.Coder] = coders.FastPrimitivesCoder()
 
@@ -38,7 +38,7 @@ class BigRecordCoder(coders.Coder):
 
 
 def record_bytes(record: Any) -> int:
-    """Bytes of the arrays in a Clip or AudioWindow; whatever else says it as `size_bytes`."""
+    """Bytes of the arrays in a Clip or AudioWindow; `size_bytes` of any other record."""
     if isinstance(record, Clip):
         return record.frames.nbytes + (record.sound.nbytes if record.sound is not None else 0)
     if isinstance(record, AudioWindow):

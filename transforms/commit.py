@@ -24,8 +24,8 @@ def unit_key(unit: int) -> str:
 def commit_known(
     store: OutputStore, run: Run, units: Collection[int], between: Callable[[], None] = lambda: None
 ) -> set[int]:
-    """Commits those of these units of whose media the listing already knew how they end, and returns their numbers: no
-    job has to carry a million missing files through its steps. `between` two units it calls what may stop it.
+    """Commits those of these units for which the listing knew every file's outcome, and returns their numbers: no job
+    has to carry a million missing files through its steps. Calls `between` before each; it may raise to stop.
 
     Raises:
         WorldError: storage failed.
@@ -45,10 +45,10 @@ def commit_known(
 
 
 def commit_unit(store: OutputStore, run: Run, unit: int, results: Iterable[MediaResult]) -> bool:
-    """Puts the unit's results; whether they are what stands now, for the first to commit a unit wins.
+    """Puts the unit's results. Returns whether they are the committed ones, because the first to commit a unit wins.
 
     Raises:
-        RuntimeError: the results are not of exactly the planned media: a fault of ours, which must not be committed.
+        RuntimeError: the results are not for exactly the planned files: our own fault, which must not be committed.
         WorldError: storage failed; nothing of the unit is visible.
     """
     name = run.unit_name(unit)

@@ -1,7 +1,7 @@
 """From a plan to pictures and sound, in sandboxed children, ahead of the detectors.
 
-Takes DecodePlan, yields MediaOutcome; the clips and windows come out at the outputs `clips` and `windows`. Every plan
-ends in exactly one outcome, whatever its file does to the child.
+Takes DecodePlan, yields MediaOutcome; clips and windows come out at the outputs `clips` and `windows`. Every plan ends
+in exactly one outcome, whatever its file does to the child.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .work_ahead import InOrder
 
 CLIPS, WINDOWS = "clips", "windows"
 MAX_DAMAGE_NOTES = 5
-"""Of a media; a damaged film has the same to say of every clip."""
+"""The most notes for one file: a damaged film would give the same note for every clip."""
 
 _INT32 = 2**31 - 1
-"""What the tables' column holds: a container may claim more."""
+"""The largest number in the tables' columns. A container may claim more."""
 
 
 def decode_request(plan: DecodePlan) -> DecodeRequest:
@@ -56,11 +56,11 @@ def decode_request(plan: DecodePlan) -> DecodeRequest:
 
 @dataclass
 class DecodeTally:
-    """What came of one plan so far; `outcome` is its end."""
+    """The results of one plan so far; `outcome` concludes it."""
 
     plan: DecodePlan
     decoded: set[int] = field(default_factory=set)
-    """Clips that came."""
+    """Indexes of the clips that were decoded."""
     windows_decoded: int = 0
     frames_kept: int = 0
     frames_decoded: int = 0
@@ -71,13 +71,13 @@ class DecodeTally:
     sound_failure: Failure | None = None
     worker_failure: MediaError | None = None
     source_failure: MediaError | None = None
-    """The remote file was not to be had as it was listed: nothing that was read of it counts."""
+    """Set if the remote file could not be read as it was listed: then nothing that was read of it counts."""
     sharpness: list[float] = field(default_factory=list)
-    """Of a picture each of a few clips."""
+    """Sharpness of one picture in each of a few clips."""
     sound_energy: float = 0.0
     samples_heard: int = 0
     heard: list[tuple[int, int]] = field(default_factory=list)
-    """Stretches of windows that came: first sample and the one behind the last."""
+    """Ranges of the windows that were decoded: first sample, and the one after the last."""
 
     def __post_init__(self) -> None:
         video = self.plan.probe.video
@@ -87,7 +87,7 @@ class DecodeTally:
                 self._clip_failed(spec.clip_index, "decode_failed", why)
 
     def add(self, item: DecodedItem) -> Clip | AudioWindow | None:
-        """The record of what was decoded; None where the item tells of a failure or holds nothing."""
+        """The record for what was decoded; None if the item reports a failure or is empty."""
         probe = self.plan.probe
         if isinstance(item, DecodedClip):
             spec = self._spec(item.clip_index)
@@ -129,13 +129,13 @@ class DecodeTally:
             self.sharpness += [] if found is None else [found]
 
     def _hear(self, sound: np.ndarray | None) -> None:
-        """What several detectors hear counts as often: how loud it is hangs little on that."""
+        """Adds to the loudness. Sound that several detectors hear counts several times, which changes little."""
         if sound is not None:
             self.sound_energy += energy_of(sound)
             self.samples_heard += len(sound)
 
     def _spec(self, clip_index: int) -> ClipSpec:
-        """Clips are numbered from 0 in their order (`plan_clips`)."""
+        """The spec of a clip. Clips are numbered from 0 in their order (`plan_clips`)."""
         return self.plan.clips[clip_index]
 
     def _clip_failed(self, clip_index: int, error_class: str, message: str) -> None:
@@ -143,7 +143,8 @@ class DecodeTally:
         self.clip_failures.append(ClipFailure(clip_index, spec.start_seconds, spec.end_seconds, error_class, message))
 
     def outcome(self) -> MediaOutcome:
-        """`failed` where something was to be decoded and nothing of it could be, else `read` with its coverage."""
+        """`failed` if something was to be decoded and nothing could be, or if the remote file could not be read as it
+        was listed; else `read` with its coverage."""
         probe = self.plan.probe
         if self.worker_failure is not None:
             answered = self.decoded.union(f.clip_index for f in self.clip_failures)
@@ -182,7 +183,7 @@ class DecodeTally:
         )
 
     def _seconds_heard(self) -> float:
-        """Of what has no picture: how much of it was listened to, by whichever detector."""
+        """For a file without pictures: how many seconds of it any detector listened to."""
         total = end = 0
         for first, stop in sorted(self.heard):
             total += max(0, stop - max(first, end))
@@ -199,7 +200,7 @@ class DecodeTally:
         return (f"{NOT_LOOKED}the video, because none of it could be decoded{why}", *self.plan.probe.notes)
 
     def _decoder(self) -> Decoder | None:
-        """The one that was used (PyAV, where it had to finish what decord began); None where no frame was decoded."""
+        """The decoder that was used (PyAV if it had to finish what decord began); None if no frame was decoded."""
         if not self.decoders:
             return None
         return "decord" if self.decoders == {"decord"} else "pyav"
@@ -211,7 +212,8 @@ class DecodeTally:
         return self.plan.probe.decoder_reason if used == chosen else f"{chosen} gave up on a clip"
 
     def _sound_failure(self) -> Failure | None:
-        """What was wrong with the sound as a whole; a worker that was lost for good says the same of everything."""
+        """What was wrong with the sound as a whole. None if it is the message of a lost worker, which says the same of
+        everything."""
         lost, sound = self.worker_failure, self.sound_failure
         if sound is not None and lost is not None and sound.message == lost.message:
             return None
@@ -238,7 +240,7 @@ class _Decode(beam.DoFn):
         self.make_pool, self.ahead = make_pool, ahead
 
     def start_bundle(self):
-        self.teardown()  # a bundle that failed left its work behind
+        self.teardown()  # a failed bundle left its work behind
         self.in_order: InOrder[_Work, Any] = InOrder(self.ahead, self._give)
 
     def process(self, plan: DecodePlan):
@@ -287,7 +289,7 @@ class _Decode(beam.DoFn):
 
 
 def _source_failure(plan: DecodePlan) -> MediaError | None:
-    """What was wrong with the remote file while it was read. Raises WorldError."""
+    """What was wrong with the remote file while it was read, if anything was. Raises WorldError."""
     try:
         refuse_partial(plan.probe.file, plan.probe.path)
     except MediaError as error:
@@ -306,7 +308,7 @@ class DecodeClips(beam.PTransform):
 
     make_pool: Callable[[], WorkerPool]
     ahead: int = 8
-    """Media in flight; how far they run ahead in bytes is bounded by the pool."""
+    """Files in flight. The pool limits how many bytes they run ahead."""
 
     def expand(self, pcoll):
         do = beam.ParDo(_Decode(self.make_pool, self.ahead))

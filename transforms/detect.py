@@ -1,7 +1,7 @@
-"""One branch a detector: its items go through Beam's RunInference in batches of its own size, Evidence comes out.
+"""One branch for each detector: its items go through Beam's RunInference in batches of its own size.
 
-Takes MediaProbe, Clip or AudioWindow (by the detector's unit), yields Evidence. The stock handlers do not fit: they
-dead-letter a whole batch when one item fails, carry every frame in their results, and ramp batches up from tiny.
+Takes MediaProbe, Clip or AudioWindow (by the detector's unit), yields Evidence. Beam's own handlers do not fit: they
+dead-letter a whole batch when one item fails, carry every frame in their results, and start with tiny batches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .records import AudioWindow, Box, Clip, Evidence, MediaProbe
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item and where its answer belongs."""
+    """One item, and where its answer belongs."""
 
     media_id: str
     item: Item
@@ -47,7 +47,7 @@ coders.registry.register_coder(Question, BigRecordCoder)
 
 
 def questions(element: MediaProbe | Clip | AudioWindow, spec: DetectorSpec) -> Iterator[Question]:
-    """What a detector is to judge of one element: the media, the clip, each face track, or its own window of sound."""
+    """What a detector is to judge in one element: the file, the clip, each face track, or its own window of sound."""
     if isinstance(element, MediaProbe):
         yield Question(element.file.media_id, MediaItem(element.facts, element.credentials), 0)
     elif isinstance(element, AudioWindow):
@@ -86,16 +86,16 @@ def questions(element: MediaProbe | Clip | AudioWindow, spec: DetectorSpec) -> I
 
 
 def judge(detector: Detector, items: Sequence[Item]) -> list[Judgement]:
-    """`detector.score`; where that raises, the items are asked again, so that a failing one abstains by itself.
+    """Result of `detector.score`. If that raises, the items are tried again, so that only a failing one abstains.
 
-    After an out-of-memory in halves, which may well fit; after anything else one by one.
+    After an out-of-memory error they are tried in halves, which may well fit; after any other error one by one.
     """
     try:
         judgements = detector.score(items)
         if len(judgements) != len(items):
             raise RuntimeError(f"{detector.spec.name} answered {len(judgements)} of {len(items)} items")
         return judgements
-    except Exception as error:  # whatever a detector raises on sound input is its own fault, and is counted
+    except Exception as error:  # what a detector raises on valid input is its own fault, and is counted
         if len(items) == 1:
             return [failed(error)]
         size = len(items) // 2 if out_of_memory(error) else 1
@@ -129,12 +129,12 @@ _loading = threading.Lock()
 
 
 def preload(spec: DetectorSpec, build: Callable[[], Detector], device: str) -> Detector:
-    """The detector, loaded: once a process, whoever asks first.
+    """The detector, loaded: once a process, by the first caller.
 
     Raises:
         WeightsError: its files are not what it expects.
     """
-    device = best_device(device)  # the worker's own, which may not be that of the launching machine
+    device = best_device(device)  # the worker's best, which may differ from the launching machine's
     key = (os.getpid(), f"{spec.name} {spec.version} {spec.weights_sha256}", device)
     with _loading:
         if key not in _loaded:
@@ -145,7 +145,7 @@ def preload(spec: DetectorSpec, build: Callable[[], Detector], device: str) -> D
 
 
 class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
-    """Answers questions with one detector, loaded once a process and kept from wave to wave."""
+    """Answers questions with one detector, which is loaded once a process and kept from wave to wave."""
 
     def __init__(self, spec: DetectorSpec, build: Callable[[], Detector], device: str):
         super().__init__()
@@ -164,10 +164,10 @@ class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
         return [evidence(q, a, self.spec) for q, a in zip(batch, answers, strict=True)]
 
     def get_num_bytes(self, batch: Sequence[Question]) -> int:
-        return sum(question.size_bytes for question in batch)  # the default pickles every frame to know
+        return sum(question.size_bytes for question in batch)  # the default pickles every frame to measure it
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
-        # min = max: Beam otherwise feels its way up from batches of one.
+        # min = max: otherwise Beam works its way up from batches of one.
         return {"min_batch_size": self.spec.batch_size, "max_batch_size": self.spec.batch_size}
 
     def get_metrics_namespace(self) -> str:
@@ -176,11 +176,11 @@ class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
 
 @dataclass
 class Detect(beam.PTransform):
-    """One detector over its items. Takes MediaProbe, Clip or AudioWindow, yields Evidence."""
+    """Runs one detector on its items. Takes MediaProbe, Clip or AudioWindow, yields Evidence."""
 
     spec: DetectorSpec
     build: Callable[[], Detector]
-    """Makes the detector, unloaded; called on the worker."""
+    """Makes the detector, unloaded. Called on the worker."""
     device: str = "cpu"
 
     def expand(self, pcoll):

@@ -1,13 +1,13 @@
-"""Finds the faces of a clip and follows each through it.
+"""Finds the faces in a clip and follows each through it.
 
-The cascade searches a handful of frames; in between, a face is where the line between two sightings puts it, and the
-output network alone (0.6 ms a face on one core, against 25 for a search) is asked what it sees there: that gives each
-frame its own landmarks and a confidence that was measured, not assumed.
+The cascade searches a handful of frames. In between, a face is expected on the line between two sightings, and the
+output network alone (0.6 ms a face on one core, against 25 for a search) looks there. So each frame gets its own
+landmarks and a confidence that was measured, not assumed.
 
-Frames of a short side over 360 (some detectors ask for them) are searched reduced to that, see
-models/faces/detection.py; the output network's 48-pixel crops are cut out of them as they are. Reducing all of them
-beforehand took 10-40 ms a clip of 16 frames to save 2-10, and gave boxes no nearer to those at 360 (within 3 pixels
-either way, 440 against 360)."""
+Frames with a short side over 360 (some detectors ask for them) are reduced to that for the search, see
+models/faces/detection.py. The output network's 48-pixel crops are cut from the frames as they are. Reducing all frames
+beforehand took 10-40 ms for a clip of 16 frames and saved 2-10, and its boxes were no nearer to those at 360 (within 3
+pixels either way, 440 against 360)."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from .records import Clip, ClipFaces, FaceTrack
 FACES_VERSION = 1
 """Part of the fingerprint: raise it when the same frames may give other tracks."""
 MOST_SEARCHES = 8
-"""Frames of a clip that go through the whole cascade."""
+"""The most frames of a clip that go through the whole cascade."""
 LEAST_GAP_SECONDS = 0.25
-"""Between two of them; in less time hardly a face comes or goes."""
+"""The least time between two of them: in less time hardly any face comes or goes."""
 MOST_TRACKS = 16
-"""Of a clip; those seen longest and surest stay."""
+"""The most tracks of a clip. Those seen longest, and then with most confidence, stay."""
 SURE = 0.9
-"""A frame counts as one with a face from this confidence on."""
+"""From this confidence on a frame counts as one with a face."""
 SEEN_ONCE = 0.95
-"""A face found on one searched frame alone needs this much: most false ones (hands, rocks) have less."""
+"""A face found on a single searched frame needs this confidence: most false ones (hands, rocks) have less."""
 CREDIBLE = 0.9
-"""Median confidence over its frames below which a track is none. A false track could carry the verdict. On 54 clips of
-real videos 50 of 51 tracks kept are faces, the other one folded hands at 0.94; what is dropped had 0.3 to 0.9."""
+"""A track needs this median confidence over its frames, because a false track could decide the verdict. On 54 clips of
+real videos 50 of the 51 kept tracks are faces and one is folded hands at 0.94. The dropped ones had 0.3 to 0.9."""
 CONFIRMED = 0.7
 """From this confidence on the output network's own box and landmarks replace the interpolated ones."""
 
 
 def track_faces(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
-    """The clip with its tracks (an empty tuple where there is no face), and how many frames show one."""
+    """The clip with its tracks (an empty tuple if there is no face), and how many frames show one."""
     tracks = _tracks(clip.frames, clip.pts_seconds, detector) if len(clip.frames) else ()
     seen = np.zeros(len(clip.frames), dtype=bool)
     for track in tracks:
@@ -55,7 +55,7 @@ def track_faces(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
 
 
 def track_or_tell(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
-    """`track_faces`; what it raises is our own fault and costs this clip's faces, not the job."""
+    """Like `track_faces`. If that raises, it is our own fault and costs this clip's faces, not the job."""
     try:
         return track_faces(clip, detector)
     except Exception as error:
@@ -88,10 +88,10 @@ def _tracks(frames: np.ndarray, pts_seconds: np.ndarray, detector: FaceDetector)
 def _followed(
     frames: np.ndarray, trails: list[Trail], searched: np.ndarray, cuts: list[int], detector: FaceDetector
 ) -> list[tuple[np.ndarray, Faces]]:
-    """For each trail the positions of its frames and the face on each.
+    """For each trail, the positions of its frames and the face on each.
 
-    Beyond its first and last sighting a trail is offered the frames up to the next searched one, at the place where it
-    was last seen; they join it as far as the output network is sure without a gap.
+    Beyond its first and last sighting a trail is offered the frames up to the next searched one, with the face at the
+    place of that sighting. They join it as far as the output network is sure without a gap.
     """
     asked: list[tuple[np.ndarray, Faces, np.ndarray]] = []
     for trail in trails:
@@ -117,7 +117,7 @@ def _followed(
 
 
 def _reach(trail: Trail, searched: np.ndarray, cuts: list[int], count: int) -> tuple[int, int]:
-    """Half-open positions that a trail may take: one searched frame further on either side, never across a cut."""
+    """Half-open range of positions that a trail may take: one searched frame further on each side, never past a cut."""
     before, after = searched[searched < trail.start], searched[searched >= trail.stop]
     first = int(before[-1]) if len(before) else 0
     stop = int(after[0]) + 1 if len(after) else count
@@ -130,8 +130,8 @@ def _joined(trail: Trail, where: np.ndarray, guess: Faces, own: Faces, outside: 
     confirmed = ~sighted & (own.confidences >= CONFIRMED)
     boxes = np.where(confirmed[:, None], own.boxes, guess.boxes)
     landmarks = np.where(confirmed[:, None, None], own.landmarks, guess.landmarks)
-    # Between two sightings a face that the network does not see again (a hand before it, a turn of the head) keeps its
-    # interpolated place with the low confidence that it has.
+    # A face that the network does not see between two sightings (a hand in front of it, a turned head) keeps its
+    # interpolated place, with the low confidence that the network gave it.
     confidences = np.where(sighted, guess.confidences, own.confidences)
     inside = [run for run in runs(~outside | (own.confidences >= SURE)) if run[0] <= np.argmax(sighted) < run[1]]
     rows = slice(*inside[0])
@@ -143,7 +143,7 @@ _LOADING = threading.Lock()
 
 
 def shared_detector(device: str) -> FaceDetector:
-    """The process's one detector on `device` (`auto`: the best it has): it outlives bundles and pipelines."""
+    """The process's only detector on `device` (`auto`: the best it has). It outlives bundles and pipelines."""
     device = best_device(device)
     with _LOADING:
         if device not in _DETECTORS:
@@ -166,7 +166,7 @@ class _TrackFaces(beam.DoFn):
 
 @dataclass
 class TrackFaces(beam.PTransform):
-    """Follows the faces of each clip. Takes Clip, yields Clip with `tracks`; output `faces` has a ClipFaces each.
+    """Follows the faces in each clip. Takes Clip, yields Clip with `tracks`; output `faces` has one ClipFaces a clip.
 
     The outputs are `["clips"]` and `["faces"]` of the result.
     """

@@ -2,8 +2,8 @@
 
 What a *file* did wrong is data: a `MediaError` becomes a row in `failures`. What the *world* did wrong (storage, disk)
 is a `WorldError`: raised, retried, never a row. What a *user* got wrong is a `UsageError`: one line and exit code 2.
-What *we* got wrong has no class of exceptions: a detector that raises abstains with `detector_error`, and a media on
-which reading it stumbled is a row with `internal_error`, or one hostile file could stop its archive again and again.
+What *we* got wrong has no class of exceptions. A detector that raises abstains with `detector_error`. A file on which
+our reading fails is a row with `internal_error`, because otherwise one hostile file could stop its archive every time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ERROR_CLASSES = {
     "worker_exited": "the decoder process ended while reading it",
     "worker_killed": "the decoder process was killed while reading it, or crashed",
 }
-"""What `failures.error_class` may say, and what `--retry-failures=CLASS` takes."""
+"""The values of `failures.error_class`, which `--retry-failures=CLASS` takes, and what they mean."""
 
 
 STUMBLES = (
@@ -65,11 +65,12 @@ STUMBLES = (
     ValueError,
     zlib.error,
 )
-"""What a mistake of ours over odd bytes raises. Not what the world does (OSError, MemoryError, no more threads)."""
+"""What our own mistakes over odd bytes raise. Not what the world's faults raise (OSError, MemoryError, no more
+threads)."""
 
 
 class MediaError(Exception):
-    """The file cannot be read: permanent, a row. `error_class` is a short snake_case word people can group by."""
+    """The file cannot be read: permanent, a row. `error_class` is a short snake_case word that people can group by."""
 
     def __init__(self, error_class: str, message: str, stage: str = "probe"):
         super().__init__(f"{error_class}: {message}")
@@ -82,33 +83,33 @@ class MediaError(Exception):
 
 
 class WorldError(Exception):
-    """Storage, disk or network did not do its part: nothing is recorded, the same command may be run again."""
+    """Storage, disk or network failed. Nothing is recorded, and the same command may be run again."""
 
 
 class Refused(WorldError):
-    """The store seems not to know us, or will not give us that."""
+    """The store seems not to know us, or refuses what we requested."""
 
 
 class UsageError(Exception):
-    """The command cannot be carried out as it was given: says what was expected, what came, what to do."""
+    """The command cannot be carried out as given. The message says what was expected, what came, what to do."""
 
 
 class NothingFound(UsageError):
-    """The sources exist, and there is no file in them; or no label is about any media."""
+    """The sources exist but there is no file in them, or no label is about any file."""
 
 
 def local_fault(what: str, error: OSError) -> WorldError | UsageError:
-    """What an OSError on this machine's disk is: a name that cannot be used as given, or a disk that failed.
+    """The fault behind an OSError on this machine's disk: a name that cannot be used as given, or a disk that failed.
 
-    what: was tried.
+    what: what was tried.
     """
     told = f"{what}: {error.strerror or error}"
     return UsageError(told) if error.errno in _AS_GIVEN else WorldError(told)
 
 
 def stumbled(error: Exception, stage: str) -> MediaError:
-    """What one of `STUMBLES` is to a file: where in our code it was raised, and nothing of what it says, which may be
-    the file's own words or an address."""
+    """The MediaError for one of `STUMBLES`. It says where in our code that was raised, but not its message, which may
+    hold the file's own words or an address."""
     frames = traceback.extract_tb(error.__traceback__)
     last = next((frame for frame in reversed(frames) if _is_ours(Path(frame.filename))), frames[-1])
     place = f"{Path(last.filename).name}, line {last.lineno}"
@@ -126,7 +127,7 @@ def printable(text: str, limit: int = MAX_MESSAGE) -> str:
     'a\\\\x1b]0;b\\\\u202ec d'
     """
     if len(text) <= limit and text.isprintable():
-        return text.strip()  # nearly all are, and some archives have a million
+        return text.strip()  # the common case, and some archives have a million
     out = []
     for char in text[: 4 * limit]:
         if char in "\n\r\t":

@@ -1,7 +1,7 @@
-"""From all evidence about a media to one answer about it.
+"""From all evidence about a file to one answer about it.
 
-Takes (media_id, everything that was said about it), yields MediaResult. What detectors say of a stretch of film is
-fused, then its stretches are pooled; what abstained is missing, not neutral.
+Takes (media_id, everything that was said about it), yields MediaResult. The detectors' answers about a stretch of film
+are fused, then the stretches are pooled. A detector that abstained is missing, not neutral.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from .records import AuthenticityScore, ClipFaces, Evidence, Leaning, MediaOutco
 
 MAX_REASONS = 8
 LEANS = 0.05
-"""Log-odds beyond which a detector is said to point somewhere."""
+"""Log-odds beyond which a reason says that a detector points to or away from manipulation."""
 DAMAGED = "damaged at "
-"""What the reasons that tell of damage begin with."""
+"""Prefix of every reason that reports damage."""
 Said = MediaOutcome | Evidence | ClipFaces
 
 
 def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibration: Calibration) -> MediaResult:
-    """One media's result from its outcome, evidence and face counts, in any order.
+    """One file's result from its outcome, evidence and face counts, in any order.
 
     Raises:
-        ValueError: not exactly one outcome (a step lost or doubled it).
+        ValueError: there is not exactly one outcome (a step lost or doubled it).
     """
     said = list(said)
     outcomes = [one for one in said if isinstance(one, MediaOutcome)]
@@ -53,11 +53,11 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
     if outcome.status == "skipped":
         return MediaResult(outcome, None)
     if outcome.status == "failed":
-        # Of a file that could not be read as it was listed nothing counts, whatever was seen before that showed.
+        # If a file could not be read as it was listed, nothing counts that was seen before that showed.
         unread = outcome.failure is not None and outcome.failure.stage == "read"
         if unread or not any(row.logit is not None for row in rows):
             return MediaResult(outcome, None)
-        # Something could be said after all (credentials of a file whose frames are damaged): not a failure.
+        # Something could be judged after all (credentials of a file whose frames are damaged): not a failure.
         outcome = replace(outcome, status="read", failure=None)
     rows = [_heard(row, outcome) for row in rows] + abstentions(outcome, rows, faces, detectors)
     with_faces = sum(f.frames_with_face for f in faces)
@@ -73,7 +73,7 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
 def abstentions(
     outcome: MediaOutcome, rows: Sequence[Evidence], faces: Sequence[ClipFaces], detectors: Sequence[DetectorSpec]
 ) -> list[Evidence]:
-    """What each detector could not see, row by row: damaged clips, and a media of which it got no item at all."""
+    """What each detector could not see, row by row: damaged clips, or a whole file if it got no item at all."""
     said = {row.detector for row in rows}
     missing = []
     for spec in detectors:
@@ -107,7 +107,7 @@ def abstentions(
 
 
 def _heard(row: Evidence, outcome: MediaOutcome) -> Evidence:
-    """A detector that was handed no sound says `no_audio`; where there is sound that cannot be decoded, say that."""
+    """The row, but not with `no_audio` if there is sound that cannot be decoded: the detector only got no sound."""
     if row.abstained == "no_audio" and outcome.has_audio and outcome.sound_failure is not None:
         return replace(row, abstained="decode_failed", detail=f"sound: {outcome.sound_failure.message}")
     return row
@@ -131,12 +131,12 @@ def score_of(
     calibration: Calibration,
     notes: Sequence[str] = (),
 ) -> AuthenticityScore:
-    """From a media's evidence to its answer, by the steps that models/calibration/pooling.py names.
+    """The answer about a file from its evidence, by the steps that models/calibration/pooling.py names.
 
-    notes: what is said of the file itself (notes.py); they are among the reasons whatever the detectors say.
+    notes: sentences about the file itself (media/notes.py). They are among the reasons whatever the detectors say.
 
-    Rules set by hand are pooled over the whole media, weighted, averaged by family and added to what the fitted ones
-    say. A detector without a rule, or with one for other weights, is evidence only.
+    Rules set by hand are pooled over the whole file, weighted, averaged by family and added to the result of the fitted
+    rules. A detector without a rule, or with a rule for other weights, is evidence only.
     """
     specs = {spec.name: spec for spec in detectors}
     ruled, unruled = ruled_items(rows, specs, calibration)
@@ -164,7 +164,7 @@ def score_of(
         weighed |= rule.weight > 0
         pooled = min(fusion.highest, max(fusion.lowest, pooled))
         if rule.method == "hand" or rule.lowest < rule.highest:
-            # Fitted rules of one possible answer are of detectors that nothing was heard of: missing, not neutral.
+            # A fitted rule with one possible answer is for a detector that gave no evidence: missing, not neutral.
             by_family.setdefault(family, []).append(pooled)
         leanings.append(Leaning(detector, pooled, len(items), True, rule.weight > 0))
         reasons.append((abs(rule.weight * pooled), _reason(detector, pooled, rule.weight, items, odds)))
@@ -190,8 +190,8 @@ def score_of(
 def ruled_items(
     rows: Sequence[Evidence], specs: Mapping[str, DetectorSpec], calibration: Calibration
 ) -> tuple[dict[tuple[str, str], list[Evidence]], list[tuple[str, Leaning]]]:
-    """By (family, detector), the rows that a rule of the calibration counts; and what is to be told of the others, each
-    with what it leans to."""
+    """By (family, detector), the rows that a rule of the calibration counts. For each other detector, a sentence about
+    it and its leaning."""
     logits: dict[tuple[str, str, str], list[Evidence]] = {}
     for row in rows:
         if row.logit is not None:
@@ -215,7 +215,7 @@ def ruled_items(
 
 
 def _by_itself(detector: str, items: Sequence[Evidence]) -> Leaning:
-    """Of a detector without a rule, by its raw logits."""
+    """The leaning of a detector without a rule, from its raw logits."""
     logits = sorted((row.logit for row in items if row.logit is not None), reverse=True)
     highest = logits[: math.ceil(len(logits) / 4)]
     return Leaning(detector, sum(highest) / len(highest), len(logits), calibrated=False, has_say=False)
@@ -224,7 +224,7 @@ def _by_itself(detector: str, items: Sequence[Evidence]) -> Leaning:
 def by_stretch(
     items: Sequence[Evidence], odds: Sequence[float], rule: DetectorCalibration, fusion: Fusion
 ) -> dict[int | None, float]:
-    """A detector's log-odds of each stretch of the film; under None, of the whole, where it judges no stretches."""
+    """A detector's log-odds for each stretch of the film. None is the key for the whole, if it judges no stretches."""
     parts: dict[int | None, list[float]] = {}
     for row, one in zip(items, odds, strict=True):
         parts.setdefault(stretch_of(row.start_seconds, row.end_seconds, fusion.stretch_seconds), []).append(one)
@@ -232,7 +232,7 @@ def by_stretch(
 
 
 def stretch_of(start_seconds: float | None, end_seconds: float | None, stretch_seconds: float) -> int | None:
-    """Number of the stretch that the middle of an item lies in; None for what is about the whole media."""
+    """Number of the stretch that holds the middle of an item; None for an item that is about the whole file."""
     if start_seconds is None:
         return None
     return int((start_seconds + (start_seconds if end_seconds is None else end_seconds)) / 2 // stretch_seconds)
@@ -244,9 +244,9 @@ def media_log_odds(
     by_hand: float,
     calibration: Calibration,
 ) -> float:
-    """A media's log-odds from those of its stretches, by detector, and from what rules set by hand say.
+    """A file's log-odds, from those of its stretches, by detector, and from those of the rules set by hand.
 
-    What is about the whole media counts in each stretch.
+    An answer about the whole file counts in each stretch.
     """
     fusion = calibration.fusion
     stretches: list[int | None] = [*sorted({s for parts in fitted.values() for s in parts if s is not None})]
@@ -260,13 +260,13 @@ def media_log_odds(
         total += min(fusion.highest, max(fusion.lowest, pooled_log_odds(fused, fusion.exponent)))
     if fusion.hand_set_log_odds is not None and by_hand >= fusion.hand_set_log_odds:
         threshold = log_odds_of(max(calibration.manipulated_at_most, 1e-9))
-        # A hair above: the threshold itself went through a rounding.
+        # Slightly above, because the threshold itself is rounded.
         total = max(total, threshold + 1e-6 + by_hand - fusion.hand_set_log_odds)
     return total
 
 
 def least_of_each_clip(rows: Sequence[Evidence]) -> list[Evidence]:
-    """The row with the least logit of each clip: whoever speaks in it explains its sound."""
+    """The row with the lowest logit of each clip: the face that speaks explains the clip's sound."""
     least: dict[int | None, Evidence] = {}
     for row in rows:
         if row.clip_index not in least or (row.logit or 0.0) < (least[row.clip_index].logit or 0.0):
@@ -285,7 +285,7 @@ def _reason(detector: str, pooled: float, weight: float, items: Sequence[Evidenc
 
 
 def _summary(row: Evidence) -> str:
-    """A sentence from a detector's detail: its `summary`, or its weightiest rule and what that saw."""
+    """A sentence from a detector's detail: its `summary`, or its strongest rule and what that saw."""
     try:
         detail = json.loads(row.detail or "{}")
         if rules := detail.get("rules"):
@@ -303,7 +303,7 @@ def _silences(rows: Sequence[Evidence]) -> Iterator[str]:
 
 @dataclass
 class FuseMedia(beam.PTransform):
-    """One answer a media. Takes MediaOutcome, Evidence and ClipFaces of many media, yields MediaResult."""
+    """Makes one answer for each file. Takes MediaOutcome, Evidence and ClipFaces of many files, yields MediaResult."""
 
     detectors: Sequence[DetectorSpec]
     calibration: Calibration
@@ -319,6 +319,6 @@ class FuseMedia(beam.PTransform):
 
 def _keyed(said: Said) -> tuple[str, Said]:
     if isinstance(said, MediaOutcome):
-        # An address with a secret in it goes no further than the step that read it.
+        # An address that holds a secret goes no further than the step that read it.
         return said.file.media_id, replace(said, file=replace(said.file, fetch_uri=None))
     return said.media_id, said

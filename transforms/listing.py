@@ -1,4 +1,4 @@
-"""The listing: from what a user names to every file in it, each exactly once.
+"""The listing: from each source that a user names to every file in it.
 
 Takes sources (file, folder, glob, fsspec URI, tar or zip shard, listing with a `uri` column), yields MediaFile.
 """
@@ -48,7 +48,8 @@ _NO_SHARD = re.compile(
     r"|jpe?g|png|webp|heic|avif|tiff?|bmp|svg|txt|json|xml|html?|csv|md|srt|vtt|pdf)$",
     re.IGNORECASE,
 )
-"""Remote files of these names are not opened to see whether they are shards: a request each, for millions of them."""
+"""Remote files with these names are not opened to see whether they are shards: that is one request each, for millions
+of files."""
 
 
 _OLD_VERSION = re.compile(r"[?&](version_?id|generation)=|#\d+$", re.IGNORECASE)
@@ -61,23 +62,23 @@ _NO_VERSIONS = (
 @dataclass(frozen=True, slots=True)
 class ListingOptions:
     exclude: tuple[str, ...] = ()
-    """Outputs: of what lies there, only our own part is left out (`walk.excluding`)."""
+    """Outputs. Only our own part of what is in them is left out (`folders.excluding`)."""
     identity: Identity = "version"
     """What media_id is a hash of: URI and version, or every byte of the file."""
     limits: ShardLimits = field(default_factory=ShardLimits)
-    """Its `max_bytes` holds for plain files too, before they are read."""
+    """Its `max_bytes` applies to plain files too, before they are read."""
 
 
 def list_sources(
     sources: Sequence[str], options: ListingOptions | None = None, tell: Callable[[str], None] | None = None
 ) -> Iterator[Planned]:
-    """Every file that the sources name. What is known already not to be media, or not to be readable, says so.
+    """Every file that the sources name. A file that is already known not to be media, or not to be readable, says so.
 
-    A source named twice is listed twice: `plan_media` keeps each media_id once. `tell` is told, in a sentence each, of
-    what a user may have meant otherwise.
+    A source named twice is listed twice: `plan_media` keeps each media_id once. `tell` is called with a sentence about
+    anything that a user may have meant differently.
 
     Raises:
-        UsageError: a source does not exist or cannot be opened; NothingFound: all of them together hold nothing.
+        UsageError: a source does not exist or cannot be opened; NothingFound: there is no file in any of them.
         WorldError: a store does not answer.
     """
     options = options or ListingOptions()
@@ -120,7 +121,7 @@ def _list_member(uri: str, options: ListingOptions) -> Iterator[Planned]:
 def _list_local(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
     if not source:
         raise UsageError("an empty source: expected a file, a folder, a glob or a URI")
-    # what exists under that very name is meant, whatever stars are in it
+    # If a file has exactly this name, it is meant, even if there are stars in it.
     name, found = look_up(source, LISTING)
     if found.trouble in ("folder", "linked_folder"):
         path = local_path(name)
@@ -153,7 +154,7 @@ def _list_remote(source: str, options: ListingOptions, tell: Callable[[str], Non
     except WorldError:
         if not (web and pattern):
             raise
-        name, found = source, Found(source, b"", trouble="missing")  # the page that the files are on will tell
+        name, found = source, Found(source, b"", trouble="missing")  # the page with the links decides
     if found.trouble == "missing" and not web and _OLD_VERSION.search(source):
         raise UsageError(f"{shown_source(source)}: no such file or folder; {_NO_VERSIONS}")
     if found.trouble == "folder" or (found.trouble is None and name.endswith("/")):
@@ -170,7 +171,7 @@ def _list_remote(source: str, options: ListingOptions, tell: Callable[[str], Non
 
 
 def expand(entries: Iterable[Found], options: ListingOptions, named: bool = False) -> Iterator[Planned]:
-    """What was found as entries of the plan: shards as their members, the rest as they are."""
+    """Plan entries for what was found: the members for a shard, one entry for any other file."""
     for found, head in in_order(_with_head, entries, _waits):
         file = found.to_file()
         if found.trouble in _TROUBLES:
@@ -209,7 +210,7 @@ _TROUBLES = {
 
 
 def _is_opened(found: Found) -> bool:
-    """Whether the first bytes of a file are looked at in the listing."""
+    """Whether the listing looks at the first bytes of a file."""
     return not found.trouble and found.size_bytes > 0 and not (is_remote(found.uri) and _NO_SHARD.search(found.uri))
 
 
@@ -218,7 +219,7 @@ def _waits(found: Found) -> bool:
 
 
 def _with_head(found: Found) -> tuple[Found, bytes | MediaError | None]:
-    """A file with its first bytes; without them where they would cost a request and tell little."""
+    """A file with its first bytes, or without them if they would cost a request and say little."""
     if not _is_opened(found):
         return found, None
     try:
@@ -233,7 +234,7 @@ def _with_head(found: Found) -> tuple[Found, bytes | MediaError | None]:
 def _list_shard(
     shard: MediaFile, kind: Literal["tar", "zip"], options: ListingOptions, named: bool
 ) -> Iterator[Planned]:
-    """The members of a shard. One that was found in a folder has a row of its own too: it is one of the files there."""
+    """The members of a shard. A shard found in a folder has its own row too, because it is one of the files there."""
     count = 0
     error: MediaError | None = None
     try:
@@ -260,7 +261,7 @@ def _list_shard(
 
 
 def _identified(file: MediaFile, options: ListingOptions, blob: LocalBlob | RemoteBlob | None = None) -> Planned:
-    """The file as a candidate; named by its bytes, if that is wanted."""
+    """The file as a candidate. Its media_id is the hash of its bytes if the options want that."""
     if file.size_bytes > (most := options.limits.max_bytes):
         message = f"{file.size_bytes} bytes: at most {most} are allowed"
         return failed(file, MediaError("too_large", message, stage="listing"))
@@ -282,8 +283,8 @@ def _identified(file: MediaFile, options: ListingOptions, blob: LocalBlob | Remo
 class ListMedia(beam.PTransform):
     """Lists what the sources name. Takes the pipeline, yields MediaFile: every file that may be media.
 
-    What the listing itself can tell to be no media, or not to be readable, is counted and left out; with
-    `known_outcomes` everything comes, as `Planned` (MediaFile, MediaOutcome | None).
+    Files that the listing itself finds not to be media, or not to be readable, are counted and left out. With
+    `known_outcomes` every file is yielded, as `Planned` (MediaFile, MediaOutcome | None).
     """
 
     sources: str | Sequence[str]

@@ -1,7 +1,7 @@
-"""Counters of the running job: Beam's own for a cluster's UI, one mmapped page a process for live progress here.
+"""Counters of the running job: Beam's own for a cluster's UI, and one mmapped page a process for live progress here.
 
-`Pipeline.run()` blocks and shows its metrics only at the end, so the parent reads the pages while it runs: every
-process that counts has a file of its own in the folder named by `DEEPHOTLINK_COUNTERS`, and the reader adds them up.
+`Pipeline.run()` blocks and shows its metrics only at the end, so the parent reads the pages while it runs. Every
+process that counts has its own file in the folder named by `DEEPHOTLINK_COUNTERS`, and the reader adds them up.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _page() -> mmap.mmap | None:
 
 
 def inc_counter(name: str, by: int = 1) -> None:
-    """Adds to a counter of `NAMES`; raises ValueError for another name, lest a typo count into nothing."""
+    """Adds to a counter of `NAMES`. Raises ValueError for any other name, so that no typo is counted into nothing."""
     offset = 8 * NAMES.index(name)
     Metrics.counter(NAMESPACE, name).inc(by)
     with _lock:
@@ -64,7 +64,7 @@ def inc_counter(name: str, by: int = 1) -> None:
 
 
 def read_counters(folder: str | os.PathLike[str]) -> dict[str, int]:
-    """The sum over all processes that counted into `folder`."""
+    """By counter name, the sum over all processes that counted into `folder`."""
     totals = [0] * len(NAMES)
     for path in Path(folder).glob("*.counters"):
         data = path.read_bytes()

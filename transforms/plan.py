@@ -1,6 +1,6 @@
-"""What a run is to do: the listing, each media once, less what is done already, cut into units of work.
+"""What a run is to do: the listing, each file once, without what is done already, cut into units of work.
 
-In memory is what tells media apart (some 16 bytes each); the entries themselves are sorted and kept on disk.
+Memory holds only what tells files apart (some 16 bytes each). The entries themselves are sorted and kept on disk.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _ALIKE = (
 
 @dataclass(frozen=True, slots=True)
 class UnitLimits:
-    """How much is lost at most when a unit is cut short, and how much is committed by one object."""
+    """The most that is lost when a unit is interrupted, and the most that one object commits."""
 
     max_media: int = 16
-    """Media to be read in a unit."""
+    """Files to be read in a unit."""
     max_bytes: int = 64 << 20
-    """Bytes of media, inflated; a larger file is alone in its unit."""
+    """Bytes of these files, inflated. A larger file is the only one to be read in its unit."""
     max_rows: int = 1024
-    """With those that need no reading, because the listing knows how they end."""
+    """All files in a unit, including those that need no reading because the listing knows their outcome."""
 
 
 def plan_media(
@@ -46,11 +46,11 @@ def plan_media(
     limit: int | None = None,
     attempts: Counts | Mapping[str, int] | None = None,
 ) -> Plan:
-    """The plan of everything listed that is not done. Depends on what was listed, not on the order.
+    """The plan for everything listed that is not done. Depends on what was listed, not on the order.
 
-    `limit` takes a sample of as many of the media listed, done or not: those with the smallest media_id, which is as
-    good as by lot, and the same ones each time, so that the same command again finds nothing left to do. `attempts`: by
-    media_id, how often those were tried that are asked again.
+    `limit` takes a sample of that many listed files, done or not: those with the smallest media_id. That is as good as
+    a random sample and the same every time, so that the same command again finds nothing left to do. `attempts`: by
+    media_id, how often the files that are examined again have been tried.
 
     Raises:
         WorldError: the disk is full.
@@ -68,8 +68,8 @@ def plan_media(
 
 
 def _order(batch: pa.RecordBatch) -> list[pa.Array]:
-    """Members in the order of their shard, so that they are read in one go. Of several entries of one media the one
-    that is to be read comes first."""
+    """The columns to sort by. Members are in the order of their shard, so that they are read in one go. Of several
+    entries for one file the one that is to be read comes first."""
     uri, known = batch.column("uri"), pc.is_valid(batch.column("status"))
     shard, offset = pc.coalesce(batch.column("shard"), uri), pc.coalesce(batch.column("member_offset"), 0)
     return [shard, offset, uri, batch.column("media_id"), known]
@@ -77,14 +77,14 @@ def _order(batch: pa.RecordBatch) -> list[pa.Array]:
 
 @dataclass(slots=True)
 class _Gathered:
-    """What has to be known of all entries before it can be said of any whether it is in the plan."""
+    """What has to be known about all entries before any of them can be chosen for the plan."""
 
     repeated: SortedIds
-    """Media that were listed several times."""
+    """Files that were listed several times."""
     last: np.bytes_ | None
-    """The largest hash in the sample, where one is taken."""
+    """The largest hash in the sample; None if there is no sample or everything is in it."""
     alike: frozenset[int]
-    """Of URIs that several addresses share which lead to different files, their hashes."""
+    """Hashes of the URIs that are shared by several addresses which lead to different files."""
 
 
 def _gather(listed: Iterable[Planned], rows: SortedRows, limit: int | None) -> _Gathered:
@@ -113,12 +113,12 @@ def _hash(text: str) -> int:
 
 
 def _tags(entry: Planned) -> tuple[int, int, int]:
-    """Of a file whose address may hold a secret: hashes of the URI in the tables, of the address and of the media."""
+    """For a file whose address may hold a secret: hashes of its URI in the tables, its address and its media_id."""
     return _hash(entry.file.uri), _hash(entry.file.fetch_uri or ""), _hash(entry.file.media_id)
 
 
 def _alike(tags: np.ndarray) -> frozenset[int]:
-    """Hashes of the URIs that come with several addresses *and* several media; one media may be signed twice."""
+    """Hashes of the URIs that have several addresses *and* several media_ids: one file may be signed twice."""
     if not len(tags):
         return frozenset()
     uris, of = np.unique(tags[:, 0], return_inverse=True)
@@ -129,7 +129,7 @@ def _alike(tags: np.ndarray) -> frozenset[int]:
 def _chosen(
     batches: Iterable[pa.RecordBatch], gathered: _Gathered, done: SortedIds, plan: Plan
 ) -> Iterator[pa.RecordBatch]:
-    """Of the sorted entries those that the plan has: each media once, as it reads first."""
+    """The sorted entries that are in the plan: each file once, by its first entry."""
     seen = np.zeros(len(gathered.repeated), bool)
     for batch in batches:
         hashes = ids_to_hashes(batch.column("media_id"))

@@ -1,7 +1,7 @@
 """The first look at each file: is it media, can it be read, what does its container say?
 
-Takes (MediaFile, MediaOutcome | None), yields MediaProbe; what is skipped or fails comes out as MediaOutcome at the
-output `ended`. Runs ahead of its consumers, in order.
+Takes (MediaFile, MediaOutcome | None), yields MediaProbe; a file that is skipped or fails comes out as MediaOutcome at
+the output `ended`. Runs ahead of its consumers, in order.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MAX_KEY_FRAMES = 100_000
 MAX_SOURCES, MAX_CHANNELS = 64, 64
 MAX_JOINTS = 1_000
 MAX_NOTES, MAX_NOTE = 8, 300
-"""Sentences, and characters of one."""
+"""The most notes, and the most characters of one."""
 MAX_FRAME_RATE = 1e6
-"""Hz; the probe itself believes 1000 at most."""
+"""Hz. The probe itself believes at most 1000."""
 
 
 def probe_media(
@@ -46,8 +46,8 @@ def probe_media(
     max_seconds: float,
     ticket: int | None = None,
 ) -> MediaProbe | MediaOutcome:
-    """One file's probe, or how it ended. The staged file of a probe is removed by whoever decodes it. `ticket`: its
-    place among those that wait for room in the spool.
+    """One file's probe, or its outcome if it ends here. The step that decodes it removes the staged file of a probe.
+    `ticket`: its place among the files that wait for room in the spool.
 
     Raises:
         WorldError: storage or disk failed.
@@ -97,15 +97,15 @@ def probe_from_facts(
     credentials: Mapping[str, Any] | None,
     max_seconds: float = Limits().max_duration_seconds,
 ) -> MediaProbe:
-    """Checks what the child said and makes a record of it: a child that parsed hostile bytes is not believed.
+    """Checks what the child reported and makes a record of it: a child that parsed hostile bytes is not trusted.
 
     Raises:
-        MediaError: `unreadable`, where the facts are not of the documented shape.
+        MediaError: `unreadable`, if the facts do not have the documented shape.
     """
 
     def seconds(value: Any, most: float = max_seconds) -> float:
         number = float(value)
-        if not abs(number) <= most:  # a NaN is not either
+        if not abs(number) <= most:  # not true of a NaN either
             raise ValueError(f"not a plausible number: {number!r}")
         return number
 
@@ -156,7 +156,7 @@ def probe_from_facts(
             keys,
             decoder if video else None,
             str(facts.get("decoder_reason") or "")[:200],
-            {key: value for key, value in facts.items() if key != "key_frame_seconds"},  # a hundred thousand, maybe
+            {key: value for key, value in facts.items() if key != "key_frame_seconds"},  # there may be 100,000
             credentials,
             clock=clock,
             joints=tuple(sorted(seconds(joint) for joint in facts.get("joint_seconds", ())[:MAX_JOINTS])),
@@ -185,9 +185,9 @@ class _Probe(beam.DoFn):
         self.step = step
 
     def start_bundle(self):
-        self.teardown()  # a bundle that failed left its work behind
+        self.teardown()  # a failed bundle left its work behind
         self.pool = self.step.make_pool()
-        # On a cluster the worker is not where the command was given.
+        # On a cluster the worker is not the machine where the command was given.
         Path(self.step.spool).mkdir(parents=True, exist_ok=True)
         ROOM.bound(self.step.max_spool_bytes, Path(self.step.spool))
         self.threads = ThreadPoolExecutor(self.step.ahead, "deephotlink-probe")
@@ -210,7 +210,7 @@ class _Probe(beam.DoFn):
         for work in self.in_order.pending:
             if work.probe.cancel():
                 continue
-            with contextlib.suppress(WorldError):  # of one that waited for room, or met the fault that ended the bundle
+            with contextlib.suppress(WorldError):  # it waited for room, or met the fault that ended the bundle
                 if isinstance(probe := work.probe.result(), MediaProbe) and probe.path_is_ours:
                     remove(probe.path)
         threads.shutdown(cancel_futures=True)
@@ -235,15 +235,15 @@ class ProbeMedia(beam.PTransform):
     """Looks at each container in a decoder child. Takes (MediaFile, MediaOutcome | None), yields MediaProbe."""
 
     make_pool: Callable[[], WorkerPool]
-    """Gives the process's pool of children; called on the worker."""
+    """Returns the process's pool of children. Called on the worker."""
     spool: str
-    """Local folder for what has to be staged."""
+    """Local folder for files that have to be staged."""
     credentials: bool
     """Whether Content Credentials are read."""
     max_bytes: int = MAX_FILE_BYTES
     max_seconds: float = Limits().max_duration_seconds
     max_spool_bytes: int | None = None
-    """Of staged files at a time; None: half of what is free there."""
+    """Bytes of staged files at a time; None: half of what is free there."""
     ahead: int = 4
     """Files probed ahead of the decoders."""
 

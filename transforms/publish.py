@@ -1,7 +1,7 @@
-"""Publish: committed units become files of the public tables, a block of 64 units at a time, and at last a summary.
+"""Publish: committed units become files of the public tables, a block of 64 units at a time, and finally a summary.
 
-A block's files hold the same bytes whoever makes them, so publishing twice, or from two places, changes nothing. From
-the first block on all tables are there for every reader: one that has no row yet has a file without rows.
+A block's files have the same bytes whatever process makes them, so publishing twice, or from two places, changes
+nothing. From the first block on every table exists for every reader: a table without rows has a file without rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .tables.schema import explode_unit_tables, to_parquet
 
 BLOCK_UNITS = 64
 ALL_TABLES = "all_tables"
-"""Key in the marker of a block: when it was published every table had a file. Earlier versions did not see to that."""
+"""Key in a block's marker: every table had a file when it was published. Earlier versions did not ensure that."""
 
 
 def public_name(run: Run, table: str, block: int) -> str:
@@ -29,8 +29,8 @@ def public_name(run: Run, table: str, block: int) -> str:
 
 
 def publish(store: OutputStore, run: Run, complete: bool = False) -> list[str]:
-    """Publishes each block all of whose units are committed and that nobody has published; returns the names of the
-    files that this call made. Only `complete` publishes a last block of fewer units, and then writes the summary.
+    """Publishes each block whose units are all committed and that is not published yet. Returns the names of the files
+    that this call made. Only `complete` publishes a last block of fewer units, and then writes the summary.
 
     Holds one block in memory.
 
@@ -56,7 +56,7 @@ def publish(store: OutputStore, run: Run, complete: bool = False) -> list[str]:
 
 
 def _publish_block(store: OutputStore, run: Run, block: int, units: range) -> list[str]:
-    # No threads: on files this small, handing them over costs more than the reading.
+    # No threads: with files this small, handing them over costs more than reading them.
     tables = []
     for unit in units:
         with intact(store, run.unit_name(unit)):
@@ -77,13 +77,14 @@ def _publish_block(store: OutputStore, run: Run, block: int, units: range) -> li
         "skipped": _count(public["skipped"]["reason"]),
         ALL_TABLES: True,
     }
-    # Last: it says that all the block's files are there, which no single table can, since an empty one may have none.
+    # Put last: it says that all files of the block are there. No table can say that, since an empty one may have none.
     store.put_new(_marker(run, block), json.dumps(counts, sort_keys=True).encode())
     return made
 
 
 def _has_files(store: OutputStore, table: str) -> bool:
-    """Asks no more of a table of many days than of a young one: whoever makes a partition puts a file into it."""
+    """Whether a table has a file. Looks at three partitions at most, however many days there are: none is made without
+    a file."""
     few = store.folders(table)[:3]
     return any(name.endswith(".parquet") for partition in few for name in store.list(f"{table}/{partition}"))
 

@@ -1,4 +1,4 @@
-"""The records that travel between the steps. All small but `Clip` and `AudioWindow`, which never cross a shuffle."""
+"""The records that travel between the steps. All are small except `Clip` and `AudioWindow`, which cross no shuffle."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ class MediaFile:
     """One thing to be scored: a file, or a member of a tar or zip shard."""
 
     media_id: str
-    """sha256 hex of canonical URI, version and member (or of the content)."""
+    """sha256 (hex) of canonical URI, version and member (or of the content)."""
     uri: str
-    """Canonical: a plain absolute path locally, else without query, user or password; a member is
+    """Canonical: an absolute path for a local file, else a URI without query, user or password. A member is
     `tar://NAME::SHARD` or `zip://NAME::SHARD`."""
     size_bytes: int
     version: str
-    """The store's: ETag or generation; `size-mtime_ns` locally."""
+    """The store's ETag or generation, for example; `size-mtime_ns` for a local file."""
     unit: int = 0
     """The unit of work that commits it."""
     shard: str | None = None
-    """Canonical URI of the shard of a member."""
+    """Canonical URI of the shard that holds a member."""
     member: str | None = None
     """Name inside the shard."""
     member_offset: int | None = None
     """Bytes from the shard's start to the member's first data byte."""
     member_compressed_bytes: int | None = None
-    """Bytes that the member takes in the shard, where it is deflated; None where it is stored."""
+    """Bytes that a deflated member takes in the shard; None if it is stored."""
     path_bytes: bytes | None = None
-    """The local path where it is no valid UTF-8."""
+    """The local path, if `uri` is not exactly that path or it is not valid UTF-8."""
     earlier_attempts: int = 0
-    """Runs that could not settle it before the one that plans it (`unsettled.py`)."""
+    """Number of runs before the one that plans it that could not settle it (`unsettled.py`)."""
     fetch_uri: str | None = field(default=None, repr=False)
-    """Where to read it, when that has a secret in it. Travels with the work, and is in no outcome, table or log."""
+    """Where to read it, if that address holds a secret. Travels with the work and is in no outcome, table or log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +51,19 @@ class VideoStream:
     """Pixels as displayed, rotation applied."""
     height: int
     frame_rate: float
-    """Hz, average; 0 where unknown."""
+    """Hz, average; 0 if unknown."""
     rotation: int
-    """Degrees clockwise that the decoded picture has to be turned to be displayed: 0, 90, 180, 270."""
+    """Degrees clockwise to turn the decoded picture for display: 0, 90, 180, 270."""
     start_seconds: float
-    """First presentation time on the media's clock (0 = start of the container)."""
+    """First presentation time on the file's clock (0 = start of the container)."""
     duration_seconds: float
     frame_count: int
-    """0 where the container does not say."""
+    """0 if the container does not say."""
     pixel_format: str
     index: int | None = None
-    """Of the stream in the container; None: FFmpeg's own choice."""
+    """Index of the stream in the container; None: FFmpeg's own choice."""
     unreadable: str | None = None
-    """Why no picture of it can be opened; its size is 0 x 0 then."""
+    """Why no picture of the stream can be opened. Its size is then 0 x 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,51 +74,51 @@ class AudioStream:
     start_seconds: float
     duration_seconds: float
     sources: tuple[SoundSource, ...] = ()
-    """What is heard together; empty: FFmpeg's own choice."""
+    """The streams that are heard together; empty: FFmpeg's own choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaProbe:
-    """What the container says, before a frame is decoded."""
+    """What the container says, before any frame is decoded."""
 
     file: MediaFile
     path: str
-    """Where the workers read it: the file itself or a spool name. Never written to tables."""
+    """Where the workers read it: the file itself or a spool file. Never written to tables."""
     media_type: MediaType
     container: str
     duration_seconds: float
-    """0 where unknown."""
+    """0 if unknown."""
     video: VideoStream | None
     audio: AudioStream | None
     key_frame_seconds: tuple[float, ...]
-    """Ascending, on the media's clock; empty where there is no index."""
+    """Ascending, on the file's clock; empty if there is no index."""
     decoder: Decoder | None
-    """Which decoder is right on this file; None without video."""
+    """The right decoder for this file; None without video."""
     decoder_reason: str
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """For metadata detectors: see transforms/media/probe_file.py."""
     credentials: Mapping[str, Any] | None = field(default=None, repr=False)
     path_is_ours: bool = False
-    """Whether `path` is a spool file, to be removed when the media has ended."""
+    """Whether `path` is a spool file, to be removed when the file is finished."""
     clock: ClockKind = "file"
-    """How time stamps become the media's clock."""
+    """How time stamps are turned into the file's clock."""
     joints: tuple[float, ...] = ()
     """Seconds at which the time stamps of the picture jump, ascending."""
     notes: tuple[str, ...] = ()
     """What is not looked at or listened to, and jumps of the clock: a sentence each."""
     sandbox: str | None = None
-    """Around the children that parse it, where it is read: `landlock+seccomp`, `landlock`, `seccomp` or `off`."""
+    """What confines the children that parse it, if they do: `landlock+seccomp`, `landlock`, `seccomp` or `off`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """A stretch of film, half-open, and the moments in it that are wanted."""
+    """A stretch of film, half-open, and the wanted moments in it."""
 
     clip_index: int
     start_seconds: float
     end_seconds: float
     times_seconds: tuple[float, ...]
-    """[T] moments; the frame wanted is the one on display then."""
+    """[T] moments. The wanted frame is the one on display at that moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +126,16 @@ class WindowSpec:
     """A window of sound at 16 kHz, half-open."""
 
     window_index: int
-    """Unique in a plan, whatever the detector."""
+    """Unique in a plan, across detectors."""
     start_sample: int
     samples: int
     detector: str
-    """Windows are a detector's own."""
+    """The one detector that the window is for."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """What is to be decoded of one media; may be nothing."""
+    """What is to be decoded of one file; may be nothing."""
 
     probe: MediaProbe
     clips: tuple[ClipSpec, ...]
@@ -174,11 +174,11 @@ class Clip:
     frames: np.ndarray
     """uint8 [T, H, W, 3], RGB, display orientation."""
     pts_seconds: np.ndarray
-    """float64 [T], on the media's clock."""
+    """float64 [T], on the file's clock."""
     sound: np.ndarray | None
     """float32 [S] in [-1, 1], 16 kHz mono, from spec.start_seconds to spec.end_seconds; None without sound."""
     tracks: tuple[FaceTrack, ...] | None = None
-    """None until faces were looked for."""
+    """None until faces have been looked for."""
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
@@ -209,7 +209,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One detector's answer on one item."""
+    """One detector's answer about one item."""
 
     media_id: str
     detector: str
@@ -223,10 +223,10 @@ class Evidence:
     """> 0 = manipulated."""
     abstained: str | None = None
     box: Box | None = None
-    """Pixels of a frame of `frame_width` by `frame_height`, which is shown at `box_seconds`."""
+    """In pixels of a frame of `frame_width` by `frame_height`, which is shown at `box_seconds`."""
     detail: str | None = None
     box_seconds: float | None = None
-    """On the media's clock; with the two below it goes with `box`."""
+    """On the file's clock. Belongs to `box`, as do the two fields below."""
     frame_width: int | None = None
     frame_height: int | None = None
 
@@ -240,7 +240,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ClipFaces:
-    """How many faces were found in one clip: the tables report it, whatever the detectors made of them."""
+    """How many faces were found in one clip. The tables report it, whatever the detectors made of the faces."""
 
     media_id: str
     clip_index: int
@@ -250,7 +250,7 @@ class ClipFaces:
     """Frames with a face detected or tracked at confidence >= 0.9."""
     tracks: int
     error: str | None = None
-    """What was raised on the search for faces, which then found none."""
+    """What the search for faces raised; it then found none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ class ClipFailure:
 
 @dataclass(frozen=True, slots=True)
 class MediaOutcome:
-    """How the reading of one media ended; every planned media has exactly one."""
+    """How the reading of one file ended. Every planned file has exactly one."""
 
     file: MediaFile
     status: Literal["read", "failed", "skipped"]
@@ -286,60 +286,60 @@ class MediaOutcome:
     clip_failures: tuple[ClipFailure, ...] = ()
     sound_failure: Failure | None = None
     damage: tuple[str, ...] = ()
-    """What was wrong with clips of which frames came all the same, the first few."""
+    """What was wrong with clips that gave frames all the same; only the first few."""
     notes: tuple[str, ...] = ()
     """As in MediaProbe."""
     width: int | None = None
     """Pixels of the video as stored, rotation applied; None without video."""
     height: int | None = None
     frame_rate: float | None = None
-    """Hz, average; None where unknown."""
+    """Hz, average; None if unknown."""
     sharpness: float | None = None
-    """Median over pictures of `measures.sharpness_of`; None where no frame was decoded."""
+    """Median over pictures of `measures.sharpness_of`; None if no frame was decoded."""
     loudness_db: float | None = None
-    """dBFS of all sound that was decoded; None where no detector needed any."""
+    """dBFS of all sound that was decoded; None if no detector needed any."""
     sandbox: str | None = None
-    """As in MediaProbe; None where nothing of it was parsed."""
+    """As in MediaProbe; None if nothing of the file was parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaning:
-    """What one detector said of a whole media."""
+    """One detector's answer about a whole file."""
 
     detector: str
     log_odds: float
-    """> 0 = manipulated. By the calibration's rule, as in `reasons`; without one the mean of the highest quarter of its
-    raw logits."""
+    """> 0 = manipulated. By the calibration's rule, as in `reasons`; without a rule, the mean of the highest quarter of
+    its raw logits."""
     logits: int
-    """Items that it judged."""
+    """Number of items that it judged."""
     calibrated: bool
     """Whether the calibration has a rule for it, with these weights."""
     has_say: bool
-    """Whether it moves `authenticity`; else it is evidence only."""
+    """Whether it changes `authenticity`; otherwise it is evidence only."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthenticityScore:
-    """One media's answer. Which calibration made it, on what data, stands in the run's record."""
+    """The answer about one file. The run's record says which calibration made it, on what data."""
 
     authenticity: float | None
-    """In [0, 1], 1 = authentic, calibrated; None where every detector abstained."""
+    """In [0, 1], 1 = authentic, calibrated; None if no detector that counts gave a logit."""
     verdict: Literal["authentic", "inconclusive", "manipulated", "not_assessed"]
     family_authenticity: Mapping[str, float | None]
     """By family name, same scale."""
     reasons: tuple[str, ...]
-    """Sentences for a person, the weightiest first."""
+    """Sentences for a person, the strongest first."""
     clips_assessed: int
     faces: int
     """Face tracks in all clips."""
     calibration_id: str
     detectors: tuple[Leaning, ...] = ()
-    """Of those that gave a logit, by name."""
+    """Answers of the detectors that gave a logit, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaResult:
-    """Everything that is committed about one media: one row of its unit."""
+    """Everything that is committed about one file: one row of its unit."""
 
     outcome: MediaOutcome
     score: AuthenticityScore | None

@@ -1,7 +1,7 @@
-"""New scores from stored evidence: what a published block said of its media, by another calibration. No media is read.
+"""New scores from stored evidence: the evidence of a published block, by another calibration. No media file is read.
 
-Takes rows of `scores` and `evidence`, gives a unit to commit. Its rows keep what was found out about the media itself
-and name the run whose evidence they were made from; evidence is not copied.
+Takes rows of `scores` and `evidence`, gives a unit to commit. Its rows keep what was found out about the file itself
+and name the run whose evidence they were made from. Evidence is not copied.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .tables.runs import Run
 from .tables.schema import EVIDENCE, SCORES, UNIT, leanings_of, table_metadata
 
 BATCH_ROWS = 1 << 14
-"""Rows of evidence that are held as Python objects at a time, beside those of one media."""
+"""Rows of evidence that are held as Python objects at a time, besides those of one file."""
 _OF_BOXES = ("box", "box_seconds", "frame_width", "frame_height")
 _FIELDS = [name for name in EVIDENCE.names if name not in ("run_id", "media_id", "uri", *_OF_BOXES)]
 
@@ -48,9 +48,9 @@ def rescored(
     detectors: Sequence[DetectorSpec],
     calibration: Calibration,
 ) -> AuthenticityScore:
-    """The score that the audit would have made by this calibration.
+    """The score that the audit would have made with this calibration.
 
-    reasons: those of the score as it stands, which alone still tell of damage and of what was not looked at.
+    reasons: those of the existing score. Nothing else still says what is damaged and what was not looked at.
     """
     damage = [reason.removeprefix(DAMAGED) for reason in reasons if reason.startswith(DAMAGED)]
     return score_of(rows, damage, detectors, faces, calibration, [reason for reason in reasons if is_note(reason)])
@@ -59,10 +59,10 @@ def rescored(
 def rescored_unit(
     scores: pa.Table, made: dict[str, AuthenticityScore], run: Run, evidence_run_id: str, scored_at: datetime
 ) -> pa.Table:
-    """One unit by `tables.UNIT`: these rows of `scores` with what was made of their media.
+    """One unit by `schema.UNIT`: these rows of `scores`, with the new scores in `made`.
 
     Raises:
-        KeyError: a media has none.
+        KeyError: a file has no new score.
     """
     scores = scores.sort_by("media_id")
     count = scores.num_rows
@@ -88,7 +88,7 @@ def rescored_unit(
             columns.append(pa.array(values[field.name], field.type))
         elif field.name in scores.column_names:
             columns.append(scores[field.name].combine_chunks().cast(field.type))
-        else:  # a column that this version knows and the one that wrote the file did not
+        else:  # a column that the version that wrote the file did not know
             columns.append(pa.nulls(count, field.type))
     known: dict[str, pa.Array] = {
         "run_id": pa.array([run.run_id] * count, pa.string()),

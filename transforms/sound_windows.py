@@ -12,10 +12,10 @@ from .records import MediaProbe, WindowSpec
 
 
 def plan_windows(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> tuple[WindowSpec, ...]:
-    """The windows that `detectors` want of one media, by start; empty without sound.
+    """The windows that `detectors` want of one file, by start; empty without sound.
 
-    Sound that is shorter than a window gives one window, which comes shorter. A last window that would be mostly past
-    the end is moved back to end with the sound. More than `max_windows` are thinned evenly, the first kept.
+    Sound that is shorter than a window gives one shorter window. A last window that would reach past the end is moved
+    back to end with the sound. If there are more than `max_windows`, they are thinned evenly, and the first is kept.
     """
     if probe.audio is None:
         return ()

@@ -1,8 +1,8 @@
 """Working ahead inside a bundle: later elements are begun while earlier ones are still being consumed downstream.
 
-Beam hands a DoFn one element at a time; a decoder that only started then would leave the detectors waiting, and they
-would leave it waiting in turn (1.4-1.5 times slower, measured). So work is started when an element arrives and given
-out in order, by a later `process` or by `finish_bundle`: nothing is held from one bundle to the next.
+Beam hands a DoFn one element at a time. A decoder that started only then would leave the detectors waiting, and they
+would leave it waiting in turn (1.4-1.5 times slower, measured). So work starts when an element arrives, and its results
+come out in order, from a later `process` or from `finish_bundle`. Nothing is held from one bundle to the next.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Given = TypeVar("Given")
 
 
 class InOrder(Generic[Started, Given]):
-    """A window of work in flight, given out strictly in the order in which it was begun.
+    """A window of work in flight. Results come out strictly in the order in which the work was begun.
 
-    `give(work, wait)` yields what is there of one piece of work and returns whether that was all of it; with
-    `wait=False` it must not block. Only its own word counts: work may well end between two looks at it.
+    `give(work, wait)` yields the results that one piece of work has so far and returns whether those were all. With
+    `wait=False` it must not block. Only its return value counts, because work may end between two checks.
     """
 
     def __init__(self, most: int, give: Callable[[Started, bool], Generator[Given, None, bool]]):
@@ -32,7 +32,7 @@ class InOrder(Generic[Started, Given]):
         self.pending: deque[Started] = deque()
 
     def begin(self, work: Started) -> Iterator[Given]:
-        """Adds work, then yields whatever can be had; blocks only while more than `most` pieces are in flight."""
+        """Adds work, then yields the results that are ready. Blocks only if more than `most` pieces are in flight."""
         self.pending.append(work)
         while self.pending:
             full = len(self.pending) > self.most
@@ -42,13 +42,13 @@ class InOrder(Generic[Started, Given]):
             self.pending.popleft()
 
     def finish(self) -> Iterator[Given]:
-        """Yields all that is left, waiting for it."""
+        """Yields all remaining results, waiting for them."""
         while self.pending:
             yield from self.give(self.pending[0], True)
             self.pending.popleft()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """`finish`, in the form in which Beam wants what a DoFn's `finish_bundle` gives out."""
+        """Like `finish`, in the form that Beam wants from a DoFn's `finish_bundle`."""
         for value in self.finish():
             if isinstance(value, beam.pvalue.TaggedOutput):
                 yield beam.pvalue.TaggedOutput(value.tag, _global(value.value))
