@@ -107,7 +107,7 @@ def abstentions(
 
 
 def _heard(row: Evidence, outcome: MediaOutcome) -> Evidence:
-    """The row, but not with `no_audio` if there is sound that cannot be decoded: the detector only got no sound."""
+    """The row. If it says `no_audio` but there is sound that cannot be decoded, it says that instead."""
     if row.abstained == "no_audio" and outcome.has_audio and outcome.sound_failure is not None:
         return replace(row, abstained="decode_failed", detail=f"sound: {outcome.sound_failure.message}")
     return row

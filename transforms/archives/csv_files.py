@@ -72,7 +72,7 @@ def unpacked(f: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def open_text(f: IO[bytes], newline: str = "") -> io.TextIOWrapper:
-    """A seekable file as text. Its byte order mark tells the charset or, without one, the places of its zero bytes."""
+    """A seekable file as text. Its byte order mark gives the charset or, without one, the places of its zero bytes."""
     head = f.read(4)
     f.seek(0)
     charset = next((name for mark, name in _MARKS if head.startswith(mark)), None)

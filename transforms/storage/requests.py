@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 ATTEMPT_SECONDS = 60.0
 LEAST_BYTES_PER_SECOND = 32 << 10
-"""An attempt may take `ATTEMPT_SECONDS` plus the time that its bytes take at this rate: some hosts drip."""
+"""An attempt may take `ATTEMPT_SECONDS` plus the time that its bytes take at this rate: some hosts only trickle."""
 PAGES_SECONDS = 3600.0
 """How long a store may take to list a folder: of millions of objects, in thousands of answers."""
 SILENCE = 0.75
-"""Share of `ATTEMPT_SECONDS`. A host that sends nothing for that long counts as down, not as one that drips."""
+"""Share of `ATTEMPT_SECONDS`. A host that sends nothing for that long counts as down, not as slow."""
 LOOK_SECONDS = 0.25
 """Interval at which a wait checks for a signal."""
 _ended: weakref.WeakSet[threading.Thread] = weakref.WeakSet()

@@ -37,8 +37,8 @@ LISTING = Patience(5, 30.0, outage_attempts=5)
 on `READING` applies, because a listing cannot be resumed."""
 ONCE = Patience(1, 0.0, outage_attempts=1)
 STUBBORN_ATTEMPTS = 2
-"""Attempts at an object that drips, and at one that arrives compressed or is not what was requested. The first takes a
-minute or more each time, the second is seldom an accident: neither may delay the others for longer."""
+"""Attempts at an object that arrives too slowly, and at one that is compressed or not what was requested. The first
+takes a minute or more each time, the second is seldom an accident: neither may delay the others for longer."""
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
 
@@ -96,11 +96,11 @@ def retried(
 ) -> T:
     """Result of `call()`, which is retried with growing random pauses while the store is at fault.
 
-    Faults of the one object (a body that arrived short, was cut in the middle or dripped) and faults of the store
+    Faults of the one object (a body that arrived short, too slowly or cut in the middle) and faults of the store
     (everything else) are counted separately: an outage uses up none of an object's attempts.
 
     `answers` asks the store for something small about the same object, or raises. If it succeeds although the body was
-    cut in the middle or dripped even on the last attempt, that one object is to blame and not the store.
+    cut in the middle or too slow even on the last attempt, that one object is to blame and not the store.
 
     `renew` is called once if the store refuses us. If it returns True, there is another attempt.
 
@@ -215,7 +215,7 @@ def gets_through(call: Callable[[], object]) -> bool:
     try:
         call()
     except SlowRead:
-        return True  # the store is there, and drips this answer too
+        return True  # the store is there, and as slow with this answer
     except Exception:
         return False
     return True

@@ -290,7 +290,7 @@ def look_local(path: bytes) -> Found:
 
 def look_remote(address: str, patience: Patience = LISTING, one_of_many: bool = False) -> Found:
     """What is at a URI. If it is one of many, trouble with it alone is not raised: it is `no_answer` if the store's
-    answer is nonsense or drips, and `refused` if the store lets us have others.
+    answer is nonsense or too slow, and `refused` if the store lets us have others.
 
     Raises:
         WorldError: the store does not answer, or refuses us.

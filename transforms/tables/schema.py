@@ -155,7 +155,7 @@ SKIPPED = pa.schema(
 )
 
 TABLES: dict[str, pa.Schema] = {"evidence": EVIDENCE, "failures": FAILURES, "skipped": SKIPPED, "scores": SCORES}
-"""The public tables, in the order in which a block of them becomes visible: no score is ever without its evidence."""
+"""The public tables, in the order in which a block of them becomes visible: evidence is visible before its scores."""
 
 
 def _nested(schema: pa.Schema, *shared: str) -> pa.StructType:
