@@ -124,8 +124,12 @@ def _evaluate(parser: Parser) -> None:
 
 def _weights(parser: Parser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    pull = actions.add_parser("pull", help="download weights into the cache; the only command that downloads")
-    pull.add_argument("names", nargs="+", metavar="NAME", help="a published detector, or hf:OWNER/REPO[@REVISION]")
+    pull = actions.add_parser("pull", help="download weights into the cache")
+    pull.add_argument("names", nargs="*", metavar="NAME", help="a published detector, or hf:OWNER/REPO[@REVISION]")
+    pull.add_argument(
+        "--recommended", action="store_true", help="the best detector on record for each kind of forgery; asks first"
+    )
+    pull.add_argument("--yes", action="store_true", help="pull what is recommended without asking")
     pull.add_argument("--from", dest="source", metavar="URL", help="a mirror (URL/NAME/FILE), or the file itself")
     pull.add_argument(
         "--allow-unpinned", action="append", default=[], metavar="NAME", help="download files without a checksum"
@@ -159,5 +163,11 @@ def _quarantine(parser: Parser) -> None:
 
 def _detectors(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="everything on record about these (hf:DIR too)")
+    parser.add_argument(
+        "--recommended", action="store_true", help="those that are recommended, why, and what they cost"
+    )
+    parser.add_argument(
+        "--accept-licence", action="append", default=[], metavar="NAME", help="recommend this non-commercial one too"
+    )
     parser.add_argument("--weights-cache", metavar="DIR", help="folder or URL (default: $DEEPHOTLINK_WEIGHTS)")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON array")

@@ -183,6 +183,14 @@ def _rescore(args: argparse.Namespace, rest: Sequence[str]) -> int:
 def _detectors(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .weights.catalogue import catalogue, show
 
+    if args.recommended:
+        from .weights.cache import weights_folder
+        from .weights.pull_recommended import show_recommended
+
+        if args.names:
+            raise UsageError("give detector names or --recommended, not both")
+        show_recommended(args.accept_licence, weights_folder(args.weights_cache), args.as_json)
+        return DONE
     show(catalogue(args.names, args.weights_cache), args.as_json, in_full=bool(args.names))
     return DONE
 
@@ -195,6 +203,13 @@ def _weights(args: argparse.Namespace, rest: Sequence[str]) -> int:
     cache = weights_folder(args.weights_cache)
     if args.action == "verify":
         return verify_command(args.names, cache)
+    if args.recommended == bool(args.names):
+        raise UsageError("expected detector names after `weights pull`, or --recommended alone")
+    if args.recommended:
+        from .weights.pull_recommended import Request, pull_recommended
+
+        with interruptible():
+            return pull_recommended(Request(cache, args.source, args.accept_licence, args.allow_unpinned, args.yes))
     with interruptible():
         return pull_command(args.names, cache, args.source, args.accept_licence, args.allow_unpinned)
 

@@ -202,10 +202,15 @@ def pull_command(
     """Runs `pull` and prints each file; returns the exit code."""
     with bytes_progress() as progress:
         for got in pull(names, cache, source, accepted, unpinned, progress):
-            where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
-            name = f"{printable(got.detector)} {printable(got.file_name)}"
-            print(f"{name}: {got.size_bytes} bytes, sha256 {got.sha256}, {where}")
+            print(told(got))
     return 0
+
+
+def told(got: Pulled) -> str:
+    """One line about a file that was pulled."""
+    where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
+    name = f"{printable(got.detector)} {printable(got.file_name)}"
+    return f"{name}: {got.size_bytes} bytes, sha256 {got.sha256}, {where}"
 
 
 def verify_command(names: Sequence[str], cache: str) -> int:
