@@ -24,7 +24,11 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
     add = commands.add_parser
     add("audit", help="score the files of an archive", allow_abbrev=False, arguments=_audit)
     add("check", help=_CHECK, arguments=_check)
-    add("query", help="ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry", arguments=_query)
+    add(
+        "query",
+        help="ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry, known_real",
+        arguments=_query,
+    )
     add("calibrate", help="make a calibration file from labelled or real files", arguments=_calibrate)
     add("rescore", help="make new scores from stored evidence", arguments=_rescore)
     add("evaluate", help="measure accuracy on labelled files", allow_abbrev=False, arguments=_evaluate)
@@ -46,6 +50,7 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
     return parser
 
 
+_QUERY = "ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry, known_real"
 _CHECK = "prove that every planned file is in exactly one table, or say what is unfinished"
 
 
@@ -72,12 +77,23 @@ def _query(parser: Parser) -> None:
 
 
 def _calibrate(parser: Parser) -> None:
-    parser.add_argument("output", metavar="OUT")
-    of = parser.add_mutually_exclusive_group(required=True)
-    of.add_argument(
-        "--labels", metavar="FILE", help="CSV: uri or media_id, label (real or fake), group, family, generator"
+    # `--real-only OUT` worked before it took a value: `cli._calibrate` takes a lone value as OUT.
+    parser.add_argument("output", metavar="OUT", nargs="?")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="CSV: uri or media_id, label (real or fake), group, family, generator; with --real-only SOURCE it may be "
+        "about some of these files, to name their groups",
     )
-    of.add_argument("--real-only", action="store_true", help="take all files of OUT as real, each a group of its own")
+    parser.add_argument(
+        "--real-only",
+        action="append",
+        nargs="?",
+        const="",
+        metavar="SOURCE",
+        help="take the files of SOURCE as real: a folder, glob, listing or URI that was audited into OUT; without "
+        "SOURCE, all files of OUT. Each is a group of its own unless labels name groups",
+    )
     parser.add_argument("--output", required=True, dest="file", metavar="FILE", help="the calibration file to write")
     parser.add_argument("--false-positive-rate", type=share, default=0.05, metavar="SHARE", help="default 0.05")
     parser.add_argument(

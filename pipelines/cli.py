@@ -107,13 +107,21 @@ def _say(code: int, error: object) -> int:
 
 def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .dry_run import dry_run
+    from .field_grade import audit_with_stages, check_options
     from .interrupts import interruptible
     from .jobs import audit_archive
-    from .options import audit_config
+    from .options import AuditConfig, audit_config
 
+    def warn(config: AuditConfig) -> None:
+        for warning in config.warnings:
+            print(f"deephotlink: warning: {printable(warning, 1000)}", file=sys.stderr)
+
+    check_options(args)
+    if args.recommended or args.real:
+        with interruptible():
+            return audit_with_stages(args, rest, warn)
     config = audit_config(args, rest)
-    for warning in config.warnings:
-        print(f"deephotlink: warning: {printable(warning, 1000)}", file=sys.stderr)
+    warn(config)
     with interruptible():
         return dry_run(config) if args.dry_run else audit_archive(config)
 
@@ -161,6 +169,13 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .accuracy.calibrate import calibrate_command
     from .accuracy.rescore import read_calibration
 
+    out, real = _real_sources(args.output, args.real_only or [])
+    if out is None:
+        raise UsageError("the following arguments are required: OUT; see `deephotlink calibrate -h`")
+    if args.labels is None and args.real_only is None:
+        raise UsageError("expected --labels FILE or --real-only; see `deephotlink calibrate -h`")
+    if args.labels is not None and args.real_only is not None and not real:
+        raise UsageError("--real-only takes all files as real: give --real-only SOURCE, or --labels alone")
     wish = Wish(
         calibration_id=args.name or "",
         data=args.data,
@@ -168,7 +183,14 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
         miss_rate=args.miss_rate,
         evidence_only=frozenset(filter(None, args.evidence_only.split(","))),
     )
-    return calibrate_command(args.output, args.labels, args.file, wish, read_calibration(args.base), args.quiet)
+    return calibrate_command(out, args.labels, args.file, wish, read_calibration(args.base), args.quiet, real)
+
+
+def _real_sources(out: str | None, given: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """OUT, and the sources of `--real-only`. A lone value is OUT: `calibrate --real-only OUT` is an old form."""
+    if out is None and given and given[-1]:
+        out, given = given[-1], given[:-1]
+    return out, tuple(filter(None, given))
 
 
 def _rescore(args: argparse.Namespace, rest: Sequence[str]) -> int:

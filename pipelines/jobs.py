@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import duckdb
@@ -59,7 +60,7 @@ from .interrupts import heed_signals
 from .options import AuditConfig, runner_named
 from .outputs.check import unfinished_runs
 from .outputs.query import connect, readable
-from .outputs.report import print_summary, summarise, summary_html, write_page
+from .outputs.report import print_lines, print_summary, summarise, summary_html, write_page
 from .outputs.versions import superseded
 from .runners import check_runner, fault_of_runner, foreseen, make_pipeline
 from .spool import spool_folder
@@ -73,7 +74,11 @@ DONE, BROKEN, MANY_FAILED = 0, 1, 4
 """Exit codes: cli.py says what they mean."""
 
 
-def audit_archive(config: AuditConfig) -> int:
+Then = Callable[[], tuple[Mapping[str, Any], Sequence[str]]]
+"""What is done between scoring and the closing tables. Returns what it adds to the JSON, and lines to print last."""
+
+
+def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
     """Runs the audit; returns the command's exit code.
 
     Raises:
@@ -119,6 +124,7 @@ def audit_archive(config: AuditConfig) -> int:
         if planned is not None:
             finish_run(placed(), store, planned, spool)
             runs.append(planned)
+    more, last_lines = then()
     tables = connect(config.output)
     with readable(config.output):
         summary = summarise(tables, unfinished=len(unfinished_runs(store)))
@@ -127,11 +133,12 @@ def audit_archive(config: AuditConfig) -> int:
     failing = failure_rate(store, runs or [run for run in [last_run(store, key)] if run is not None])
     if config.as_json:
         ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}
-        print_json({**summary.as_json(), **ran})
+        print_json({**summary.as_json(), **ran, **more})
     elif not runs:
         told = f"{counted(already_done, 'file')} {'is' if already_done == 1 else 'are'} in the tables already"
         console.print(f"Nothing is left to do: {told}.\n", highlight=False)
     print_summary(summary, console, config.output)
+    print_lines(console, last_lines)
     too_many = {name: share for name, share in wrong.items() if share > MAX_ERROR_SHARE}
     for name, share in too_many.items():
         print(

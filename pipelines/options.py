@@ -183,6 +183,16 @@ def add_audit_arguments(parser: Parser) -> None:
         "--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights other than those on record"
     )
     add("--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence")
+    add("--recommended", action="store_true", help="pull and run the best detectors on record; asks before it pulls")
+    add("--yes", action="store_true", help="pull what is recommended without asking")
+    add("--weights-from", metavar="URL", help="a mirror to pull recommended weights from (URL/NAME/FILE)")
+    add(
+        "--real",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="real files of your own: audit them too, calibrate on them, and rescore",
+    )
     add("--calibration", metavar="FILE", help="calibration file (default: the built-in one)")
     add("--clips", type=positive, metavar="N", help="at most N clips from each file")
     add("--frames", type=positive, metavar="N", help="frames in each clip (default: what the detectors need)")

@@ -21,7 +21,7 @@ FLOORS = {
     "transforms.media": "protocol notes measures | containers | clock"
     " | stream_facts trailing_film decoder_choice decoders | selection | probe_file | children",
     "pipelines": "limits spool interrupts terminal | samples weights outputs | accuracy options"
-    " | training audit runners | arguments jobs | dry_run | cli",
+    " | training audit runners | arguments jobs | dry_run | field_grade | cli",
 }
 """What lies in a folder, from the ground up: a module or wing imports from floors below its own, and on its own floor
 nothing but itself."""

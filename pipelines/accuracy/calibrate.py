@@ -38,10 +38,12 @@ from ..outputs.query import connect, readable
 from ..terminal.printing import console as console_of
 from ..terminal.tables import Column, print_table
 from ..terminal.wording import shell_word
-from .labels import Label, join, read_labels
+from .known_real import RealFiles, find_real, options_for
+from .labelled_rows import copies, labelled
+from .labels import Label
 
 _ROWS = """
-select media_id, uri, run_id, coalesce(evidence_run_id, run_id) as evidence_run, fingerprint
+select media_id, uri, run_id, size_bytes, coalesce(evidence_run_id, run_id) as evidence_run, fingerprint
 from latest where outcome = 'scored' order by media_id
 """
 _EVIDENCE = """
@@ -64,13 +66,16 @@ class EvidenceMaterial:
     """What a calibration file records about the material."""
 
 
-def make_calibration(out: str, labels: str | None, wish: Wish, base: Calibration) -> Calibration:
-    """The calibration that the labelled media of `out` allow. Without labels, all of them are taken as real.
+def make_calibration(
+    out: str, labels: str | None, wish: Wish, base: Calibration, real: RealFiles | None = None
+) -> Calibration:
+    """The calibration that the labelled media of `out` allow. Without labels, those of `real` are taken as real, and
+    all of them if that is None.
 
     Raises:
         UsageError: there is no output, the labels do not fit it, or they are too few.
     """
-    material = read_evidence(out, labels)
+    material = read_evidence(out, labels, real)
     wish = replace(wish, data=printable(wish.data, 2000) or in_words(material.about))
     try:
         made = calibrate(material.media, material.said, material.identities, wish, base)
@@ -101,7 +106,7 @@ def _independence(about: Mapping[str, Any]) -> str:
     )
 
 
-def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
+def read_evidence(out: str, labels: str | None, real: RealFiles | None = None) -> EvidenceMaterial:
     """Reads the logits behind each labelled file's newest score. (`labelled_scores.read_material` reads what `evaluate`
     judges: the scores, and one number per detector and file.)
 
@@ -113,7 +118,7 @@ def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
         rows = tables.sql(_ROWS).to_arrow_table().to_pylist()
         if not rows:
             raise UsageError(f"{printable(out)} holds no score yet: audit the labelled files first")
-        pairs, told = labelled(rows, labels)
+        pairs, told = labelled(rows, labels, real)
         wanted = pa.table(
             {
                 "place": pa.array(range(len(pairs)), pa.int64()),
@@ -124,8 +129,10 @@ def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
         tables.register("wanted", wanted)
         evidence = tables.sql(_EVIDENCE).to_arrow_table()
     names: dict[str, int] = {}
-    # Versions of one file are not independent evidence, so they share a group.
-    group = [names.setdefault(label.group or f"\0{row['uri']}", len(names)) for label, row in pairs]
+    # Versions and copies of one file are not independent evidence, so they share a group.
+    same = copies([row["size_bytes"] for _, row in pairs], evidence)
+    alone = [f"\0{pairs[same.get(at, at)][1]['uri']}" for at in range(len(pairs))]
+    group = [names.setdefault(label.group or own, len(names)) for (label, _), own in zip(pairs, alone, strict=True)]
     media = Media(
         np.array([label.fake for label, _ in pairs], bool),
         np.array(group, np.int64),
@@ -142,26 +149,6 @@ def read_evidence(out: str, labels: str | None) -> EvidenceMaterial:
         "evidence_not_used": other,
     }
     return EvidenceMaterial(media, said, identities, about)
-
-
-def labelled(
-    rows: Sequence[Mapping[str, Any]], labels: str | None
-) -> tuple[list[tuple[Label, Mapping[str, Any]]], dict[str, Any]]:
-    """Each labelled row with its label, and what the calibration file records about the labels."""
-    if labels is None:
-        real = [(Label(0, row["uri"], row["media_id"], False, "", "", ""), row) for row in rows]
-        return real, {"file": None, "sha256": None, "all_taken_for_real": True}
-    read = read_labels(labels)
-    joined = join(read, rows)
-    if not joined.pairs:
-        raise UsageError(f"no label of {labels} fits a scored file of this output: compare their `uri`")
-    told = {
-        "file": printable(os.path.basename(read.path)),
-        "sha256": read.sha256,
-        "labels_without_score": len(joined.unmatched),
-        "media_without_label": joined.unlabelled,
-    }
-    return list(joined.pairs), told
 
 
 def spoken(
@@ -237,17 +224,29 @@ def in_words(about: Mapping[str, Any]) -> str:
     text = f"{real['media']} real files ({real['groups']} groups)"
     if fake["media"]:
         text += f", {fake['media']} forged files ({fake['groups']} groups)"
-    return f"{text}; labels: {about['labels']['file'] or 'none, all files taken as real'}"
+    told = about["labels"]
+    whose = f"the files of {', '.join(told['real_sources'])}" if told.get("real_sources") else "all files"
+    return f"{text}; labels: {told['file'] or f'none, {whose} taken as real'}"
 
 
 def calibrate_command(
-    out: str, labels: str | None, output: str, wish: Wish, base: Calibration, quiet: bool = False
+    out: str,
+    labels: str | None,
+    output: str,
+    wish: Wish,
+    base: Calibration,
+    quiet: bool = False,
+    real_sources: Sequence[str] = (),
 ) -> int:
     """Writes what `make_calibration` gives to the file `output`, whole or not at all, and prints a summary; returns the
     exit code."""
     if (lack := lacking("`calibrate` needs", "evaluate", "sklearn", "scipy")) is not None:
         raise UsageError(lack)
-    made = make_calibration(out, labels, wish, base)
+    real = None
+    if real_sources:
+        with readable(out), connect(out) as tables:
+            real = find_real(tables, real_sources, out, options_for(out))
+    made = make_calibration(out, labels, wish, base, real)
     target = Path(output)
     aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:

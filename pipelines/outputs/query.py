@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...transforms.failures import UsageError, WorldError, printable
+from ...transforms.storage.output_names import KNOWN_REAL
 from ...transforms.storage.output_store import OutputStore
 from ...transforms.tables.damage import damaged
 from ...transforms.tables.schema import TABLES
@@ -23,6 +24,8 @@ _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.Serializat
 """What DuckDB raises for damaged files. If Thrift fails it raises its bare `Error` instead. Any other error is the
 query's own fault."""
 
+_NO_MARKS = "select null::varchar as uri limit 0"
+
 
 def connect(out: str) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB over the output `out`: views `scores`, `evidence`, `failures`, `skipped` (with all their
@@ -33,6 +36,7 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
     - `timeline`: the evidence behind the scores in `latest`, in time order
     - `to_retry`: the failures in `latest` and, as `detector_error`, media on which a detector raised. These are what
       `--retry-failures` tries again.
+    - `known_real`: those of `files` that `audit --real` was given as real
 
     A score's evidence is under the run `coalesce(evidence_run_id, run_id)`, because a rescored row has none of its own.
 
@@ -55,7 +59,8 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
             body += f" union all by name select * exclude (filename), {_RUN_DATE} from {by_file(store, files)}"
         with readable(out):
             connection.execute(f"create view {table} as {body}")
-    for view in VIEWS:
+    marked = f"select uri from {parquet_of(store, [KNOWN_REAL])}" if store.exists(KNOWN_REAL) else _NO_MARKS
+    for view in (f"create view _known_real as {marked}", *VIEWS):
         with readable(out):
             connection.execute(view)
     return connection

@@ -20,7 +20,7 @@ from ..terminal.tables import Column, print_table
 from ..terminal.wording import counted, seconds, shell_word, told_apart
 from .summary import SUSPICIOUS_BELOW, Leaned, Summary, Suspicious, summarise
 
-__all__ = ["Summary", "Suspicious", "print_summary", "summarise", "summary_html", "write_page"]
+__all__ = ["Summary", "Suspicious", "print_lines", "print_summary", "summarise", "summary_html", "write_page"]
 
 WHAT_THE_WORDS_MEAN = {
     "inconclusive": "some evidence, not enough to decide",
@@ -45,6 +45,9 @@ def coverage(summary: Summary) -> list[str]:
     lines = []
     if summary.unfinished:
         lines.append(f"{counted(summary.unfinished, 'run')} not finished: unpublished results are not counted here")
+    if known := sum(summary.known_real.values()):
+        of = ", ".join(f"{number} {name}" for name, number in summary.known_real.items())
+        lines.append(f"Not counted here: {counted(known, 'file')} given as real ({of})")
     if not summary.scored:
         return [*lines, "No file was scored: no film and no sound was judged."]
     if films.files:
@@ -156,12 +159,20 @@ def print_summary(summary: Summary, console: Console, output: str) -> None:
         console.print()
         print_table(console, columns, cells, title)
     word = shell_word(output, console.encoding)
-    sql = '"select verdict, count(*) from latest group by 1"'
+    those = " where uri not in (select uri from known_real)" if summary.known_real else ""
+    sql = f'"select verdict, count(*) from latest{those} group by 1"'
     console.print(
         f"\nTables and {PAGE}: {escape(printable(output, 4096))}   Ask: deephotlink query {escape(word)} {sql}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def print_lines(console: Console, lines: Sequence[str]) -> None:
+    """Prints lines below the closing tables."""
+    if lines:
+        console.print()
+    _say(console, lines)
 
 
 def _suspicious(summary: Summary) -> list[Suspicious]:

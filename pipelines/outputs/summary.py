@@ -18,7 +18,13 @@ SUSPICIOUS_BELOW = 0.45
 """Files with a lower authenticity are listed by name. A file nearer to 0.5 is not worth a look before others, nor a
 place on the page."""
 BRIEF_SECONDS = 1.0
-_NEWEST = "create or replace temp table newest as select media_id, run_id, outcome from files"
+_NEWEST = """
+create or replace temp table newest as
+select media_id, run_id, outcome from files f anti join known_real k on f.uri = k.uri"""
+_KNOWN_REAL = """
+select coalesce(s.verdict, k.outcome), count(*)
+from known_real k left join scores s on k.outcome = 'scored' and s.media_id = k.media_id and s.run_id = k.run_id
+group by 1 order by 2 desc, 1"""
 _SCORED = """
 create or replace temp view scored as
 select s.*, coalesce(s.evidence_run_id, s.run_id) as evidence_run
@@ -135,7 +141,7 @@ class Leaned:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The state of OUT. Each file counts once."""
+    """The state of OUT. Each file counts once; files that are known to be real are counted apart."""
 
     verdicts: dict[str, int]
     failures: dict[str, int]
@@ -158,6 +164,8 @@ class Summary:
     """Files with an authenticity under `SUSPICIOUS_BELOW`."""
     untold: int = 0
     """Scores of earlier versions, which did not record which way each detector leaned."""
+    known_real: dict[str, int] = field(default_factory=dict)
+    """Files that `audit --real` was given as real, by verdict, `failed` or `skipped`. They count nowhere else here."""
     unfinished: int = 0
     """Runs that are at work or were interrupted. Results that they have not published are not counted."""
 
@@ -209,5 +217,6 @@ def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int
         judged=judged,
         below=below,
         untold=untold,
+        known_real=counts(_KNOWN_REAL),
         unfinished=unfinished,
     )

@@ -68,5 +68,9 @@ join raised r on r.media_id = s.media_id and r.run_id = coalesce(s.evidence_run_
 join tries t on t.media_id = s.media_id
 order by uri
 """
-VIEWS = (FILES, LATEST, TIMELINE, TO_RETRY)
+KNOWN_REAL = """
+create view known_real as
+select f.* from files f semi join _known_real k on f.uri = k.uri
+"""
+VIEWS = (FILES, LATEST, TIMELINE, TO_RETRY, KNOWN_REAL)
 """In an order in which DuckDB can create them."""

@@ -191,7 +191,8 @@ def pull_for_audit(picks: Sequence[Pick], left: Sequence[Pick], request: Request
     agree(left, request)
     failed = pull_left(left, request, partial(console.print, highlight=False, markup=False, soft_wrap=True))
     if failed:
-        why = "; ".join(f"{name}: {error}" for name, error in failed)
+        # The audit's own option for a mirror has another name than that of `weights pull`.
+        why = "; ".join(f"{name}: {error}" for name, error in failed).replace("--from URL", "--weights-from URL")
         kind = WorldError if code_of(failed) == AGAIN else UsageError
         raise kind(f"{len(failed)} of {counted(len(left), 'recommended detector')} could not be pulled: {why}")
 

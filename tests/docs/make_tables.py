@@ -79,12 +79,14 @@ VIEW_ROWS = {
     "latest": "The files that are scored or failed now, with all columns of `scores` and those of `failures`.",
     "timeline": "The evidence behind the scores in `latest`, in order of time.",
     "to_retry": "The failures in `latest`, and scored files on which a detector raised (`detector_error`).",
+    "known_real": "The rows of `files` about files that `audit --real` was given as real. The closing tables and the "
+    "summary page leave them out.",
 }
 VIEW_COLUMNS = {"outcome": "`scored`, `failed` or `skipped`", "run_date": "the day on which the run began (UTC)"}
 VIEWS_HEAD = """\
 ## Views
 
-`deephotlink query` has four views. **A file is a URI, and each view counts it once.** If a file was replaced or
+`deephotlink query` has five views. **A file is a URI, and each view counts it once.** If a file was replaced or
 touched, the version that was looked at last counts, whatever came of it. The older versions stay in the tables. The
 summary page, `evaluate`, `calibrate` and the others count in the same way. If an older version comes back, the next
 audit looks at it again.
@@ -162,6 +164,7 @@ def _views() -> list[str]:
             dated = schema.append(pa.field("run_date", pa.date32())).empty_table()
             connection.register(f"empty_{name}", dated)
             connection.execute(f"create table {name} as select * from empty_{name}")
+        connection.execute("create table _known_real (uri varchar)")
         for sql in VIEWS:
             connection.execute(sql)
         for name, told in VIEW_ROWS.items():

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 TABLE_FOLDERS = ("evidence", "failures", "skipped", "scores")
 """Folders of the public tables, with the names in `tables.schema.TABLES`."""
-FOLDERS = ("_runs", "_resume", "_weights", *TABLE_FOLDERS)
+FOLDERS = ("_runs", "_resume", "_weights", "_calibration", *TABLE_FOLDERS)
 """All our folders in an output. Anything else there, except the page, is the user's."""
 PAGE = "summary.html"
 """The findings, as a page for people. Each run rewrites it."""
+KNOWN_REAL = "_calibration/known_real.parquet"
+"""URIs of the files that `audit --real` was given as real."""
+CALIBRATION = "_calibration/calibration.json"
+"""The calibration that `audit --real` made of them."""
