@@ -200,8 +200,7 @@ class Calibrated:
         lines = [
             f"Calibrated on {counted(found['of_media'], 'real file')} ({counted(groups, 'group')}) of "
             f"{real.in_words()}: `manipulated` at an authenticity of {calibration.manipulated_at_most:.3f} or less. "
-            f"Held out, {found['rate_by_group']:.1%} of the groups were called that; with 95 % confidence it is at "
-            f"most {found['upper_95_by_group']:.1%} of files like them.",
+            f"Held out, {found['rate_by_group']:.1%} of the groups were called that.",
             calibration.note,
         ]
         if not found["proven"] and (more := groups_needed(asked) - groups) > 0:
@@ -209,7 +208,7 @@ class Calibrated:
         counted_in = sorted(set(self.evidence_only) & set(calibration.detectors))
         if counted_in:
             lines.append(f"Evidence only, not shown to find forgeries of others: {', '.join(counted_in)}.")
-        lines.append(f"The calibration is {CALIBRATION} in {printable(self.config.output, 1000)}.")
+        lines.append(f"Calibration file: {printable(self.config.output.rstrip('/'), 1000)}/{CALIBRATION}")
         return lines
 
 

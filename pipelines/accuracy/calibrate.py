@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.markup import escape
 
@@ -115,10 +116,12 @@ def read_evidence(out: str, labels: str | None, real: RealFiles | None = None) -
     """
     store = OutputStore(out, patience_seconds=15.0)
     with readable(out), connect(out) as tables:
-        rows = tables.sql(_ROWS).to_arrow_table().to_pylist()
-        if not rows:
+        scored = tables.sql(_ROWS).to_arrow_table()
+        if not scored.num_rows:
             raise UsageError(f"{printable(out)} holds no score yet: audit the labelled files first")
-        pairs, told = labelled(rows, labels, real)
+        if real is not None and labels is None:  # of a large output, not all rows as Python objects
+            scored = scored.filter(pc.is_in(scored["uri"], pa.array(sorted(real.uris), pa.string())))
+        pairs, told = labelled(scored.to_pylist(), labels, real)
         wanted = pa.table(
             {
                 "place": pa.array(range(len(pairs)), pa.int64()),

@@ -27,7 +27,9 @@ from ...transforms.storage.output_names import KNOWN_REAL
 from ...transforms.storage.output_store import OutputStore
 from ..terminal.wording import counted, shell_word
 
-_FILES = "select media_id, uri, outcome from files"
+_IN_OUTPUT = """
+select l.listed, coalesce(i.uri, u.uri), coalesce(i.outcome, u.outcome)
+from listed_as_real l left join files i on i.media_id = l.media_id left join files u on u.uri = l.listed order by l.n"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +62,12 @@ def find_real(
         UsageError: a source cannot be listed, or files in it are not in the output.
         NothingFound: the sources hold nothing. WorldError: a store does not answer.
     """
-    rows = tables.execute(_FILES).fetchall()
-    by_id = {media_id: (uri, outcome) for media_id, uri, outcome in rows}
-    by_uri = {uri: (uri, outcome) for _, uri, outcome in rows}
-    found: dict[str, str] = {}
-    absent: list[str] = []
-    for planned in list_sources(sources, options):
-        row = by_id.get(planned.file.media_id) or by_uri.get(planned.file.uri)
-        if row is None:
-            absent.append(planned.file.uri)
-        else:
-            found[row[0]] = row[1]
+    listed = [(planned.file.media_id, planned.file.uri) for planned in list_sources(sources, options)]
+    named = {"n": range(len(listed)), "media_id": [one[0] for one in listed], "listed": [one[1] for one in listed]}
+    tables.register("listed_as_real", pa.table(named))
+    rows = tables.execute(_IN_OUTPUT).fetchall()
+    found = {uri: outcome for _, uri, outcome in rows if uri is not None}
+    absent = list(dict.fromkeys(name for name, uri, _ in rows if uri is None))
     shown = tuple(shown_source(source) for source in sources)
     if absent:
         words = " ".join(shell_word(source) for source in shown)

@@ -1,4 +1,4 @@
-"""`deephotlink weights pull` and `verify`. Nothing else in deephotlink downloads a model."""
+"""`deephotlink weights pull` and `verify`. No other module downloads a model."""
 
 from __future__ import annotations
 

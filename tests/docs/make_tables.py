@@ -80,7 +80,7 @@ VIEW_ROWS = {
     "timeline": "The evidence behind the scores in `latest`, in order of time.",
     "to_retry": "The failures in `latest`, and scored files on which a detector raised (`detector_error`).",
     "known_real": "The rows of `files` about files that `audit --real` was given as real. The closing tables and the "
-    "summary page leave them out.",
+    "summary page count them apart.",
 }
 VIEW_COLUMNS = {"outcome": "`scored`, `failed` or `skipped`", "run_date": "the day on which the run began (UTC)"}
 VIEWS_HEAD = """\
