@@ -210,15 +210,12 @@ def test_real_files_inside_the_source_are_audited_once(films, lean, tmp_path, ca
     assert "1 of 3: audit" in said.err and "What is recommended" not in said.err
     assert rows(out, "select count(*) as n from latest") == [{"n": 15}] and kinds(out) == ["audit", "rescore"]
     # A file that comes later is audited and rescored; nothing else is.
-    more = tmp_path / "more"
-    shutil.copytree(films, more)
-    before = {path.name: path.read_bytes() for path in out.glob("_runs/*/units/*.parquet")}
     make_video(films / "archive/late.mp4", seconds=1, fps=8, pattern="bars")
     try:
         assert audit(out, films, *given, "--quiet") == cli.DONE
     finally:
         (films / "archive/late.mp4").unlink()
-    assert kinds(out) == ["audit", "rescore", "audit", "rescore"] and before
+    assert kinds(out) == ["audit", "rescore", "audit", "rescore"]
     assert rows(out, "select calibration_id, count(*) as n from latest group by 1")[0]["n"] == 16
     last = max(out.glob("_runs/*/run.json"))
     assert json.loads(last.read_text())["planned"] == 1
@@ -257,25 +254,23 @@ def test_copies_of_one_file_prove_no_more_than_it_does(films, lean, tmp_path, ca
     out, copies = tmp_path / "out", tmp_path / "copies"
     shutil.copytree(lean.folder, tmp_path / "cache")
     shutil.copytree(films / "real", copies)
-    for number in range(50):
-        shutil.copy(films / "real/00.mp4", copies / f"copy-{number:02d}.mp4")
+    for number in range(4):
+        shutil.copy(films / "real/00.mp4", copies / f"copy-{number}.mp4")
     assert audit(out, films / "archive", "--detectors", "commfor_384", "--real", copies, "--json") == cli.DONE
     told = json.loads(capsys.readouterr().out)
-    assert told["calibration"]["false_positives"]["groups"] == REAL and told["calibration"]["rescored"] == 65
-    assert not told["calibration"]["false_positives"]["proven"] and sum(told["known_real"].values()) == 62
+    assert told["calibration"]["false_positives"]["groups"] == REAL and told["calibration"]["rescored"] == REAL + 7
+    assert not told["calibration"]["false_positives"]["proven"] and sum(told["known_real"].values()) == REAL + 4
 
 
 def test_another_folder_replaces_the_first_and_leaves_no_run_unfinished(films, lean, tmp_path, capsys):
-    out, other = tmp_path / "out", tmp_path / "other"
+    out, other = tmp_path / "out", films / "real/*[1-9].mp4"
     shutil.copytree(lean.folder, tmp_path / "cache")
-    shutil.copytree(films / "real", other)
-    (other / "00.mp4").unlink()
     given = [films / "archive", "--detectors", "commfor_384", "--quiet"]
     with pytest.MonkeyPatch.context() as patch:
         Cut(patch, rescore, "finish_rescoring")
         assert audit(out, *given, "--real", films / "real") == cli.INTERRUPTED
     assert audit(out, *given, "--real", other) == cli.DONE
-    assert rows(out, "select count(*) as n from known_real") == [{"n": 11}]
+    assert rows(out, "select count(*) as n from known_real") == [{"n": 10}]
     assert rows(out, "select count(distinct calibration_id) as n from latest") == [{"n": 1}]
     assert cli.main(["check", str(out)]) == cli.DONE, capsys.readouterr().out
 
@@ -288,7 +283,7 @@ def test_calibrate_takes_the_files_of_a_source_as_real(films, lean, tmp_path, ca
     def calibrate(*arguments: object) -> tuple[int, str]:
         code = cli.main(["calibrate", *map(str, arguments), "--output", str(file)])
         said = capsys.readouterr()
-        return code, said.out + said.err
+        return code, " ".join((said.out + said.err).split())
 
     def groups() -> int:
         found: int = json.loads(file.read_text())["labels"]["media"]["real"]["groups"]
