@@ -29,6 +29,7 @@ from ..transforms.detect import Detect
 from ..transforms.faces import TrackFaces
 from ..transforms.fuse import FuseMedia
 from ..transforms.media.children.pool import WorkerPool, shared_pool
+from ..transforms.pictures.candidates import KeepBest
 from ..transforms.probe import ENDED, ProbeMedia
 from ..transforms.records import MediaFile, MediaOutcome, MediaProbe
 from ..transforms.sound_windows import plan_windows
@@ -133,9 +134,12 @@ class ScoreMedia(beam.PTransform):
             by_unit |= {"clip": tracked.clips, "face_track": tracked.clips}
         for spec in specs:
             build = partial(build_detector, self.build, spec, weights.get(spec.name, NO_WEIGHTS))
-            detect = Detect(spec, build, reading.device)
+            detect = Detect(spec, build, reading.device, reading.pictures)
             said.append(by_unit[spec.unit] | f"Detect {spec.name}" >> detect)
-        return tuple(said) | "Together" >> beam.Flatten() | "FuseMedia" >> FuseMedia(specs, self.calibration)
+        together = tuple(said) | "Together" >> beam.Flatten()
+        if reading.pictures:
+            together = together | "KeepBestPictures" >> beam.ParDo(KeepBest())
+        return together | "FuseMedia" >> FuseMedia(specs, self.calibration)
 
     def _chosen(self) -> tuple[tuple[DetectorSpec, ...], Mapping[str, Weights]]:
         given = self.detectors

@@ -111,6 +111,8 @@ def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
             left = len(pending_units(store, run))
             told = f"{left} of {counted(run.units, 'unit')} {'is' if left == 1 else 'are'} left"
             errors.print(f"continuing run {run.run_id}: {told}", highlight=False)
+            if (other := on_pictures(config, run)) is not None:
+                notice(other)
             finish_run(placed(), store, run, spool)
             runs.append(run)
         slot = next_slot(store, key)
@@ -265,10 +267,11 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
     """Scores and commits the units of a run that are not committed yet, wave by wave, and publishes them.
 
     Uses the run's own calibration. All rows of a run are made with one calibration, even if the command that continues
-    the run names another.
+    the run names another. Pictures are kept only if both the run and this command want them.
     """
     calibration = parse_calibration(json.dumps(run.settings["calibration"]), f"run {run.run_id}")
-    config = replace(config, calibration=calibration)
+    reading = replace(config.reading, pictures=config.reading.pictures and keeps_pictures(run))
+    config = replace(config, calibration=calibration, reading=reading)
     pending = pending_units(store, run)
     done = run.planned - planned_media(store, run, pending)
     secrets = Secrets(secret_addresses(config.sources) if pending else ())
@@ -290,6 +293,20 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
                 run_wave(config, store, run, plan_of(store, run, units), secrets, spool)
             publish(store, run)
     publish(store, run, complete=True)
+
+
+def keeps_pictures(run: Run) -> bool:
+    """Whether the run was begun without `--no-pictures`. Earlier versions knew no pictures and do not forbid any."""
+    return run.settings.get("pictures") is not False
+
+
+def on_pictures(config: AuditConfig, run: Run) -> str | None:
+    """A sentence for who continues a run with another choice of pictures than it was begun with; else None."""
+    if config.reading.pictures and not keeps_pictures(run):
+        return "this run was begun with --no-pictures, so it keeps none to its end; later runs will"
+    if not config.reading.pictures and keeps_pictures(run):
+        return "from here on no pictures are kept; those of units that this run has committed already stay"
+    return None
 
 
 def with_secret(planned: tuple[MediaFile, MediaOutcome | None], secrets: Mapping[str, str]) -> Planned:

@@ -60,6 +60,9 @@ class Reading:
     """Most bytes in one file; larger files end as `too_large`."""
     max_spool_bytes: int | None = None
     """Most bytes of staged files at a time on each worker; None: half of the free space there."""
+    pictures: bool = True
+    """Whether small pictures of suspicious files are kept in `evidence_frames`. Changes no score, so it is in neither
+    the fingerprint nor the resume key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ class AuditConfig:
             "sandbox_asked": self.reading.sandbox,
             "limits": self.limits.as_json(),
             "device": self.reading.device,
+            "pictures": self.reading.pictures,
             "detectors": [
                 {
                     "name": d.name,
@@ -198,6 +202,7 @@ def add_audit_arguments(parser: Parser) -> None:
     add("--frames", type=positive, metavar="N", help="frames in each clip (default: what the detectors need)")
     add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="one clip every SECONDS (default 10)")
     add("--short-side", type=positive, metavar="PX", help="shorter side of frames (default 360, or as detectors need)")
+    add("--no-pictures", action="store_true", help="keep no pictures of suspicious files (table evidence_frames)")
     add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same every time")
     add("--dry-run", action="store_true", help="print what would be done and needed; write nothing")
     add("--identity", choices=("version", "content"), default="version", help="how files are recognised")
@@ -260,6 +265,7 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
             decoders=args.decoders,
             ahead_bytes=args.ahead_mib * MiB,
             device=args.device,
+            pictures=not args.no_pictures,
         ),
         calibration=calibration,
         archives=limits.archives,

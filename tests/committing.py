@@ -6,10 +6,13 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from deephotlink.transforms.commit import commit_unit
+from deephotlink.transforms.pictures.picture import Picture
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import (
     AuthenticityScore,
@@ -23,6 +26,7 @@ from deephotlink.transforms.records import (
 from deephotlink.transforms.storage.output_store import OutputStore, open_store
 from deephotlink.transforms.tables.runs import Run, create_run, next_slot, pending_units, plan_of, unfinished_run
 
+Make = Callable[[MediaFile], MediaResult]
 SCORED_AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
@@ -54,18 +58,32 @@ def make_result(file: MediaFile) -> MediaResult:
     return MediaResult(outcome, score, evidence, frames_with_face=16, frames_sampled_for_faces=32)
 
 
+def make_suspicious(file: MediaFile) -> MediaResult:
+    """The same, but every second one that is scored is called manipulated, and has pictures: one frame and its face."""
+    result = make_result(file)
+    if result.score is None or file.size_bytes % 2:
+        return result
+    box = (0.25, 0.25, 0.5, 0.75)
+    jpeg = b"\xff\xd8\xff" + file.media_id.encode() * 9 + b"\xff\xd9"
+    pictures = (
+        Picture(file.media_id, "frame", "face", 2.5, 1, 0, 2.5, box, 320, 180, jpeg),
+        Picture(file.media_id, "face", "face", 2.5, 1, 0, 2.5, None, 120, 160, jpeg),
+    )
+    return replace(result, score=replace(result.score, authenticity=0.05, verdict="manipulated"), pictures=pictures)
+
+
 def make_run(store: OutputStore, units: int = 3, media_a_unit: int = 4, **fields) -> Run:
     fields = {"resume_key": "key", "fingerprint": "print", "calibration_id": "default-1", **fields}
     return create_run(store, make_plan(units, media_a_unit), **fields)
 
 
-def commit_all(store: OutputStore, run: Run, units=None) -> None:
+def commit_all(store: OutputStore, run: Run, units=None, make: Make = make_result) -> None:
     for unit in range(run.units) if units is None else units:
-        commit_unit(store, run, unit, [make_result(file) for file, _ in plan_of(store, run, [unit])])
+        commit_unit(store, run, unit, [make(file) for file, _ in plan_of(store, run, [unit])])
 
 
-def finish(store: OutputStore, run: Run) -> Run:
-    commit_all(store, run)
+def finish(store: OutputStore, run: Run, make: Make = make_result) -> Run:
+    commit_all(store, run, make=make)
     publish(store, run, complete=True)
     return run
 
@@ -79,7 +97,7 @@ def work(out: str, units: int, key: str) -> None:
     random.shuffle(pending)
     for count, unit in enumerate(pending):
         time.sleep(random.uniform(0, 0.01))
-        commit_all(store, run, [unit])
+        commit_all(store, run, [unit], make_suspicious)
         if count % 16 == 15:
             publish(store, run)
     publish(store, run, complete=True)

@@ -16,7 +16,7 @@ FLOORS = {
     "models": "late extras | devices weights metadata | embedded | base calibration | batches signals | adapters faces"
     " | architectures | detectors | registry training",
     "models.training": "loop split | forgeries | augmentation | detectors",
-    "transforms": "failures metrics work_ahead | media | records | storage | staging | archives tables"
+    "transforms": "failures metrics work_ahead | media pictures | records | storage | staging | archives tables"
     " | clips coders sound_windows faces fuse | listing plan probe decode detect rescoring commit publish",
     "transforms.media": "protocol notes measures | containers | clock"
     " | stream_facts trailing_film decoder_choice decoders | selection | probe_file | children",

@@ -23,6 +23,9 @@ from ..models.devices import best_device
 from .coders import BigRecordCoder
 from .failures import printable
 from .metrics import inc_counter
+from .pictures.candidates import Best
+from .pictures.cutting import cut
+from .pictures.picture import Picture
 from .records import AudioWindow, Box, Clip, Evidence, MediaProbe
 
 
@@ -124,6 +127,20 @@ def evidence(question: Question, judgement: Judgement, spec: DetectorSpec) -> Ev
     )
 
 
+def pictures_of(question: Question, row: Evidence) -> Iterator[Picture]:
+    """Candidates that show what was judged: the frame that the evidence's box is in, or the middle one of the clip."""
+    item = question.item
+    if row.logit is None or not isinstance(item, (ClipItem, TrackItem)):
+        return
+    if isinstance(item, TrackItem):
+        middle = len(item.boxes) // 2
+        clip, at, box = item.clip, int(item.frame_positions[middle]), item.boxes[middle]
+    else:
+        clip, at, box = item, len(item.frames) // 2, None
+    where = (row.clip_index, row.track_id, float(clip.pts_seconds[at]))
+    yield from cut(row.media_id, row.detector, row.logit, *where, clip.frames[at], box)
+
+
 _loaded: dict[tuple[int, str, str], Detector] = {}
 _loading = threading.Lock()
 
@@ -144,24 +161,30 @@ def preload(spec: DetectorSpec, build: Callable[[], Detector], device: str) -> D
         return _loaded[key]
 
 
-class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
+class DetectorHandler(ModelHandler[Question, Evidence | Picture, Detector]):
     """Answers questions with one detector, which is loaded once a process and kept from wave to wave."""
 
-    def __init__(self, spec: DetectorSpec, build: Callable[[], Detector], device: str):
+    def __init__(self, spec: DetectorSpec, build: Callable[[], Detector], device: str, pictures: bool = False):
         super().__init__()
         self.spec, self.build, self.device = spec, build, device
+        self.best = Best() if pictures and spec.unit in ("clip", "face_track") else None
 
     def load_model(self) -> Detector:
         return preload(self.spec, self.build, self.device)
 
     def run_inference(
         self, batch: Sequence[Question], model: Detector, inference_args: Mapping[str, Any] | None = None
-    ) -> Iterable[Evidence]:
+    ) -> Iterable[Evidence | Picture]:
         answers = judge(model, [question.item for question in batch])
         inc_counter("items_scored", sum(a.logit is not None for a in answers))
         inc_counter("items_abstained", sum(a.logit is None for a in answers))
         inc_counter("detector_errors", sum(a.abstained == FAILED for a in answers))
-        return [evidence(q, a, self.spec) for q, a in zip(batch, answers, strict=True)]
+        rows = [evidence(q, a, self.spec) for q, a in zip(batch, answers, strict=True)]
+        return [*rows, *(shot for q, row in zip(batch, rows, strict=True) for shot in self._pictures(q, row))]
+
+    def _pictures(self, question: Question, row: Evidence) -> Iterator[Picture]:
+        wanted = self.best is not None and row.logit is not None and self.best.wants(row.media_id, row.logit)
+        return pictures_of(question, row) if wanted else iter(())
 
     def get_num_bytes(self, batch: Sequence[Question]) -> int:
         return sum(question.size_bytes for question in batch)  # the default pickles every frame to measure it
@@ -176,16 +199,18 @@ class DetectorHandler(ModelHandler[Question, Evidence, Detector]):
 
 @dataclass
 class Detect(beam.PTransform):
-    """Runs one detector on its items. Takes MediaProbe, Clip or AudioWindow, yields Evidence."""
+    """Runs one detector on its items. Takes MediaProbe, Clip or AudioWindow, yields Evidence, and Picture if asked."""
 
     spec: DetectorSpec
     build: Callable[[], Detector]
     """Makes the detector, unloaded. Called on the worker."""
     device: str = "cpu"
+    pictures: bool = False
+    """Whether to cut candidate pictures of the most suspicious items."""
 
     def expand(self, pcoll):
         spec = self.spec
-        handler = DetectorHandler(spec, self.build, self.device)
+        handler = DetectorHandler(spec, self.build, self.device, self.pictures)
         return (
             pcoll
             | "Items" >> beam.FlatMap(lambda element: questions(element, spec)).with_output_types(Question)

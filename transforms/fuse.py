@@ -27,6 +27,8 @@ from ..models.calibration.calibration import (
 )
 from ..models.calibration.pooling import curved, fused_log_odds, pooled_log_odds
 from .media.notes import MOST_NOTES
+from .pictures.choosing import Item, choose
+from .pictures.picture import Picture, is_suspicious
 from .records import AuthenticityScore, ClipFaces, Evidence, Leaning, MediaOutcome, MediaResult
 
 MAX_REASONS = 8
@@ -34,11 +36,11 @@ LEANS = 0.05
 """Log-odds beyond which a reason says that a detector points to or away from manipulation."""
 DAMAGED = "damaged at "
 """Prefix of every reason that reports damage."""
-Said = MediaOutcome | Evidence | ClipFaces
+Said = MediaOutcome | Evidence | ClipFaces | Picture
 
 
 def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibration: Calibration) -> MediaResult:
-    """One file's result from its outcome, evidence and face counts, in any order.
+    """One file's result from its outcome, evidence, face counts and candidate pictures, in any order.
 
     Raises:
         ValueError: there is not exactly one outcome (a step lost or doubled it).
@@ -60,13 +62,18 @@ def fuse_media(said: Iterable[Said], detectors: Sequence[DetectorSpec], calibrat
         # Something could be judged after all (credentials of a file whose frames are damaged): not a failure.
         outcome = replace(outcome, status="read", failure=None)
     rows = [_heard(row, outcome) for row in rows] + abstentions(outcome, rows, faces, detectors)
-    with_faces = sum(f.frames_with_face for f in faces)
+    score = score_of(rows, outcome.damage, detectors, sum(f.tracks for f in faces), calibration, outcome.notes)
+    pictures: tuple[Picture, ...] = ()
+    if is_suspicious(score.verdict, score.authenticity):
+        shown = [one for one in said if isinstance(one, Picture)]
+        pictures = choose(shown, what_counts(rows, detectors, calibration), LEANS) if shown else ()
     return MediaResult(
         outcome,
-        score_of(rows, outcome.damage, detectors, sum(f.tracks for f in faces), calibration, outcome.notes),
+        score,
         tuple(rows),
-        with_faces,
+        sum(f.frames_with_face for f in faces),
         sum(f.frames_sampled for f in faces),
+        pictures,
     )
 
 
@@ -214,6 +221,24 @@ def ruled_items(
     return ruled, told
 
 
+def what_counts(
+    rows: Sequence[Evidence], detectors: Sequence[DetectorSpec], calibration: Calibration
+) -> dict[Item, tuple[bool, float]]:
+    """Of each item that counts for its detector: whether it moves `authenticity`, and its log-odds or raw logit."""
+    ruled, _ = ruled_items(rows, {spec.name: spec for spec in detectors}, calibration)
+    counts: dict[Item, tuple[bool, float]] = {
+        (row.detector, row.clip_index, row.track_id): (False, row.logit)
+        for row in rows
+        if row.logit is not None and (row.family, row.detector) not in ruled
+    }
+    for (_, detector), items in ruled.items():
+        rule = calibration.detectors[detector]
+        for row in items:
+            odds = item_log_odds(row.logit or 0.0, rule)
+            counts[detector, row.clip_index, row.track_id] = (rule.weight > 0, odds)
+    return counts
+
+
 def _by_itself(detector: str, items: Sequence[Evidence]) -> Leaning:
     """The leaning of a detector without a rule, from its raw logits."""
     logits = sorted((row.logit for row in items if row.logit is not None), reverse=True)
@@ -303,7 +328,7 @@ def _silences(rows: Sequence[Evidence]) -> Iterator[str]:
 
 @dataclass
 class FuseMedia(beam.PTransform):
-    """Makes one answer for each file. Takes MediaOutcome, Evidence and ClipFaces of many files, yields MediaResult."""
+    """Makes one answer for each file. Takes MediaOutcome, Evidence, ClipFaces and Picture, yields MediaResult."""
 
     detectors: Sequence[DetectorSpec]
     calibration: Calibration

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .media.protocol import ClockKind, SoundSource
+from .pictures.picture import Picture
 
 MediaType = Literal["video", "audio", "gif"]
 Decoder = Literal["decord", "pyav"]
@@ -21,8 +22,7 @@ class MediaFile:
     media_id: str
     """sha256 (hex) of canonical URI, version and member (or of the content)."""
     uri: str
-    """Canonical: an absolute path for a local file, else a URI without query, user or password. A member is
-    `tar://NAME::SHARD` or `zip://NAME::SHARD`."""
+    """An absolute path, or a URI without query, user or password. Of members: `tar://NAME::SHARD`, `zip://NAME::SHARD`."""
     size_bytes: int
     version: str
     """The store's ETag or generation, for example; `size-mtime_ns` for a local file."""
@@ -347,3 +347,4 @@ class MediaResult:
     evidence: tuple[Evidence, ...] = ()
     frames_with_face: int = 0
     frames_sampled_for_faces: int = 0
+    pictures: tuple[Picture, ...] = ()

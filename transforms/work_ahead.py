@@ -51,10 +51,11 @@ class InOrder(Generic[Started, Given]):
         """Like `finish`, in the form that Beam wants from a DoFn's `finish_bundle`."""
         for value in self.finish():
             if isinstance(value, beam.pvalue.TaggedOutput):
-                yield beam.pvalue.TaggedOutput(value.tag, _global(value.value))
+                yield beam.pvalue.TaggedOutput(value.tag, in_global_window(value.value))
             else:
-                yield _global(value)
+                yield in_global_window(value)
 
 
-def _global(value: Any) -> WindowedValue:
+def in_global_window(value: Any) -> WindowedValue:
+    """The form in which Beam wants what a DoFn's `finish_bundle` gives out."""
     return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))

@@ -23,8 +23,9 @@ from ...transforms.publish import ALL_TABLES
 from ...transforms.storage.output_store import OutputStore
 from ...transforms.tables.schema import TABLES
 from ..terminal.wording import counted
+from .implausible_pictures import implausible_pictures
 from .implausible_rows import implausible_rows, is_held_to_it
-from .query import open_duckdb, parquet_of, published_files
+from .query import by_file, open_duckdb, parquet_of, published_files
 
 MAX_IDS = 10
 """Most offending ids that a violation names."""
@@ -41,8 +42,9 @@ class Violation:
     rule: str
     """`unreadable`, `stray_file`, `table_missing`, `planned_twice`, `committed_twice`, `committed_not_planned`,
     `wrong_unit`, `published_twice`, `in_two_tables`, `published_not_committed`, `wrong_run`,
-    `evidence_without_score`, `evidence_differs`, `planned_not_published`,
-    `assessed_too_much`, `evidence_outside`."""
+    `evidence_without_score`, `evidence_differs`, `pictures_without_score`, `pictures_differ`, `planned_not_published`,
+    `assessed_too_much`, `evidence_outside`, `picture_malformed`, `too_many_pictures`, `picture_of_unsuspicious`,
+    `picture_outside`."""
     message: str
     count: int
     """Number of offending media, or 1 for a file of the output."""
@@ -100,12 +102,12 @@ def look_at(out: str) -> Checked:
     store = OutputStore(out, patience_seconds=15.0)
     finished = {run for run in store.folders("_runs") if store.exists(f"_runs/{run}/summary.json")}
     violations: list[Violation] = []
-    promised = [run for run in store.folders("_runs") if _promises_all_tables(store, run, violations)]
+    promised = {table: run for run in store.folders("_runs") for table in _promised_tables(store, run, violations)}
     public: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     absent: set[str] = set()
     for table in TABLES:
         names = published_files(store, table)
-        if promised and not names:
+        if table in promised and not names:
             absent.add(table)
         for name in names:
             match = _PUBLIC.fullmatch(name)
@@ -136,7 +138,7 @@ def look_at(out: str) -> Checked:
                 unfinished.append(Unfinished(run, seen.count("units"), seen.count("plan")))
     for table in sorted(absent):
         told = "a block was published, but this table has no file, not even an empty one"
-        violations.append(Violation(promised[0], "table_missing", told, 1, (table,)))
+        violations.append(Violation(promised[table], "table_missing", told, 1, (table,)))
     return Checked(tuple(violations), tuple(unfinished), planned)
 
 
@@ -151,14 +153,16 @@ def tell(checked: Checked, out: str) -> list[str]:
     ]
 
 
-def _promises_all_tables(store: OutputStore, run: str, violations: list[Violation]) -> bool:
-    """Whether the run published a block and made sure that every table has a file. Earlier versions did not."""
+def _promised_tables(store: OutputStore, run: str, violations: list[Violation]) -> list[str]:
+    """The tables of which the run made sure, when it published a block, that each has a file. Earlier versions did not
+    do that, or had fewer tables."""
     markers = store.list(f"_runs/{run}/published")
     try:
-        return bool(markers) and json.loads(store.read(markers[-1])).get(ALL_TABLES) is True
-    except (ValueError, AttributeError, OSError) as e:
+        marker = json.loads(store.read(markers[-1])) if markers else {}
+        return [str(table) for table in marker["rows"]] if marker.get(ALL_TABLES) is True else []
+    except (ValueError, AttributeError, KeyError, TypeError, OSError) as e:
         violations.append(Violation(run, "unreadable", printable(str(e), 200), 1, (printable(markers[-1]),)))
-        return False
+        return []
 
 
 class _Seen:
@@ -177,10 +181,11 @@ class _Seen:
         for stray in [name for name in names if not _UNIT.fullmatch(name)]:
             self._add("stray_file", "no unit has a name like this", 1, [stray])
         names = [name for name in names if _UNIT.fullmatch(name)]
-        columns = r"""media_id, run_id, "table", evidence_rows,
+        columns = r"""media_id, run_id, "table", evidence_rows, coalesce(picture_rows, 0) as picture_rows,
             cast(regexp_extract(filename, 'unit-(\d+)\.parquet$', 1) as int) as unit"""
-        empty = 'media_id varchar, run_id varchar, "table" varchar, evidence_rows int, unit int'
-        self._load("units", names, columns, empty)
+        empty = 'media_id varchar, run_id varchar, "table" varchar, evidence_rows int, picture_rows int, unit int'
+        # Units of earlier versions lack the column `picture_rows`.
+        self._load("units", names, columns, empty, "select null::int as picture_rows limit 0")
 
     def load_public(self, files: dict[str, list[str]]) -> None:
         parts = []
@@ -192,10 +197,14 @@ class _Seen:
         self._judge_rows(files)
 
     def _judge_rows(self, files: dict[str, list[str]]) -> None:
-        held = {table: [name for name in files.get(table, []) if name in self.held] for table in ("scores", "evidence")}
+        judged = ("scores", "evidence", "evidence_frames")
+        held = {table: [name for name in files.get(table, []) if name in self.held] for table in judged}
         sources = {table: parquet_of(self.store, names, "") if names else None for table, names in held.items()}
         with contextlib.suppress(duckdb.Error):  # an unreadable file was reported when it was loaded
-            for found in implausible_rows(self.connection, sources["scores"], sources["evidence"]):
+            for found in (
+                *implausible_rows(self.connection, sources["scores"], sources["evidence"]),
+                *implausible_pictures(self.connection, sources["scores"], sources["evidence_frames"]),
+            ):
                 self._add(found.rule, found.message, len(found.media_ids), found.media_ids)
 
     def count(self, table: str) -> int:
@@ -207,6 +216,7 @@ class _Seen:
         """The public tables for which the committed units have rows."""
         found = self.connection.execute(
             "select distinct \"table\" from units union select 'evidence' from units where evidence_rows > 0"
+            " union select 'evidence_frames' from units where picture_rows > 0"
         )
         return {str(table) for (table,) in found.fetchall()}
 
@@ -243,19 +253,9 @@ class _Seen:
                 "wrong_run",
                 "rows in a file of another run",
                 "select media_id from (select media_id, run_id from public union all select media_id, run_id from units"
-                f" union all select media_id, run_id from evidence) where run_id <> '{_quoted(self.run_id)}'",
-            ),
-            (
-                "evidence_without_score",
-                "evidence of files without a score",
-                "select distinct media_id from evidence"
-                " anti join (select media_id from units where \"table\" = 'scores') using (media_id)",
-            ),
-            (
-                "evidence_differs",
-                "published evidence differs from committed evidence",
-                "select media_id from (select media_id, count(*) as n from evidence group by 1)"
-                " join units using (media_id) where n <> evidence_rows",
+                " union all select media_id, run_id from evidence"
+                " union all select media_id, run_id from evidence_frames)"
+                f" where run_id <> '{_quoted(self.run_id)}'",
             ),
         ]
         if finished:
@@ -265,12 +265,9 @@ class _Seen:
                     "planned but in no table of the finished run",
                     "select media_id from plan anti join public using (media_id)",
                 ),
-                (
-                    "evidence_differs",
-                    "evidence committed but not published",
-                    "select media_id from units anti join evidence using (media_id) where evidence_rows > 0",
-                ),
             ]
+        rules += _of_rows("evidence", "evidence", "evidence_rows", finished)
+        rules += _of_rows("pictures", "evidence_frames", "picture_rows", finished)
         for rule, message, sql in rules:
             offending = self.connection.execute(
                 f"select count(*), list(media_id order by media_id)[:{MAX_IDS}] from ({sql})"
@@ -278,12 +275,15 @@ class _Seen:
             if offending and offending[0]:
                 self._add(rule, message, offending[0], offending[1])
 
-    def _load(self, table: str, names: list[str], columns: str, empty: str) -> None:
+    def _load(self, table: str, names: list[str], columns: str, empty: str, more: str | None = None) -> None:
+        """Makes the table of these columns. more: a query without rows for columns that files may lack."""
         readable = [name for name in names if self._is_readable(name)]
         if not readable:
             self.connection.execute(f"create table {table} ({empty})")
             return
-        source = parquet_of(self.store, readable, "filename = true, hive_partitioning = false")
+        source = by_file(self.store, readable)
+        if more is not None:
+            source = f"(select * from {source} union all by name ({more}))"
         try:
             self.connection.execute(f"create table {table} as select {columns} from {source}")
         except duckdb.Error as e:
@@ -304,6 +304,28 @@ class _Seen:
     def _add(self, rule: str, message: str, count: int, ids: list[str]) -> None:
         named = tuple(printable(str(name)) for name in ids[:MAX_IDS])
         self.violations.append(Violation(self.run_id, rule, message, count, named))
+
+
+def _of_rows(what: str, table: str, committed: str, finished: bool) -> list[tuple[str, str, str]]:
+    """(rule, message, SQL) for a table that has any number of rows for each file with a score."""
+    rules = [
+        (
+            f"{what}_without_score",
+            f"{what} of files without a score",
+            f"select distinct media_id from {table}"
+            " anti join (select media_id from units where \"table\" = 'scores') using (media_id)",
+        ),
+        (
+            f"{what}_differ{'s' if what == 'evidence' else ''}",
+            f"published {what} {'differs' if what == 'evidence' else 'differ'} from what was committed",
+            f"select media_id from (select media_id, count(*) as n from {table} group by 1)"
+            f" join units using (media_id) where n <> {committed}",
+        ),
+    ]
+    if finished:
+        missing = f"select media_id from units anti join {table} using (media_id) where {committed} > 0"
+        rules.append((rules[1][0], f"{what} committed but not published", missing))
+    return rules
 
 
 def _quoted(text: str) -> str:

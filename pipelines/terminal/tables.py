@@ -14,6 +14,8 @@ from rich.text import Text
 from ...transforms.failures import printable
 
 LONGEST_CELL = 2000
+SHORT_BYTES = 64
+"""Of a binary value; a longer one is told by its length."""
 MOST_WORD = 28
 """Longest word, in terminal columns, that is never broken. Longer ones are paths and hashes, and may be broken."""
 
@@ -99,6 +101,8 @@ def _print_list(console: Console, columns: Sequence[Column], cells: Sequence[Seq
 
 def _cell(value: object, encoding: str) -> str:
     """The text as the stream will print it, so that widths are right."""
+    if isinstance(value, bytes) and len(value) > SHORT_BYTES:
+        value = f"({len(value):,} bytes)"
     text = "" if value is None else printable(str(value), LONGEST_CELL)
     try:
         return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -36,7 +36,7 @@ def test_only_whole_blocks_are_seen_until_the_run_is_complete(store):
     assert publish(store, run) == []
     commit_all(store, run, [0])
     tables = [name.split("/")[0] for name in publish(store, run)]
-    assert tables == ["evidence", "failures", "skipped", "scores"]
+    assert tables == ["evidence", "evidence_frames", "failures", "skipped", "scores"]
     assert publish(store, run) == [] and len(parquet_of(store, "scores")) == 1
     assert not store.exists(run.name("summary.json"))
     made = publish(store, run, complete=True)
@@ -55,7 +55,7 @@ def test_a_run_with_units_missing_is_not_complete(store):
 def test_the_summary_counts_what_is_there(store):
     run = finish(store, make_run(store, 3, 4))
     summary = json.loads(store.read(run.name("summary.json")))
-    assert summary["rows"] == {"evidence": 24, "failures": 2, "scores": 8, "skipped": 2}
+    assert summary["rows"] == {"evidence": 24, "evidence_frames": 0, "failures": 2, "scores": 8, "skipped": 2}
     assert summary["verdicts"] == {"authentic": 8} and summary["failures"] == {"damaged": 2}
     assert summary["skipped"] == {"not_media": 2} and summary["planned"] == 12 and summary["units"] == 3
     assert summary["run"]["run_id"] == run.run_id and summary["run"]["versions"]["python"]
@@ -71,13 +71,13 @@ def test_a_damaged_unit_is_named_and_not_published(store):
     assert len(str(e.value).splitlines()) == 1 and not parquet_of(store, "scores")
 
 
-TABLE_NAMES = ("scores", "evidence", "failures", "skipped")
+TABLE_NAMES = ("scores", "evidence", "evidence_frames", "failures", "skipped")
 
 
 def test_every_table_is_there_from_the_first_block_on(store):
     """A table without a row is an empty file, once and not for each block: every reader finds its folder."""
     run = finish(store, make_run(store, 1, 2))
-    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [1, 1, 1, 1]
+    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [1, 1, 1, 1, 1]
     for table in TABLE_NAMES:
         read = ds.dataset(store.path(table), partitioning=PARTITIONING).to_table()
         assert read.num_rows == {"scores": 2, "evidence": 6}.get(table, 0)
@@ -88,9 +88,9 @@ def test_every_table_is_there_from_the_first_block_on(store):
             duckdb.read_parquet(f"{store.path(table)}/**/*.parquet", hive_partitioning=True).columns[-1] == "run_date"
         )
     later = finish(store, make_run(store, BLOCK_UNITS + 1, 2, resume_key="later"))
-    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [3, 3, 2, 2]
+    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [3, 3, 1, 2, 2]
     third = finish(store, make_run(store, 1, 2, resume_key="third"))
-    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [4, 4, 2, 2]
+    assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [4, 4, 1, 2, 2]
     assert check_output(store.root) == [] and len({run.run_id, later.run_id, third.run_id}) == 3
 
 
@@ -136,6 +136,10 @@ def test_two_racing_commands_killed_again_and_again_do_everything_once(tmp_path)
         kills, finished = map(int, killer.stdout.read().split())
     assert killer.returncode == 0 and kills >= 24 and finished >= 1 and looks >= 5
     store = OutputStore(str(out))
+    kept = duckdb.sql(f"select run_id, media_id, kind from '{out}/evidence_frames/*/*.parquet'").fetchall()
+    suspicious = f"select run_id, media_id from '{out}/scores/*/*.parquet' where verdict = 'manipulated'"
+    wanted = [(*row, kind) for row in duckdb.sql(suspicious).fetchall() for kind in ("frame", "face")]
+    assert wanted and sorted(kept) == sorted(wanted)  # of each suspicious file once, of no other
     for path, digest in units.items():
         assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
     assert check_output(str(out)) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TABLE_FOLDERS = ("evidence", "failures", "skipped", "scores")
+TABLE_FOLDERS = ("evidence", "evidence_frames", "failures", "skipped", "scores")
 """Folders of the public tables, with the names in `tables.schema.TABLES`."""
 FOLDERS = ("_runs", "_resume", "_weights", "_calibration", *TABLE_FOLDERS)
 """All our folders in an output. Anything else there, except the page, is the user's."""

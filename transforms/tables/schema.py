@@ -21,9 +21,13 @@ import pyarrow.parquet as pq
 from ..._version import __version__
 from ...models.base import FAMILIES
 from ..failures import printable
+from ..pictures.choosing import within_unit
+from ..pictures.picture import Picture
 from ..records import AuthenticityScore, Evidence, Failure, MediaOutcome, MediaResult
 from ..storage.uris import escaped
+from . import fields
 from .details import MAX_DETAIL, cut_detail
+from .evidence_frames import EVIDENCE_FRAMES, picture_rows
 
 if TYPE_CHECKING:
     from .runs import Run
@@ -33,28 +37,9 @@ SCHEMA_VERSION = "2"
 PARTITIONING = ds.partitioning(pa.schema([pa.field("run_date", pa.date32())]), flavor="hive")
 """For `pyarrow.dataset.dataset(folder, partitioning=PARTITIONING)`: `run_date` as a date."""
 
-
-def _field(name: str, kind: pa.DataType, description: str, unit: str = "none", polarity: str = "none") -> pa.Field:
-    return pa.field(name, kind, metadata={"description": description, "unit": unit, "polarity": polarity})
-
-
-_LOGIT = "> 0 = manipulated, < 0 = authentic"
 _AUTHENTIC = "1 = authentic, 0 = manipulated"
-_RUN_ID = _field("run_id", pa.string(), "the run that wrote the row; later runs sort after earlier ones")
-_MEDIA_ID = _field(
-    "media_id", pa.string(), "sha256 of canonical URI, version and member; (run_id, media_id) is the key"
-)
-_URI = _field("uri", pa.string(), "canonical URI, control characters escaped; an absolute path for local files")
-_SANDBOX = _field(
-    "sandbox",
-    pa.string(),
-    "what confined the processes that parsed it: landlock+seccomp, landlock, seccomp or off; null if none did",
-)
-_VERSION = _field(
-    "version",
-    pa.string(),
-    "version of the file (for a member, of its shard): ETag, generation, or size and modification time",
-)
+_field, _LOGIT, _RUN_ID, _MEDIA_ID = fields.field, fields.LOGIT_POLARITY, fields.RUN_ID, fields.MEDIA_ID
+_URI, _SANDBOX, _VERSION = fields.URI, fields.SANDBOX, fields.VERSION
 _BOX = pa.struct([pa.field(side, pa.float32()) for side in ("x1", "y1", "x2", "y2")])
 _LEANING = [("detector", pa.string()), ("log_odds", pa.float64()), ("logits", pa.int32())]
 _LEANINGS = pa.list_(pa.struct([*_LEANING, ("calibrated", pa.bool_()), ("has_say", pa.bool_())]))
@@ -154,7 +139,13 @@ SKIPPED = pa.schema(
     [_RUN_ID, _MEDIA_ID, _URI, _field("reason", pa.string(), "why it was skipped: not_media, …"), _VERSION]
 )
 
-TABLES: dict[str, pa.Schema] = {"evidence": EVIDENCE, "failures": FAILURES, "skipped": SKIPPED, "scores": SCORES}
+TABLES: dict[str, pa.Schema] = {
+    "evidence": EVIDENCE,
+    "evidence_frames": EVIDENCE_FRAMES,
+    "failures": FAILURES,
+    "skipped": SKIPPED,
+    "scores": SCORES,
+}
 """The public tables, in the order in which a block of them becomes visible: evidence is visible before its scores."""
 
 
@@ -163,6 +154,8 @@ def _nested(schema: pa.Schema, *shared: str) -> pa.StructType:
     return pa.struct([f.remove_metadata() for f in schema if f.name not in ("run_id", "media_id", *shared)])
 
 
+_BULKY = ("jpeg",)
+"""Columns that nobody searches: statistics and dictionaries of them would only cost."""
 _FAILURE = [("error_class", pa.string()), ("message", pa.string())]
 _SPAN = [("clip_index", pa.int32()), ("start_seconds", pa.float64()), ("end_seconds", pa.float64())]
 _OUTCOME = pa.struct(
@@ -181,14 +174,19 @@ UNIT = pa.schema(
         ("uri", pa.string()),
         ("table", pa.string()),
         ("evidence_rows", pa.int32()),
+        ("picture_rows", pa.int32()),
         ("outcome", _OUTCOME),
         ("scores", _nested(SCORES, "uri")),
         ("evidence", pa.list_(_nested(EVIDENCE, "uri"))),
+        ("evidence_frames", pa.list_(_nested(EVIDENCE_FRAMES, "uri"))),
         ("failures", _nested(FAILURES, "uri")),
         ("skipped", _nested(SKIPPED, "uri")),
     ]
 )
-"""A committed unit, with a row for each file. `table` names the one public table that the file is in."""
+"""A committed unit, with a row for each file. `table` names the one public table that the file is in.
+`evidence_frames` and `picture_rows` are null without pictures, and absent in units of earlier versions."""
+_OF_SCORES = ("evidence", "evidence_frames")
+"""Tables with any number of rows for each of `scores`."""
 
 _TABLE_OF = {"read": "scores", "failed": "failures", "skipped": "skipped"}
 
@@ -200,7 +198,10 @@ def unit_table(results: Iterable[MediaResult], run: Run, scored_at: datetime | N
         ValueError: a file was read but has no score, or was not read but has one.
     """
     scored_at = scored_at or datetime.now(UTC)
-    rows = [_unit_row(result, run, scored_at) for result in sorted(results, key=lambda r: r.outcome.file.media_id)]
+    ordered = sorted(results, key=lambda r: r.outcome.file.media_id)
+    seen = {r.outcome.file.media_id: (r.score.authenticity, r.pictures) for r in ordered if r.score and r.pictures}
+    pictures = within_unit(seen)
+    rows = [_unit_row(one, run, scored_at, pictures.get(one.outcome.file.media_id, ())) for one in ordered]
     return pa.Table.from_pylist(rows, schema=UNIT).replace_schema_metadata(table_metadata(run))
 
 
@@ -210,15 +211,15 @@ def explode_unit_tables(tables: Sequence[pa.Table], run: Run) -> dict[str, pa.Ta
     units = pa.concat_tables([UNIT.empty_table(), *tables], promote_options="permissive")
     public = {}
     for name, schema in TABLES.items():
-        rows = units.filter(pc.equal(units["table"], "scores" if name == "evidence" else name)).combine_chunks()
+        rows = units.filter(pc.equal(units["table"], "scores" if name in _OF_SCORES else name)).combine_chunks()
         values = rows[name].combine_chunks()
         keys = rows.select(["run_id", "media_id", "uri"])
-        if name == "evidence":
+        if name in _OF_SCORES:
             keys = keys.take(pc.list_parent_indices(values))
             values = pc.list_flatten(values)
         columns = {**dict(zip(keys.column_names, keys.columns, strict=True)), **_fields_of(values)}
         schema = schema.with_metadata(table_metadata(run))
-        public[name] = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
+        public[name] = pa.Table.from_arrays([columns[column.name] for column in schema], schema=schema)
     return public
 
 
@@ -235,14 +236,10 @@ def to_parquet(table: pa.Table, row_group_rows: int = 1 << 20, indexed: bool = T
     """A table as Parquet, always the same bytes for the same table, so that two processes make the same file. `indexed`
     adds statistics and dictionaries, for files that are searched."""
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        row_group_size=row_group_rows,
-        write_statistics=indexed,
-        use_dictionary=indexed,
-    )
+    others = [name for name in table.column_names if name not in _BULKY]
+    searched = indexed and (others if len(others) < table.num_columns else True)
+    sizes = {"compression": "zstd", "row_group_size": row_group_rows}
+    pq.write_table(table, sink, write_statistics=searched, use_dictionary=searched, **sizes)
     return sink.getvalue().to_pybytes()
 
 
@@ -250,7 +247,7 @@ def _fields_of(values: pa.StructArray) -> Mapping[str, pa.Array]:  # unlike `fie
     return dict(zip((field.name for field in values.type), values.flatten(), strict=True))
 
 
-def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, Any]:
+def _unit_row(result: MediaResult, run: Run, scored_at: datetime, pictures: Sequence[Picture] = ()) -> dict[str, Any]:
     outcome = result.outcome
     table = _TABLE_OF[outcome.status]
     if (table == "scores") != (result.score is not None):
@@ -262,6 +259,7 @@ def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, A
         "uri": escaped(outcome.file.uri),
         "table": table,
         "evidence_rows": len(result.evidence) if table == "scores" else 0,
+        "picture_rows": len(pictures) or None,
         "outcome": {
             "status": outcome.status,
             "clips_decoded": outcome.clips_decoded,
@@ -271,6 +269,7 @@ def _unit_row(result: MediaResult, run: Run, scored_at: datetime) -> dict[str, A
         },
         "scores": _cleaned(_score_row(result, run, scored_at)) if table == "scores" else None,
         "evidence": [_cleaned(_evidence_row(e)) for e in sorted(result.evidence, key=evidence_order)],
+        "evidence_frames": [_cleaned(row) for row in picture_rows(pictures)] or None,
         "failures": _cleaned(_failure_row(outcome, scored_at)) if table == "failures" else None,
         "skipped": _cleaned(_skipped_row(outcome)) if table == "skipped" else None,
     }

@@ -33,6 +33,10 @@ def test_every_column_of_the_contract_is_there():
             *("detector", "family", "weights_sha256", "clip_index", "track_id", "start_seconds", "end_seconds"),
             *("logit", "abstained", "box", "detail"),
         ],
+        "evidence_frames": [
+            *("clip_index", "pts_seconds", "kind", "track_id", "box_x0", "box_y0", "box_x1", "box_y1"),
+            *("detector", "logit", "width", "height", "jpeg"),
+        ],
         "failures": ["stage", "error_class", "message", "attempts", "size_bytes", "failed_at"],
         "skipped": ["reason"],
     }
@@ -72,6 +76,7 @@ def test_units_become_public_tables_in_a_fixed_order():
     public = explode_unit_tables([unit, unit.slice(0, 0)], RUN)
     assert {name: table.num_rows for name, table in public.items()} == {
         "evidence": 12,
+        "evidence_frames": 0,
         "failures": 1,
         "skipped": 1,
         "scores": 4,
