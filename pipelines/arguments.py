@@ -46,6 +46,7 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
         allow_abbrev=False,
         arguments=_quarantine,
     )
+    add("forget-pictures", help="delete the pictures of suspicious files", arguments=_forget_pictures)
     add("detectors", help="list the detectors, or everything about some", arguments=_detectors)
     return parser
 
@@ -64,6 +65,14 @@ def _audit(parser: Parser) -> None:
 def _check(parser: Parser) -> None:
     parser.description = (
         "Exit codes: 0 everything is there, 1 something is wrong, 5 nothing is wrong but a run is not finished."
+    )
+    parser.add_argument("output", metavar="OUT")
+
+
+def _forget_pictures(parser: Parser) -> None:
+    parser.description = (
+        "Deletes every picture in the output, in the table evidence_frames and in the committed units. Scores and "
+        "evidence stay. The originals are not touched."
     )
     parser.add_argument("output", metavar="OUT")
 

@@ -97,7 +97,7 @@ def _only_prints(args: argparse.Namespace) -> bool:
         return args.file is None
     if args.command == "weights":
         return bool(args.action == "verify")
-    return args.command not in ("calibrate", "train", "forge")
+    return args.command not in ("calibrate", "train", "forge", "forget-pictures")
 
 
 def _say(code: int, error: object) -> int:
@@ -145,6 +145,12 @@ def _quarantine(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .outputs.quarantine import quarantine_command
 
     return quarantine_command(args)
+
+
+def _forget_pictures(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .outputs.forget_pictures import forget_command
+
+    return forget_command(args.output)
 
 
 def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -265,6 +271,7 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "query": _query,
     "quarantine": _quarantine,
+    "forget-pictures": _forget_pictures,
     "weights": _weights,
     "train": _train,
     "forge": _forge,

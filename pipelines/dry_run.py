@@ -11,6 +11,7 @@ from ..models.base import DetectorSpec
 from ..transforms.archives.secret_addresses import Secrets, secret_addresses
 from ..transforms.failures import MediaError, UsageError
 from ..transforms.media.containers.sniff import sniff
+from ..transforms.pictures.picture import FILE_BYTES, UNIT_BYTES
 from ..transforms.staging.spool_files import read_head
 from ..transforms.storage.output_store import OutputStore
 from ..transforms.storage.sources import Planned, is_local
@@ -56,6 +57,9 @@ def dry_run(config: AuditConfig) -> int:
     most = config.reading.max_spool_bytes
     spool = min(staged, largest * ((config.reading.decoders or 1) + 12), max(largest, most or sys.maxsize))
     memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + ((config.reading.decoders or 1) + 1) * CHILD_BYTES
+    seen = media - kinds["audio"]
+    # Each picture stands in its unit and in the table.
+    most_pictures = 2 * min(seen * FILE_BYTES, plan.units * UNIT_BYTES) if config.reading.pictures else 0
     facts: dict[str, object] = {
         **({"first: the rest of run": run.run_id} if run is not None else {}),
         **{f"files: {kind}": number for kind, number in sorted(kinds.items())},
@@ -66,6 +70,7 @@ def dry_run(config: AuditConfig) -> int:
         "detectors": ", ".join(d.name for d in config.detectors),
         **{f"detector {d.name}": _weights(config, d) for d in config.detectors},
         "disk for tables, about (bytes)": (media + clips) * ROW_BYTES,
+        "disk for pictures, at most (bytes)": most_pictures,
         "disk for staged files, at most (bytes)": spool,
         "memory, about (bytes)": memory,
     }

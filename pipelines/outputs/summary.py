@@ -12,11 +12,9 @@ from typing import Any
 import duckdb
 
 from ...transforms.fuse import LEANS
+from ...transforms.pictures.picture import SUSPICIOUS_BELOW
 from ..terminal.printing import finite
 
-SUSPICIOUS_BELOW = 0.45
-"""Files with a lower authenticity are listed by name. A file nearer to 0.5 is not worth a look before others, nor a
-place on the page."""
 BRIEF_SECONDS = 1.0
 _NEWEST = """
 create or replace temp table newest as

@@ -12,6 +12,13 @@ import pyarrow as pa
 
 from deephotlink.pipelines.outputs.views import VIEWS
 from deephotlink.transforms.failures import ERROR_CLASSES
+from deephotlink.transforms.pictures.picture import (
+    FILE_BYTES,
+    FILE_PICTURES,
+    JPEG_BYTES,
+    SUSPICIOUS_BELOW,
+    UNIT_BYTES,
+)
 from deephotlink.transforms.tables.schema import TABLES
 
 from .pages import ROOT
@@ -23,15 +30,17 @@ HEAD = """\
 
 <!-- Made by `python -m tests.docs.make_tables` from the code. Change the code, then run that again. -->
 
-An output holds four tables as Parquet files, compressed with zstd, one folder for each day:
-`OUT/{scores,evidence,failures,skipped}/run_date=YYYY-MM-DD/*.parquet`. All four exist from the first results on, with
-no rows where there is nothing to report. Each column's meaning, unit and polarity is also stored in the files, as Arrow
-field metadata. `run_date` is the Hive partition key, so it is a column for every reader but is not inside the files.
+An output holds five tables as Parquet files, compressed with zstd, one folder for each day:
+`OUT/{scores,evidence,evidence_frames,failures,skipped}/run_date=YYYY-MM-DD/*.parquet`. All five exist from the first
+results on, with no rows where there is nothing to report. Each column's meaning, unit and polarity is also stored in
+the files, as Arrow field metadata. `run_date` is the Hive partition key, so it is a column for every reader but is not
+inside the files.
 
 - **Every file is in exactly one of `scores`, `failures` and `skipped`.** `deephotlink check OUT` proves it.
 - The key is (`run_id`, `media_id`).
 - In `evidence`, a `logit` above 0 means manipulated. If a detector cannot judge, `logit` is null and `abstained` says
   why.
+- `evidence_frames` has [small pictures](#evidence_frames) of suspicious files, and of no others. It is in no view.
 - Tables keep the rows of older runs. For how each file stands now, use the [views](#views).
 
 From Python, `deephotlink.read_scores(OUT)`, `read_evidence`, `read_failures` and `read_skipped` give pyarrow datasets,
@@ -68,9 +77,23 @@ tracks of one recording are heard together; otherwise the track in which somebod
 than two channels, all channels that contain sound count equally.
 """
 
+EVIDENCE_FRAMES = f"""\
+One row for each small picture of what a detector judged: the whole frame, or the face cut out of it.
+
+A file is suspicious, and has pictures, if its verdict is `manipulated`, or if it is `inconclusive` with an
+`authenticity` below {SUSPICIOUS_BELOW}. At most {FILE_PICTURES} pictures of {JPEG_BYTES >> 10} KB are kept of a file,
+{FILE_BYTES >> 10} KB of it together, and {UNIT_BYTES >> 20} MB of a unit of work. They show the moments on which a
+detector leans most towards manipulation; detectors that change `authenticity` come first. If no picture leans that way
+(the verdict came from sound or metadata), there is one frame without a box, so that you see which film it is. Files of
+sound have none.
+
+A picture belongs to the row of `evidence` with the same `detector`, `clip_index` and `track_id`. For scores that
+`rescore` made, the pictures are under `evidence_run_id`. [Security](security.md#pictures) says how to keep no pictures
+and how to delete them."""
 ROWS = {
     "scores": "One row for each file that could be read.",
     "evidence": "One row for each answer of a detector, about a file, a clip, a face or a window of sound.",
+    "evidence_frames": EVIDENCE_FRAMES,
     "failures": "One row for each file of which nothing could be read.",
     "skipped": "One row for each file that is not media, or not one that deephotlink reads.",
 }
@@ -124,7 +147,7 @@ ABSTAINED = {
 
 
 def tables_md() -> str:
-    parts = [HEAD, "## The four tables\n"]
+    parts = [HEAD, "## The five tables\n"]
     parts += [_table(name, TABLES[name]) for name in ROWS]
     parts += [VIEWS_HEAD, *_views()]
     parts += ["## Words\n", "### Verdicts\n", _words(VERDICTS)]

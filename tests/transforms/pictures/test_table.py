@@ -185,3 +185,39 @@ def test_a_person_who_asks_for_pictures_gets_no_page_of_bytes(done, capsys):
     assert "(581 bytes)" in capsys.readouterr().out
     assert cli.main(["query", store.root, f"select jpeg from {FRAMES} limit 1", "--json"]) == cli.DONE
     assert json.loads(capsys.readouterr().out)["jpeg"].startswith("\\xFF\\xD8\\xFF")
+
+
+def test_pictures_can_be_deleted_and_are_then_nowhere(done, capsys):
+    store, _ = done
+    there = run_query(store.root, f"select * from {FRAMES}").num_rows
+    scores = run_query(store.root, "select * from latest order by uri")
+    jpegs = run_query(store.root, f"select distinct jpeg from {FRAMES}")["jpeg"].to_pylist()
+
+    def holding() -> list[Path]:
+        files = [path for path in Path(store.root).rglob("*") if path.is_file()]
+        return [path for path in files if any(jpeg[3:99] in path.read_bytes() for jpeg in jpegs)]
+
+    assert len(holding()) == 4  # three units and one file of the table
+    assert cli.main(["forget-pictures", store.root]) == cli.DONE
+    assert there > 1 and f"{there} pictures deleted" in capsys.readouterr().out
+    assert check_output(store.root) == [] and run_query(store.root, f"select * from {FRAMES}").num_rows == 0
+    assert run_query(store.root, "select * from latest order by uri").equals(scores)
+    assert holding() == []
+    assert cli.main(["forget-pictures", store.root]) == cli.DONE and "0 pictures" in capsys.readouterr().out
+    finish(store, make_run(store, 1, 6, resume_key="later"), make_suspicious)
+    assert run_query(store.root, f"select * from {FRAMES}").num_rows and check_output(store.root) == []
+
+
+def test_nothing_is_deleted_while_a_run_may_still_write(done, tmp_path, capsys):
+    store, _ = done
+    make_run(store, 1, 6, resume_key="begun")
+    assert cli.main(["forget-pictures", store.root]) == cli.USAGE
+    assert "not finished" in capsys.readouterr().err
+    assert run_query(store.root, f"select * from {FRAMES}").num_rows
+    assert cli.main(["forget-pictures", str(tmp_path / "nowhere")]) == cli.USAGE
+
+
+def test_an_output_of_an_earlier_version_has_none_to_delete(tmp_path, capsys):
+    store = OutputStore(str(tmp_path))
+    older(store, finish(store, make_run(store, 1, 6)))
+    assert cli.main(["forget-pictures", store.root]) == cli.DONE and "0 pictures" in capsys.readouterr().out
