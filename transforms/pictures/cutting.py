@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,7 +50,8 @@ def cut(
     inside = None if box is None else box_inside(box, width, height)
 
     def made(kind: Kind, pixels: np.ndarray, long_side: int, shares: Box | None) -> Iterator[Picture]:
-        if (encoded := jpeg_of(pixels, long_side)) is not None:
+        key = (media_id, clip_index, pts_seconds, long_side, pixels.shape, pixels.__array_interface__["data"][0])
+        if (encoded := _ENCODED.get(key, lambda: jpeg_of(pixels, long_side))) is not None:
             jpeg, *size = encoded
             where = (clip_index, track_id, pts_seconds, shares)
             yield Picture(media_id, kind, detector, logit, *where, size[0], size[1], jpeg)
@@ -59,6 +63,35 @@ def cut(
     yield from made("frame", frame, FRAME_LONG_SIDE, (x1 / width, y1 / height, x2 / width, y2 / height))
     left, top, right, bottom = face_window(inside, width, height)
     yield from made("face", frame[top:bottom, left:right], FACE_LONG_SIDE, None)
+
+
+Encoded = tuple[bytes, int, int] | None
+"""JPEG, its width, its height."""
+
+
+class _Recent:
+    """What was encoded last: several detectors ask for one moment, one after the other."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self._found: OrderedDict[tuple[Any, ...], Encoded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], Encoded]) -> Encoded:
+        with self._lock:
+            if key in self._found:
+                return self._found[key]
+        made = make()
+        with self._lock:
+            self._found[key] = made
+            if len(self._found) > self.most:
+                self._found.popitem(last=False)
+        return made
+
+
+_ENCODED = _Recent(64)
+"""Of this process; half a megabyte. The key has the place of the pixels in memory, and the moment that they are of, so
+that memory which is used again is not taken for what was there before."""
 
 
 def box_inside(box: Sequence[float], width: int, height: int) -> Box | None:
@@ -89,8 +122,8 @@ def face_window(inside: Sequence[float], width: int, height: int) -> tuple[int, 
     )
 
 
-def jpeg_of(pixels: np.ndarray, long_side: int) -> tuple[bytes, int, int] | None:
-    """(JPEG, its width, its height) of uint8 [H, W, 3]; None if it does not fit into JPEG_BYTES, however coarse.
+def jpeg_of(pixels: np.ndarray, long_side: int) -> Encoded:
+    """uint8 [H, W, 3] as a JPEG; None if it does not fit into JPEG_BYTES, however coarse.
 
     It holds no metadata: no time, no place, no name.
     """
@@ -99,7 +132,7 @@ def jpeg_of(pixels: np.ndarray, long_side: int) -> tuple[bytes, int, int] | None
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if size != image.size:
-        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
     for quality in QUALITIES:
         sink = io.BytesIO()
         image.save(sink, "JPEG", quality=quality)

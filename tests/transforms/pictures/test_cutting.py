@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deephotlink.transforms.pictures import cutting
 from deephotlink.transforms.pictures.cutting import FACE_LONG_SIDE, FRAME_LONG_SIDE, cut, face_window, jpeg_of
 from deephotlink.transforms.pictures.picture import JPEG_BYTES
 
 RED, GREY = (200, 20, 30), (90, 90, 90)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch):
+    """Tests make other frames of the same moment, maybe in the same memory."""
+    monkeypatch.setattr(cutting, "_ENCODED", cutting._Recent(64))
 
 
 def shot(size=(640, 360), box=(200, 100, 300, 220)):
@@ -99,7 +106,7 @@ def test_noise_fits_too_and_what_cannot_is_left_out(monkeypatch):
             assert len(picture.jpeg) <= JPEG_BYTES and picture.jpeg[:3] == b"\xff\xd8\xff"
             assert picture.jpeg[-2:] == b"\xff\xd9"
     monkeypatch.setattr("deephotlink.transforms.pictures.cutting.JPEG_BYTES", 500)
-    assert jpeg_of(noise, FRAME_LONG_SIDE) is None and not pictures(noise, None)
+    assert jpeg_of(noise, FRAME_LONG_SIDE) is None and not pictures(noise, None, pts_seconds=2.0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3840, 2160)])
@@ -114,3 +121,24 @@ def test_a_moment_that_is_no_moment_has_none():
 
 def test_the_same_pixels_are_the_same_bytes():
     assert pictures(shot(), (200, 100, 300, 220)) == pictures(shot(), (200, 100, 300, 220))
+
+
+def test_detectors_that_judge_one_moment_have_it_encoded_once(monkeypatch):
+    encoded = []
+    monkeypatch.setattr(cutting, "jpeg_of", lambda pixels, side: encoded.append(1) or jpeg_of(pixels, side))
+    frame, box = shot(), (200, 100, 300, 220)
+    for detector in ("a", "b"):
+        found = {p.kind: p for p in cut("shared", detector, 1.0, 0, 0, 2.0, frame, box)}
+        assert {p.detector for p in found.values()} == {detector} and len(encoded) == 2
+    other = {p.kind: p for p in cut("shared", "a", 1.0, 0, 1, 2.0, frame, (20, 20, 90, 90))}  # another face in it
+    assert len(encoded) == 3 and other["frame"].jpeg == found["frame"].jpeg and other["face"].jpeg != found["face"].jpeg
+    frame[:] = 0  # the same memory, a later moment
+    later = {p.kind: p for p in cut("shared", "a", 1.0, 0, 0, 3.0, frame, box)}
+    assert len(encoded) == 5 and later["frame"].jpeg != found["frame"].jpeg
+
+
+def test_what_is_remembered_is_bounded():
+    recent = cutting._Recent(3)
+    for number in range(9):
+        recent.get((number,), lambda: None)
+    assert len(recent._found) == 3
