@@ -2,7 +2,8 @@
 
 Steps to compose in a Beam pipeline: `ListMedia`, `ScoreMedia`. What they yield: `MediaFile`, `MediaResult` with its
 `MediaOutcome`, `AuthenticityScore`, `Evidence` and `Failure`. Tables of a finished audit: `read_scores`,
-`read_evidence`, `read_failures` and `read_skipped` give pyarrow datasets, and `query` gives what an SQL query finds.
+`read_evidence`, `read_evidence_frames`, `read_failures` and `read_skipped` give pyarrow datasets, and `query` gives
+what an SQL query finds.
 """
 
 from importlib import import_module
@@ -13,7 +14,13 @@ from deephotlink._version import __version__
 
 if TYPE_CHECKING:
     from deephotlink.pipelines.audit import ScoreMedia
-    from deephotlink.pipelines.outputs.datasets import read_evidence, read_failures, read_scores, read_skipped
+    from deephotlink.pipelines.outputs.datasets import (
+        read_evidence,
+        read_evidence_frames,
+        read_failures,
+        read_scores,
+        read_skipped,
+    )
     from deephotlink.pipelines.outputs.query import run_query as query
     from deephotlink.transforms.listing import ListMedia
     from deephotlink.transforms.records import (
@@ -37,13 +44,14 @@ __all__ = [
     "__version__",
     "query",
     "read_evidence",
+    "read_evidence_frames",
     "read_failures",
     "read_scores",
     "read_skipped",
 ]
 
 _RECORDS = ("AuthenticityScore", "Evidence", "Failure", "MediaFile", "MediaOutcome", "MediaResult")
-_READERS = ("read_evidence", "read_failures", "read_scores", "read_skipped")
+_READERS = ("read_evidence", "read_evidence_frames", "read_failures", "read_scores", "read_skipped")
 _HOMES = {
     "ListMedia": ("transforms.listing", "ListMedia"),
     "ScoreMedia": ("pipelines.audit", "ScoreMedia"),

@@ -36,6 +36,11 @@ def read_evidence(out: str) -> ds.Dataset:
     return read_table(out, "evidence")
 
 
+def read_evidence_frames(out: str) -> ds.Dataset:
+    """One row for each small picture of a suspicious file."""
+    return read_table(out, "evidence_frames")
+
+
 def read_failures(out: str) -> ds.Dataset:
     """One row for each file and run that could not score it."""
     return read_table(out, "failures")

@@ -43,9 +43,9 @@ inside the files.
 - `evidence_frames` has [small pictures](#evidence_frames) of suspicious files, and of no others. It is in no view.
 - Tables keep the rows of older runs. For how each file stands now, use the [views](#views).
 
-From Python, `deephotlink.read_scores(OUT)`, `read_evidence`, `read_failures` and `read_skipped` give pyarrow datasets,
-with `run_date` as a date and all columns also if an older version wrote some of the files. For the views, use
-`deephotlink.query(OUT, sql)`: it gives what an SQL query finds as a pyarrow table.
+From Python, `deephotlink.read_scores(OUT)`, `read_evidence`, `read_evidence_frames`, `read_failures` and `read_skipped`
+give pyarrow datasets, with `run_date` as a date and all columns also if an older version wrote some of the files. For
+the views, use `deephotlink.query(OUT, sql)`: it gives what an SQL query finds as a pyarrow table.
 
 DuckDB, Spark, Polars, BigQuery and pandas all read the files. If two versions of deephotlink wrote into one output,
 Polars needs `missing_columns="insert", extra_columns="ignore"`.

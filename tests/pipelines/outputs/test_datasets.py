@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import deephotlink
-from deephotlink import read_evidence, read_failures, read_scores, read_skipped
+from deephotlink import read_evidence, read_evidence_frames, read_failures, read_scores, read_skipped
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.tables.schema import TABLES
@@ -22,6 +22,7 @@ from tests.committing import finish, make_run
 READERS = {
     "scores": read_scores,
     "evidence": read_evidence,
+    "evidence_frames": read_evidence_frames,
     "failures": read_failures,
     "skipped": read_skipped,
 }
