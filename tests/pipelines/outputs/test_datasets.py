@@ -17,7 +17,7 @@ from deephotlink import read_evidence, read_evidence_frames, read_failures, read
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.tables.schema import TABLES
-from tests.committing import finish, make_run
+from tests.committing import finish, make_run, make_suspicious
 
 READERS = {
     "scores": read_scores,
@@ -37,7 +37,7 @@ def store(request, tmp_path):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_is_a_dataset_with_its_columns_and_the_date(store, table):
-    run = finish(store, make_run(store))
+    run = finish(store, make_run(store), make_suspicious)
     rows = READERS[table](store.root).to_table()
     assert rows.schema.names == [TABLES[table].names[0], "run_date", *TABLES[table].names[1:]]
     assert rows.schema.field("run_date").type == pa.date32()
