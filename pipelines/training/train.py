@@ -29,10 +29,11 @@ from ...models.weights.checkpoints import load_exactly, read_safetensors
 from ...models.weights.files import WeightsError
 from ...transforms.failures import UsageError, local_fault, printable
 from ..terminal.wording import shell_word
+from .beginnings import begun, imagenet
 from .material import REAL, Listed, Source, listed, sources_of
 from .material_cache import load_material, save_material
 from .model_card import card, grouped_figures
-from .recipes import COURSES, Config, Course, begun, imagenet
+from .recipes import COURSES, Config, Course
 
 FAKES_ARE_MADE = "training uses only real files and makes the forgeries itself"
 
@@ -286,6 +287,9 @@ def _leave(
     with torch.inference_mode():
         judged = course.judged(recipe, network.eval())
     intervals = grouped_figures(*judged) if judged is not None else {}
+    if (left := course.left(recipe, trained.weights)) is not trained.weights:
+        export(left, path, {"deephotlink": json.dumps(told, sort_keys=True)})
+        body = path.read_bytes()
     record: dict[str, Any] = {
         "name": name,
         "sha256": hashlib.sha256(body).hexdigest(),

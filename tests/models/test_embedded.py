@@ -46,7 +46,7 @@ def test_packaged_weights_are_those_of_their_sidecar_and_have_a_card(name):
     body, record = files.embedded_path(name).read_bytes(), files.sidecar(name)
     assert record["sha256"] == hashlib.sha256(body).hexdigest() and record["size_bytes"] == len(body)
     tensors = load(body)
-    assert {str(tensor.dtype) for tensor in tensors.values()} <= {"float16", "int64"}
+    assert {str(tensor.dtype) for tensor in tensors.values()} <= {"float16", "int16", "int64"}
     assert all(np.isfinite(tensor).all() for tensor in tensors.values())
     assert isinstance(record["parameters"], int) and record["made_by"] and record["date"]
     text = files.FOLDER.joinpath(f"{name}.md").read_text(encoding="utf-8")

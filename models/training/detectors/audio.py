@@ -5,11 +5,14 @@ codecs and loudness (augmentation/sound.py). Words, voice, microphone and codec 
 synthesis is left to learn. If there is speech that was synthetic from the start, it replaces the forgery in some of the
 pairs, with the recording's noise added; nothing else is alike in such a pair. Validation uses held-out voices, by kind
 of vocoder, and held-out synthesisers.
+
+The forest (speech_forest.py) grows beside it, from recordings and speech that was synthetic from the start. It has no
+steps: training moves the network alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...architectures.speech_traces import SpeechTraces
+from ...architectures.speech_traces import LearnedSpeech, SpeechTraces
 from ...base import SOUND_RATE
 from ...calibration.accuracy import weighted_auc
+from ...signals.speech_statistics import with_statistics
 from ..augmentation.sound import drawn_chain, floor_of, with_floor
 from ..forgeries.speech_bank import (
     FULL_PLANS,
@@ -33,6 +37,7 @@ from ..forgeries.speech_bank import (
     vocoders,
 )
 from ..loop import Recipe, TrainingError
+from .speech_forest import CHAINS, ForestTables, forest_of, grown, joined, rows_of
 
 __all__ = ["AudioMaterial", "AudioRecipe", "SpeechBank", "material_from_sounds", "recipe", "speech_bank"]
 
@@ -47,6 +52,8 @@ FLOOR_SHARE = 0.8
 
 class AudioRecipe(Recipe):
     name = "audio"
+    grown = ("forest.",)
+    """Tensors that `--init` leaves alone: they come from the material, not from steps."""
     learning_rate = 1.5e-3
     weight_decay = 1e-2
     warmup_steps = 60
@@ -61,13 +68,17 @@ class AudioRecipe(Recipe):
         pairs: int = 8,
         window_samples: int = 3 * SOUND_RATE // 2,
         make_network: Callable[[], nn.Module] = SpeechTraces,
+        forest: ForestTables | None = None,
+        forest_of_all: ForestTables | None = None,
     ) -> None:
         """`kinds`: kinds to train on, by default all in the bank; all are judged. `spoken`: speech that was synthetic
-        from the start, to train on. `spoken_held`: the same to judge by; its kind is `spoken`."""
+        from the start, to train on. `spoken_held`: the same to judge by; its kind is `spoken`. `forest` comes from the
+        fit side and is judged; `forest_of_all`, from both sides, goes into the weights that are left."""
         self.fit, self.held = list(fit), list(held)
         self.kinds = tuple(kinds or fit[0].fakes)
         self.spoken = list(spoken)
         self.pairs, self.window_samples, self.make_network = pairs, window_samples, make_network
+        self.forest, self.forest_of_all = forest, forest_of_all
         seconds: dict[str, float] = {}
         for one in self.fit:
             seconds[one.piece.group] = seconds.get(one.piece.group, 0.0) + len(one.piece.sound) / SOUND_RATE
@@ -76,12 +87,23 @@ class AudioRecipe(Recipe):
         self.chances = weights / weights.sum()
         by_kind = np.array([2.0 if kind in NEURAL_KINDS else 1.0 for kind in self.kinds])
         self.kind_chances = by_kind / by_kind.sum()
-        self.judged = judged_windows(self.held)
+        windows = judged_windows(self.held)
         if spoken_held:
-            self.judged["spoken"] = judged_speech(spoken_held, self.held)
+            windows["spoken"] = judged_speech(spoken_held, self.held)
+        self.judged = {kind: with_statistics(sounds) for kind, sounds in windows.items()}
 
     def network(self) -> nn.Module:
-        return self.make_network()
+        network = LearnedSpeech(self.make_network())
+        if self.forest is not None:
+            network.forest = forest_of(self.forest)
+        return network
+
+    def left(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights with the forest of both sides in place of the one that was judged."""
+        if self.forest_of_all is None:
+            return weights
+        grown_last = forest_of(self.forest_of_all).state_dict()
+        return {**weights, **{f"forest.{name}": value for name, value in grown_last.items()}}
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """`sound` float32 (2P, S), recordings and then forgeries; `label` float32 (2P,), 1 = forged."""
@@ -116,7 +138,8 @@ class AudioRecipe(Recipe):
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy of each sound, and of each pair: which of the two is the forgery."""
-        logits = network(batch["sound"]).float()
+        assert isinstance(network, LearnedSpeech)
+        logits = network.traces(batch["sound"]).float()
         real, fake = logits.chunk(2)
         smooth = batch["label"] * 0.96 + 0.02
         return F.binary_cross_entropy_with_logits(logits, smooth) + 0.3 * F.softplus(real - fake).mean()
@@ -170,7 +193,7 @@ def judged_speech(spoken: Sequence[Piece], held: Sequence[Forged]) -> np.ndarray
 
 
 def logits_of(network: nn.Module, sounds: np.ndarray, rows: int = 16) -> np.ndarray:
-    """float32 [N, S] → float32 [N], in the network's own mode and on its device."""
+    """float32 [N, S + 90], with statistics → float32 [N], in the network's own mode and on its device."""
     device = next(network.parameters()).device
     parts = [
         network(torch.from_numpy(part).to(device)).float().cpu()
@@ -181,16 +204,21 @@ def logits_of(network: nn.Module, sounds: np.ndarray, rows: int = 16) -> np.ndar
 
 @dataclass(frozen=True, slots=True)
 class SpeechBank:
-    """What `audio` is trained on and judged by: recordings, and what vocoders made of them."""
+    """What `audio` is trained on and judged by: recordings, what vocoders made of them, and the forests."""
 
     fit: list[Forged]
     held: list[Forged]
     spoken: list[Piece] = field(default_factory=list)
     spoken_held: list[Piece] = field(default_factory=list)
+    forest: ForestTables | None = None
+    """Grown from the fit side: the one that is judged."""
+    forest_of_all: ForestTables | None = None
+    """Grown from both sides: the one that is left in the end."""
 
 
 def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
-    """Trains vocoders on the fit side and forges both sides: seconds if `small`, else a quarter of an hour on one core.
+    """Trains vocoders on the fit side, forges both sides and grows the forests: seconds if `small`, else half an hour
+    on one core.
 
     Raises:
         TrainingError: one side has no speech.
@@ -205,14 +233,32 @@ def speech_bank(material: AudioMaterial, small: bool, seed: int) -> SpeechBank:
         fit, held = (
             forged(side, networks, seed, kinds=SMALL_KINDS) for side in (material.fit[:24], material.held[:12])
         )
-        return SpeechBank(fit, held, material.spoken_fit, material.spoken_held)
-    networks = vocoders(material, FULL_PLANS, seed)
-    fit, held = forged(material.fit, networks[:1], seed, ages=2), forged(material.held, networks, seed)
-    return SpeechBank(fit, held, material.spoken_fit, material.spoken_held)
+    else:
+        networks = vocoders(material, FULL_PLANS, seed)
+        fit, held = forged(material.fit, networks[:1], seed, ages=2), forged(material.held, networks, seed)
+    spoken = bool(material.spoken_fit)
+    own, other = (
+        rows_of([one.piece for one in bank], made if spoken else _copies(bank), seed, 0 if small else CHAINS)
+        for bank, made in ((fit, material.spoken_fit), (held, material.spoken_held))
+    )
+    forests = grown(own, seed), grown(joined([own, other]), seed)
+    return SpeechBank(fit, held, material.spoken_fit, material.spoken_held, *forests)
+
+
+def _copies(bank: Sequence[Forged]) -> list[Piece]:
+    """One copy of each piece by each vocoder: what a forest grows from where there is no speech by others' tools."""
+    return [Piece(one.piece.group, made[0]) for one in bank for made in one.fakes.values()]
 
 
 def recipe(bank: SpeechBank, small: bool = False) -> AudioRecipe:
-    made = AudioRecipe(bank.fit, bank.held, spoken=bank.spoken, spoken_held=bank.spoken_held)
+    made = AudioRecipe(
+        bank.fit,
+        bank.held,
+        spoken=bank.spoken,
+        spoken_held=bank.spoken_held,
+        forest=bank.forest,
+        forest_of_all=bank.forest_of_all,
+    )
     if small:
         made.pairs, made.window_samples = 4, SOUND_RATE
     return made

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from deephotlink.models.architectures.speech_lines import DISTANCES_HZ, OTHERWISE_HZ, SpeechLines
-from deephotlink.models.architectures.speech_traces import HOP, SpeechTraces
+from deephotlink.models.architectures.speech_traces import HOP, LearnedSpeech, SpeechTraces
 from deephotlink.models.base import AudioItem, Detector
 from deephotlink.models.detectors.audio import DETECTOR, LEAST_SAMPLES, WINDOW_SAMPLES, AudioDetector, make
 from deephotlink.models.embedded.files import embedded_path
@@ -34,7 +34,7 @@ def voice(seconds: float, seed: int = 0, pitch: float = 130.0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     torch.manual_seed(0)
-    network = SpeechTraces()
+    network = LearnedSpeech()
     found = make(DETECTOR, weights_of(tmp_path_factory.mktemp("audio"), weights=_bytes(network)))
     found.load("cpu")
     return found
@@ -175,7 +175,7 @@ def test_nothing_is_left_on_the_cpu(detector: Detector) -> None:
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     other = make(DETECTOR, weights_of(tmp_path, weights=_bytes(torch.nn.Linear(2, 2))))
-    with pytest.raises(WeightsError, match="SpeechTraces"):
+    with pytest.raises(WeightsError, match="LearnedSpeech"):
         other.load("cpu")
 
 

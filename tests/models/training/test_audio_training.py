@@ -12,6 +12,7 @@ from scipy.signal import correlate
 
 from deephotlink.models.base import AudioItem
 from deephotlink.models.detectors.audio import DETECTOR, make
+from deephotlink.models.signals.speech_statistics import NAMES
 from deephotlink.models.training.augmentation import sound as steps
 from deephotlink.models.training.augmentation.sound import CODECS, coded, drawn_chain, floor_of, with_floor
 from deephotlink.models.training.detectors.audio import (
@@ -233,7 +234,7 @@ def test_synthetic_speech_stands_for_the_forgery_with_the_recordings_noise_under
         pairs=40,
         window_samples=RATE,
     )
-    assert made.judged["spoken"].shape == (1, 4 * RATE)
+    assert made.judged["spoken"].shape == (1, 4 * RATE + len(NAMES))
     sound = made.batch(np.random.default_rng(0))["sound"].numpy()
     # The bank's forgery is the recording itself: whatever differs after one chain is synthetic speech.
     apart = [not np.array_equal(real, fake) for real, fake in zip(sound[:40], sound[40:], strict=True)]
