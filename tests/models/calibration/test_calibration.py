@@ -25,18 +25,22 @@ def test_the_default_names_its_data_and_the_embedded_detectors_that_it_leaves_ou
 def test_the_default_was_fitted_to_the_weights_that_ship():
     rules, known = c.load_calibration().detectors, installed()
     fitted = {name: rule for name, rule in rules.items() if rule.method != "hand"}
-    assert set(fitted) == {"audio", "facial", "lip_sync"} and sum(rule.weight for rule in fitted.values()) == 1
+    assert {name: rule.weight for name, rule in fitted.items()} == {
+        "audio": 1.0,
+        "face_swap": 1.0,
+        "facial": 0.0,
+        "lip_sync": 0.0,
+    }
     for name, rule in fitted.items():
         assert (rule.weights_sha256, rule.version) == (known[name].weights[0].sha256, known[name].version)
 
 
-def test_by_default_a_verdict_needs_a_declared_source_or_a_face_above_all_real_ones():
-    """A dubbed film looks like a forged mouth; `audio` knows few vocoders: evidence for a person to look at."""
-    default = c.load_calibration()
-    assert default.detectors["lip_sync"].weight == default.detectors["audio"].weight == 0
-    # A face has to say more than it did of any real film, and how little that proves is told.
-    assert c.verdict(c.authenticity(3.1), default) == "inconclusive"
-    assert "the threshold lies above all of them, which proves 12.2%" in default.note
+def test_by_default_a_verdict_needs_a_declared_source_or_a_voice_or_face_above_all_real_ones():
+    default, proof = c.load_calibration(), default_fields()["thresholds"]["false_positives"]
+    assert c.verdict(c.authenticity(2.9), default) == "inconclusive"
+    assert (proof["media"], proof["of_media"], proof["groups"], proof["proven"]) == (0, 198, 176, True)
+    assert proof["upper_95_by_group"] == pytest.approx(1 - 0.05 ** (1 / 176), abs=1e-4)  # Clopper-Pearson for none
+    assert "At most 2.0% of real files like these are called `manipulated`" in default.note
     assert c.verdict(c.authenticity(c.item_log_odds(4.0, default.detectors["metadata"])), default) == "manipulated"
     assert c.verdict(1.0, default) == "inconclusive"  # never `authentic`
     assert c.verdict(None, default) == "not_assessed"
