@@ -132,8 +132,9 @@ def read_evidence(out: str, labels: str | None, real: RealFiles | None = None) -
         tables.register("wanted", wanted)
         evidence = tables.sql(_EVIDENCE).to_arrow_table()
     names: dict[str, int] = {}
-    # Versions and copies of one file are not independent evidence, so they share a group.
-    same = copies([row["size_bytes"] for _, row in pairs], evidence)
+    # Versions and copies of one file are not independent evidence, so they share a group. Copies are looked for only
+    # among the files of named sources: `--labels` and a bare `--real-only` mean what they always meant.
+    same = {} if real is None else copies([row["size_bytes"] for _, row in pairs], evidence)
     alone = [f"\0{pairs[same.get(at, at)][1]['uri']}" for at in range(len(pairs))]
     group = [names.setdefault(label.group or own, len(names)) for (label, _), own in zip(pairs, alone, strict=True)]
     media = Media(
