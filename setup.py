@@ -58,6 +58,7 @@ EXTRAS = {
         "moto[s3]>=5.2",
         "mypy>=2",
         "onnx>=1.19",
+        "playwright>=1.58",  # drives the chromium of the machine; downloads no browser
         "pytest>=9",
         "pytest-timeout",
         "pytest-xdist",
@@ -80,7 +81,11 @@ setup(
     python_requires=">=3.11",
     packages=["deephotlink", *[f"deephotlink.{name}" for name in PACKAGES]],
     package_dir={"deephotlink": "."},
-    package_data={"deephotlink": ["py.typed"], "deephotlink.models.embedded": ["*.json", "*.md", "*.safetensors"]},
+    package_data={
+        "deephotlink": ["py.typed"],
+        "deephotlink.models.embedded": ["*.json", "*.md", "*.safetensors"],
+        "deephotlink.pipelines.outputs.report": ["*.html", "*.css", "*.js", "vendor/*"],
+    },
     script_name="setup.py",  # keeps this file out of the wheel
     install_requires=REQUIRES,
     extras_require=EXTRAS,

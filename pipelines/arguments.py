@@ -29,6 +29,7 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
         help="ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry, known_real",
         arguments=_query,
     )
+    add("report", help=_REPORT, arguments=_report)
     add("calibrate", help="make a calibration file from labelled or real files", arguments=_calibrate)
     add("rescore", help="make new scores from stored evidence", arguments=_rescore)
     add("evaluate", help="measure accuracy on labelled files", allow_abbrev=False, arguments=_evaluate)
@@ -53,6 +54,8 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
 
 _QUERY = "ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry, known_real"
 _CHECK = "prove that every planned file is in exactly one table, or say what is unfinished"
+
+_REPORT = "write the page for people, OUT/report.html, anew"
 
 
 def _audit(parser: Parser) -> None:
@@ -83,6 +86,13 @@ def _query(parser: Parser) -> None:
     parser.add_argument(
         "--json", action="store_true", dest="as_json", help="one JSON object per row (null for NaN and infinities)"
     )
+
+
+def _report(parser: Parser) -> None:
+    parser.description = (
+        "Writes OUT/report.html, as every audit does at its end: one page without any request, for any browser."
+    )
+    parser.add_argument("output", metavar="OUT")
 
 
 def _calibrate(parser: Parser) -> None:

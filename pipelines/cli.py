@@ -97,7 +97,7 @@ def _only_prints(args: argparse.Namespace) -> bool:
         return args.file is None
     if args.command == "weights":
         return bool(args.action == "verify")
-    return args.command not in ("calibrate", "train", "forge", "forget-pictures")
+    return args.command not in ("calibrate", "report", "train", "forge", "forget-pictures")
 
 
 def _say(code: int, error: object) -> int:
@@ -139,6 +139,12 @@ def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .outputs.query import query_command
 
     return query_command(args.output, args.sql, args.as_json)
+
+
+def _report(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .outputs.report.page import report_command
+
+    return report_command(args.output)
 
 
 def _quarantine(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -270,6 +276,7 @@ _COMMANDS = {
     "check": _check,
     "evaluate": _evaluate,
     "query": _query,
+    "report": _report,
     "quarantine": _quarantine,
     "forget-pictures": _forget_pictures,
     "weights": _weights,

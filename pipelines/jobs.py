@@ -34,7 +34,6 @@ from ..transforms.plan import UnitLimits, plan_media
 from ..transforms.publish import publish
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
 from ..transforms.storage import uris
-from ..transforms.storage.output_names import PAGE
 from ..transforms.storage.output_store import OutputStore, open_store
 from ..transforms.storage.retries import tell
 from ..transforms.storage.sources import Planned
@@ -59,8 +58,11 @@ from .audit import ScoreMedia, build_detector, pool_of
 from .interrupts import heed_signals
 from .options import AuditConfig, runner_named
 from .outputs.check import unfinished_runs
+from .outputs.closing_tables import print_lines, print_summary
 from .outputs.query import connect, readable
-from .outputs.report import print_lines, print_summary, summarise, summary_html, write_page
+from .outputs.report.chosen import bounded
+from .outputs.report.page import write_report
+from .outputs.summary import summarise
 from .outputs.versions import superseded
 from .runners import check_runner, fault_of_runner, foreseen, make_pipeline
 from .spool import spool_folder
@@ -128,10 +130,10 @@ def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
             runs.append(planned)
     more, last_lines = then()
     tables = connect(config.output)
-    with readable(config.output):
+    with readable(config.output), bounded(tables):
         summary = summarise(tables, unfinished=len(unfinished_runs(store)))
         wrong = detector_errors(tables, [run.run_id for run in runs])
-    write_page(store, PAGE, summary_html(summary))
+        write_report(store, tables, summary)
     failing = failure_rate(store, runs or [run for run in [last_run(store, key)] if run is not None])
     if config.as_json:
         ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}

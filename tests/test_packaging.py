@@ -81,6 +81,8 @@ def test_the_wheel_holds_every_module_and_data_file(source: Path, wheel: zipfile
         for path in (source / "models/embedded").iterdir()
         if path.suffix not in ("", ".py")
     }
+    page = source / "pipelines/outputs/report"
+    expected |= {str(path.relative_to(source)) for path in page.rglob("*") if path.is_file() and path.suffix != ".py"}
     assert package_files(wheel) == expected
 
 

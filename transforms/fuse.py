@@ -16,6 +16,7 @@ import apache_beam as beam
 
 from ..models.base import FAMILIES, DetectorSpec
 from ..models.calibration.calibration import (
+    LEANS,
     Calibration,
     DetectorCalibration,
     Fusion,
@@ -32,8 +33,6 @@ from .pictures.picture import Picture, is_suspicious
 from .records import AuthenticityScore, ClipFaces, Evidence, Leaning, MediaOutcome, MediaResult
 
 MAX_REASONS = 8
-LEANS = 0.05
-"""Log-odds beyond which a reason says that a detector points to or away from manipulation."""
 DAMAGED = "damaged at "
 """Prefix of every reason that reports damage."""
 Said = MediaOutcome | Evidence | ClipFaces | Picture

@@ -29,6 +29,8 @@ STRETCH_SECONDS = 10.0
 LEAST_STRETCH_SECONDS = 0.1
 LONGEST_NAME = 200
 """Characters of a calibration's or a detector's name."""
+LEANS = 0.05
+"""Log-odds beyond which a reason says that a detector points to or away from manipulation."""
 
 
 class CalibrationError(ValueError):

@@ -33,7 +33,6 @@ from ...transforms.failures import UsageError
 from ...transforms.publish import BLOCK_UNITS, public_name, publish
 from ...transforms.records import AuthenticityScore
 from ...transforms.rescoring import evidence_by_media, rescored, rescored_unit
-from ...transforms.storage.output_names import PAGE
 from ...transforms.storage.output_store import OutputStore, holds_runs, open_store
 from ...transforms.tables.damage import intact
 from ...transforms.tables.plan_table import PLAN
@@ -50,8 +49,11 @@ from ...transforms.tables.runs import (
 )
 from ...transforms.tables.schema import to_parquet
 from ..outputs.check import unfinished_runs
+from ..outputs.closing_tables import print_summary
 from ..outputs.query import connect, readable
-from ..outputs.report import Summary, print_summary, summarise, summary_html, write_page
+from ..outputs.report.chosen import bounded
+from ..outputs.report.page import write_report
+from ..outputs.summary import Summary, summarise
 from ..terminal.printing import console as console_of
 from ..terminal.printing import print_json
 from ..terminal.wording import counted
@@ -121,9 +123,9 @@ def rescore_command(out: str, calibration: Calibration, run_id: str | None, quie
     console = console_of(120, quiet=quiet or as_json)
     runs = rescore_output(out, calibration, run_id, console_of(quiet=quiet or as_json, stderr=True))
     tables, store = connect(out), OutputStore(out)
-    with readable(out):
+    with readable(out), bounded(tables):
         summary = summarise(tables, unfinished=len(unfinished_runs(store)))
-    write_page(store, PAGE, summary_html(summary))
+        write_report(store, tables, summary)
     if as_json:
         print_json({**summary.as_json(), "runs": [run.run_id for run in runs]})
         return 0

@@ -11,9 +11,10 @@ from typing import Any
 
 import duckdb
 
-from ...transforms.fuse import LEANS
+from ...models.calibration.calibration import LEANS
 from ...transforms.pictures.picture import SUSPICIOUS_BELOW
 from ..terminal.printing import finite
+from .reasons import Item, reasons_of
 
 BRIEF_SECONDS = 1.0
 _NEWEST = """
@@ -64,8 +65,13 @@ select count(*), coalesce(sum(greatest(duration_seconds, h.seconds)), 0), coales
        count(*) filter (h.seconds is null and u.sound)
 from scored s left join heard h using (media_id) left join undecoded u using (media_id) where s.has_audio"""
 _WORST = """
-select uri, verdict, authenticity, reasons from scored
-where authenticity is not null order by authenticity, uri limit ?"""
+create or replace temp table worst_ones as
+select uri, verdict, authenticity, reasons, detectors, media_id, evidence_run from scored
+where authenticity is not null order by authenticity, uri limit {}"""
+_BEHIND = """
+select e.media_id, e.detector, e.family, e.clip_index, e.start_seconds, e.end_seconds, e.logit, e.abstained, e.detail
+from evidence e join worst_ones w on w.media_id = e.media_id and w.evidence_run = e.run_id where e.logit is not null
+order by e.detector, e.start_seconds"""
 _LEANINGS = f"""
 select d.detector, d.has_say, d.calibrated, count(*), count(*) filter (d.log_odds > {LEANS}),
        median(d.log_odds), max(d.log_odds), arg_max(uri, d.log_odds)
@@ -85,6 +91,9 @@ class Suspicious:
     verdict: str
     authenticity: float
     reasons: tuple[str, ...]
+    """As in the tables."""
+    why: tuple[str, ...] = ()
+    """The same for a person, by plain_words.py: what points to manipulation comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +206,6 @@ def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int
         return tuple(found)
 
     seconds, frames, faces, judged, below, untold = row(_TOTALS, SUSPICIOUS_BELOW)
-    worst = tables.execute(_WORST, [most]).fetchall()
     return Summary(
         verdicts=counts(_VERDICTS),
         failures=counts(_FAILURES),
@@ -206,7 +214,7 @@ def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int
         assessed_seconds=float(seconds),
         frames_decoded=int(frames),
         faces=int(faces),
-        suspicious=tuple(Suspicious(str(u), str(v), float(a), tuple(r or ())) for u, v, a, r in worst),
+        suspicious=_most_suspicious(tables, most),
         calibrations=tuple(name for (name,) in tables.execute(_CALIBRATIONS).fetchall()),
         failed=tuple((str(u), str(c), str(m)) for u, c, m in tables.execute(_FIRST_FAILED, [most]).fetchall()),
         films=Films(*row(_FILMS)),
@@ -218,3 +226,17 @@ def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int
         known_real=counts(_KNOWN_REAL),
         unfinished=unfinished,
     )
+
+
+def _most_suspicious(tables: duckdb.DuckDBPyConnection, most: int) -> tuple[Suspicious, ...]:
+    tables.execute(_WORST.format(int(most)))
+    behind: dict[str, list[Item]] = {}
+    for media_id, *row in tables.execute(_BEHIND).fetchall():
+        behind.setdefault(media_id, []).append(Item(*row))
+    found = []
+    worst = "select media_id, uri, verdict, authenticity, reasons, detectors from worst_ones order by authenticity, uri"
+    for media_id, uri, verdict, value, reasons, detectors in tables.execute(worst).fetchall():
+        told = reasons_of(detectors or (), behind.get(media_id, []))
+        why = [one.sentence for one in sorted(told, key=lambda one: (not one.has_say, -one.leaning))]
+        found.append(Suspicious(str(uri), str(verdict), float(value), tuple(reasons or ()), tuple(why)))
+    return tuple(found)

@@ -60,6 +60,25 @@ def told_apart(uris: Sequence[str], width: int) -> tuple[str, list[str]]:
     return printable(folder, _LONGEST), _cut_apart(names, max(width, 2 * len(CUT)))
 
 
+def named(uri: str) -> tuple[str, str]:
+    """Folder and name of a file; a member of a shard is `NAME in SHARD`, in the folder of the shard.
+
+    >>> named("/a/b/x.mp4"), named("tar://x.mp4::s3://bucket/all.tar")
+    (('/a/b', 'x.mp4'), ('s3://bucket', 'x.mp4 in all.tar'))
+    """
+    folder, name, member = _place(uri)
+    return folder, name if member is None else f"{member} in {name}"
+
+
+def common_folder(uris: Iterable[str]) -> str:
+    """The folder in which all of these files lie; "" where there is none.
+
+    >>> common_folder(["/a/b/x.mp4", "/a/c/x.mp4"]), common_folder(["s3://b/x.mp4", "/a/x.mp4"])
+    ('/a', '')
+    """
+    return _common([_place(uri)[0] for uri in uris])
+
+
 def shell_word(text: str, encoding: str = "utf-8") -> str:
     """`text` as one word for a shell, in characters that a terminal with this `encoding` has.
 

@@ -129,7 +129,7 @@ def test_the_search_finds_what_is_planted(tmp_path: Path) -> None:
     """In a compressed column, a footer, a name and a page."""
     table = pa.table({"uri": ["x"] * 99 + [f"a?sig={QUERY}", "bell\x07"]})
     pq.write_table(table.replace_schema_metadata({"note": TOKEN}), tmp_path / f"{KEY}.parquet", compression="zstd")
-    (tmp_path / "summary.html").write_text(f"<p>/tmp/{SPOOL}/x</p><script>alert(1)</script>")
+    (tmp_path / "report.html").write_text(f"<p>/tmp/{SPOOL}/x</p><script>alert(1)</script>")
     found = "\n".join(leaks(tmp_path))
     for wanted in (QUERY, TOKEN, KEY, SPOOL, "control character", "markup"):
         assert wanted in found

@@ -7,9 +7,12 @@ A test compares the file with what is made here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import duckdb
 import pyarrow as pa
 
+from deephotlink.pipelines.outputs.plain_words import ABSTAINED, SKIPPED
 from deephotlink.pipelines.outputs.views import VIEWS
 from deephotlink.transforms.failures import ERROR_CLASSES
 from deephotlink.transforms.pictures.picture import (
@@ -111,39 +114,9 @@ VIEWS_HEAD = """\
 
 `deephotlink query` has five views. **A file is a URI, and each view counts it once.** If a file was replaced or
 touched, the version that was looked at last counts, whatever came of it. The older versions stay in the tables. The
-summary page, `evaluate`, `calibrate` and the others count in the same way. If an older version comes back, the next
+report, `evaluate`, `calibrate` and the others count in the same way. If an older version comes back, the next
 audit looks at it again.
 """
-SKIP_REASONS = {
-    "not_media": "not video or sound",
-    "nested_archive": "an archive inside an archive; it is never opened",
-    "still_image": "a picture that does not move",
-    "empty": "no bytes",
-    "shard": "a tar or zip whose members have rows of their own",
-    "empty_archive": "a tar or zip without members",
-    "folder_mark": "an object of no bytes that only stands for a folder in a bucket",
-    "linked_folder": "a symbolic link to a folder; links to folders are not followed",
-    "broken_link": "a symbolic link to nothing",
-    "link": "a link inside an archive",
-    "not_a_file": "a device, a socket, a pipe, or a loop of links",
-}
-ABSTAINED = {
-    "no_indication": "`metadata`: the file declares nothing about how it was made",
-    "no_video": "the detector judges pictures, and there are none",
-    "no_audio": "the detector judges sound, and there is none",
-    "no_face": "no face was found",
-    "no_speech": "nobody speaks",
-    "no_motion": "the face or the picture does not move enough",
-    "too_much_motion": "the face moves too fast to be followed",
-    "face_hidden": "too little of the face is visible",
-    "silent": "the sound is too quiet",
-    "flat": "the picture shows nearly nothing",
-    "too_short": "the clip or the sound is too short",
-    "low_resolution": "the face or the picture is too small",
-    "low_frame_rate": "too few frames per second",
-    "decode_failed": "this part of the file could not be decoded",
-    "detector_error": "the detector raised an error on this item",
-}
 
 
 def tables_md() -> str:
@@ -151,7 +124,7 @@ def tables_md() -> str:
     parts += [_table(name, TABLES[name]) for name in ROWS]
     parts += [VIEWS_HEAD, *_views()]
     parts += ["## Words\n", "### Verdicts\n", _words(VERDICTS)]
-    parts += ["### `skipped.reason`\n", _words(SKIP_REASONS)]
+    parts += ["### `skipped.reason`\n", _words(SKIPPED)]
     parts += [
         "### `evidence.abstained`\n",
         "A detector may use other words too. Those of our own are:\n",
@@ -212,7 +185,7 @@ def _type(kind: pa.DataType) -> str:
     return "timestamp (UTC)" if pa.types.is_timestamp(kind) else str(kind)
 
 
-def _words(meanings: dict[str, str]) -> str:
+def _words(meanings: Mapping[str, str]) -> str:
     lines = [f"| `{word}` | {_cell(meaning)} |" for word, meaning in meanings.items()]
     return "\n".join(["| word | meaning |", "|---|---|", *lines, ""])
 

@@ -116,7 +116,7 @@ def test_check_and_query_of_no_output(tmp_path, capsys):
 
 
 def test_an_audit_from_end_to_end(archive, tmp_path):
-    """Tables, summary page, JSON, a second call with nothing to do, and the same from another source on top."""
+    """Tables, report, JSON, a second call with nothing to do, and the same from another source on top."""
     out = tmp_path / "out"
     done = run("audit", archive, "--output", out, "--json")
     assert done.returncode == cli.DONE, done.stderr
@@ -129,8 +129,11 @@ def test_an_audit_from_end_to_end(archive, tmp_path):
     assert "left to do" in run("audit", archive, "--output", out).stdout
     rows = run("query", out, "select uri, media_type, decoder from scores order by uri", "--json").stdout.splitlines()
     assert [json.loads(row)["media_type"] for row in rows] == ["video", "audio"]
-    page = (out / "summary.html").read_text()
-    assert "Content-Security-Policy" in page and "<script" not in page
+    page = (out / "report.html").read_text()
+    assert "Content-Security-Policy" in page and "1 of 3 files" not in page
+    (out / "report.html").unlink()
+    assert run("report", out).returncode == cli.DONE
+    assert (out / "report.html").read_text().count('"name":') == page.count('"name":') == 3
     assert run("query", out, "select nonsense from scores").returncode == cli.USAGE
 
 

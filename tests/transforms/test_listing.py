@@ -103,7 +103,7 @@ def test_a_folder_with_all_in_it(archive) -> None:
 
 def test_of_an_output_only_what_is_ours_is_left_out(archive) -> None:
     ours = ("_runs/20261123T151340Z-1a2b3c4d/plan.parquet", "_resume/key.json", "scores/run_date=2026-11-23/x.parquet")
-    ours += ("evidence/x.parquet", "failures/x.parquet", "skipped/x.parquet", "summary.html")
+    ours += ("evidence/x.parquet", "failures/x.parquet", "skipped/x.parquet", "report.html", "summary.html")
     for name in (*ours, "scores.mp4", "films/scores/y.mp4"):
         (archive / name).parent.mkdir(parents=True, exist_ok=True)
         (archive / name).write_bytes(FILM)

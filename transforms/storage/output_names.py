@@ -6,8 +6,10 @@ TABLE_FOLDERS = ("evidence", "evidence_frames", "failures", "skipped", "scores")
 """Folders of the public tables, with the names in `tables.schema.TABLES`."""
 FOLDERS = ("_runs", "_resume", "_weights", "_calibration", *TABLE_FOLDERS)
 """All our folders in an output. Anything else there, except the page, is the user's."""
-PAGE = "summary.html"
+PAGE = "report.html"
 """The findings, as a page for people. Each run rewrites it."""
+OLD_PAGE = "summary.html"
+"""The name that earlier versions gave it. Where one still lies, it is no file to audit."""
 KNOWN_REAL = "_calibration/known_real.parquet"
 """URIs of the files that `audit --real` was given as real."""
 CALIBRATION = "_calibration/calibration.json"

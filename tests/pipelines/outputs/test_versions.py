@@ -90,8 +90,8 @@ def test_a_touched_file_stands_once_and_its_old_rows_stay(archive, films):
     assert archive.rows("select distinct uri, media_id from timeline order by uri") == archive.rows(
         "select uri, media_id from latest order by uri"
     )
-    page = (Path(archive.out) / "summary.html").read_text()
-    assert "<p>3 files.</p>" in page and "in 2 files:" in page
+    page = (Path(archive.out) / "report.html").read_text()
+    assert "of 3 files" in page and "in 2 files:" in page
     assert cli.main(["check", archive.out]) == cli.DONE
 
 

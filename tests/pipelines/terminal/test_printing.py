@@ -193,7 +193,7 @@ def test_a_suggested_command_can_be_pasted(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     output = f"--output={os.fsdecode(name)}"
     done = run("audit", str(film), "--detectors", "metadata", output, encoding="ascii")
-    assert done.code == cli.DONE and Path(tmp_path, os.fsdecode(name), "summary.html").is_file()
+    assert done.code == cli.DONE and Path(tmp_path, os.fsdecode(name), "report.html").is_file()
     (ask,) = [line for line in done.out.decode("ascii").splitlines() if "Ask: " in line]
     words = ask.partition("Ask: deephotlink ")[2]
     told = subprocess.run(["sh", "-c", f"printf '%s\\n' {words}"], capture_output=True).stdout.splitlines()

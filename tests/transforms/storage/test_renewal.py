@@ -140,7 +140,7 @@ def test_a_profile_that_was_rotated_is_read_anew(bucket, gate, rotate, tmp_path,
         lambda: out.exists("b"),
         lambda: out.list("scores"),
         lambda: out.folders("_runs"),
-        lambda: out.replace("summary.html", b"2"),
+        lambda: out.replace("report.html", b"2"),
         lambda: opened.read(10),
         lambda: run_query(out.root, "select count(*) from scores"),
     )

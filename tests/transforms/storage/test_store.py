@@ -197,22 +197,22 @@ def test_sweep_takes_what_our_dead_left_and_nothing_else(tmp_path):
 
 def test_a_page_is_replaced_whole_by_whoever_writes_last(store):
     pages = [bytes([65 + n]) * 50_000 for n in range(8)]
-    threads = [threading.Thread(target=store.replace, args=("summary.html", page)) for page in pages]
+    threads = [threading.Thread(target=store.replace, args=("report.html", page)) for page in pages]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.read("summary.html") in pages
-    store.replace("summary.html", b"last")
-    assert store.read("summary.html") == b"last"
+    assert store.read("report.html") in pages
+    store.replace("report.html", b"last")
+    assert store.read("report.html") == b"last"
     if store.is_local:
-        assert sorted(os.listdir(store.root)) == ["_runs", "summary.html"] and os.listdir(store.path("_runs")) == []
+        assert sorted(os.listdir(store.root)) == ["_runs", "report.html"] and os.listdir(store.path("_runs")) == []
 
 
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / "out" / "summary.html").mkdir(parents=True)
+    (tmp_path / "out" / "report.html").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"cannot write summary\.html"):
-        OutputStore(str(tmp_path / "out")).replace("summary.html", b"x")
+        OutputStore(str(tmp_path / "out")).replace("report.html", b"x")
     assert os.listdir(tmp_path / "out" / "_runs") == []
 
 
