@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 _FENCE = re.compile(r"^(?P<named>`(?P<name>[\w.-]+)`\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 _FUNCTION = re.compile(r"`([\w/]+\.py): ([\w.]+)`")
 
 
@@ -79,6 +80,11 @@ def links_of(page: Path) -> list[str]:
     """Where its links lead, those in code left out."""
     text = re.sub(r"`[^`\n]*`", "", _FENCE.sub("", page.read_text(encoding="utf-8")))
     return _LINK.findall(text)
+
+
+def pictures_of(page: Path) -> list[tuple[str, str]]:
+    """(what it says of itself, path) for each picture."""
+    return _PICTURE.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
 
 
 def anchors_of(page: Path) -> set[str]:

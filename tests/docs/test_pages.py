@@ -16,7 +16,8 @@ from deephotlink.pipelines.outputs.plain_words import ABSTAINED, SKIPPED
 from deephotlink.transforms.failures import ERROR_CLASSES
 
 from .make_tables import TABLES_MD, VIEW_ROWS, tables_md
-from .pages import PAGES, ROOT, anchors_of, blocks_of, functions_of, links_of
+from .pages import PAGES, ROOT, anchors_of, blocks_of, functions_of, links_of, pictures_of
+from .picture import MOST_BYTES
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
@@ -34,6 +35,16 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert there.exists() and there.is_relative_to(ROOT), f"{page.name}: {link}: no such file"
         if anchor:
             assert anchor in anchors_of(there), f"{page.name}: {link}: no such heading"
+
+
+def test_pictures_are_there_and_small() -> None:
+    found = [(page, text, path) for page in LINKED for text, path in pictures_of(page)]
+    assert (README, "docs/report.png") in {(page, path) for page, _, path in found}
+    for page, text, path in found:
+        data = (page.parent / path).read_bytes()
+        assert data.startswith(b"\x89PNG\r\n") and len(data) <= MOST_BYTES and len(text.split()) > 5, (
+            f"{page.name}: {path}"
+        )
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
