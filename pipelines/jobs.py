@@ -57,12 +57,9 @@ from ..transforms.tables.unsettled import unsettled
 from .audit import ScoreMedia, build_detector, pool_of
 from .interrupts import heed_signals
 from .options import AuditConfig, runner_named
-from .outputs.check import unfinished_runs
 from .outputs.closing_tables import print_lines, print_summary
 from .outputs.query import connect, readable
-from .outputs.report.chosen import bounded
-from .outputs.report.page import write_report
-from .outputs.summary import summarise
+from .outputs.report.page import summarise_and_report
 from .outputs.versions import superseded
 from .runners import check_runner, fault_of_runner, foreseen, make_pipeline
 from .spool import spool_folder
@@ -130,10 +127,9 @@ def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
             runs.append(planned)
     more, last_lines = then()
     tables = connect(config.output)
-    with readable(config.output), bounded(tables):
-        summary = summarise(tables, unfinished=len(unfinished_runs(store)))
+    with readable(config.output):
+        summary, _ = summarise_and_report(store, tables)
         wrong = detector_errors(tables, [run.run_id for run in runs])
-        write_report(store, tables, summary)
     failing = failure_rate(store, runs or [run for run in [last_run(store, key)] if run is not None])
     if config.as_json:
         ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}

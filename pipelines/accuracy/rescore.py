@@ -48,12 +48,10 @@ from ...transforms.tables.runs import (
     unfinished_run,
 )
 from ...transforms.tables.schema import to_parquet
-from ..outputs.check import unfinished_runs
 from ..outputs.closing_tables import print_summary
 from ..outputs.query import connect, readable
-from ..outputs.report.chosen import bounded
-from ..outputs.report.page import write_report
-from ..outputs.summary import Summary, summarise
+from ..outputs.report.page import summarise_and_report
+from ..outputs.summary import Summary
 from ..terminal.printing import console as console_of
 from ..terminal.printing import print_json
 from ..terminal.wording import counted
@@ -123,9 +121,8 @@ def rescore_command(out: str, calibration: Calibration, run_id: str | None, quie
     console = console_of(120, quiet=quiet or as_json)
     runs = rescore_output(out, calibration, run_id, console_of(quiet=quiet or as_json, stderr=True))
     tables, store = connect(out), OutputStore(out)
-    with readable(out), bounded(tables):
-        summary = summarise(tables, unfinished=len(unfinished_runs(store)))
-        write_report(store, tables, summary)
+    with readable(out):
+        summary, _ = summarise_and_report(store, tables)
     if as_json:
         print_json({**summary.as_json(), "runs": [run.run_id for run in runs]})
         return 0

@@ -92,7 +92,7 @@ const evidenceOf = (line, card) => {
   const without = shots || line.kind === "audio" ? "" : element("p", { class: "meaning" }, about.noPictures);
   const chart = card.timeline
     ? [
-        element("div", { class: "scroll chart", tabindex: "0", role: "group", "aria-label": "Timeline" }, timeline(card.timeline, line.name)),
+        element("div", { class: "chart" }, timeline(card.timeline, line.name)),
         element(
           "p",
           { class: "key" },
@@ -101,7 +101,7 @@ const evidenceOf = (line, card) => {
           element("span", { class: "k silent" }, "could not judge"),
           element("span", { class: "k unseen" }, "not looked at"),
         ),
-        card.timeline.unseen_text ? element("p", { class: "meaning" }, `${card.timeline.unseen_text}.`) : "",
+        card.timeline.unseen_text ? element("p", { class: "meaning" }, card.timeline.unseen_text) : "",
         without,
         spansOf(card.timeline),
       ]

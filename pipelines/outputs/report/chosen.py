@@ -5,6 +5,7 @@ Nothing here grows with the archive but what DuckDB keeps, and that is held with
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ..summary import Summary
 MOST_FILES = 5_000
 """A browser holds these without effort; of more files, this many are shown."""
 DUCKDB_MEMORY = "192MB"
+MOST_THREADS = 4
 LONGEST_DETAIL = 4_000
 _BATCH_ROWS = 4_096
 _SCORE = """size_bytes, media_type, duration_seconds, authenticity, verdict, reasons, assessed_seconds, faces,
@@ -65,15 +67,22 @@ class Chosen:
 
 @contextmanager
 def bounded(tables: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Around queries over millions of rows: what does not fit into `DUCKDB_MEMORY` goes to a temporary folder."""
+    """Around queries over millions of rows: what does not fit into `DUCKDB_MEMORY` goes to a temporary folder.
+
+    Raises:
+        duckdb.OutOfMemoryException: something cannot be done within it.
+    """
     with TemporaryDirectory(prefix="deephotlink-report-") as folder:
         tables.execute(f"set temp_directory = '{folder.replace(chr(39), chr(39) * 2)}'")
         tables.execute(f"set memory_limit = '{DUCKDB_MEMORY}'")
         tables.execute("set preserve_insertion_order = false")
+        # Each thread wants room of its own.
+        tables.execute(f"set threads = {min(MOST_THREADS, len(os.sched_getaffinity(0)))}")
         try:
             yield
         finally:
             tables.execute("reset memory_limit")
+            tables.execute("reset threads")
 
 
 def choose(tables: duckdb.DuckDBPyConnection, summary: Summary, most: int = MOST_FILES) -> Chosen:

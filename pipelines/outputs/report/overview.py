@@ -36,7 +36,8 @@ select family, judged, why, count(*) from (
     select e.family, e.media_id, bool_or(e.logit is not null) as judged, min(e.abstained) as why
     from evidence e join scored s on s.media_id = e.media_id and s.evidence_run = e.run_id group by 1, 2
 ) group by all order by 4 desc, 3"""
-_ENDS = "select min(uri), max(uri) from files"
+_ENDS = """
+select min(place), max(place) from (select regexp_replace(uri, '^(tar|zip)://.*::', '') as place from files)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,21 +65,34 @@ def report_command(out: str) -> int:
         UsageError: there is no output, a file in it is damaged, or nothing may be written. WorldError: storage failed.
     """
     store, tables = OutputStore(out), connect(out)
-    with readable(out), bounded(tables):
-        summary = summarise(tables, unfinished=len(unfinished_runs(store)))
-        chosen = write_report(store, tables, summary)
+    with readable(out):
+        _, chosen = summarise_and_report(store, tables)
     of = "" if chosen.kept == chosen.total else f" of {chosen.total}"
     print(f"{printable(store.path(PAGE), 4096)}: {chosen.kept}{of} file{'' if chosen.total == 1 else 's'}")
     return 0
 
 
-def write_report(
-    store: OutputStore, tables: duckdb.DuckDBPyConnection, summary: Summary, most: int = MOST_FILES
-) -> Chosen:
-    """Puts the page in place of the one before: whole or not at all. Needs what `summarise` made in `tables`."""
-    chosen, page = report_page(store, tables, summary, most)
+def summarise_and_report(store: OutputStore, tables: duckdb.DuckDBPyConnection) -> tuple[Summary, Chosen]:
+    """Counts what is in `tables` (from `query.connect`), and puts the page in place of the one before, whole or not
+    at all.
+
+    Within `DUCKDB_MEMORY`; where that is too little, as for some tens of millions of files, with all that DuckDB may
+    have.
+    """
+    try:
+        with bounded(tables):
+            return _summarise_and_report(store, tables)
+    except duckdb.OutOfMemoryException:
+        # A new connection: what the old one has put on disk is gone.
+        with connect(store.root) as anew:
+            return _summarise_and_report(store, anew)
+
+
+def _summarise_and_report(store: OutputStore, tables: duckdb.DuckDBPyConnection) -> tuple[Summary, Chosen]:
+    summary = summarise(tables, unfinished=len(unfinished_runs(store)))
+    chosen, page = report_page(store, tables, summary)
     store.replace(PAGE, page)
-    return chosen
+    return summary, chosen
 
 
 def report_page(
@@ -173,7 +186,10 @@ def _rules_of(store: OutputStore, run_id: str) -> Mapping[str, DetectorCalibrati
 
 def _no_pictures(store: OutputStore) -> str:
     if has_pictures(store):
-        return "No pictures were kept: they are kept of suspicious files only."
+        return (
+            "No pictures were kept of this file: they are kept of suspicious files only, and not if an audit was told "
+            "to keep none."
+        )
     return "No pictures were kept: this output holds none."
 
 

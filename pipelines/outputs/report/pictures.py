@@ -26,9 +26,11 @@ MOST_OF_A_FILE = 6
 MOST_FILES = 400
 PICTURES_BYTES = 12 << 20
 """Of all JPEGs of a report together, before base64."""
-_KEYS = ("media_id", "run_id", "kind", "logit", "pts_seconds")
+_KEYS = ("media_id", "run_id", "kind", "track_id", "logit", "pts_seconds")
 _BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 _BATCH_ROWS = 128
+_Candidate = tuple[float, float, str, int, int, int]
+"""Minus the logit, seconds, kind, face, number of the file of the table, row in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,15 @@ def pictures_of(
         UsageError: a file of the table is damaged. WorldError: storage failed.
     """
     wanted = {key: place for key, place in places.items() if place < MOST_FILES}
-    best: dict[int, list[tuple[float, float, str, int, int]]] = {}
+    best: dict[int, list[_Candidate]] = {}
     names = [name for name in store.list(FOLDER) if name.endswith(".parquet")]
     for number, name in enumerate(names):
         for at, row in _rows(store, name, _KEYS, wanted):
             place = wanted[row["media_id"], row["run_id"]]
             logit = row["logit"] if row["logit"] is not None and math.isfinite(row["logit"]) else -math.inf
-            best.setdefault(place, []).append((-logit, row["pts_seconds"] or 0.0, str(row["kind"]), number, at))
+            # Of a whole picture one is enough, whosever face in it was judged.
+            face = row.get("track_id") or 0 if row["kind"] == "face" else 0
+            best.setdefault(place, []).append((-logit, row["pts_seconds"] or 0.0, str(row["kind"]), face, number, at))
     picked: dict[tuple[int, int], int] = {}
     for place, found in best.items():
         picked |= dict.fromkeys(_best(found), place)
@@ -94,11 +98,11 @@ def pictures_of(
     return _within(made, most_bytes)
 
 
-def _best(found: Iterable[tuple[float, float, str, int, int]]) -> list[tuple[int, int]]:
+def _best(found: Iterable[_Candidate]) -> list[tuple[int, int]]:
     """(file, row) of the most suspicious pictures. Two detectors may have kept the same moment: once is enough."""
-    moments: dict[tuple[str, float], tuple[int, int]] = {}
-    for _, seconds, kind, number, at in sorted(found):
-        moments.setdefault((kind, round(seconds, 1)), (number, at))
+    moments: dict[tuple[str, float, int], tuple[int, int]] = {}
+    for _, seconds, kind, face, number, at in sorted(found):
+        moments.setdefault((kind, round(seconds, 1), face), (number, at))
     return list(moments.values())[:MOST_OF_A_FILE]
 
 
@@ -119,7 +123,9 @@ def _rows(
     ids = pa.array(sorted({media_id for media_id, _ in wanted}), pa.string())
     start = 0
     with intact(store, name), store.open(name) as file:
-        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=list(columns)):
+        table = pq.ParquetFile(file)
+        known = [column for column in columns if column != "track_id" or column in table.schema_arrow.names]
+        for batch in table.iter_batches(_BATCH_ROWS, columns=known):
             ours = pc.is_in(batch["media_id"], value_set=ids)
             numbers = pc.indices_nonzero(ours).to_pylist()
             for at, row in zip(numbers, batch.filter(ours).to_pylist(), strict=True):

@@ -1,8 +1,10 @@
 // The chart of one file: a lane for each detector over the length of the film, and above them what was looked at at all.
 const timeline = (data, name) => {
-  const [left, right, laneHeight, stripHeight, top, axisHeight] = [150, 12, 34, 14, 4, 26];
+  const [right, laneHeight, stripHeight, top, axisHeight] = [12, 34, 14, 4, 26];
+  // On a phone a chart of its own size: a wide one would have to be scrolled or could not be read.
+  const narrow = innerWidth < 740;
+  const [left, width] = narrow ? [112, 380] : [150, 900];
   const strips = [["Seen", data.seen], ["Heard", data.heard]].filter(([, spans]) => spans.length);
-  const width = 900;
   const height = top + strips.length * (stripHeight + 10) + data.lanes.length * (laneHeight + 8) + axisHeight;
   const x = d3.scaleLinear([0, data.length], [left, width - right]);
   const tall = d3.scaleLinear([0, 4], [0, laneHeight / 2 - 1]).clamp(true);
@@ -91,7 +93,7 @@ const timeline = (data, name) => {
     group.append("line").attr("class", "middle").attr("x1", x(0)).attr("x2", x(data.length)).attr("y1", laneHeight / 2).attr("y2", laneHeight / 2);
     y += laneHeight + 8;
   }
-  const axis = d3.axisBottom(x).ticks(7).tickFormat((seconds) => (data.length < 8 ? `${seconds} s` : clock(seconds))).tickSizeOuter(0);
+  const axis = d3.axisBottom(x).ticks(narrow ? 4 : 7).tickFormat((seconds) => (data.length < 8 ? `${seconds} s` : clock(seconds))).tickSizeOuter(0);
   svg.append("g").attr("class", "axis").attr("transform", `translate(0,${y - 2})`).call(axis);
   return svg.node();
 };

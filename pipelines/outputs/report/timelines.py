@@ -59,7 +59,9 @@ def timeline_of(
         "lanes": lanes,
         "seen": shares(looked, length),
         "heard": shares(heard, length),
-        "unseen_text": _gaps(looked, length, "looked at"),
+        "unseen_text": " ".join(
+            filter(None, (_gaps(looked, length, "looked at"), _gaps(heard, length, "listened to")))
+        ),
     }
 
 
@@ -131,7 +133,7 @@ def _gaps(spans: Sequence[Span], length: float, done: str) -> str:
     whole = sum(b - a for a, b in gaps)
     where = ", ".join(stretch(a, b) for a, b in gaps[:_MOST_TOLD])
     more = f" and {len(gaps) - _MOST_TOLD} more stretches" if len(gaps) > _MOST_TOLD else ""
-    return f"Not {done}: {clock(whole)} of {clock(length)} ({where}{more})"
+    return f"Not {done}: {clock(whole)} of {clock(length)} ({where}{more})."
 
 
 def _span(item: Item) -> Span:

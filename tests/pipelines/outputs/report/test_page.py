@@ -205,4 +205,17 @@ def test_queries_of_a_report_stay_within_their_memory(archive):
         [(limit,)] = tables.execute("select current_setting('memory_limit')").fetchall()
         assert limit.startswith("18")
     [(after,)] = tables.execute("select current_setting('memory_limit')").fetchall()
-    assert after != limit and isinstance(tables, duckdb.DuckDBPyConnection)
+    assert after != limit
+
+
+def test_what_does_not_fit_into_that_memory_is_done_without_the_bound(archive, monkeypatch):
+    tries = []
+
+    def once_out_of_memory(*args, **fields):
+        tries.append(1)
+        if len(tries) == 1:
+            raise duckdb.OutOfMemoryException("Out of Memory Error: failed to pin a block")
+        return summarise(*args, **fields)
+
+    monkeypatch.setattr(page_module, "summarise", once_out_of_memory)
+    assert report_command(archive[0]) == 0 and len(tries) == 2
