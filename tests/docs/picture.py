@@ -21,7 +21,7 @@ from .running import Desk
 PICTURE = ROOT / "docs" / "report.png"
 MOST_BYTES = 200_000
 SIZE = {"width": 1280, "height": 1080}
-COLOURS = 64
+COLOURS = 256
 
 
 def picture_of(report: Path, folder: Path) -> bytes:
@@ -34,7 +34,7 @@ def picture_of(report: Path, folder: Path) -> bytes:
         page.locator("html[data-ready]").wait_for(state="attached")
         taken = Image.open(io.BytesIO(page.screenshot()))
     data = io.BytesIO()
-    taken.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
+    taken.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
     return data.getvalue()
 
 
