@@ -17,37 +17,47 @@ from ..terminal.printing import finite
 from .reasons import Item, reasons_of
 
 BRIEF_SECONDS = 1.0
-_NEWEST = """
+_KEY = "md5_number({0}.media_id || {0}.{1})"
+"""Of a media and a run, in 16 bytes: joins and groups by the texts themselves need six times the memory."""
+_NEWEST = f"""
 create or replace temp table newest as
-select media_id, run_id, outcome from files f anti join known_real k on f.uri = k.uri"""
+select {_KEY.format("f", "run_id")} as key, outcome from files f anti join _known_real k on f.uri = k.uri"""
+_MARKED = "select count(*) from _known_real"
 _KNOWN_REAL = """
 select coalesce(s.verdict, k.outcome), count(*)
 from known_real k left join scores s on k.outcome = 'scored' and s.media_id = k.media_id and s.run_id = k.run_id
 group by 1 order by 2 desc, 1"""
-_SCORED = """
+_SCORED = f"""
 create or replace temp view scored as
-select s.*, coalesce(s.evidence_run_id, s.run_id) as evidence_run
-from scores s join newest n on n.outcome = 'scored' and n.media_id = s.media_id and n.run_id = s.run_id"""
-_FAILED = """
+select s.*, coalesce(s.evidence_run_id, s.run_id) as evidence_run,
+       md5_number(s.media_id || coalesce(s.evidence_run_id, s.run_id)) as evidence_key
+from scores s semi join (select key from newest where outcome = 'scored') n on n.key = {_KEY.format("s", "run_id")}"""
+_FAILED = f"""
 create or replace temp view failed as
-select f.* from failures f join newest n on n.outcome = 'failed' and n.media_id = f.media_id and n.run_id = f.run_id"""
-_PASSED_OVER = """
+select f.* from failures f
+semi join (select key from newest where outcome = 'failed') n on n.key = {_KEY.format("f", "run_id")}"""
+_PASSED_OVER = f"""
 create or replace temp view passed_over as
-select k.* from skipped k join newest n on n.outcome = 'skipped' and n.media_id = k.media_id and n.run_id = k.run_id"""
+select k.* from skipped k
+semi join (select key from newest where outcome = 'skipped') n on n.key = {_KEY.format("k", "run_id")}"""
+_BEHIND_SCORES = """
+create or replace temp table behind_scores as select distinct evidence_key from scored"""
+_WEIGHED = f"""
+create or replace temp view weighed as
+select e.*, {_KEY.format("e", "run_id")} as evidence_key from evidence e
+semi join behind_scores b on b.evidence_key = {_KEY.format("e", "run_id")}"""
 _UNDECODED = """
 create or replace temp table undecoded as
-select e.media_id, bool_or(e.family <> 'audio' and coalesce(e.detail, '') not like 'sound:%') as picture,
-       bool_or(e.family <> 'audio' and e.clip_index is not null and coalesce(e.detail, '') not like 'sound:%') as clips,
-       bool_or(e.family = 'audio' or e.detail like 'sound:%') as sound
-from evidence e join scored s on s.media_id = e.media_id and s.evidence_run = e.run_id
-where e.abstained = 'decode_failed' group by e.media_id"""
+select evidence_key, bool_or(family <> 'audio' and coalesce(detail, '') not like 'sound:%') as picture,
+       bool_or(family <> 'audio' and clip_index is not null and coalesce(detail, '') not like 'sound:%') as clips,
+       bool_or(family = 'audio' or detail like 'sound:%') as sound
+from weighed where abstained = 'decode_failed' group by evidence_key"""
 _HEARD = """
 create or replace temp table heard as
-select media_id, max(seconds) as seconds from (
-    select e.media_id, least(sum(e.end_seconds - e.start_seconds), max(e.end_seconds) - min(e.start_seconds)) as seconds
-    from evidence e join scored s on s.media_id = e.media_id and s.evidence_run = e.run_id
-    where e.family = 'audio' and e.start_seconds is not null group by e.media_id, e.detector
-) group by media_id"""
+select evidence_key, max(seconds) as seconds from (
+    select evidence_key, least(sum(end_seconds - start_seconds), max(end_seconds) - min(start_seconds)) as seconds
+    from weighed where family = 'audio' and start_seconds is not null group by evidence_key, detector
+) group by evidence_key"""
 _TOTALS = """
 select coalesce(sum(assessed_seconds), 0), coalesce(sum(frames_decoded), 0), coalesce(sum(faces), 0),
        count(authenticity), count(*) filter (authenticity < ?), count(*) filter (detectors is null) from scored"""
@@ -58,12 +68,12 @@ select count(*), coalesce(sum(greatest(duration_seconds, assessed_seconds)), 0),
        count(*) filter (coalesce(frames_kept, 0) = 0),
        count(*) filter (coalesce(frames_kept, 0) = 0 and (clips_planned > 0 or u.picture)),
        count(*) filter (frames_kept > 0 and u.clips)
-from scored s left join undecoded u using (media_id) where s.has_video"""
+from scored s left join undecoded u using (evidence_key) where s.has_video"""
 _SOUNDS = """
 select count(*), coalesce(sum(greatest(duration_seconds, h.seconds)), 0), coalesce(sum(h.seconds), 0),
        count(*) filter (coalesce(duration_seconds, 0) <= 0), count(*) filter (h.seconds > 0),
        count(*) filter (h.seconds is null and u.sound)
-from scored s left join heard h using (media_id) left join undecoded u using (media_id) where s.has_audio"""
+from scored s left join heard h using (evidence_key) left join undecoded u using (evidence_key) where s.has_audio"""
 _WORST = """
 create or replace temp table worst_ones as
 select uri, verdict, authenticity, reasons, detectors, media_id, evidence_run from scored
@@ -194,7 +204,7 @@ def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int
 
     most: number of suspicious and of failed files to name. unfinished: number of unfinished runs of the output.
     """
-    for sql in (_NEWEST, _SCORED, _FAILED, _PASSED_OVER, _UNDECODED, _HEARD):
+    for sql in (_NEWEST, _SCORED, _FAILED, _PASSED_OVER, _BEHIND_SCORES, _WEIGHED, _UNDECODED, _HEARD):
         tables.execute(sql)
 
     def counts(sql: str) -> dict[str, int]:
@@ -223,7 +233,7 @@ def summarise(tables: duckdb.DuckDBPyConnection, most: int = 20, unfinished: int
         judged=judged,
         below=below,
         untold=untold,
-        known_real=counts(_KNOWN_REAL),
+        known_real=counts(_KNOWN_REAL) if row(_MARKED)[0] else {},
         unfinished=unfinished,
     )
 

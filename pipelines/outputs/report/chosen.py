@@ -101,12 +101,13 @@ def choose(tables: duckdb.DuckDBPyConnection, summary: Summary, most: int = MOST
         f"order by authenticity, uri limit {worst}"
     )
     left = most - worst
-    least = left // (2 * max(1, len(summary.verdicts) + len(summary.failures) + len(summary.skipped)))
+    kinds = max(1, len(summary.verdicts) + len(summary.failures) + len(summary.skipped))
 
     def drawn(column: str, counts: dict[str, int]) -> str:
         parts = []
         for name, count in counts.items():
-            share = max(least, left * count // summary.media) / max(count, 1)
+            # Half in equal parts, half by how many there are.
+            share = (left / 2 / kinds + left / 2 * count / summary.media) / max(count, 1)
             cut = "g" if share >= 1 else f"{int(share * 16**12):012x}"
             parts.append(f"({column} = '{name.replace(chr(39), chr(39) * 2)}' and media_id < '{cut}')")
         return " or ".join(parts) or "false"

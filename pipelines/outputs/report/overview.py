@@ -33,8 +33,8 @@ SYMBOLS = {
 """A shape beside each colour: nothing is told by colour alone."""
 _COVERED = """
 select family, judged, why, count(*) from (
-    select e.family, e.media_id, bool_or(e.logit is not null) as judged, min(e.abstained) as why
-    from evidence e join scored s on s.media_id = e.media_id and s.evidence_run = e.run_id group by 1, 2
+    select family, bool_or(logit is not null) as judged, min(abstained) as why
+    from weighed group by family, evidence_key
 ) group by all order by 4 desc, 3"""
 _ENDS = """
 select min(place), max(place) from (select regexp_replace(uri, '^(tar|zip)://.*::', '') as place from files)"""
