@@ -20,7 +20,7 @@ from ..summary import Summary
 
 MOST_FILES = 5_000
 """A browser holds these without effort; of more files, this many are shown."""
-DUCKDB_MEMORY = "192MB"
+DUCKDB_MEMORY = "208MB"
 MOST_THREADS = 4
 LONGEST_DETAIL = 4_000
 _BATCH_ROWS = 4_096

@@ -37,7 +37,10 @@ select family, judged, why, count(*) from (
     from weighed group by family, evidence_key
 ) group by all order by 4 desc, 3"""
 _ENDS = """
-select min(place), max(place) from (select regexp_replace(uri, '^(tar|zip)://.*::', '') as place from files)"""
+select min(place), max(place) from (
+    select regexp_replace(uri, '^(tar|zip)://.*::', '') as place
+    from (select uri from scored union all select uri from failed union all select uri from passed_over)
+)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def covered(tables: duckdb.DuckDBPyConnection) -> list[Covered]:
 
 
 def audited_folder(tables: duckdb.DuckDBPyConnection) -> str:
+    """The folder in which all files lie; "" where there is none. Needs the views that `summarise` made."""
     # What the first and the last in order have in common, all have.
     [(first, last)] = tables.execute(_ENDS).fetchall()
     return common_folder([first, last]) if first is not None else ""

@@ -203,7 +203,7 @@ def test_queries_of_a_report_stay_within_their_memory(archive):
     tables = connect(archive[0])
     with bounded(tables):
         [(limit,)] = tables.execute("select current_setting('memory_limit')").fetchall()
-        assert limit.startswith("18")
+        assert limit.startswith("198")
     [(after,)] = tables.execute("select current_setting('memory_limit')").fetchall()
     assert after != limit
 
