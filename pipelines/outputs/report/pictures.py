@@ -24,7 +24,7 @@ FOLDER = "evidence_frames"
 LONGEST_JPEG = 24 * 1024
 MOST_OF_A_FILE = 6
 MOST_FILES = 400
-PICTURES_BYTES = 12 << 20
+PICTURES_BYTES = 8 << 20
 """Of all JPEGs of a report together, before base64."""
 _KEYS = ("media_id", "run_id", "kind", "track_id", "logit", "pts_seconds")
 _BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
