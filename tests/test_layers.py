@@ -22,8 +22,8 @@ FLOORS = {
     " | stream_facts trailing_film decoder_choice decoders | selection | probe_file | children",
     "pipelines": "limits spool interrupts terminal | samples weights outputs | accuracy options"
     " | training audit runners | arguments jobs | dry_run | field_grade | cli",
-    "pipelines.outputs": "plain_words views implausible_rows | reasons query"
-    " | datasets check quarantine versions summary | closing_tables | report",
+    "pipelines.outputs": "plain_words views implausible_rows | reasons query implausible_pictures"
+    " | datasets check quarantine versions summary | closing_tables | report | forget_pictures",
     "pipelines.outputs.report": "chosen pictures timelines | cards overview | page",
 }
 """What lies in a folder, from the ground up: a module or wing imports from floors below its own, and on its own floor

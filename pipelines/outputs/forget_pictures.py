@@ -1,7 +1,8 @@
 """Deletes the pictures of an output. Scores and evidence stay.
 
-A picture stands in two objects: in the unit that was committed and in the table `evidence_frames`. Both are replaced by
-the same without pictures, the table first. A command that is killed in between can be run again.
+A picture stands in three objects: in the unit that was committed, in the table `evidence_frames` and in the report. The
+first two are replaced by the same without pictures, the table first, and the report is made anew. A command that is
+killed in between can be run again.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...transforms.failures import UsageError, printable
+from ...transforms.storage.output_names import PAGE
 from ...transforms.storage.output_store import OutputStore
 from ...transforms.tables.damage import intact
 from ...transforms.tables.schema import UNIT, to_parquet
 from ..terminal.wording import counted
 from .check import unfinished_runs
-from .query import published_files
+from .query import connect, published_files, readable
+from .report.page import summarise_and_report
 
 _TABLE = "evidence_frames"
 _COUNT = "picture_rows"
@@ -57,8 +60,13 @@ def forget_pictures(out: str) -> int:
 
 
 def forget_command(out: str) -> int:
-    """Deletes the pictures and says how many; returns the exit code."""
-    print(f"{printable(out)}: {counted(forget_pictures(out), 'picture')} deleted")
+    """Deletes the pictures, from the report too, and says how many; returns the exit code."""
+    deleted = forget_pictures(out)
+    store = OutputStore(out)
+    if store.exists(PAGE):
+        with readable(out), connect(out) as tables:
+            summarise_and_report(store, tables)
+    print(f"{printable(out)}: {counted(deleted, 'picture')} deleted")
     return 0
 
 

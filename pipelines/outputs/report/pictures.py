@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ....transforms.pictures.picture import JPEG_BYTES, KINDS
 from ....transforms.storage.output_store import OutputStore
 from ....transforms.tables.damage import intact
 from ..plain_words import clock
 
 FOLDER = "evidence_frames"
-LONGEST_JPEG = 24 * 1024
 MOST_OF_A_FILE = 6
 MOST_FILES = 400
 PICTURES_BYTES = 8 << 20
@@ -137,11 +137,11 @@ def _rows(
 def _picture(row: Mapping[str, Any]) -> Picture | None:
     """None where the bytes are no JPEG of ours, or its numbers are no numbers."""
     jpeg, seconds = row["jpeg"], row["pts_seconds"]
-    if not isinstance(jpeg, bytes) or len(jpeg) > LONGEST_JPEG:
+    if not isinstance(jpeg, bytes) or len(jpeg) > JPEG_BYTES:
         return None
     if not jpeg.startswith(b"\xff\xd8\xff") or not jpeg.endswith(b"\xff\xd9"):
         return None
-    if row["kind"] not in ("frame", "face") or seconds is None or not math.isfinite(seconds):
+    if row["kind"] not in KINDS or seconds is None or not math.isfinite(seconds):
         return None
     sides = [row[side] for side in _BOX]
     sound = all(side is not None and 0 <= side <= 1 for side in sides) and sides[0] < sides[2] and sides[1] < sides[3]

@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 from deephotlink.models.calibration.calibration import load_calibration
+from deephotlink.pipelines.outputs.forget_pictures import forget_command
 from deephotlink.pipelines.outputs.query import connect
 from deephotlink.pipelines.outputs.reasons import Item, reasons_of
 from deephotlink.pipelines.outputs.report import page as page_module
@@ -140,7 +141,7 @@ def test_pictures_are_shown_where_they_are_pictures(tmp_path):
             frame_row(run, first, logit=3.0, detector="face_swap"),  # the same moment once more
             frame_row(run, first, kind="face"),
             frame_row(run, second, jpeg=b"<svg onload=alert(1)>"),
-            frame_row(run, second, pts_seconds=12.0, jpeg=b"\xff\xd8\xff" + b"x" * pictures.LONGEST_JPEG + b"\xff\xd9"),
+            frame_row(run, second, pts_seconds=12.0, jpeg=b"\xff\xd8\xff" + b"x" * pictures.JPEG_BYTES + b"\xff\xd9"),
             frame_row(run, second, pts_seconds=13.0, box_x0=None),
             frame_row(run, second, pts_seconds=14.0, box_x1=7.0),
             frame_row(run, second, pts_seconds=float("nan")),
@@ -154,6 +155,16 @@ def test_pictures_are_shown_where_they_are_pictures(tmp_path):
     ]
     assert [(p["at"], p["box"]) for p in found["1.mp4"]] == [(13.0, None), (14.0, None)] and not found["2.mp4"]
     assert all(base64.b64decode(p["src"].partition(",")[2]).startswith(b"\xff\xd8\xff") for p in found["0.mp4"])
+
+
+def test_pictures_that_are_forgotten_leave_the_report(tmp_path):
+    result = make_result(make_media(0, "a.mp4"), "manipulated")
+    run = make_output(tmp_path, [result])
+    add_frames(tmp_path, run, [frame_row(run, result)])
+    assert report_command(str(tmp_path)) == 0
+    assert "data:image" in (tmp_path / "report.html").read_text()
+    assert forget_command(str(tmp_path)) == 0
+    assert "data:image" not in (tmp_path / "report.html").read_text()
 
 
 def test_pictures_never_take_more_than_their_share(tmp_path):
