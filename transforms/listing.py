@@ -296,7 +296,13 @@ class ListMedia(beam.PTransform):
 
     def expand(self, pbegin):
         sources = [self.sources] if isinstance(self.sources, str) else list(self.sources)
-        return pbegin | beam.Create(sources) | beam.FlatMap(_list_one, self.options, self.known_outcomes)
+        return (
+            pbegin
+            | beam.Create(sources)
+            | beam.FlatMap(_list_one, self.options, self.known_outcomes)
+            # Without it, whoever lists a bucket would also score all of it: runners fuse steps into one stage.
+            | "Spread" >> beam.Reshuffle()
+        )
 
 
 def _list_one(source: str, options: ListingOptions, known_outcomes: bool) -> Iterator[MediaFile | Planned]:
