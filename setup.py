@@ -30,6 +30,7 @@ REQUIRES = [
     "pyseccomp>=0.1.2; sys_platform == 'linux'",
     "rich>=14",
     "safetensors>=0.6",
+    "threadpoolctl>=3.5",
     "torch>=2.10",  # 2.10 closes the second hole in `weights_only=True` (CVE-2026-24747)
 ]
 EXTRAS = {

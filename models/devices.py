@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ def best_device(wanted: str = "auto") -> str:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
         raise ValueError(f"expected auto, cpu, cuda or cuda:N for --device, got {wanted!r}")
+    # By the driver's library alone: CUDA itself, once it is asked, does not survive a fork of this process.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if wanted == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():

@@ -11,7 +11,6 @@ Beam fuses everything up to the evidence into one stage, so frames never cross a
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,12 +27,14 @@ from ..transforms.decode import CLIPS, WINDOWS, DecodeClips
 from ..transforms.detect import Detect
 from ..transforms.faces import TrackFaces
 from ..transforms.fuse import FuseMedia
-from ..transforms.media.children.pool import WorkerPool, shared_pool
+from ..transforms.media.children.pool import WorkerPool
+from ..transforms.media.children.shared_pool import shared_pool
 from ..transforms.pictures.candidates import KeepBest
 from ..transforms.probe import ENDED, ProbeMedia
 from ..transforms.records import MediaFile, MediaOutcome, MediaProbe
 from ..transforms.sound_windows import plan_windows
 from ..transforms.tables.staged_weights import localise
+from . import machine
 from .options import Reading
 from .weights.detector_choice import choose
 
@@ -164,6 +165,9 @@ def _planned(element: MediaFile | tuple[MediaFile, MediaOutcome | None]) -> tupl
 
 def pool_of(reading: Reading) -> WorkerPool:
     """This process's decoder children, started once and kept from wave to wave."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    decoders = reading.decoders or max(1, min(8, cores - 1))
-    return shared_pool(decoders, reading.ahead_bytes, reading.limits, reading.sandbox)
+    return shared_pool(decoders_of(reading), reading.ahead_bytes, reading.limits, reading.sandbox)
+
+
+def decoders_of(reading: Reading) -> int:
+    """How many children decode at a time on this machine."""
+    return reading.decoders or max(1, min(8, machine.usable_cores() - 1))

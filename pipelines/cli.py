@@ -111,11 +111,13 @@ def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .interrupts import interruptible
     from .jobs import audit_archive
     from .options import AuditConfig, audit_config
+    from .workers.settings import spare_work
 
     def warn(config: AuditConfig) -> None:
         for warning in config.warnings:
             print(f"deephotlink: warning: {printable(warning, 1000)}", file=sys.stderr)
 
+    spare_work()
     check_options(args)
     if args.recommended or args.real:
         with interruptible():

@@ -16,16 +16,21 @@ from ..transforms.staging.spool_files import read_head
 from ..transforms.storage.output_store import OutputStore
 from ..transforms.storage.sources import Planned, is_local
 from ..transforms.tables.runs import unfinished_run
-from .jobs import make_plan, run_key, with_secret
+from ..transforms.tables.unit_sizes import unit_sizes
+from .jobs import make_plan, run_key
 from .options import AuditConfig
 from .terminal.printing import console, print_json
 from .terminal.progress import listing_progress
 from .terminal.tables import Column, print_table
+from .waves import with_secret
+from .workers.queue import UnitQueue
+from .workers.shares import WORKER_BYTES, most_workers, worth
 
 ROW_BYTES = 1_500
 """Compressed bytes in the tables for each file and for each clip. Measured on media/dev, rounded up."""
 PARENT_BYTES = 900 << 20
-"""Memory of the parent process before it holds a clip: torch, Beam, Arrow and the models."""
+"""Memory of the parent process before it holds a clip: torch, Beam, Arrow and the models. Several workers share most of
+it."""
 CHILD_BYTES = 350 << 20
 """Memory of one decoder child on a 1080p file."""
 _TOGETHER = 1 << 10
@@ -40,8 +45,9 @@ def dry_run(config: AuditConfig) -> int:
     secrets = Secrets(secret_addresses(config.sources))
     kinds: Counter[str] = Counter()
     staged = largest = media_bytes = 0
+    most = most_workers(config, lambda said: print(f"note: {said}", file=sys.stderr))
     with listing_progress(config.quiet) as listing:
-        plan = make_plan(config, store, watch=listing.watch)
+        plan = make_plan(config, store, watch=listing.watch, workers=most)
     with plan, ThreadPoolExecutor(8) as threads, listing_progress(config.quiet) as looked_into:
         records = looked_into.watch(plan.records(), "looking at first bytes")
         while entries := [with_secret(entry, secrets) for entry in islice(records, _TOGETHER)]:
@@ -52,11 +58,16 @@ def dry_run(config: AuditConfig) -> int:
                     if entry.file.member is not None or not is_local(entry.file):
                         staged += entry.file.size_bytes
                         largest = max(largest, entry.file.size_bytes)
+        sizes = unit_sizes(plan)
+    workers = worth(most, sizes, config)
+    queue = UnitQueue(range(plan.units), sizes, config.wave_size, workers)
     media = sum(n for kind, n in kinds.items() if not kind.startswith(("skipped", "failed")))
     clips = max(media, round(media_bytes / BYTES_A_SECOND / config.reading.sampling.every_seconds))
-    most = config.reading.max_spool_bytes
-    spool = min(staged, largest * ((config.reading.decoders or 1) + 12), max(largest, most or sys.maxsize))
+    room = config.reading.max_spool_bytes
+    spool = min(staged, largest * ((config.reading.decoders or 1) + 12) * workers, max(largest, room or sys.maxsize))
     memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + ((config.reading.decoders or 1) + 1) * CHILD_BYTES
+    if workers > 1:
+        memory = PARENT_BYTES + workers * WORKER_BYTES
     seen = media - kinds["audio"]
     # Each picture stands in its unit and in the table.
     most_pictures = 2 * min(seen * FILE_BYTES, plan.units * UNIT_BYTES) if config.reading.pictures else 0
@@ -66,7 +77,8 @@ def dry_run(config: AuditConfig) -> int:
         "files in the tables already": plan.already_done,
         "media to read (bytes)": media_bytes,
         "units of work": plan.units,
-        "waves": -(-plan.units // config.wave_size),
+        "waves": sum(1 for _ in iter(queue.take, [])),
+        "workers": workers,
         "detectors": ", ".join(d.name for d in config.detectors),
         **{f"detector {d.name}": _weights(config, d) for d in config.detectors},
         "disk for tables, about (bytes)": (media + clips) * ROW_BYTES,

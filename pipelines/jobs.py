@@ -9,33 +9,25 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import duckdb
 import numpy as np
 import pyarrow as pa
-import torch
 from rich.markup import escape
 
-from ..models import registry
 from ..models.calibration.calibration import calibration_to_json, parse_calibration
-from ..models.weights.files import Weights, WeightsError
-from ..transforms.archives.secret_addresses import Secrets, fetch_address, secret_addresses
-from ..transforms.commit import CommitUnits, commit_known, unit_key
-from ..transforms.detect import preload
-from ..transforms.failures import UsageError, WorldError
+from ..transforms.commit import commit_known
+from ..transforms.failures import WorldError
 from ..transforms.listing import ListingOptions, list_sources
 from ..transforms.plan import UnitLimits, plan_media
 from ..transforms.publish import publish
-from ..transforms.records import MediaFile, MediaOutcome, MediaResult
 from ..transforms.storage import uris
 from ..transforms.storage.output_store import OutputStore, open_store
-from ..transforms.storage.retries import tell
 from ..transforms.storage.sources import Planned
 from ..transforms.tables.damage import intact
 from ..transforms.tables.id_sets import Counts, SortedIds
@@ -47,26 +39,29 @@ from ..transforms.tables.runs import (
     last_run,
     next_slot,
     pending_units,
-    plan_of,
     planned_media,
     resume_key,
     unfinished_run,
 )
-from ..transforms.tables.staged_weights import stage_weights
+from ..transforms.tables.unit_sizes import unit_sizes
 from ..transforms.tables.unsettled import unsettled
-from .audit import ScoreMedia, build_detector, pool_of
+from .audit import pool_of
 from .interrupts import heed_signals
-from .options import AuditConfig, runner_named
+from .options import AuditConfig
 from .outputs.closing_tables import print_lines, print_summary
 from .outputs.query import connect, readable
 from .outputs.report.page import summarise_and_report
 from .outputs.versions import superseded
-from .runners import check_runner, fault_of_runner, foreseen, make_pipeline
+from .runners import check_runner
 from .spool import spool_folder
 from .terminal.printing import console as console_of
 from .terminal.printing import print_json
 from .terminal.progress import listing_progress, live_progress
 from .terminal.wording import counted
+from .waves import Waves, run_wave, weights_in_place
+from .workers.crew import Workers
+from .workers.queue import OpenBlocks, UnitQueue
+from .workers.shares import most_workers, worth
 
 MAX_ERROR_SHARE = 0.01
 DONE, BROKEN, MANY_FAILED = 0, 1, 4
@@ -84,47 +79,69 @@ def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
         UsageError: a source, the output or an option cannot be used as given.
         WorldError: storage or disk failed; the same command continues where it stopped.
     """
-    console = console_of(120, quiet=config.quiet)
     errors = console_of(quiet=config.quiet, stderr=True)
-    store, warning = open_store(config.output)
-    if warning:
-        errors.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)
-    key = run_key(config)
-    runs: list[Run] = []
-    with spool_folder() as spool:
+
+    def notice(said: str) -> None:
+        errors.print(f"note: {escape(said)}", highlight=False, soft_wrap=True)
+
+    # The workers come before everything that starts threads: their template is forked from this process.
+    most = most_workers(config, notice)
+    with spool_folder() as spool, Workers(most, _warn) as workers:
+        store, warning = open_store(config.output)
+        if warning:
+            errors.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)
         # Both report at once, before anything is planned, if the sandbox or the runner is not available.
         pool = pool_of(config.reading)
         check_runner(config.beam_args)
         if pool.warning:
-            print(f"deephotlink: warning: {pool.warning}", file=sys.stderr)  # also with --quiet
-
-        def notice(said: str) -> None:
-            errors.print(f"note: {escape(said)}", highlight=False, soft_wrap=True)
+            _warn(pool.warning)
+        key = run_key(config)
+        runs: list[Run] = []
 
         @cache
-        def placed() -> AuditConfig:
+        def placed(several: bool) -> AuditConfig:
             """The config with weights in place. Called only if something is left to score, before it is recorded."""
+            if several:
+                workers.load(config)
+                return config
             return replace(config, weights=weights_in_place(config, store))
 
         while (run := unfinished_run(store, key)) is not None:
-            left = len(pending_units(store, run))
-            told = f"{left} of {counted(run.units, 'unit')} {'is' if left == 1 else 'are'} left"
+            pending = pending_units(store, run)
+            told = f"{len(pending)} of {counted(run.units, 'unit')} {'is' if len(pending) == 1 else 'are'} left"
             errors.print(f"continuing run {run.run_id}: {told}", highlight=False)
             if (other := on_pictures(config, run)) is not None:
                 notice(other)
-            finish_run(placed(), store, run, spool)
+            several = worth(most, unit_sizes((store, run)).of(pending), config) > 1
+            finish_run(placed(several), store, run, spool, workers)
             runs.append(run)
         slot = next_slot(store, key)
         with listing_progress(config.quiet) as listing:
-            plan = make_plan(config, store, [run.run_id for run in runs], notice, listing.watch)
+            plan = make_plan(config, store, [run.run_id for run in runs], notice, listing.watch, most)
         with plan:
             already_done = plan.already_done
             if plan.duplicates:
                 errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
-            planned = start_run(placed(), store, plan, key, slot) if plan.rows else None
+            planned = None
+            if plan.rows:
+                config = placed(worth(most, unit_sizes(plan), config) > 1)
+                planned = start_run(config, store, plan, key, slot)
         if planned is not None:
-            finish_run(placed(), store, planned, spool)
+            finish_run(config, store, planned, spool, workers)
             runs.append(planned)
+    return _closing(config, store, key, runs, already_done, then)
+
+
+def _warn(said: str) -> None:
+    """Also with --quiet."""
+    print(f"deephotlink: warning: {said}", file=sys.stderr)
+
+
+def _closing(
+    config: AuditConfig, store: OutputStore, key: str, runs: Sequence[Run], already_done: int, then: Then
+) -> int:
+    """Prints what was found; returns the command's exit code."""
+    console = console_of(120, quiet=config.quiet)
     more, last_lines = then()
     tables = connect(config.output)
     with readable(config.output):
@@ -164,36 +181,6 @@ def failure_rate(store: OutputStore, runs: Sequence[Run]) -> float:
     return rows["failures"] / media if media else 0.0
 
 
-def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, Weights]:
-    """The detectors' files, where the runner's workers find them.
-
-    For a cluster they are copied beside the tables, so that no worker has to download them. In this process they are
-    loaded at once, so that an unusable file is refused before a run begins.
-
-    Raises:
-        UsageError: a file is not what its detector expects, or the detectors do not fit into the device's memory.
-        WorldError: storage failed.
-    """
-    try:
-        if runner_named(config.beam_args):
-            return stage_weights(store, config.weights)
-        for spec in config.detectors:
-            if (weights := config.weights.get(spec.name)) is not None:
-                try:
-                    preload(spec, partial(build_detector, registry.make, spec, weights), config.reading.device)
-                except WeightsError as error:
-                    paths = ", ".join(file.path for file in weights.files.values())
-                    raise UsageError(f"{spec.name} cannot use {paths}: {error}") from None
-    except OSError as error:
-        raise WorldError(f"cannot read the weights: {tell(error)}") from None
-    except torch.OutOfMemoryError:
-        raise UsageError(
-            f"the detectors {', '.join(spec.name for spec in config.detectors)} do not fit into the memory of the "
-            "device: choose fewer, or --device=cpu"
-        ) from None
-    return config.weights
-
-
 def run_key(config: AuditConfig) -> str:
     """The key that identifies the same command: a hash of its sources and of whatever may change a plan or a logit."""
     sources = [canonical(source) for source in config.sources]
@@ -217,6 +204,7 @@ def make_plan(
     just_tried: Collection[str] = (),
     notice: Callable[[str], None] | None = None,
     watch: Callable[[Iterable[Planned]], Iterable[Planned]] = iter,
+    workers: int = 1,
 ) -> Plan:
     """The plan of everything listed that is not done.
 
@@ -225,7 +213,7 @@ def make_plan(
     show its rows.
 
     `notice` is called with one sentence for each thing that the user may not have meant. The listing goes through
-    `watch`.
+    `watch`. The units are cut for so many `workers`.
 
     Raises:
         UsageError: a source is missing or holds nothing.
@@ -239,7 +227,7 @@ def make_plan(
         for ids in committed_ids(store, config.fingerprint)
     )
     listed = list_sources(config.sources, ListingOptions((config.output,), config.identity, config.archives), notice)
-    return plan_media(watch(listed), done, UnitLimits(max_media=config.unit_size), config.limit, tried)
+    return plan_media(watch(listed), done, UnitLimits(max_media=config.unit_size, workers=workers), config.limit, tried)
 
 
 def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slot: int) -> Run:
@@ -261,7 +249,7 @@ def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slo
     )
 
 
-def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -> None:
+def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path, workers: Workers) -> None:
     """Scores and commits the units of a run that are not committed yet, wave by wave, and publishes them.
 
     Uses the run's own calibration. All rows of a run are made with one calibration, even if the command that continues
@@ -272,25 +260,35 @@ def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path) -
     config = replace(config, calibration=calibration, reading=reading)
     pending = pending_units(store, run)
     done = run.planned - planned_media(store, run, pending)
-    secrets = Secrets(secret_addresses(config.sources) if pending else ())
+    waves = Waves(config, store, run, spool, bool(pending))
     with live_progress(spool, run.planned, done, config.quiet):
         known = commit_known(store, run, pending, heed_signals)
         pending = [unit for unit in pending if unit not in known]
-        for start in range(0, len(pending), config.wave_size):
-            heed_signals()
-            units = pending[start : start + config.wave_size]
-            try:
-                run_wave(config, store, run, plan_of(store, run, units), secrets, spool)
-            except WorldError:
-                # Signed addresses expire after hours. The user may have written a listing with new ones since.
-                now = Secrets(secret_addresses(config.sources)) if secrets else secrets
-                if now == secrets:
-                    raise
-                secrets = now
-                units = sorted(set(units) & set(pending_units(store, run)))
-                run_wave(config, store, run, plan_of(store, run, units), secrets, spool)
-            publish(store, run)
+        sizes = unit_sizes((store, run))
+        count = worth(workers.most, sizes.of(pending), config)
+        queue, blocks = UnitQueue(pending, sizes, config.wave_size, count), OpenBlocks(pending)
+        if count > 1:
+            ended = workers.work_off(queue, waves.of, waves.worth_another_try, spool, count)
+        else:
+            ended = _work_off_here(queue, waves)
+        for units in ended:
+            if blocks.done(units):
+                publish(store, run)
     publish(store, run, complete=True)
+
+
+def _work_off_here(queue: UnitQueue, waves: Waves) -> Iterator[Sequence[int]]:
+    """Scores and commits all units of the queue in this process; yields those of each wave when it is done."""
+    while units := queue.take():
+        heed_signals()
+        try:
+            run_wave(waves.of(units))
+        except WorldError:
+            if not waves.worth_another_try(units):
+                raise
+            queue.put_back(units)
+        else:
+            yield units
 
 
 def keeps_pictures(run: Run) -> bool:
@@ -305,43 +303,6 @@ def on_pictures(config: AuditConfig, run: Run) -> str | None:
     if not config.reading.pictures and keeps_pictures(run):
         return "from here on no pictures are kept; those of units that this run has committed already stay"
     return None
-
-
-def with_secret(planned: tuple[MediaFile, MediaOutcome | None], secrets: Mapping[str, str]) -> Planned:
-    """The planned file with its secret address, if it has one. The plan holds no secrets: they come from the sources
-    that the present command names."""
-    file, outcome = planned
-    address = fetch_address(file.shard or file.uri, secrets)
-    return Planned(replace(file, fetch_uri=address) if address else file, outcome)
-
-
-def run_wave(
-    config: AuditConfig,
-    store: OutputStore,
-    run: Run,
-    plan: Iterable[tuple[MediaFile, MediaOutcome | None]],
-    secrets: Mapping[str, str],
-    spool: Path,
-) -> None:
-    """Runs one Beam job that scores and commits some whole units of the plan."""
-    elements = [with_secret(planned, secrets) for planned in plan]
-    score = ScoreMedia(config.detectors, config.reading, config.calibration, spool=str(spool), weights=config.weights)
-    try:
-        with make_pipeline(config.beam_args) as pipeline:
-            _ = (
-                pipeline
-                | "Plan" >> beam.Create(elements)
-                | "ScoreMedia" >> score
-                | "KeyByUnit" >> beam.Map(_by_unit).with_output_types(tuple[str, MediaResult])
-                | "GroupByUnit" >> beam.GroupByKey()
-                | "CommitUnits" >> CommitUnits(store, run)
-            )
-    except Exception as error:
-        raise foreseen(error) or fault_of_runner(error, config.beam_args) or error from None
-
-
-def _by_unit(result: MediaResult) -> tuple[str, MediaResult]:
-    return unit_key(result.outcome.file.unit), result
 
 
 def detector_errors(tables: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, float]:

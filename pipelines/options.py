@@ -85,6 +85,8 @@ class AuditConfig:
     """Units of work (about a minute each on one machine) between two commits. One wave is one Beam job."""
     unit_size: int = 16
     """Most media in a unit."""
+    workers: int | None = None
+    """Processes that score on this machine; None: as many as its cores, memory and GPUs allow."""
     retry_failures: tuple[str, ...] | None = None
     """Classes of failures to plan again, in ascending order; empty: all classes; None: no retry."""
     max_failure_rate: float | None = None
@@ -217,6 +219,7 @@ def add_audit_arguments(parser: Parser) -> None:
     add("--max-failure-rate", type=share, metavar="SHARE", help="exit with 4 if a larger share of files failed")
     add("--wave-size", type=positive, metavar="UNITS", help="units between commits (2; with --runner 128)")
     add("--unit-size", type=positive, default=16, metavar="N", help="at most N files in a unit (default 16)")
+    add("--workers", type=positive, metavar="N", help="processes that score (default: one a core, or a GPU)")
     add("--decoders", type=positive, metavar="N", help="decoder processes (default: cores less one, 1-8)")
     add("--ahead-mib", type=positive, default=256, metavar="MIB", help="decoded clips that may wait (default 256)")
     add(
@@ -273,6 +276,7 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
         limit=args.limit,
         wave_size=args.wave_size or (CLUSTER_WAVE if runner_named(beam_args) else LOCAL_WAVE),
         unit_size=args.unit_size,
+        workers=args.workers,
         retry_failures=args.retry_failures,
         max_failure_rate=args.max_failure_rate,
         quiet=args.quiet or args.as_json,

@@ -62,6 +62,14 @@ def manifest() -> list[dict[str, str]]:
         return list(csv.DictReader(rows))
 
 
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit inside a process of tests stays in it, unless it asks for workers: what is patched shall be felt."""
+    from deephotlink.pipelines import machine
+
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+
+
 @pytest.fixture
 def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without their waits."""

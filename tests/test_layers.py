@@ -20,8 +20,9 @@ FLOORS = {
     " | clips coders sound_windows faces fuse | listing plan probe decode detect rescoring commit publish",
     "transforms.media": "protocol notes measures | containers | clock"
     " | stream_facts trailing_film decoder_choice decoders | selection | probe_file | children",
-    "pipelines": "limits spool interrupts terminal | samples weights outputs | accuracy options"
-    " | training audit runners | arguments jobs | dry_run | field_grade | cli",
+    "pipelines": "limits machine spool interrupts terminal | samples weights outputs | accuracy options"
+    " | training audit runners | waves | workers | arguments jobs | dry_run | field_grade | cli",
+    "pipelines.workers": "messages settings queue shares | worker | template | template_process __main__ | crew",
     "pipelines.outputs": "plain_words views implausible_rows | reasons query implausible_pictures"
     " | datasets check quarantine versions summary | closing_tables | report | forget_pictures",
     "pipelines.outputs.report": "chosen pictures timelines | cards overview | page",

@@ -40,14 +40,18 @@ _lock = threading.Lock()
 _pages: dict[tuple[int, str], mmap.mmap] = {}
 
 
+def page_of(folder: str, pid: int) -> Path:
+    """Where the process of that id counts."""
+    return Path(folder) / f"{pid}.counters"
+
+
 def _page() -> mmap.mmap | None:
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return None
     key = (os.getpid(), folder)
     if key not in _pages:
-        path = Path(folder) / f"{os.getpid()}.counters"
-        with open(path, "a+b") as file:
+        with open(page_of(folder, os.getpid()), "a+b") as file:
             file.truncate(_SIZE)
             _pages[key] = mmap.mmap(file.fileno(), _SIZE)
     return _pages[key]

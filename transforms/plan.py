@@ -21,6 +21,9 @@ from .tables.id_sets import HASH, Counts, SortedIds, ids_to_hashes
 from .tables.plan_table import PLAN, Plan, plan_batch, plan_from_table
 
 _CHUNK = 1 << 12
+SHARES = 2
+"""A unit is at most this part of what is left for each worker. The last ones hold a file each, so nobody waits long; a
+larger number makes more units, and each wave costs half a second of its own."""
 _ALIKE = (
     "several addresses that differ only after the `?` lead to different files; that part may be a secret and is in no "
     "table, so they cannot be told apart: download them, or give each a path of its own"
@@ -37,6 +40,19 @@ class UnitLimits:
     """Bytes of these files, inflated. A larger file is the only one to be read in its unit."""
     max_rows: int = 1024
     """All files in a unit, including those that need no reading because the listing knows their outcome."""
+    workers: int = 1
+    """Processes that will share the units. With several, units become smaller towards the end of the plan, so that all
+    processes end at about the same time."""
+
+    def media_in(self, left: int) -> int:
+        """How many media the next unit may have, if `left` are still to be read.
+
+        >>> [UnitLimits(workers=2).media_in(left) for left in (1000, 64, 20, 3)], UnitLimits().media_in(3)
+        ([16, 16, 5, 1], 16)
+        """
+        if self.workers == 1:
+            return self.max_media
+        return max(1, min(self.max_media, -(-left // (SHARES * self.workers))))
 
 
 def plan_media(
@@ -58,8 +74,9 @@ def plan_media(
     rows, plan = SortedRows(PLAN, _order), Plan()
     tried = attempts if isinstance(attempts, Counts) else Counts.of(attempts or {})
     try:
-        gathered = _gather(listed, rows, limit)
-        return _cut(_chosen(rows.batches(), gathered, done, plan), plan, limits or UnitLimits(), tried)
+        limits = limits or UnitLimits()
+        gathered = _gather(listed, rows, limit, count_read=limits.workers > 1)
+        return _cut(_chosen(rows.batches(), gathered, done, plan), plan, limits, tried, gathered.to_read(done))
     except BaseException:
         plan.close()
         raise
@@ -85,10 +102,18 @@ class _Gathered:
     """The largest hash in the sample; None if there is no sample or everything is in it."""
     alike: frozenset[int]
     """Hashes of the URIs that are shared by several addresses which lead to different files."""
+    read: np.ndarray
+    """Hashes of the media that are to be read, each once, ascending; empty if they were not counted."""
+
+    def to_read(self, done: SortedIds) -> int:
+        """How many media the plan will have read."""
+        read = self.read if self.last is None else self.read[self.read <= self.last]
+        return len(read) - int(done.contains_hashes(read).sum())
 
 
-def _gather(listed: Iterable[Planned], rows: SortedRows, limit: int | None) -> _Gathered:
+def _gather(listed: Iterable[Planned], rows: SortedRows, limit: int | None, count_read: bool) -> _Gathered:
     hashes: list[np.ndarray] = []
+    read: list[np.ndarray] = [np.empty(0, HASH)]
     sample: np.ndarray = np.empty(0, HASH)
     tags: list[list[tuple[int, int, int]]] = []
     iterator = iter(listed)
@@ -100,12 +125,15 @@ def _gather(listed: Iterable[Planned], rows: SortedRows, limit: int | None) -> _
             wanted = ids <= sample[-1] if len(sample) == limit else np.ones(len(ids), bool)
             batch, ids = batch.filter(pa.array(wanted)), ids[wanted]
         hashes.append(ids)
+        if count_read:
+            read.append(ids[pc.is_null(batch.column("status")).to_numpy(zero_copy_only=False)])
         rows.add(batch)
         tags.append([_tags(entry) for entry in chunk if entry.file.fetch_uri and entry.outcome is None])
     known = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, HASH)
     repeated = SortedIds(known[1:][known[1:] == known[:-1]])
     last = sample[-1] if limit is not None and len(sample) == limit else None
-    return _Gathered(repeated, last, _alike(np.array([tag for some in tags for tag in some], np.uint64)))
+    alike = _alike(np.array([tag for some in tags for tag in some], np.uint64))
+    return _Gathered(repeated, last, alike, np.unique(np.concatenate(read)))
 
 
 def _hash(text: str) -> int:
@@ -156,18 +184,20 @@ def _without_alike(batch: pa.RecordBatch, alike: Collection[int]) -> pa.RecordBa
     return plan_batch(rows)
 
 
-def _cut(batches: Iterable[pa.RecordBatch], plan: Plan, limits: UnitLimits, tried: Counts) -> Plan:
+def _cut(batches: Iterable[pa.RecordBatch], plan: Plan, limits: UnitLimits, tried: Counts, left: int) -> Plan:
     unit = media = size = rows = 0
+    most = limits.media_in(left)
     for batch in batches:
         units = []
         reads = pc.is_null(batch.column("status")).to_pylist()
         for read, size_bytes in zip(reads, batch.column("size_bytes").to_pylist(), strict=True):
             cost = size_bytes if read else 0
             full = rows + 1 > limits.max_rows or (
-                read and media and (media + 1 > limits.max_media or size + cost > limits.max_bytes)
+                read and media and (media + 1 > most or size + cost > limits.max_bytes)
             )
             if full:
-                unit, media, size, rows = unit + 1, 0, 0, 0
+                left, unit, media, size, rows = left - media, unit + 1, 0, 0, 0
+                most = limits.media_in(left)
             media, size, rows = media + read, size + cost, rows + 1
             units.append(unit)
         earlier = tried.of_hashes(ids_to_hashes(batch.column("media_id")))

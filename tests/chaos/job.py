@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
+import torch
 from apache_beam.transforms.display import DisplayData
+from threadpoolctl import threadpool_info
 
 from deephotlink.models import registry
 from deephotlink.models.base import AudioGeometry, ClipGeometry, Detector, DetectorSpec, Judgement
@@ -62,6 +64,8 @@ LISTEN = DetectorSpec(
     batch_size=4,
 )
 DETECTORS = (LOOK, LISTEN)
+THREADS = "CHAOS_THREADS"
+"""Names the file to which each process that scores appends its id and the threads of its libraries."""
 DISPLAY = "CHAOS_DISPLAY_DATA"
 """Names the file to which the display data of every pipeline is written, as a runner would show it."""
 
@@ -70,6 +74,10 @@ class _Mean(Detector):
     def load(self, device: str) -> None: ...
 
     def score(self, items: Sequence[Any]) -> list[Judgement]:
+        if path := os.environ.get(THREADS):
+            pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+            with open(path, "a") as file:
+                file.write(json.dumps([os.getpid(), torch.get_num_threads(), max(pools, default=1)]) + "\n")
         return [Judgement(logit=self._mean(item)) for item in items]
 
     def _mean(self, item: Any) -> float:

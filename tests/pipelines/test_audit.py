@@ -15,8 +15,8 @@ from deephotlink.models.base import ClipGeometry, DetectorSpec
 from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration
 from deephotlink.models.weights.files import Weights
 from deephotlink.pipelines.audit import ScoreMedia, clip_geometry
-from deephotlink.pipelines.jobs import foreseen, make_pipeline
 from deephotlink.pipelines.options import Reading
+from deephotlink.pipelines.runners import foreseen, make_pipeline
 from deephotlink.transforms import faces
 from deephotlink.transforms.clips import Sampling
 from deephotlink.transforms.detect import Question

@@ -44,7 +44,7 @@ def test_who_lists_a_bucket_does_not_score_all_of_it():
 
 
 def test_a_wave_of_an_audit_has_a_plan_of_its_own():
-    """Its files are there already: they are spread by `Create`, and `ScoreMedia` adds no shuffle before the evidence."""
+    """`Create` spreads its files, and `ScoreMedia` adds no shuffle before the evidence."""
     pipeline = make_pipeline(())
     _ = pipeline | "Plan" >> beam.Create([make_media_file("/a.mp4"), make_media_file("/b.mp4")]) | ScoreMedia(DETECTORS)
     stages = stages_of(pipeline)

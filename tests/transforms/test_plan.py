@@ -11,6 +11,7 @@ from deephotlink.transforms.plan import UnitLimits, plan_media
 from deephotlink.transforms.records import MediaFile
 from deephotlink.transforms.storage.sources import Planned, skipped
 from deephotlink.transforms.tables.id_sets import SortedIds
+from deephotlink.transforms.tables.plan_table import Plan
 
 
 def media_id(name: object) -> str:
@@ -81,6 +82,32 @@ def test_units_are_bounded() -> None:
     plan = plan_media(known, NONE)
     assert plan.units == 3
     assert all(outcome is not None and outcome.file == file for file, outcome in plan.entries)
+
+
+def test_units_for_several_workers_become_smaller_towards_the_end() -> None:
+    """By what is left to be read: neither what is done, nor doubles, nor what the listing knows the end of counts."""
+
+    def lengths(listed: list[Planned], done: SortedIds = NONE, limit: int | None = None, workers: int = 2) -> list[int]:
+        plan = plan_media(listed, done, UnitLimits(workers=workers), limit)
+        return [sum(outcome is None for _, outcome in unit) for unit in by_unit(plan).values()]
+
+    few = [entry(f"a{i:02}") for i in range(64)]
+    expected = [16, 12, 9, 7, 5, 4, 3, 2, 2, 1, 1, 1, 1]
+    assert lengths(few) == expected
+    others = [skipped(entry(f"b{i:03}").file, "x") for i in range(200)]
+    before = [entry(f"c{i:03}") for i in range(300)]
+    done = SortedIds.from_batches([[one.file.media_id for one in before]])
+    assert [n for n in lengths([*few, *few, *others, *before], done) if n] == expected
+    assert sum(lengths(before, limit=64)) == 64 and lengths(before, limit=64) == expected
+    assert lengths(few, workers=16)[:8] == [2] * 8 and lengths(few, workers=1) == [16] * 4
+    assert lengths(few[:1]) == [1] and lengths([]) == []
+
+
+def by_unit(plan: Plan) -> dict[int, list[Planned]]:
+    found: dict[int, list[Planned]] = {}
+    for planned in plan.entries:
+        found.setdefault(planned.file.unit, []).append(planned)
+    return found
 
 
 def test_units_count_from_zero_without_gaps() -> None:

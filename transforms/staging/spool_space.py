@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import threading
@@ -18,6 +20,41 @@ FREE_SHARE = 0.5
 """Default limit, as a share of what is free on the disk when the first file is staged."""
 
 
+class _Others:
+    """What the other processes of this command hold: each has a folder beside that of this one, with a note in it. A
+    folder goes with its process, and so does what it held."""
+
+    NOTE, TURN = ".held", ".turn"
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._note = os.open(folder / self.NOTE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._turn = os.open(folder.parent / self.TURN, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def tell(self, used_bytes: int) -> None:
+        os.pwrite(self._note, used_bytes.to_bytes(8, "little", signed=True), 0)
+
+    def used_bytes(self) -> int:
+        total = 0
+        for note in self.folder.parent.glob(f"*/{self.NOTE}"):
+            if note.parent != self.folder:
+                with contextlib.suppress(OSError):  # it was removed just now
+                    total += int.from_bytes(note.read_bytes()[:8], "little", signed=True)
+        return total
+
+    def take_turn(self) -> bool:
+        """Whether it is this process's turn to take room, until it says `pass_turn` or ends. A lock, so that the first
+        to wait for room gets it: a large file would wait for ever behind small ones."""
+        try:
+            fcntl.flock(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def pass_turn(self) -> None:
+        fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+
 class SpoolRoom:
     """Bytes of staged files, bounded. Room is given in the order of tickets, which is the order in which files are
     consumed: otherwise a later file could take the room and then not be released before an earlier one that waits for
@@ -31,6 +68,14 @@ class SpoolRoom:
         self._held: dict[str, int] = {}
         self._tickets = 0
         self._outstanding: set[int] = set()
+        self._others: _Others | None = None
+
+    def share(self, folder: Path) -> None:
+        """From now on the room is that of all processes which have a folder beside this one, of this process alone."""
+        with self._changed:
+            if self._others is None or self._others.folder != folder:
+                self._others = _Others(folder)
+                self._others.tell(self._used_bytes)
 
     def bound(self, limit_bytes: int | None, folder: Path) -> None:
         """Sets the limit. None means half of what is free on the disk of `folder`, looked up once."""
@@ -61,21 +106,34 @@ class SpoolRoom:
             WorldError: somebody else gave up the ticket, because the file is no longer wanted.
         """
         with self._changed:
-            while ticket is not None:
-                if ticket not in self._outstanding:
-                    raise WorldError("the file is no longer wanted")
-                if ticket == min(self._outstanding) and self._fits(size_bytes):
-                    self._outstanding.discard(ticket)
-                    break
-                heed()
-                self._changed.wait(LOOK_SECONDS)
-            self._used_bytes += size_bytes
-            self.peak_bytes = max(self.peak_bytes, self._used_bytes)
-            self._changed.notify_all()
+            try:
+                while ticket is not None:
+                    if ticket not in self._outstanding:
+                        raise WorldError("the file is no longer wanted")
+                    if ticket == min(self._outstanding) and self._fits(size_bytes):
+                        self._outstanding.discard(ticket)
+                        break
+                    heed()
+                    self._changed.wait(LOOK_SECONDS)
+                self._use(size_bytes)
+            finally:
+                if self._others is not None and ticket is not None:
+                    self._others.pass_turn()
+
+    def _use(self, size_bytes: int) -> None:
+        self._used_bytes += size_bytes
+        self.peak_bytes = max(self.peak_bytes, self._used_bytes)
+        if self._others is not None:
+            self._others.tell(self._used_bytes)
+        self._changed.notify_all()
 
     def _fits(self, size_bytes: int) -> bool:
-        limit = self._limit_bytes
-        return limit is None or self._used_bytes == 0 or self._used_bytes + size_bytes <= limit
+        limit, used = self._limit_bytes, self._used_bytes
+        if limit is not None and self._others is not None:
+            if not self._others.take_turn():
+                return False
+            used += self._others.used_bytes()
+        return limit is None or used == 0 or used + size_bytes <= limit
 
     def hold(self, path: str, size_bytes: int) -> None:
         """Assigns the room that was taken to the file at `path`."""
@@ -86,8 +144,7 @@ class SpoolRoom:
         """Gives back the room of a removed file (its path), or of one that was never created (its size)."""
         with self._changed:
             size = self._held.pop(path_or_size, 0) if isinstance(path_or_size, str) else path_or_size
-            self._used_bytes -= size
-            self._changed.notify_all()
+            self._use(-size)
 
 
 ROOM = SpoolRoom()

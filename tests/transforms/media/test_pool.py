@@ -23,7 +23,8 @@ from deephotlink.transforms.failures import MediaError, UsageError, WorldError
 from deephotlink.transforms.media.children import pool as pool_module
 from deephotlink.transforms.media.children.decode_queue import DecodeStream
 from deephotlink.transforms.media.children.handover import MAX_DEPTH, MAX_NODES, clip_bytes, parse_message
-from deephotlink.transforms.media.children.pool import WorkerPool, shared_pool
+from deephotlink.transforms.media.children.pool import WorkerPool
+from deephotlink.transforms.media.children.shared_pool import shared_pool
 from deephotlink.transforms.media.children.sockets import blocking_pair
 from deephotlink.transforms.media.containers.credentials import read_credentials
 from deephotlink.transforms.media.protocol import (
@@ -382,7 +383,7 @@ def test_memory_goes_with_the_array(pool: WorkerPool, healthy: Path) -> None:
 
 UNCLOSED = """
 import sys
-from deephotlink.transforms.media.children.pool import shared_pool
+from deephotlink.transforms.media.children.shared_pool import shared_pool
 from deephotlink.transforms.media.protocol import ClipRequest, DecodeRequest, Limits
 clips = tuple(ClipRequest(i, float(i), i + 1.0, (float(i),)) for i in range(2))
 stream = shared_pool(1, 1 << 20, Limits()).decode(DecodeRequest(sys.argv[1], "pyav", 160, 120, 0, clips))

@@ -326,20 +326,3 @@ def _first_item(wanted: DecodeRequest, failure: MediaError) -> DecodedItem:
     clip_index = wanted.clips[0].clip_index if wanted.clips else None
     window_index = wanted.windows[0].window_index if wanted.windows and not wanted.clips else None
     return ItemFailed(failure.error_class, failure.message, clip_index, window_index)
-
-
-_shared: tuple[tuple[Any, ...], WorkerPool] | None = None
-_shared_lock = threading.Lock()
-
-
-def shared_pool(decoders: int, ahead_bytes: int, limits: Limits, sandbox: SandboxMode = "auto") -> WorkerPool:
-    """This process's one pool, kept from wave to wave. A new configuration closes it and starts another."""
-    global _shared
-    config = (os.getpid(), decoders, ahead_bytes, limits, sandbox)
-    with _shared_lock:
-        if _shared is not None and _shared[0] == config and not _shared[1]._core.ahead.closed:
-            return _shared[1]
-        if _shared is not None:
-            _shared[1].close()
-        _shared = (config, WorkerPool(decoders, ahead_bytes, limits, sandbox))
-        return _shared[1]
