@@ -163,7 +163,7 @@ class Judgement:
     abstained: str | None = None
     """`no_face`, `no_speech`, `too_short`, `low_resolution`, …"""
     detail: str | None = None
-    """What was seen, as JSON or a short sentence."""
+    """What was seen: a JSON object, or a short sentence, which the tables keep as `{"note": sentence}`."""
 
     def __post_init__(self) -> None:
         if (self.logit is None) == (self.abstained is None):

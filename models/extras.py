@@ -10,6 +10,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "onnx": {"onnxruntime": "onnxruntime"},
     "hdf5": {"h5py": "h5py"},
     "evaluate": {"sklearn": "scikit-learn", "scipy": "scipy", "matplotlib": "matplotlib"},
+    "iceberg": {"pyiceberg": "pyiceberg", "sqlalchemy": "sqlalchemy"},
     "samples": {"matplotlib": "matplotlib"},
     "train": {"cv2": "opencv-python-headless", "pyworld": "pyworld", "sklearn": "scikit-learn", "scipy": "scipy"},
 }

@@ -30,6 +30,8 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
         arguments=_query,
     )
     add("report", help=_REPORT, arguments=_report)
+    add("schema", help="say what the tables hold, or print their SQL for your own engine", arguments=_schema)
+    add("iceberg", help="list the published files in Apache Iceberg tables", arguments=_iceberg)
     add("calibrate", help="make a calibration file from labelled or real files", arguments=_calibrate)
     add("rescore", help="make new scores from stored evidence", arguments=_rescore)
     add("evaluate", help="measure accuracy on labelled files", allow_abbrev=False, arguments=_evaluate)
@@ -83,9 +85,28 @@ def _forget_pictures(parser: Parser) -> None:
 def _query(parser: Parser) -> None:
     parser.add_argument("output", metavar="OUT")
     parser.add_argument("sql", metavar="SQL")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--json", action="store_true", dest="as_json", help="one JSON object per row (null for NaN and infinities)"
     )
+    form.add_argument(
+        "--csv",
+        action="store_true",
+        dest="as_csv",
+        help="CSV by RFC 4180; no cell is changed, so import it as text where a spreadsheet would run formulas",
+    )
+
+
+def _schema(parser: Parser) -> None:
+    from .outputs.schema.command import add_schema_arguments
+
+    add_schema_arguments(parser)
+
+
+def _iceberg(parser: Parser) -> None:
+    from .outputs.schema.iceberg import add_iceberg_arguments
+
+    add_iceberg_arguments(parser)
 
 
 def _report(parser: Parser) -> None:

@@ -140,7 +140,19 @@ def _check(args: argparse.Namespace, rest: Sequence[str]) -> int:
 def _query(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .outputs.query import query_command
 
-    return query_command(args.output, args.sql, args.as_json)
+    return query_command(args.output, args.sql, args.as_json, args.as_csv)
+
+
+def _schema(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .outputs.schema.command import schema_command
+
+    return schema_command(args)
+
+
+def _iceberg(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .outputs.schema.iceberg import iceberg_command
+
+    return iceberg_command(args)
 
 
 def _report(args: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -279,6 +291,8 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "query": _query,
     "report": _report,
+    "schema": _schema,
+    "iceberg": _iceberg,
     "quarantine": _quarantine,
     "forget-pictures": _forget_pictures,
     "weights": _weights,

@@ -51,6 +51,7 @@ from .options import AuditConfig
 from .outputs.closing_tables import print_lines, print_summary
 from .outputs.query import connect, readable
 from .outputs.report.page import summarise_and_report
+from .outputs.schema.script import write_views
 from .outputs.versions import superseded
 from .runners import check_runner
 from .spool import spool_folder
@@ -147,6 +148,7 @@ def _closing(
     with readable(config.output):
         summary, _ = summarise_and_report(store, tables)
         wrong = detector_errors(tables, [run.run_id for run in runs])
+    write_views(store)
     failing = failure_rate(store, runs or [run for run in [last_run(store, key)] if run is not None])
     if config.as_json:
         ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}

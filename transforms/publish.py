@@ -15,17 +15,13 @@ import pyarrow.parquet as pq
 
 from .storage.output_store import OutputStore
 from .tables.damage import intact
+from .tables.public_files import public_name
 from .tables.runs import Run, committed_units
 from .tables.schema import explode_unit_tables, to_parquet
 
 BLOCK_UNITS = 64
 ALL_TABLES = "all_tables"
 """Key in a block's marker: every table had a file when it was published. Earlier versions did not ensure that."""
-
-
-def public_name(run: Run, table: str, block: int) -> str:
-    """`scores/run_date=2026-11-23/<run_id>-block-000000.parquet`"""
-    return f"{table}/run_date={run.run_date.isoformat()}/{run.run_id}-block-{block:06d}.parquet"
 
 
 def publish(store: OutputStore, run: Run, complete: bool = False) -> list[str]:
@@ -83,10 +79,7 @@ def _publish_block(store: OutputStore, run: Run, block: int, units: range) -> li
 
 
 def _has_files(store: OutputStore, table: str) -> bool:
-    """Whether a table has a file. Looks at three partitions at most, however many days there are: none is made without
-    a file."""
-    few = store.folders(table)[:3]
-    return any(name.endswith(".parquet") for partition in few for name in store.list(f"{table}/{partition}"))
+    return any(name.endswith(".parquet") for name in store.list(table))
 
 
 def _summary(store: OutputStore, run: Run) -> bytes:

@@ -30,12 +30,13 @@ from ...models.calibration.calibration import (
 )
 from ...models.registry import installed
 from ...transforms.failures import UsageError
-from ...transforms.publish import BLOCK_UNITS, public_name, publish
+from ...transforms.publish import BLOCK_UNITS, publish
 from ...transforms.records import AuthenticityScore
 from ...transforms.rescoring import evidence_by_media, rescored, rescored_unit
 from ...transforms.storage.output_store import OutputStore, holds_runs, open_store
 from ...transforms.tables.damage import intact
 from ...transforms.tables.plan_table import PLAN
+from ...transforms.tables.public_files import public_name
 from ...transforms.tables.runs import (
     Run,
     freeze_run,
@@ -51,6 +52,7 @@ from ...transforms.tables.schema import to_parquet
 from ..outputs.closing_tables import print_summary
 from ..outputs.query import connect, readable
 from ..outputs.report.page import summarise_and_report
+from ..outputs.schema.script import write_views
 from ..outputs.summary import Summary
 from ..terminal.printing import console as console_of
 from ..terminal.printing import print_json
@@ -123,6 +125,7 @@ def rescore_command(out: str, calibration: Calibration, run_id: str | None, quie
     tables, store = connect(out), OutputStore(out)
     with readable(out):
         summary, _ = summarise_and_report(store, tables)
+    write_views(store)
     if as_json:
         print_json({**summary.as_json(), "runs": [run.run_id for run in runs]})
         return 0

@@ -21,15 +21,16 @@ import pyarrow.parquet as pq
 from ...transforms.failures import UsageError, printable
 from ...transforms.publish import ALL_TABLES
 from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.public_files import is_hive
 from ...transforms.tables.schema import TABLES
 from ..terminal.wording import counted
 from .implausible_pictures import implausible_pictures
-from .implausible_rows import implausible_rows, is_held_to_it
+from .implausible_rows import implausible_rows, is_held_to_it, is_held_to_json, malformed_rows
 from .query import by_file, open_duckdb, parquet_of, published_files
 
 MAX_IDS = 10
 """Most offending ids that a violation names."""
-_PUBLIC = re.compile(r"(\w+)/run_date=\d{4}-\d\d-\d\d/([^/]+)-block-\d{6,}\.parquet")
+_PUBLIC = re.compile(r"(\w+)/(?:run_date=\d{4}-\d\d-\d\d/)?([^/]+)-block-\d{6,}\.parquet")
 _UNIT = re.compile(r"_runs/([^/]+)/units/unit-(\d{6,})\.parquet")
 _OUTCOMES = ("scores", "failures", "skipped")
 
@@ -44,7 +45,7 @@ class Violation:
     `wrong_unit`, `published_twice`, `in_two_tables`, `published_not_committed`, `wrong_run`,
     `evidence_without_score`, `evidence_differs`, `pictures_without_score`, `pictures_differ`, `planned_not_published`,
     `assessed_too_much`, `evidence_outside`, `picture_malformed`, `too_many_pictures`, `picture_of_unsuspicious`,
-    `picture_outside`."""
+    `picture_outside`, `detail_not_json`, `wrong_date`."""
     message: str
     count: int
     """Number of offending media, or 1 for a file of the output."""
@@ -173,6 +174,8 @@ class _Seen:
         self.violations: list[Violation] = []
         self.held: set[str] = set()
         """Names of the files to which the rules of implausible_rows.py apply."""
+        self.json_held: set[str] = set()
+        """Those of them to which the rules of schema version 3 apply."""
 
     def load_plan(self, names: list[str]) -> None:
         self._load("plan", names, "media_id, unit", "media_id varchar, unit int")
@@ -205,6 +208,13 @@ class _Seen:
                 *implausible_rows(self.connection, sources["scores"], sources["evidence"]),
                 *implausible_pictures(self.connection, sources["scores"], sources["evidence_frames"]),
             ):
+                self._add(found.rule, found.message, len(found.media_ids), found.media_ids)
+        details = [name for name in files.get("evidence", []) if name in self.json_held]
+        flat = [[name for name in names if name in self.json_held and not is_hive(name)] for names in files.values()]
+        with contextlib.suppress(duckdb.Error):
+            of_details = parquet_of(self.store, details) if details else None
+            dated = [parquet_of(self.store, names, "hive_partitioning = false") for names in flat if names]
+            for found in malformed_rows(self.connection, of_details, dated):
                 self._add(found.rule, found.message, len(found.media_ids), found.media_ids)
 
     def count(self, table: str) -> int:
@@ -299,6 +309,8 @@ class _Seen:
             return False
         if is_held_to_it(metadata):
             self.held.add(name)
+        if is_held_to_json(metadata):
+            self.json_held.add(name)
         return True
 
     def _add(self, rule: str, message: str, count: int, ids: list[str]) -> None:

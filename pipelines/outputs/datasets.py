@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date
-
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from ...transforms.failures import UsageError
 from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.public_files import date_of, public_schema
 from ...transforms.tables.schema import TABLES
 from .query import local_root, published_files
-
-_RUN_DATE = re.compile(r"run_date=(\d{4}-\d\d-\d\d)/[^/]*$")
 
 
 def read_scores(out: str) -> ds.Dataset:
@@ -54,8 +49,8 @@ def read_skipped(out: str) -> ds.Dataset:
 def read_table(out: str, table: str) -> ds.Dataset:
     """The table of that name as a dataset. It sees the files that are published when it is made.
 
-    Columns that an older version of deephotlink did not write are null. Each file's `run_date` is a partition
-    expression, so a filter on it opens no other day's files.
+    Columns that an older version of deephotlink did not write are null, and a `detail` of such a version may be a
+    sentence. Each file's `run_date` is a partition expression, so a filter on it opens no other day's files.
 
     Raises:
         UsageError: there is no output in `out`.
@@ -64,7 +59,7 @@ def read_table(out: str, table: str) -> ds.Dataset:
     store = OutputStore(out, patience_seconds=15.0)
     if not store.folders("_runs"):
         raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
-    schema = TABLES[table].insert(1, pa.field("run_date", pa.date32()))
+    schema = public_schema(TABLES[table])
     names = published_files(store, table)
     if store.is_local:
         root = local_root(store)
@@ -73,11 +68,10 @@ def read_table(out: str, table: str) -> ds.Dataset:
         fsspec_files = store.patient_filesystem()
         filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(fsspec_files))
         paths = [fsspec_files._strip_protocol(store.path(name)) for name in names]
-    dates = [found and date.fromisoformat(found[1]) for found in map(_RUN_DATE.search, names)]
     return ds.FileSystemDataset.from_paths(
         paths,
         schema=schema,
         format=ds.ParquetFileFormat(),
         filesystem=filesystem,
-        partitions=[ds.scalar(True) if day is None else ds.field("run_date") == day for day in dates],
+        partitions=[ds.scalar(True) if day is None else ds.field("run_date") == day for day in map(date_of, names)],
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,11 +17,15 @@ from ...transforms.failures import UsageError, WorldError, printable
 from ...transforms.storage.output_names import KNOWN_REAL
 from ...transforms.storage.output_store import OutputStore
 from ...transforms.tables.damage import damaged
+from ...transforms.tables.public_files import is_hive, public_schema
 from ...transforms.tables.schema import TABLES
+from ..terminal.csv_rows import print_csv
 from ..terminal.printing import console, nobody_reads, print_json
 from ..terminal.tables import print_table
 from .views import VIEWS
 
+BATCH_ROWS = 1 << 13
+"""Rows of a query that are held as Python objects at a time."""
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException, duckdb.InternalException)
 """What DuckDB raises for damaged files. If Thrift fails it raises its bare `Error` instead. Any other error is the
 query's own fault."""
@@ -52,11 +58,15 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
     connection = open_duckdb(store)
     # `scores` first: if a block appears meanwhile, no score is shown without its evidence.
     for table, schema in reversed(TABLES.items()):
-        columns = schema.insert(1, pa.field("run_date", pa.date32()))
-        connection.register(f"_empty_{table}", columns.empty_table())
+        connection.register(f"_empty_{table}", public_schema(schema).empty_table())
         body = f"select * from _empty_{table}"
-        if files := published_files(store, table):
-            body += f" union all by name select * exclude (filename), {_RUN_DATE} from {by_file(store, files)}"
+        names = published_files(store, table)
+        if flat := [name for name in names if not is_hive(name)]:
+            body += f" union all by name select * from {parquet_of(store, flat, 'hive_partitioning = false')}"
+        if old := [name for name in names if is_hive(name)]:
+            replaced = f" replace ({JSON_DETAIL})" if table == "evidence" else ""
+            columns = f"* exclude (filename){replaced}, {RUN_DATE_OF_FOLDER}"
+            body += f" union all by name select {columns} from {by_file(store, old)}"
         with readable(out):
             connection.execute(f"create view {table} as {body}")
     marked = f"select uri from {parquet_of(store, [KNOWN_REAL])}" if store.exists(KNOWN_REAL) else _NO_MARKS
@@ -87,28 +97,51 @@ def run_query(out: str, sql: str) -> pa.Table:
     Raises:
         UsageError: DuckDB refuses the query, or a file is damaged; one line. WorldError: the store does not answer.
     """
+    schema, *batches = stream_query(out, sql)
+    return pa.Table.from_batches(batches, schema)
+
+
+def stream_query(out: str, sql: str) -> Iterator[Any]:
+    """The schema of what `run_query` gives, then its rows as record batches, as they are found."""
     try:
         sql.encode()
     except UnicodeEncodeError:
         raise UsageError("the query failed: expected SQL in UTF-8, got other bytes") from None
     with connect(out) as connection:
-        try:
+        with _asked(out):
             relation = connection.sql(sql)
-            return pa.table({}) if relation is None else relation.to_arrow_table()
-        except (duckdb.Error, pa.ArrowException, OSError) as e:
-            _refuse_outage(e)
-            store = OutputStore(out, patience_seconds=15.0)
-            if (type(e) is duckdb.Error or isinstance(e, _OF_FILES)) and (name := _culprit(store, str(e))):
-                raise damaged(store, name, _first_line(e)) from e
-            raise UsageError(f"the query failed: {printable(_first_line(e))}") from e
+            reader = None if relation is None else relation.to_arrow_reader(BATCH_ROWS)
+        yield pa.schema([]) if reader is None else reader.schema
+        while reader is not None:
+            with _asked(out):
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch
 
 
-def query_command(out: str, sql: str, as_json: bool) -> int:
-    """Prints the rows that `run_query` gives, as a table or as one JSON object per line; returns the exit code."""
-    table = run_query(out, sql)
-    names = unique(table.column_names)
-    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    if as_json:
+@contextmanager
+def _asked(out: str) -> Iterator[None]:
+    """Wraps a query of the user's."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as e:
+        _refuse_outage(e)
+        store = OutputStore(out, patience_seconds=15.0)
+        if (type(e) is duckdb.Error or isinstance(e, _OF_FILES)) and (name := _culprit(store, str(e))):
+            raise damaged(store, name, _first_line(e)) from e
+        raise UsageError(f"the query failed: {printable(_first_line(e))}") from e
+
+
+def query_command(out: str, sql: str, as_json: bool, as_csv: bool = False) -> int:
+    """Prints the rows that `run_query` gives, as a table, as CSV, or as one JSON object per line; returns the exit
+    code."""
+    found = stream_query(out, sql)
+    names = unique(next(found).names)
+    rows = (row for batch in found for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    if as_csv and names:
+        print_csv(itertools.takewhile(lambda _: not nobody_reads(), itertools.chain([names], rows)))
+    elif as_json:
         for row in rows:
             if nobody_reads():
                 break
@@ -180,9 +213,12 @@ def published_files(store: OutputStore, table: str) -> list[str]:
     return [name for name in store.list(table) if name.endswith(".parquet")]
 
 
-_RUN_DATE = r"try_cast(regexp_extract(filename, 'run_date=([^/]*)/[^/]*$', 1) as date) as run_date"
-"""SQL for the partition of a file. DuckDB's Hive partitions are not used: they would also take folders above the output
-called `run_date=…` or `uri=…` as columns, and prefer them to the columns in the file."""
+RUN_DATE_OF_FOLDER = r"try_cast(regexp_extract(filename, 'run_date=([^/]*)/[^/]*$', 1) as date) as run_date"
+"""SQL for the date of an older version's file. DuckDB's Hive partitions are not used: they would also take folders
+above the output called `run_date=…` or `uri=…` as columns, and prefer them to the columns in the file."""
+JSON_DETAIL = """case when detail is null or (detail like '{%' and json_valid(detail)) then detail
+ else cast(json_object('note', detail) as varchar) end as detail"""
+"""SQL for a detail that an older version may have written as a sentence."""
 
 
 def by_file(store: OutputStore, names: Sequence[str]) -> str:
@@ -193,7 +229,7 @@ def parquet_of(store: OutputStore, names: Sequence[str], options: str = "") -> s
     """SQL for the rows of these files."""
     root = local_root(store) if store.is_local else None
     paths = [store.path(name) if root is None else f"{root}/{name}" for name in names]
-    quoted = ", ".join(f"'{_literal(path)}'" for path in paths)
+    quoted = ", ".join(f"'{literal(path)}'" for path in paths)
     return f"read_parquet([{quoted}], union_by_name = true{', ' if options else ''}{options})"
 
 
@@ -213,8 +249,8 @@ def _spelt(folder: str) -> str:
     return folder
 
 
-def _literal(path: str) -> str:
-    # DuckDB reads every name as a pattern.
+def literal(path: str) -> str:
+    """A path inside a string of DuckDB, which reads every name as a pattern."""
     for special in "[*?":
         path = path.replace(special, f"\0{special}]")
     return path.replace("\0", "[").replace("'", "''")

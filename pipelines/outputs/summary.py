@@ -48,10 +48,11 @@ select e.*, {_KEY.format("e", "run_id")} as evidence_key from evidence e
 semi join behind_scores b on b.evidence_key = {_KEY.format("e", "run_id")}"""
 _UNDECODED = """
 create or replace temp table undecoded as
-select evidence_key, bool_or(family <> 'audio' and coalesce(detail, '') not like 'sound:%') as picture,
-       bool_or(family <> 'audio' and clip_index is not null and coalesce(detail, '') not like 'sound:%') as clips,
-       bool_or(family = 'audio' or detail like 'sound:%') as sound
-from weighed where abstained = 'decode_failed' group by evidence_key"""
+select evidence_key, bool_or(family <> 'audio' and note not like 'sound:%') as picture,
+       bool_or(family <> 'audio' and clip_index is not null and note not like 'sound:%') as clips,
+       bool_or(family = 'audio' or note like 'sound:%') as sound
+from (select *, coalesce(json_extract_string(detail, '$.note'), '') as note from weighed)
+where abstained = 'decode_failed' group by evidence_key"""
 _HEARD = """
 create or replace temp table heard as
 select evidence_key, max(seconds) as seconds from (

@@ -104,7 +104,7 @@ def console(otherwise: int | None = None, *, quiet: bool = False, stderr: bool =
 
 def print_json(value: Any, indent: int | None = None) -> None:
     """Prints `value` as JSON on one line or indented. Non-finite numbers become `null`, so every reader accepts it."""
-    print(json.dumps(finite(value), default=_plain, allow_nan=False, indent=indent))
+    print(json.dumps(finite(value), default=plain, allow_nan=False, indent=indent))
 
 
 def finite(value: Any) -> Any:
@@ -120,7 +120,7 @@ def finite(value: Any) -> Any:
     return [finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A JSON value for types that DuckDB returns and JSON lacks: Decimal (of sums), dates, times, bytes."""
     if isinstance(value, Decimal):
         return finite(int(value) if value.is_finite() and value == value.to_integral_value() else float(value))

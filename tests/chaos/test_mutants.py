@@ -45,7 +45,8 @@ def suspects(out: Path) -> list[str]:
     rows = run_query(
         str(out),
         f"select uri from failures where error_class in {lost} union "
-        f"select uri from evidence where abstained = 'decode_failed' and split_part(detail, ':', 1) in {lost}",
+        f"select uri from evidence where abstained = 'decode_failed' and"
+        f" split_part(detail ->> 'note', ':', 1) in {lost}",
     ).to_pylist()
     return sorted(row["uri"] for row in rows)
 

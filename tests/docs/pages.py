@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,14 @@ def examples_of(block: Block) -> list[Example]:
             at += 1
         examples.append(Example(command, "\n".join(lines[first:at])))
     return examples
+
+
+def python_of(page: Path) -> list[tuple[Block, Block]]:
+    """Each `python` block that has its output right below it, with the block of that output."""
+    text, blocks = page.read_text(encoding="utf-8"), blocks_of(page)
+    pairs = pairwise(blocks)
+    between = [(code, output, text[code.start + len(code.text) : output.start]) for code, output in pairs]
+    return [(c, o) for c, o, gap in between if (c.kind, o.kind) == ("python", "") and gap.split() == ["```", "```"]]
 
 
 def shown(examples: list[Example]) -> str:

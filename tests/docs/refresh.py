@@ -5,12 +5,13 @@ python -m tests.docs.refresh [PAGE...]
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
 
 from .make_tables import TABLES_MD, tables_md
-from .pages import PAGES, blocks_of, shown
+from .pages import PAGES, blocks_of, python_of, shown
 from .running import Desk
 
 
@@ -26,6 +27,12 @@ def refresh(page: Path, desk: Desk) -> None:
             text = text[:start] + new + text[start + len(block.text) :]
             moved += len(new) - len(block.text)
     page.write_text(text, encoding="utf-8")
+    for number, (code, _) in enumerate(python_of(page)):
+        with contextlib.suppress(ImportError):  # PySpark is too large for our environment
+            new = desk.run_python(code.text, page.name) + "\n"
+            output = python_of(page)[number][1]
+            text = page.read_text(encoding="utf-8")
+            page.write_text(text[: output.start] + new + text[output.start + len(output.text) :], encoding="utf-8")
 
 
 def main() -> None:

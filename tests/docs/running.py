@@ -16,6 +16,8 @@ from pathlib import Path
 from unittest import mock
 
 from deephotlink.pipelines import cli
+from deephotlink.pipelines.outputs.schema.script import script
+from deephotlink.pipelines.outputs.views import SPARK
 from deephotlink.pipelines.samples import archive as sample
 
 from .pages import Block, Example, blocks_of, examples_of
@@ -68,6 +70,15 @@ class Desk:
             printed.write(f"exit code {code}\n")
         else:
             assert code == 0, f"{command}: exit code {code}\n{printed.getvalue()}{errors.getvalue()}"
+        return self._as_shown(printed.getvalue())
+
+    def run_python(self, code: str, name: str) -> str:
+        """What the code prints. It may need other packages than the tests have: raises ImportError."""
+        printed = io.StringIO()
+        with self.at_work(), contextlib.redirect_stdout(printed):
+            # What a reader makes by `deephotlink schema --sql spark scores > views-spark.sql`.
+            Path("views-spark.sql").write_text(script(SPARK, "scores"), encoding="utf-8")
+            exec(compile(code, name, "exec"), {"__name__": "__main__"})
         return self._as_shown(printed.getvalue())
 
     def run_block(self, block: Block) -> list[Example]:

@@ -13,9 +13,10 @@ from deephotlink.pipelines import cli
 from deephotlink.pipelines.options import check_beam_args
 from deephotlink.pipelines.outputs.query import run_query
 
-from .pages import PAGES, ROOT, blocks_of, commands_of, examples_of
+from .pages import PAGES, ROOT, Block, blocks_of, commands_of, examples_of, python_of
 from .running import MORE, Desk, alike
 
+PYTHON = [pair for page in PAGES for pair in python_of(page)]
 WITH_EXAMPLES = [page for page in PAGES if any(block.kind == "console" for block in blocks_of(page))]
 
 
@@ -66,6 +67,22 @@ def test_python_in_the_readme_runs(desk: Desk) -> None:
         wanted = run_query("scores", "select uri, verdict from latest where uri like '%/archive/declared/%' order by 1")
     assert wanted.num_rows >= 3
     assert sorted(map(str.split, printed.getvalue().splitlines())) == [list(row.values()) for row in wanted.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("code", "output"), PYTHON, ids=[f"{code.page.name}-{number}" for number, (code, _) in enumerate(PYTHON)]
+)
+def test_python_prints_what_the_page_shows(code: Block, output: Block, desk: Desk) -> None:
+    if "pyspark" in code.text:
+        pytest.importorskip("pyspark", reason="needs Java and `pip install pyspark`, which is large")
+    desk.clear()
+    printed = desk.run_python(code.text, code.page.name)
+    assert alike(output.text.rstrip("\n"), printed), f"{code.page.name} shows\n{output.text}\nand it prints\n{printed}"
+
+
+def test_the_worked_queries_are_among_them() -> None:
+    said = "".join(code.text for code, _ in PYTHON if code.page.name == "queries.md")
+    assert all(f"import {name}" in said for name in ("duckdb", "pandas", "polars")) and "pyspark" in said
 
 
 def test_what_is_alike() -> None:

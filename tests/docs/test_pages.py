@@ -13,9 +13,10 @@ import pytest
 from deephotlink.models import registry
 from deephotlink.pipelines import cli
 from deephotlink.pipelines.outputs.plain_words import ABSTAINED, SKIPPED
+from deephotlink.pipelines.outputs.schema.dictionary import VIEW_ROWS
 from deephotlink.transforms.failures import ERROR_CLASSES
 
-from .make_tables import TABLES_MD, VIEW_ROWS, tables_md
+from .make_tables import TABLES_MD, tables_md
 from .pages import PAGES, ROOT, anchors_of, blocks_of, functions_of, links_of, pictures_of
 from .picture import MOST_BYTES
 

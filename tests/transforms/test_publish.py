@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +14,9 @@ from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.publish import BLOCK_UNITS, publish
 from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.public_files import public_schema
 from deephotlink.transforms.tables.runs import list_runs, pending_units
-from deephotlink.transforms.tables.schema import PARTITIONING, TABLES
+from deephotlink.transforms.tables.schema import TABLES
 from tests import committing
 from tests.committing import commit_all, finish, make_run
 
@@ -41,7 +41,7 @@ def test_only_whole_blocks_are_seen_until_the_run_is_complete(store):
     assert not store.exists(run.name("summary.json"))
     made = publish(store, run, complete=True)
     assert made[-1] == run.name("summary.json") and publish(store, run, complete=True) == []
-    name = f"scores/run_date={run.run_date}/{run.run_id}-block-000001.parquet"
+    name = f"scores/{run.run_id}-block-000001.parquet"
     assert name in made and name in parquet_of(store, "scores")
 
 
@@ -79,14 +79,11 @@ def test_every_table_is_there_from_the_first_block_on(store):
     run = finish(store, make_run(store, 1, 2))
     assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [1, 1, 1, 1, 1]
     for table in TABLE_NAMES:
-        read = ds.dataset(store.path(table), partitioning=PARTITIONING).to_table()
+        read = ds.dataset(store.path(table)).to_table()
         assert read.num_rows == {"scores": 2, "evidence": 6}.get(table, 0)
-        assert read.schema.names == [*TABLES[table].names, "run_date"]
-        assert read.schema.field("run_date").type == pa.date32()
+        assert read.schema.remove_metadata() == public_schema(TABLES[table]).remove_metadata()
         assert pq.read_table(store.path(table)).num_rows == read.num_rows
-        assert (
-            duckdb.read_parquet(f"{store.path(table)}/**/*.parquet", hive_partitioning=True).columns[-1] == "run_date"
-        )
+        assert duckdb.read_parquet(f"{store.path(table)}/*.parquet").columns == read.schema.names
     later = finish(store, make_run(store, BLOCK_UNITS + 1, 2, resume_key="later"))
     assert [len(parquet_of(store, table)) for table in TABLE_NAMES] == [3, 3, 1, 2, 2]
     third = finish(store, make_run(store, 1, 2, resume_key="third"))

@@ -18,7 +18,7 @@ from fsspec.utils import glob_translate
 from ..failures import UsageError, WorldError, printable
 from ..storage.buckets import Entry
 from ..storage.clients import Client
-from ..storage.output_names import OLD_PAGE, PAGE, TABLE_FOLDERS
+from ..storage.output_names import ICEBERG, OLD_PAGE, PAGE, TABLE_FOLDERS, VIEWS_FILE
 from ..storage.output_store import holds_runs
 from ..storage.ranges import links_of
 from ..storage.retries import LISTING, READING, retried
@@ -284,7 +284,8 @@ def excluding(outputs: Sequence[str]) -> Excluded:
         # Both as it is named and as its real path, because the source may use either.
         paths = [local_path(place)] if not is_remote(place) else []
         names = [canonical_local(p) for path in paths for p in (path, os.path.realpath(path))]
-        ours = ("_runs", "_resume", *((*TABLE_FOLDERS, "_calibration", PAGE, OLD_PAGE) if holds_runs(place) else ()))
+        results = (*TABLE_FOLDERS, "_calibration", ICEBERG, PAGE, OLD_PAGE, VIEWS_FILE)
+        ours = ("_runs", "_resume", *(results if holds_runs(place) else ()))
         for root in names or [escape(split_remote(place)[0])]:
             roots += [f"{root.rstrip('/')}/{name}" for name in ours]
     exact, folders = frozenset(roots), tuple(f"{root}/" for root in roots)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 TABLE_FOLDERS = ("evidence", "evidence_frames", "failures", "skipped", "scores")
 """Folders of the public tables, with the names in `tables.schema.TABLES`."""
-FOLDERS = ("_runs", "_resume", "_weights", "_calibration", *TABLE_FOLDERS)
-"""All our folders in an output. Anything else there, except the page, is the user's."""
+ICEBERG = "_iceberg"
+"""Folder of the Iceberg tables' own files, and of their catalog if it is SQLite."""
+FOLDERS = ("_runs", "_resume", "_weights", "_calibration", ICEBERG, *TABLE_FOLDERS)
+"""All our folders in an output. Anything else there, except the page and the views, is the user's."""
 PAGE = "report.html"
 """The findings, as a page for people. Each run rewrites it."""
 OLD_PAGE = "summary.html"
 """The name that earlier versions gave it. Where one still lies, it is no file to audit."""
+VIEWS_FILE = "views.sql"
+"""The views over the tables, for DuckDB. Each run rewrites it."""
 KNOWN_REAL = "_calibration/known_real.parquet"
 """URIs of the files that `audit --real` was given as real."""
 CALIBRATION = "_calibration/calibration.json"

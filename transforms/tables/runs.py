@@ -40,6 +40,7 @@ from ..records import MediaFile, MediaOutcome
 from ..storage.output_store import OutputStore
 from .damage import intact
 from .plan_table import PLAN, PLAN_ROW_GROUP, Plan, plan_from_table, plan_to_table, write_plan
+from .public_files import FLAT, HIVE
 
 _PART_ROWS = 1 << 12
 _RECORD = b"deephotlink.run"
@@ -55,7 +56,7 @@ class Run:
     run_id: str
     """`20261123T151340Z-1a2b3c4d`: ascends from run to run of an output."""
     run_date: date
-    """UTC date, frozen with the plan; the partition of its tables."""
+    """UTC date, frozen with the plan."""
     resume_key: str
     slot: int
     """Number of the run under this resume key, from 1."""
@@ -70,6 +71,8 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings chosen for the run, as JSON values; never a secret."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    layout: str = HIVE
+    """`flat` or `hive` (public_files.py). Records of earlier versions lack it, and mean `hive`."""
 
     def name(self, inner: str) -> str:
         return f"_runs/{self.run_id}/{inner}"
@@ -161,11 +164,7 @@ def freeze_run(
     settings: Mapping[str, Any] | None = None,
     slot: int | None = None,
 ) -> Run:
-    """Like `create_run`, for a table by `plan_table.PLAN`, ordered by unit and media_id, or a `plan_table.Plan`.
-
-    Raises:
-        ValueError
-    """
+    """Like `create_run`, for a table by `plan_table.PLAN`, ordered by unit and media_id, or a `plan_table.Plan`."""
     slot = slot or next_slot(store, resume_key)
     if isinstance(plan, Plan):
         planned, units = plan.rows, plan.units
@@ -186,6 +185,7 @@ def freeze_run(
         kind=kind,
         settings=dict(settings or {}),
         versions=provenance(),
+        layout=_layout(store),
     )
     with TemporaryFile() as file:
         batches = plan.batches() if isinstance(plan, Plan) else plan.to_batches()
@@ -196,6 +196,12 @@ def freeze_run(
             run = standing
     store.put_new(run.name("run.json"), run.to_json().encode())
     return run
+
+
+def _layout(store: OutputStore) -> str:
+    """The layout of a new run: that of the oldest run, so that all files of an output are named alike."""
+    found = (_run_of_plan(store, run_id) for run_id in store.folders("_runs"))
+    return next((run.layout for run in found if run is not None), FLAT)
 
 
 def _units_of(plan: pa.Table) -> int:

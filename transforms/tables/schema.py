@@ -1,8 +1,6 @@
 """The tables: what every column means, and the way from records to Arrow and back.
 
-`run_date` is a column of every public table but not of their files: it is the Hive partition key. If files had it too,
-`pyarrow.parquet.read_table(folder)` and `pandas.read_parquet(folder)` would refuse the folder (date32 against their
-string). Without it, DuckDB and Spark read one date for each row, and so does pyarrow with `PARTITIONING`.
+`public_files.py` has what their files add: `run_date`, and which columns are required.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from ..._version import __version__
@@ -26,16 +23,16 @@ from ..pictures.picture import Picture
 from ..records import AuthenticityScore, Evidence, Failure, MediaOutcome, MediaResult
 from ..storage.uris import escaped
 from . import fields
-from .details import MAX_DETAIL, cut_detail
+from .details import MAX_DETAIL, json_detail, with_json_details
 from .evidence_frames import EVIDENCE_FRAMES, picture_rows
+from .public_files import file_schema
 
 if TYPE_CHECKING:
     from .runs import Run
 
-SCHEMA_VERSION = "2"
-"""Since 2, `assessed_seconds` is within `duration_seconds` and evidence within the file; `check` verifies both."""
-PARTITIONING = ds.partitioning(pa.schema([pa.field("run_date", pa.date32())]), flavor="hive")
-"""For `pyarrow.dataset.dataset(folder, partitioning=PARTITIONING)`: `run_date` as a date."""
+SCHEMA_VERSION = "3"
+"""Since 2, `assessed_seconds` is within `duration_seconds` and evidence within the file. Since 3, `detail` is always
+JSON, and the files of new outputs have `run_date`. `check` verifies all of it."""
 
 _AUTHENTIC = "1 = authentic, 0 = manipulated"
 _field, _LOGIT, _RUN_ID, _MEDIA_ID = fields.field, fields.LOGIT_POLARITY, fields.RUN_ID, fields.MEDIA_ID
@@ -114,7 +111,7 @@ EVIDENCE = pa.schema(
         _field("logit", pa.float64(), "uncalibrated; null if the detector abstained", "logit", _LOGIT),
         _field("abstained", pa.string(), "why there is no logit; null if there is one"),
         _field("box", _BOX, "where the face is at box_seconds, in a frame of frame_width by frame_height", "pixels"),
-        _field("detail", pa.string(), "what the detector saw, as JSON or a short sentence"),
+        _field("detail", pa.string(), "what the detector saw, as a JSON object; a sentence is its `note`"),
         _field("box_seconds", pa.float64(), "when the frame of the box is shown, on the clock of the file", "seconds"),
         _field("frame_width", pa.int32(), "width of that frame: the whole picture, upright, scaled down", "pixels"),
         _field("frame_height", pa.int32(), "height of that frame", "pixels"),
@@ -208,7 +205,8 @@ def unit_table(results: Iterable[MediaResult], run: Run, scored_at: datetime | N
 def explode_unit_tables(tables: Sequence[pa.Table], run: Run) -> dict[str, pa.Table]:
     """The public tables, in the order of `TABLES`, with the rows of these units in the order of the units."""
     # Permissive: units that an earlier version committed lack the columns that were added since.
-    units = pa.concat_tables([UNIT.empty_table(), *tables], promote_options="permissive")
+    tables = [UNIT.empty_table(), *map(with_json_details, tables)]
+    units = pa.concat_tables(tables, promote_options="permissive")
     public = {}
     for name, schema in TABLES.items():
         rows = units.filter(pc.equal(units["table"], "scores" if name in _OF_SCORES else name)).combine_chunks()
@@ -218,7 +216,8 @@ def explode_unit_tables(tables: Sequence[pa.Table], run: Run) -> dict[str, pa.Ta
             keys = keys.take(pc.list_parent_indices(values))
             values = pc.list_flatten(values)
         columns = {**dict(zip(keys.column_names, keys.columns, strict=True)), **_fields_of(values)}
-        schema = schema.with_metadata(table_metadata(run))
+        columns["run_date"] = pa.repeat(pa.scalar(run.run_date, pa.date32()), len(values))
+        schema = file_schema(schema, run).with_metadata(table_metadata(run))
         public[name] = pa.Table.from_arrays([columns[column.name] for column in schema], schema=schema)
     return public
 
@@ -308,7 +307,7 @@ def leanings_of(score: AuthenticityScore) -> list[dict[str, Any]]:
 
 def _evidence_row(evidence: Evidence) -> dict[str, Any]:
     row = {name: getattr(evidence, name) for name in EVIDENCE.names[3:]}
-    row["detail"] = None if evidence.detail is None else cut_detail(evidence.detail)
+    row["detail"] = None if evidence.detail is None else json_detail(evidence.detail)
     return {**row, "box": dataclasses.asdict(evidence.box) if evidence.box else None}
 
 

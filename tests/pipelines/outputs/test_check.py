@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,8 +9,9 @@ import pytest
 from deephotlink.pipelines import cli
 from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.transforms.failures import UsageError
-from deephotlink.transforms.publish import public_name, publish
+from deephotlink.transforms.publish import publish
 from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.public_files import public_name
 from tests.committing import commit_all, finish, make_run
 
 
@@ -79,7 +81,7 @@ def test_twice_and_in_two_tables(done):
 
     def intrude(table):
         ids = pc.replace_with_mask(table["media_id"], pa.array([True] + [False] * (table.num_rows - 1)), one)
-        return table.set_column(1, "media_id", ids)
+        return table.set_column(table.column_names.index("media_id"), "media_id", ids)
 
     rewrite(store, failures, intrude)
     assert rules(store) == {"in_two_tables", "published_not_committed", "planned_not_published"}
@@ -119,10 +121,12 @@ def test_every_visible_file_can_be_read(done):
     path.write_bytes(path.read_bytes()[:-20])
     found = {violation.rule: violation for violation in check_output(store.root)}
     assert found["unreadable"].ids == (public_name(run, "scores", 0),)
-    stray = Path(store.path("scores/run_date=2026-01-01/other.parquet"))
-    stray.parent.mkdir()
-    stray.write_bytes(b"")
-    assert "stray_file" in rules(store)
+    strays = ("scores/other.parquet", "scores/run_date=2026-01-01/other.parquet")
+    for name in strays:
+        stray = Path(store.path(name))
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_bytes(b"")
+    assert [one.ids for one in check_output(store.root) if one.rule == "stray_file"] == [(name,) for name in strays]
 
 
 def test_what_is_unfinished_is_told_and_is_no_violation(tmp_path, capsys):
@@ -188,6 +192,10 @@ def changed(store, name, version=None, **columns):
         ("evidence", {"start_seconds": 9_000.0, "end_seconds": 9_004.0}, "evidence_outside"),
         ("evidence", {"start_seconds": -5.0, "end_seconds": 1.0}, "evidence_outside"),
         ("evidence", {"start_seconds": 3.0, "end_seconds": 2.0}, "evidence_outside"),
+        ("evidence", {"detail": "a sentence"}, "detail_not_json"),
+        ("evidence", {"detail": "{a sentence}"}, "detail_not_json"),
+        ("evidence", {"detail": "[1]"}, "detail_not_json"),
+        ("skipped", {"run_date": date(2001, 1, 1)}, "wrong_date"),
     ],
 )
 def test_no_row_may_tell_of_more_than_there_is(done, table, columns, rule):

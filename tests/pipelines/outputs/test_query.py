@@ -10,12 +10,13 @@ from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.pipelines.outputs.query import connect, readable, run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.failures import UsageError, WorldError
-from deephotlink.transforms.publish import public_name, publish
+from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import Failure, MediaOutcome, MediaResult
 from deephotlink.transforms.storage import retries
 from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.public_files import public_name
 from deephotlink.transforms.tables.runs import plan_of
-from deephotlink.transforms.tables.schema import PARTITIONING, TABLES
+from deephotlink.transforms.tables.schema import TABLES
 from tests.committing import finish, make_file, make_result, make_run
 
 
@@ -190,5 +191,5 @@ def test_folders_above_an_output_are_no_columns(tmp_path, above):
     described = {row["column_name"] for row in rows(store, "describe scores")}
     assert not described & {"year", "filename"}
     assert check_output(store.root) == []
-    folder = dataset(f"{store.root}/scores", partitioning=PARTITIONING).to_table()
+    folder = dataset(f"{store.root}/scores").to_table()
     assert set(folder["run_date"].to_pylist()) == {run.run_date} and set(folder["run_id"].to_pylist()) == {run.run_id}

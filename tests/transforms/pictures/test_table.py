@@ -11,8 +11,9 @@ from deephotlink.pipelines import cli
 from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.pictures.picture import FILE_PICTURES, JPEG_BYTES
-from deephotlink.transforms.publish import public_name, publish
+from deephotlink.transforms.publish import publish
 from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.public_files import public_name
 from tests.committing import commit_all, finish, make_run, make_suspicious
 
 FRAMES = "evidence_frames"

@@ -13,13 +13,14 @@ from deephotlink.transforms.records import ClipFailure, Failure, MediaFile, Medi
 from deephotlink.transforms.storage.output_names import TABLE_FOLDERS
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.storage.uris import escape, unescape
-from deephotlink.transforms.tables.details import MAX_DETAIL, cut_detail
+from deephotlink.transforms.tables.details import MAX_DETAIL, json_detail
 from deephotlink.transforms.tables.plan_table import plan_from_table, plan_to_table
+from deephotlink.transforms.tables.public_files import FLAT, HIVE, date_of, is_hive, public_name, public_schema
 from deephotlink.transforms.tables.runs import Run
-from deephotlink.transforms.tables.schema import PARTITIONING, TABLES, explode_unit_tables, to_parquet, unit_table
+from deephotlink.transforms.tables.schema import TABLES, explode_unit_tables, to_parquet, unit_table
 from tests.committing import SCORED_AT, finish, make_file, make_result, make_run
 
-RUN = Run("20261123T120000Z-00000000", date(2026, 11, 23), "key", 1, "print", 6, 1, "default-1")
+RUN = Run("20261123T120000Z-00000000", date(2026, 11, 23), "key", 1, "print", 6, 1, "default-1", layout=FLAT)
 
 
 def test_every_column_of_the_contract_is_there():
@@ -82,7 +83,8 @@ def test_units_become_public_tables_in_a_fixed_order():
         "scores": 4,
     }
     for name, table in public.items():
-        assert table.schema.remove_metadata() == TABLES[name].remove_metadata()
+        assert table.schema.remove_metadata() == public_schema(TABLES[name]).remove_metadata()
+        assert set(table["run_date"].to_pylist()) == {RUN.run_date}
         assert table.schema.field("media_id").metadata
         assert table.schema.metadata[b"deephotlink.run_id"] == RUN.run_id.encode()
         assert table.schema.metadata[b"deephotlink.calibration_id"] == b"default-1"
@@ -127,31 +129,64 @@ def test_detail_is_bounded_and_json_stays_json():
     evidence = tuple(dataclasses.replace(make_result(make_file(1)).evidence[0], detail=d) for d in (whole, "\n" * 9000))
     result = dataclasses.replace(make_result(make_file(1)), evidence=evidence)
     rows = explode_unit_tables([unit_table([result], RUN)], RUN)["evidence"].to_pylist()
-    detail = next(row["detail"] for row in rows if row["detail"].startswith("{"))
+    detail = next(row["detail"] for row in rows if row["detail"].startswith('{"rules"'))
     assert len(detail) <= MAX_DETAIL and detail.isprintable()
     told = json.loads(detail)
     assert told["cut"] is True and 5 < len(told["rules"]) < 99 and told["rules"] == rules[: len(told["rules"])]
     one_more = json.dumps({"rules": rules[: len(told["rules"]) + 1], "cut": True})
     assert len(one_more) > MAX_DETAIL
     short = json.dumps({"rules": rules[:2]}, ensure_ascii=False)
-    assert json.loads(cut_detail(short)) == {"rules": rules[:2]} and cut_detail(short).isprintable()
+    assert json.loads(json_detail(short)) == {"rules": rules[:2]} and json_detail(short).isprintable()
 
 
 @pytest.mark.parametrize(
-    ("detail", "cut"),
+    ("detail", "kept"),
     [
-        ("plain " * 10, "plain plain plain plain plain plain pla…"),
-        ("{no json" + "x" * 40, "{no json" + "x" * 31 + "…"),
-        ("{" * 2000, "{" * 39 + "…"),
+        ("plain", '{"note": "plain"}'),
+        ("plain " * 10, '{"note": "plain plain plain plain plain…"}'),
+        ("{no json" + "x" * 40, '{"note": "{no json' + "x" * 21 + '…"}'),
+        ("{" * 2000, '{"note": "' + "{" * 29 + '…"}'),
+        ('"' * 2000, '{"note": "' + '\\"' * 14 + '…"}'),
+        ("[1, 2]", '{"note": "[1, 2]"}'),
+        ("7", '{"note": "7"}'),
+        ("", '{"note": ""}'),
         (json.dumps({"summary": "x" * 90, "z": 0.5}), '{"z": 0.5, "cut": true}'),
         (json.dumps({"rules": [{"text": "x" * 90}]}), '{"rules": [], "cut": true}'),
         (json.dumps({"rules": "x" * 90}), '{"cut": true}'),
-        ("\x1b]0;a\nb", "\\x1b]0;a b"),
-        ('{"z":  1}', '{"z":  1}'),
+        ("\x1b]0;a\nb", '{"note": "\\\\x1b]0;a b"}'),
+        ('{"z":  1}', '{"z": 1}'),
+        ('{"z": NaN, "y": [-Infinity, 1e999]}', '{"z": null, "y": [null, null]}'),
+        ('{"z": "\\ud800"}', '{"z": "\ufffd"}'),
+        ("\udcff", '{"note": "\\\\udcff"}'),
     ],
 )
-def test_cut_detail(detail, cut):
-    assert cut_detail(detail, 40) == cut
+def test_a_detail_is_a_json_object(detail, kept):
+    assert json_detail(detail, 42) == kept
+    assert isinstance(json.loads(kept), dict)
+    assert duckdb.execute("select json_valid(?)", [kept]).fetchall() == [(True,)]
+
+
+def test_a_unit_of_an_earlier_version_gets_json_for_its_sentences():
+    """It was committed before this version came and is published by it."""
+    results = [make_result(make_file(n)) for n in range(6)]
+    said = {make_file(n).media_id: (None, "too quiet", '{"a":1}')[n % 3] for n in range(6)}
+    unit = unit_table(results, RUN, SCORED_AT)
+
+    def of_version_2(row):
+        for evidence in row["evidence"]:
+            evidence["detail"] = said[row["media_id"]]
+        return row
+
+    metadata = {**unit.schema.metadata, b"deephotlink.schema_version": b"2"}
+    old = pa.Table.from_pylist([of_version_2(row) for row in unit.to_pylist()], unit.schema)
+    old = old.slice(1).replace_schema_metadata(metadata)
+    rows = explode_unit_tables([old], RUN)["evidence"].to_pylist()
+    assert len(rows) in (9, 12)
+    json_of = {None: None, "too quiet": '{"note": "too quiet"}', '{"a":1}': '{"a": 1}'}
+    assert {row["media_id"]: row["detail"] for row in rows} == {
+        row["media_id"]: json_of[said[row["media_id"]]] for row in rows
+    }
+    assert [row["logit"] for row in rows[:3]] == [-2.5, -1.5, None]
 
 
 def test_a_score_belongs_to_a_media_that_was_read():
@@ -162,16 +197,51 @@ def test_a_score_belongs_to_a_media_that_was_read():
         unit_table([MediaResult(MediaOutcome(make_file(1), "failed"), result.score)], RUN)
 
 
-def test_run_date_is_a_date_once_a_row_for_every_reader(tmp_path):
+def test_run_date_is_a_date_for_every_reader(tmp_path):
     store = OutputStore(str(tmp_path))
     run = finish(store, make_run(store))
-    files = f"{tmp_path}/scores/*/*.parquet"
-    for source in (f"'{files}'", f"read_parquet('{files}', hive_partitioning = true)"):
-        names = [(name, kind) for name, kind, *_ in duckdb.sql(f"describe select * from {source}").fetchall()]
-        assert [kind for name, kind in names if name == "run_date"] == ["DATE"]
-        assert duckdb.sql(f"select distinct run_date from {source}").fetchall() == [(run.run_date,)]
-    table = ds.dataset(tmp_path / "scores", partitioning=PARTITIONING).to_table()
-    assert table.column_names.count("run_date") == 1 and table["run_date"].type == pa.date32()
-    assert set(table["run_date"].to_pylist()) == {run.run_date}
-    plain = pq.read_table(tmp_path / "scores")  # as pandas.read_parquet does
-    assert set(plain["run_date"].to_pylist()) == {run.run_date.isoformat()}
+    for table in TABLES:
+        folder = tmp_path / table
+        for pattern in ("*.parquet", "**/*.parquet"):
+            for options in ("", ", hive_partitioning = true", ", union_by_name = true"):
+                files = f"read_parquet('{folder}/{pattern}'{options})"
+                found = duckdb.sql(f"select distinct run_date, typeof(run_date) from {files}").fetchall()
+                assert found == [(run.run_date, "DATE")]
+        for read in (pq.read_table(folder), ds.dataset(folder).to_table(), pq.read_table(next(folder.iterdir()))):
+            assert read.column_names.count("run_date") == 1 and read["run_date"].type == pa.date32()
+            assert set(read["run_date"].to_pylist()) == {run.run_date}
+
+
+def test_the_files_have_types_that_warehouses_load_as_they_are(tmp_path):
+    """BigQuery and Snowflake: keys required, lists of three levels named `list.element`, timestamps in microseconds of
+    UTC, integers that have a sign, text marked as text."""
+    store = OutputStore(str(tmp_path))
+    finish(store, make_run(store))
+    for table in TABLES:
+        read = pq.ParquetFile(next((tmp_path / table).iterdir()))
+        columns = [read.schema.column(number) for number in range(len(read.schema))]
+        required = [one.path for one in columns if one.max_definition_level == 0]
+        assert required == ["run_id", "run_date", "media_id", "uri"]
+        for one in columns:
+            assert ".list." not in one.path or ".list.element" in one.path
+            kind, logical = one.physical_type, str(one.logical_type)
+            allowed = {"BOOLEAN": ("None",), "FLOAT": ("None",), "DOUBLE": ("None",), "BYTE_ARRAY": ("String", "None")}
+            allowed |= {"INT32": ("None", "Date"), "INT64": ("None", "Timestamp(isAdjustedToUTC=true, timeUnit=micro")}
+            assert logical.startswith(allowed[kind]), (one.path, kind, logical)
+
+
+def test_a_key_is_never_null():
+    unit = unit_table([make_result(make_file(1))], RUN, SCORED_AT)
+    unit = unit.set_column(unit.column_names.index("uri"), "uri", pa.nulls(1, pa.string()))
+    with pytest.raises(pa.ArrowInvalid, match="non-nullable"):
+        to_parquet(explode_unit_tables([unit], RUN)["scores"])
+
+
+def test_the_date_of_a_file_is_in_its_name():
+    hive = dataclasses.replace(RUN, layout=HIVE)
+    assert public_name(RUN, "scores", 7) == f"scores/{RUN.run_id}-block-000007.parquet"
+    assert public_name(hive, "scores", 7) == f"scores/run_date=2026-11-23/{RUN.run_id}-block-000007.parquet"
+    assert not is_hive(public_name(RUN, "scores", 7)) and is_hive(public_name(hive, "scores", 7))
+    for run in (RUN, hive):
+        assert date_of(public_name(run, "scores", 7)) == RUN.run_date
+    assert date_of("scores/other.parquet") is None
