@@ -7,6 +7,8 @@ from pathlib import Path
 
 import duckdb
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sqlglot
 
@@ -14,8 +16,9 @@ from deephotlink.pipelines import cli
 from deephotlink.pipelines.outputs.query import connect
 from deephotlink.pipelines.outputs.schema.dictionary import dictionary
 from deephotlink.pipelines.outputs.schema.script import _bigquery_table, script, write_views
-from deephotlink.pipelines.outputs.views import BIGQUERY, DIALECTS, QUERIES, SPARK
+from deephotlink.pipelines.outputs.views import BIGQUERY, DIALECTS, MARKS, QUERIES, SPARK
 from deephotlink.transforms.failures import UsageError
+from deephotlink.transforms.storage.output_names import KNOWN_REAL
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.tables import runs
 from deephotlink.transforms.tables.public_files import HIVE
@@ -30,6 +33,13 @@ def fill(store):
     """Two runs, of which one is of media with and one without a score."""
     finish(store, make_run(store, 2, 6))
     finish(store, make_run(store, 1, 3, resume_key="again"))
+
+
+def mark(store):
+    """What `audit --real` leaves of one of the files."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"uri": ["/archive/00001.mp4"]}), sink)
+    store.put_new(KNOWN_REAL, sink.getvalue().to_pybytes())
 
 
 def everything(connection):
@@ -54,6 +64,7 @@ def store(request, tmp_path):
             patch.setattr(runs, "_layout", lambda store: HIVE)
         fill(store)
     if request.param == "both":
+        mark(store)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runs, "_layout", lambda store: "flat")
             finish(store, make_run(store, 1, 6, resume_key="flat"))
@@ -88,6 +99,7 @@ def test_views_sql_works_where_it_lies_and_sees_later_runs(tmp_path):
 def test_views_sql_of_a_bucket_names_it_whole(tmp_path):
     store = OutputStore(f"memory://{tmp_path.name}/out")
     fill(store)
+    mark(store)
     write_views(store)
     sql = store.read("views.sql").decode()
     assert f"memory://{tmp_path.name}/out/scores/*.parquet" in sql
@@ -116,7 +128,7 @@ def test_the_statements_parse_in_their_dialect(dialect):
     made = [one for one in parsed if one is not None]
     assert all(isinstance(one, sqlglot.exp.Create) for one in made)
     names = [one.this.find(sqlglot.exp.Table).name for one in made if one.kind != "SCHEMA"]
-    assert [name.removeprefix("deephotlink.") for name in names] == list(NAMES)
+    assert [name.removeprefix("deephotlink.") for name in names] == [*TABLES, MARKS, *QUERIES]
 
 
 @pytest.mark.parametrize("layout", ["flat", "hive"])
@@ -126,6 +138,8 @@ def test_spark_finds_what_query_finds(tmp_path, layout):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "_layout", lambda store: layout)
         fill(store)
+    if layout == "hive":
+        mark(store)
     spark = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
     for statement in script(SPARK, store.root).split(";\n"):
         if statement.strip():
