@@ -120,7 +120,7 @@ def test_a_new_run_goes_where_the_old_ones_are(old):
             schema = pq.read_schema(path)
             assert schema.remove_metadata() == TABLES[table].remove_metadata()
         hive = duckdb.sql(f"select distinct run_date from '{store.path(table)}/*/*.parquet'").fetchall()
-        assert hive == [(run.run_date,)]
+        assert hive == ([(run.run_date,)] if table != "evidence_frames" else [])
     new_details = rows(store, f"select detail from evidence where run_id = '{new.run_id}' and detail is not null")
     assert {row["detail"] for row in new_details} == {'{"a": 1}'}
 

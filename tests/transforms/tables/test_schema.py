@@ -84,7 +84,7 @@ def test_units_become_public_tables_in_a_fixed_order():
     }
     for name, table in public.items():
         assert table.schema.remove_metadata() == public_schema(TABLES[name]).remove_metadata()
-        assert set(table["run_date"].to_pylist()) == {RUN.run_date}
+        assert table["run_date"].to_pylist() == [RUN.run_date] * table.num_rows
         assert table.schema.field("media_id").metadata
         assert table.schema.metadata[b"deephotlink.run_id"] == RUN.run_id.encode()
         assert table.schema.metadata[b"deephotlink.calibration_id"] == b"default-1"
@@ -206,10 +206,11 @@ def test_run_date_is_a_date_for_every_reader(tmp_path):
             for options in ("", ", hive_partitioning = true", ", union_by_name = true"):
                 files = f"read_parquet('{folder}/{pattern}'{options})"
                 found = duckdb.sql(f"select distinct run_date, typeof(run_date) from {files}").fetchall()
-                assert found == [(run.run_date, "DATE")]
+                assert found == ([(run.run_date, "DATE")] if table != "evidence_frames" else [])
         for read in (pq.read_table(folder), ds.dataset(folder).to_table(), pq.read_table(next(folder.iterdir()))):
             assert read.column_names.count("run_date") == 1 and read["run_date"].type == pa.date32()
-            assert set(read["run_date"].to_pylist()) == {run.run_date}
+            assert read["run_date"].to_pylist() == [run.run_date] * read.num_rows
+            assert read.num_rows or table == "evidence_frames"
 
 
 def test_the_files_have_types_that_warehouses_load_as_they_are(tmp_path):
