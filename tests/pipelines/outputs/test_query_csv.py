@@ -58,9 +58,8 @@ def test_the_rows_of_a_table(out, capsys):
     assert {row[2] for row in rows} == {"", '{"a": 1}'}
 
 
-def test_no_rows_and_no_result(out, capsys):
+def test_no_rows_and_no_query(out, capsys):
     assert asked(out, "select uri from scores where false", capsys) == "uri\r\n"
-    assert asked(out, "set threads = 1", capsys) == ""
     assert cli.main(["query", out, "select 1", "--csv", "--json"]) == cli.USAGE
     assert cli.main(["query", out, "select nothing from scores", "--csv"]) == cli.USAGE
 
