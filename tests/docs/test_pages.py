@@ -102,7 +102,16 @@ def _modules(room: str) -> list[Path]:
 def test_options_that_are_named_exist() -> None:
     ours = {option for parser in _parsers() for action in parser._actions for option in action.option_strings}
     others = {"--runner", "--flink_master", "--project", "--region", "--experiments", "--rm"}
-    others |= {"--audit", "--autoencoder", "--cache", "--out", "--rows", "--scores"}  # of tests/bench
+    others |= {
+        "--audit",
+        "--autoencoder",
+        "--cache",
+        "--faces",
+        "--logits",
+        "--out",
+        "--rows",
+        "--scores",
+    }  # of tests/bench
     for page in PAGES:
         text = re.sub(r"--(?=\w+[._])", "", page.read_text(encoding="utf-8"))
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text))
