@@ -123,8 +123,8 @@ KINDS: tuple[Kind, ...] = (
         (
             Candidate(
                 "audio",
-                "measured: .82 [.73-.88] and .81 [.69-.90] on two sets kept apart (AASIST .60, .63)",
-                "comes with deephotlink, and is better than the published detectors on record",
+                "measured: .88 [.83-.93] on 46 tools, the page left out; .46 [.32-.60] on Tortoise (AASIST .42)",
+                "comes with deephotlink, and is better than the published detectors on record were on the same voices",
                 0.1,
                 True,
             ),
