@@ -43,7 +43,7 @@ EXTRAS = {
     "onnx": ["onnxruntime>=1.22"],  # your own models as `onnx:FILE`
     "hdf5": ["h5py>=3.14"],  # MesoNet's Keras files; Keras itself is never imported
     "evaluate": ["matplotlib>=3.10", "scikit-learn>=1.7", "scipy>=1.14"],  # `evaluate` and `calibrate`
-    "iceberg": ["pyiceberg[sql-sqlite]>=0.11"],  # `deephotlink iceberg`
+    "iceberg": ["pyiceberg[sql-sqlite]>=0.11", "sqlalchemy>=2"],  # `deephotlink iceberg`
     "samples": ["matplotlib>=3.10"],  # the public-domain portrait in the sample archive
     # `train` and `forge`: filters and codecs, a vocoder, and ImageNet weights to start from.
     "train": [
@@ -62,12 +62,14 @@ EXTRAS = {
         "onnx>=1.19",
         "pandas>=2.3",  # with polars: the worked queries in docs/queries.md
         "polars>=1.30",
+        "pyiceberg[sql-sqlite]>=0.11",
         "playwright>=1.58",  # drives the chromium of the machine; downloads no browser
         "pytest>=9",
         "pytest-timeout",
         "pytest-xdist",
         "ruff",
         "setuptools>=77",
+        "sqlalchemy>=2",
         "sqlglot>=28",  # parses the SQL of `deephotlink schema` for engines that no test can run
     ],
     # Only the long form of the chaos suite needs this: a store that lies.

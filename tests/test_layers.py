@@ -24,7 +24,7 @@ FLOORS = {
     " | training audit runners | waves | workers | arguments jobs | dry_run | field_grade | cli",
     "pipelines.workers": "messages settings queue shares | worker | template | template_process __main__ | crew",
     "pipelines.outputs": "plain_words views implausible_rows | reasons query implausible_pictures"
-    " | datasets check quarantine versions summary | closing_tables | report | forget_pictures",
+    " | datasets check quarantine versions summary | closing_tables | report schema | forget_pictures",
     "pipelines.outputs.report": "chosen pictures timelines | cards overview | page",
 }
 """What lies in a folder, from the ground up: a module or wing imports from floors below its own, and on its own floor
