@@ -214,7 +214,7 @@ class BatchedDetector(Detector):
         try:
             rows = self.prepare(item)
             if isinstance(rows, torch.Tensor) and not 1 <= len(rows) <= self.rows:
-                raise RuntimeError(f"{self.spec.name} made {len(rows)} rows of an item, expected 1 to {self.rows}")
+                raise RuntimeError(f"{self.spec.name} made {len(rows)} rows from one item, expected 1 to {self.rows}")
             return rows
         except Exception as error:  # an item's failure is that item's own answer, and is counted
             if out_of_memory(error):
@@ -226,7 +226,7 @@ class BatchedDetector(Detector):
         their own."""
         if isinstance(rows, Judgement) or rows.shape[1:] == shape:
             return rows
-        told = f"{self.spec.name} made rows of shape {tuple(rows.shape[1:])}, expected {shape} as of the other items"
+        told = f"{self.spec.name} made rows of shape {tuple(rows.shape[1:])}, expected {shape} as for the other items"
         return failed(RuntimeError(told))
 
     def _logits(self, places: dict[int, Tensor]) -> dict[int, Tensor | Judgement]:

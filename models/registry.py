@@ -117,7 +117,7 @@ def _check(spec: DetectorSpec) -> None:
         *(("need", need, get_args(Need)) for need in spec.needs),
     ):
         if value not in allowed:
-            raise ValueError(f"expected a {what} out of {', '.join(allowed)} for {spec.name}, got {value!r}")
+            raise ValueError(f"expected the {what} of {spec.name} to be one of {', '.join(allowed)}, got {value!r}")
     if not isinstance(spec.batch_size, int) or spec.batch_size < 1:
         raise ValueError(f"expected a batch_size of 1 or more for {spec.name}, got {spec.batch_size!r}")
     if not isinstance(spec.clip, ClipGeometry | None) or not isinstance(spec.audio, AudioGeometry | None):

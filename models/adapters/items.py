@@ -198,7 +198,7 @@ def check_row_shape(found: tuple[int | None, ...], settings: Settings, name: str
     if len(found) != len(wanted) + 1 or any(f not in (None, w) for f, w in zip(found[1:], wanted, strict=True)):
         shown = ", ".join("any" if side is None else str(side) for side in found)
         raise WeightsError(
-            f"{name}: by its settings the input is (batch, {', '.join(map(str, wanted))}), "
+            f"{name}: its settings say that the input is (batch, {', '.join(map(str, wanted))}), "
             f"but the model takes ({shown}): change the settings or export it again"
         )
     return found

@@ -155,8 +155,8 @@ def _told(names: tuple[str, ...]) -> Classes:
     if None in meanings or len(set(meanings)) < 2:
         raise WeightsError(
             f"cannot tell which of the labels {_listed(names)} mean manipulated: write deephotlink.json beside the "
-            f'model with {json.dumps({"fake": names[-1][:60]})}, or with lists under "fake" and "real", by what its '
-            "author says of them"
+            f'model with {json.dumps({"fake": names[-1][:60]})}, or with lists under "fake" and "real", according to '
+            "what its author says about them"
         )
     return Classes(
         tuple(at for at, fake in enumerate(meanings) if fake),

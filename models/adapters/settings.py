@@ -119,7 +119,7 @@ def read_settings(data: bytes, name: str) -> Settings:
     else:
         fake, real = reader.classes("fake"), reader.classes("real")
         if set(fake) & set(real):
-            reader.refuse("fake", "other classes than in 'real'", [*fake])
+            reader.refuse("fake", "classes other than those in 'real'", [*fake])
     image = audio = clip = None
     if sound:
         audio = _audio(Reader(reader.take("audio", "an object: window_samples, …", lambda v: True), name, "audio."))

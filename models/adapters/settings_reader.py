@@ -22,7 +22,7 @@ def read_json(data: bytes, name: str) -> dict[str, Any]:
     try:
         return read_object(data, name)
     except WeightsError as error:
-        raise WeightsError(f"{error}; the least that works:\n{EXAMPLE}") from error
+        raise WeightsError(f"{error}; a minimal example:\n{EXAMPLE}") from error
 
 
 class Reader:
@@ -42,8 +42,7 @@ class Reader:
         if key not in self.left:
             if default is ...:
                 raise WeightsError(
-                    f"{self.name}: {self.where + key!r} is missing: expected {expected}; "
-                    f"the least that works:\n{EXAMPLE}"
+                    f"{self.name}: {self.where + key!r} is missing: expected {expected}; a minimal example:\n{EXAMPLE}"
                 )
             return default
         value = self.left.pop(key)
@@ -79,7 +78,7 @@ class Reader:
         return float(red), float(green), float(blue)
 
     def classes(self, key: str) -> tuple[int, ...]:
-        found = self.take(key, "the class's number, counted from 0, or a list of such", _class_or_classes)
+        found = self.take(key, "the class's number, counted from 0, or a list of numbers", _class_or_classes)
         return tuple(found) if isinstance(found, list) else (found,)
 
     def done(self) -> None:

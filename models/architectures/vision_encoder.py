@@ -104,7 +104,7 @@ def read_config(data: bytes, name: str) -> EncoderConfig:
     if not isinstance(own, dict):
         raise WeightsError(f"expected vision_config to be an object in {name}: got {type(own).__name__}")
     if "auto_map" in whole or "auto_map" in own:
-        raise WeightsError(f"{name} asks for code of its own (auto_map): refused, none of it was run")
+        raise WeightsError(f"{name} asks to run code of its own (auto_map): refused, none of it was run")
     fields: dict[str, Any] = {}
     for key, most in SIZES.items():
         if own.get(key) is not None:
@@ -114,11 +114,13 @@ def read_config(data: bytes, name: str) -> EncoderConfig:
     for key, kinds in OTHERS.items():
         if own.get(key) is not None:
             if not isinstance(own[key], kinds):
-                raise WeightsError(f"expected another type for {key} in {name}: got {own[key]!r:.60}")
+                raise WeightsError(f"{key} in {name} has a value of the wrong type: {own[key]!r:.60}")
             fields[key] = own[key]
     if own.get("hidden_act") is not None:
         if own["hidden_act"] not in ACTIVATIONS:
-            raise WeightsError(f"expected hidden_act out of {', '.join(ACTIVATIONS)} in {name}: got another")
+            raise WeightsError(
+                f"expected hidden_act to be one of {', '.join(ACTIVATIONS)} in {name}: got {own['hidden_act']!r:.60}"
+            )
         fields["hidden_act"] = own["hidden_act"]
     model_type = str(whole["model_type"])
     # DINOv2 was trained at 518 pixels and is used at 224: its own processor crops to that. Positions are interpolated.

@@ -159,7 +159,7 @@ def parse_calibration(text: str, name: str) -> Calibration:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CalibrationError(
             f"expected a calibration file (calibration_id, data, detectors, thresholds) in {name}: "
-            f"{type(error).__name__}: {str(error)[:300]}; models/embedded/{DEFAULT} shows the form"
+            f"{type(error).__name__}: {str(error)[:300]}; models/embedded/{DEFAULT} is an example"
         ) from error
     _check(calibration, name)
     return calibration
@@ -239,7 +239,7 @@ def _check(calibration: Calibration, name: str) -> None:
     if not sound or (f.kind == "logistic") != bool(f.patterns):
         raise CalibrationError(
             "expected a fusion with finite numbers, exponent > 0, lowest <= highest, hand_set_log_odds > 0 or none, "
-            f"stretches of {LEAST_STRETCH_SECONDS} s or more and, where it is logistic, patterns of detectors it knows "
+            f"stretches of {LEAST_STRETCH_SECONDS} s or more and, if it is logistic, patterns of known detectors "
             f"with weights >= 0 in {name}: got {f}"
         )
 

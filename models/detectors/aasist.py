@@ -69,7 +69,7 @@ def _spec(name: str, summary: str, architecture: str, weights: WeightsFile) -> D
 DETECTORS = (
     _spec(
         "aasist",
-        "synthetic speech by graph attention over the waveform's bands and times, trained on ASVspoof 2019",
+        "synthetic speech, by graph attention over the waveform's bands and times, trained on ASVspoof 2019",
         "AASIST (297,866 parameters)",
         WeightsFile(
             file_name="AASIST.pth",
@@ -81,7 +81,7 @@ DETECTORS = (
     ),
     _spec(
         "aasist_l",
-        "synthetic speech by the lighter AASIST-L, trained on ASVspoof 2019",
+        "synthetic speech, by the lighter AASIST-L, trained on ASVspoof 2019",
         "AASIST-L (85,306 parameters)",
         WeightsFile(
             file_name="AASIST-L.pth",

@@ -85,7 +85,7 @@ def fault(file: WeightsFile) -> str | None:
         sidecar(file.file_name.removesuffix(".safetensors"))
     except WeightsError as error:
         return str(error)
-    return f"{file.file_name} has neither a URL nor a sha256 on record"
+    return f"no URL and no sha256 is recorded for {file.file_name}"
 
 
 def own_copy(sha256: str) -> Path | None:

@@ -57,7 +57,7 @@ def read_torch(data: bytes, name: str) -> dict[str, Tensor]:
     except Exception as error:  # a hostile file decides what its reader raises
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
-            f"expected a PyTorch file of tensors in {name}: refused, nothing in it was run ({said[:300]})"
+            f"expected a PyTorch file of tensors in {name}: refused, none of it was run ({said[:300]})"
         ) from error
     strange = [key for key, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:

@@ -98,7 +98,9 @@ def _datasets(file: Any, name: str) -> list[tuple[tuple[str, ...], np.ndarray]]:
                 raise WeightsError(f"expected plain float32 datasets in {name}: {shown!r} {wrong}")
             declared += 4 * math.prod(child.shape)
             if declared > LARGEST_BYTES:
-                raise WeightsError(f"expected at most {LARGEST_BYTES:,} bytes of values in {name}: {shown!r} is beyond")
+                raise WeightsError(
+                    f"expected at most {LARGEST_BYTES:,} bytes of values in {name}: {shown!r} exceeds that"
+                )
             found.append((here, np.asarray(child[()], dtype=np.float32)))
     return found
 
@@ -113,9 +115,9 @@ def _objection(child: Any) -> str:
     if child.shape is None or child.dtype != np.dtype("<f4"):
         return f"is {child.dtype} {child.shape}"
     if created.get_layout() not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
-        return "is put together from other files"
+        return "is a virtual dataset, made of other files"
     if child.chunks and 4 * math.prod(child.chunks) > LARGEST_BYTES:
-        return f"unfolds in pieces of {child.chunks}"
+        return f"is stored in chunks of {child.chunks}"
     if created.get_external_count():
         return "keeps its values in another file"
     allowed = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}

@@ -51,7 +51,7 @@ def looked_through(data: bytes) -> bytes:
     if data[:4] == _ZIP:
         return _zip(data)
     if tarfile.is_tarfile(io.BytesIO(data)):
-        raise ValueError("it is a tar archive, of torch before 0.1.10: save it again")
+        raise ValueError("it is a tar archive, written by a torch before 0.1.10: save it again")
     stream = io.BytesIO(data)
     for _ in range(LEGACY):
         _look(stream)
@@ -103,7 +103,7 @@ def _look(stream: io.BytesIO) -> None:
             case _:
                 taken = _taken(stack, opcode)
                 if opcode.name == "REDUCE" and taken[0] == "_codecs encode" and taken[1][1:] != ("latin1",):
-                    raise ValueError("it asks for a text in another encoding than numpy's bytes are in")
+                    raise ValueError("it asks for a text in an encoding that numpy does not use")
                 stack += [None] * len(opcode.stack_after)
 
 

@@ -1,4 +1,4 @@
-"""Rows that no public table may hold: more seconds assessed than the file has, evidence from outside the film, details
+"""Rows that no public table may hold: more seconds assessed than the file has, evidence outside its duration, details
 that are not JSON, another date than their run's.
 
 These are rules of `check` (check.py), beside the invariant of plans and units. They apply to files of schema version 2
@@ -64,7 +64,7 @@ def implausible_rows(
         f" or e.end_seconds > s.duration_seconds + {EDGE_SECONDS}",
     )
     if found:
-        yield Implausible("evidence_outside", "evidence from outside the film", found)
+        yield Implausible("evidence_outside", "evidence outside the duration of the file", found)
 
 
 def malformed_rows(

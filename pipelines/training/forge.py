@@ -108,7 +108,7 @@ def _take_back(output: Path, config: ForgeConfig, keep_folder: bool) -> None:
 def _chosen(config: ForgeConfig) -> list[Source]:
     unknown = sorted(set(config.kinds) - set(FAMILY_OF))
     if unknown or not config.kinds:
-        raise UsageError(f"expected kinds out of {', '.join(FAMILY_OF)}, got {', '.join(unknown) or 'none'}")
+        raise UsageError(f"expected kinds from among {', '.join(FAMILY_OF)}, got {', '.join(unknown) or 'none'}")
     if (lack := lacking("forging needs", "train")) is not None:
         raise UsageError(lack)
     found = [s for s in sources_of(config.sources, config.labels) if s.kind == "media"]

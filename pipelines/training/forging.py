@@ -200,7 +200,7 @@ def _pictures(
         return None
     for kind in kinds:
         if touched[kind] < LEAST_SHARE * number:
-            shop.pass_over(source, kind, f"a face that can be forged on {touched[kind]} of {number} frames")
+            shop.pass_over(source, kind, f"only {touched[kind]} of {number} frames have a face that can be forged")
             del films[kind]
     sound = _joined(heard, first, number / float(rate))
     return _Forged(films, sound, number / float(rate), touched[REAL] / number, suffix)

@@ -59,7 +59,7 @@ def load_material(folder: Path, kinds: Sequence[type], made_of: Mapping[str, Any
     if found != dict(made_of):
         differing = sorted(key for key in {*found, *made_of} if found.get(key) != made_of.get(key))
         raise UsageError(
-            f"expected material of these very files in {printable(str(folder))}, found that of others "
+            f"{printable(str(folder))} holds material made from other files "
             f"({', '.join(differing)} differ): name another --output, or remove that folder"
         )
     there = (folder / ARRAYS).stat().st_size if (folder / ARRAYS).is_file() else -1

@@ -230,7 +230,7 @@ def _same_run(path: Path, identity: Mapping[str, Any]) -> None:
             raise UsageError(f"cannot read {printable(str(path))} ({error}): name another --output") from None
         differing = [key for key in identity if found.get(key) != identity[key]]
         if differing:
-            told = ", ".join(f"{key} {found.get(key)!r} and not {identity[key]!r}" for key in differing)
+            told = ", ".join(f"its {key} is {found.get(key)!r}, not {identity[key]!r}" for key in differing)
             raise UsageError(f"{printable(str(path.parent))} holds another run: {told}; name another --output")
         return
     part_path = path.with_name(f"{path.name}.part")

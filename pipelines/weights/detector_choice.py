@@ -286,7 +286,7 @@ def _within(path: str | None, file: WeightsFile, alone: bool) -> str | None:
         return None
     folder = not is_remote(path) and os.path.isdir(local_path(path))
     if not alone and not is_remote(path) and os.path.isfile(local_path(path)):
-        raise UsageError(f"expected a folder that holds {file.file_name} and its like in {path!r}, got a file: {ROLES}")
+        raise UsageError(f"expected a folder with {file.file_name} and its other files, got the file {path!r}: {ROLES}")
     return below(path, file.file_name) if folder or not alone else path
 
 

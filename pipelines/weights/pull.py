@@ -208,7 +208,7 @@ def pull_command(
 
 def told(got: Pulled) -> str:
     """One line about a file that was pulled."""
-    where = f"{printable(redact(got.where), 1000)}{' (was there)' if got.before else ''}"
+    where = f"{printable(redact(got.where), 1000)}{' (already there)' if got.before else ''}"
     name = f"{printable(got.detector)} {printable(got.file_name)}"
     return f"{name}: {got.size_bytes} bytes, sha256 {got.sha256}, {where}"
 

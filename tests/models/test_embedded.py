@@ -176,7 +176,7 @@ def test_a_damaged_record_costs_that_detector_only(text, says, package, install,
 
 def test_another_packages_file_without_an_address_is_its_own_affair():
     assert files.fault(WeightsFile("x.pth", "https://x.example/x.pth")) is None
-    assert "neither a URL nor a sha256" not in str(files.fault(WeightsFile("nobody.safetensors", "")))
+    assert "no URL and no sha256" not in str(files.fault(WeightsFile("nobody.safetensors", "")))
 
 
 def test_a_worker_uses_its_own_package_where_that_is_the_same(package, install, tmp_path, monkeypatch):

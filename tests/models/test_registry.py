@@ -95,7 +95,7 @@ def test_one_detector_may_stand_alone(install):
         (module_of(replace(SPEC, name="hf:x")), "'hf:x'"),
         (module_of(replace(SPEC, weights=(WeightsFile("../../x", "https://x.example/x"),))), "'../../x'"),
         (module_of(replace(SPEC, weights=("w.pth",))), "AttributeError"),
-        (module_of(replace(SPEC, unit="frame")), "expected a unit out of media, clip"),
+        (module_of(replace(SPEC, unit="frame")), "expected the unit of .* to be one of media, clip"),
         (module_of(replace(SPEC, family="video")), "expected a family out of facial"),
         (module_of(replace(SPEC, needs=frozenset({"eyes"}))), "expected a need out of"),
         (module_of(replace(SPEC, batch_size=0)), "batch_size of 1 or more"),

@@ -98,7 +98,7 @@ def test_a_hostile_checkpoint_is_refused_in_one_line(runner, made, tmp_path, cap
     said = capfd.readouterr()
     lines = [line for line in said.err.splitlines() if not line.startswith("deephotlink: warning")]
     assert code == cli.USAGE and len(lines) == 1 and said.out == "", said
-    assert "refused, nothing in it was run" in lines[0]
+    assert "refused, none of it was run" in lines[0]
     assert not (tmp_path / "canary").exists()
     # A cluster finds out when a worker loads it; here nothing was planned yet.
     assert bool(list((tmp_path / "out").glob("_runs/*/plan.parquet"))) == bool(runner)

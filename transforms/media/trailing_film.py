@@ -39,7 +39,7 @@ def unread_note(path: str, size: int, scan: PacketScan, iso: IsoBoxes | None, co
     if at is None or size - at < LEAST_BYTES:
         return []
     where = f"({(size - at) >> 10} KiB from byte {at})"
-    return [f"{NOT_LOOKED}a second recording behind the first in the same file {where}"]
+    return [f"{NOT_LOOKED}a second recording after the first in the same file {where}"]
 
 
 def _find(path: str, magic: bytes, start: int) -> int | None:

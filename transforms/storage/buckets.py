@@ -203,7 +203,7 @@ class GoogleObjects(Objects):
         except ValueError as error:
             if "requester pays" in str(error):
                 raise PermissionError(
-                    "the readers of this bucket pay: set FSSPEC_GS_REQUESTER_PAYS to the project that does"
+                    "this bucket is requester-pays: set FSSPEC_GS_REQUESTER_PAYS to the project that pays"
                 ) from None
             raise OSError(errno.EINVAL, str(error).partition("\n")[2] or str(error)) from None
         except OSError as error:

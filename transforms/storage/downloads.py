@@ -306,4 +306,4 @@ def _told(shown: str) -> Iterator[None]:
         raise NotFound(f"there is nothing at {shown}") from None
     except OSError as error:
         full = ": free some space" if error.errno in _FULL else ""
-        raise WorldError(f"cannot write what came from {shown}: {tell(error)}{full}") from None
+        raise WorldError(f"cannot save the download from {shown}: {tell(error)}{full}") from None

@@ -62,7 +62,7 @@ def seconds_for(length: int) -> float:
 
 
 def too_slow() -> SlowRead:
-    return SlowRead(f"it came more slowly than {LEAST_BYTES_PER_SECOND >> 10} KiB a second")
+    return SlowRead(f"data arrived more slowly than {LEAST_BYTES_PER_SECOND >> 10} KiB a second")
 
 
 def ask(fs: Any, method: str, *args: Any, length: int = 0, **more: Any) -> Any:

@@ -172,7 +172,7 @@ def retried(
 def _way_out(error: Exception) -> str:
     """Advice for a refusal by S3, which says the same whatever its reason is."""
     is_s3 = type(error.__cause__).__module__.startswith("botocore") and isinstance(error, PermissionError)
-    return "; if the readers of this bucket pay, set FSSPEC_S3_REQUESTER_PAYS=true" if is_s3 else ""
+    return "; if this bucket is requester-pays, set FSSPEC_S3_REQUESTER_PAYS=true" if is_s3 else ""
 
 
 def really(error: Exception) -> Exception:

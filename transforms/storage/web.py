@@ -187,4 +187,4 @@ def _refuse_packed(answer: aiohttp.ClientResponse) -> None:
     encoding = answer.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         shown = printable(encoding, limit=50)
-        raise OddRead(f"it came compressed ({shown}) although it was requested uncompressed")
+        raise OddRead(f"the answer was compressed ({shown}) although an uncompressed one was requested")

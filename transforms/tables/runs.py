@@ -209,7 +209,7 @@ def _units_of(plan: pa.Table) -> int:
     if units != set(range(len(units))):
         raise ValueError(f"units must be numbered from 0 without a gap: got {len(units)}, up to {max(units)}")
     if pc.count_distinct(plan["media_id"]).as_py() != plan.num_rows:
-        raise ValueError("a media_id stands twice in the plan")
+        raise ValueError("a media_id is in the plan twice")
     return len(units)
 
 

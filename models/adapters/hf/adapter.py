@@ -94,7 +94,7 @@ def folder_of(reference: str, cache: Path) -> Path:
         return folder
     named = REPOSITORY.fullmatch(reference)
     if named is None:
-        raise WeightsError(f"expected a folder or OWNER/REPO after hf: and there is no folder {reference}")
+        raise WeightsError(f"expected a folder or OWNER/REPO after hf:, but there is no folder {reference}")
     pulled = cache / "hf" / named["repo"]
     if not pulled.is_dir():
         raise WeightsError(
@@ -210,7 +210,7 @@ class _Model:
         steps = f"resize {p.size}, {p.resample}, crop {p.crop}, mean {_short(p.mean)}, std {_short(p.std)}"
         if self.architecture.task == "video":
             return f"{self._frames()} frames at {self.sidecar.frame_rate:g} Hz; {steps}"
-        return f"{self.sidecar.rows} frames of a {self.unit.replace('_', ' ')}, each by itself; {steps}"
+        return f"{self.sidecar.rows} frames of a {self.unit.replace('_', ' ')}, each judged on its own; {steps}"
 
     def _clip(self) -> ClipGeometry:
         assert self.preprocessing is not None  # pictures

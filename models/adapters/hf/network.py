@@ -132,7 +132,7 @@ def build(architecture: Architecture, weights: Weights) -> nn.Module:
     if missing:
         raise WeightsError(
             f"expected the weights of {architecture.name} in {ONE_FILE}: {len(missing)} are missing, {missing[:4]}; "
-            "the file is of another network or has no trained classifier"
+            "the file belongs to another network or has no trained classifier"
         )
     module: nn.Module = network.eval()
     return module
@@ -152,7 +152,7 @@ def read_tensors(weights: Weights) -> dict[str, Tensor]:
             raise WeightsError(f"expected the shard {shard} that {INDEX} names: it is not there")
         for name, tensor in read_safetensors(weights.read(shard), shard).items():
             if tensors.setdefault(name, tensor) is not tensor:
-                raise WeightsError(f"expected each tensor once: {name[:200]} comes again in {shard}")
+                raise WeightsError(f"expected each tensor once: {name[:200]} occurs again in {shard}")
     return tensors
 
 
@@ -230,7 +230,7 @@ def _check_numbers(config: Any, limit: int) -> None:
             flat += value
         elif isinstance(value, int) and abs(value) > limit:
             raise WeightsError(
-                f"config.json asks for {value:.3g} of something; its weights have {limit} elements at most"
+                f"config.json asks for a size of {value:.3g}, but its weights have at most {limit} elements"
             )
 
 

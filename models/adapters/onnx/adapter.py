@@ -64,7 +64,7 @@ class OnnxDetector(SettingsDetector):
         wanted = dtype_of(self.settings.precision)
         if _TYPES.get(taken.type) != wanted:
             raise WeightsError(
-                f"{name}: by its settings 'precision' is {self.settings.precision!r}, but its input {taken.name!r:.80} "
+                f"{name}: its settings say 'precision' {self.settings.precision!r}, but its input {taken.name!r:.80} "
                 f"is {taken.type}"
             )
         if wanted == torch.bfloat16:

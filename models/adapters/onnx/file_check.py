@@ -60,7 +60,7 @@ def check_onnx(data: bytes, name: str) -> None:
         walk.message(memoryview(data), "model", 0)
         walk.unfold()
     except (IndexError, OverflowError) as error:
-        raise WeightsError(f"expected an ONNX model in {name}: it is damaged or something else") from error
+        raise WeightsError(f"expected an ONNX model in {name}: it is damaged, or not an ONNX model") from error
 
 
 class _Walk:
@@ -72,7 +72,7 @@ class _Walk:
         self.functions: dict[_Operator, Counter[_Operator]] = {}
 
     def refuse(self, why: str) -> None:
-        raise WeightsError(f"refused {self.name}, nothing in it was run: {why}")
+        raise WeightsError(f"refused {self.name} (none of it was run): {why}")
 
     def message(self, data: memoryview, kind: str, depth: int) -> None:
         self.seen += 1

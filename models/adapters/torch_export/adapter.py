@@ -54,7 +54,7 @@ class TorchExportDetector(SettingsDetector):
         check_row_shape(program.input_shape, self.settings, name)
         if program.input_dtype != dtype_of(self.settings.precision):
             raise WeightsError(
-                f"{name}: by its settings 'precision' is {self.settings.precision!r}, "
+                f"{name}: its settings say 'precision' {self.settings.precision!r}, "
                 f"but the program takes {program.input_dtype}"
             )
         return ExportedRows(program, self.device, name)

@@ -20,7 +20,7 @@ class Refused(WeightsError):
     """A file holds something that a network does not need."""
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"refused {name}, nothing in it was run: {why}")
+        super().__init__(f"refused {name} (none of it was run): {why}")
 
 
 class Archive:

@@ -357,7 +357,7 @@ def test_code_and_pickles_in_a_folder_never_run(vit, tmp_path):
         ({"hidden_size": 24}, "expected the weights"),
         ({"num_hidden_layers": 40_000}, "far larger network"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers = 1e\\+12"),
-        ({"vocabulary": 10**12}, "asks for 1e\\+12 of something"),
+        ({"vocabulary": 10**12}, "asks for a size of 1e\\+12"),
         ({"intermediate_size": 900_000}, "far larger network"),
         ({"image_size": 1_000_000, "patch_size": 1}, "positions of"),
         ({"hidden_act": "os.system"}, "expected the weights|expected a ViTConfig"),

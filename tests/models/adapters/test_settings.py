@@ -51,7 +51,7 @@ def test_shapes_follow_from_the_settings():
         (PICTURES, "fake", True, "'fake': expected the class's number"),
         (PICTURES, "fake", "fake", "'fake': expected the class's number"),
         (PICTURES, "fake", [1, 1], "'fake': expected the class's number"),
-        (PICTURES, "fake", 0, "'fake': expected other classes than in 'real'"),
+        (PICTURES, "fake", 0, "'fake': expected classes other than those in 'real'"),
         (PICTURES, "batch_size", 0, "'batch_size': expected a whole number, 1 to 1024, got 0"),
         (PICTURES, "batch_size", 2.0, "'batch_size': expected a whole number"),
         (PICTURES, "batch_size", 10**30, "'batch_size': expected a whole number"),
@@ -89,7 +89,7 @@ def test_each_wrong_value_is_named(base, path, value, match):
 
 @pytest.mark.parametrize("key", ["family", "unit", "output", "fake", "real", "licence", "image"])
 def test_nothing_that_matters_has_a_default(key):
-    with pytest.raises(WeightsError, match=f"'{key}' is missing(.|\n)*the least that works"):
+    with pytest.raises(WeightsError, match=f"'{key}' is missing(.|\n)*a minimal example"):
         read({k: v for k, v in PICTURES.items() if k != key})
 
 

@@ -83,9 +83,9 @@ def test_code_in_a_file_of_tensors_never_runs(tmp_path, zipped, where):
         Evil(np.load, str(ran)),
     ):
         value = {"alone": evil, "as a value": {**TENSORS, "x": evil}, "beside": {"model": TENSORS, "x": evil}}[where]
-        with pytest.raises(WeightsError, match=r"refused, nothing in it was run \(ValueError: it asks for "):
+        with pytest.raises(WeightsError, match=r"refused, none of it was run \(ValueError: it asks for "):
             read_torch(saved(value, zipped), "x.pth")
-        with pytest.raises(WeightsError, match="nothing in it was run"):
+        with pytest.raises(WeightsError, match="none of it was run"):
             read_torch(pickle.dumps(value), "x.pth")
     assert not ran.exists()
 
@@ -139,7 +139,7 @@ def test_what_stands_for_a_number_of_numpy_does_nothing(name):
         with pytest.raises(WeightsError, match=r"is a _Passed|is a type"):
             read_torch(packed(b"\x80\x02}X\x01\0\0\0w" + asking(name) + what + b"s."), "x.pth")
     shadowed = asking("collections.OrderedDict") + b")R}X\x05\0\0\0items" + asking(name) + b"sb."
-    with pytest.raises(WeightsError, match="nothing in it was run"):
+    with pytest.raises(WeightsError, match="none of it was run"):
         read_torch(packed(b"\x80\x02" + shadowed), "x.pth")
 
 

@@ -108,7 +108,7 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "pieces larger than the whole": (
         plain(shape=(8,), maxshape=(None,), dtype="f4", chunks=(1 << 25,), compression="gzip"),
-        "unfolds in pieces",
+        "is stored in chunks",
     ),
     "many groups": (lambda f: [f.create_group(f"g{i}") for i in range(101)], "objects"),
     "no layer": (plain("kernel:0", data=VALUES), "layer"),

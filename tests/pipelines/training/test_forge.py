@@ -123,7 +123,7 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("more", "told"),
-    [(["--kinds", "painted"], "expected kinds out of"), (["--part", "fit"], "of the part 'fit'")],
+    [(["--kinds", "painted"], "expected kinds from among"), (["--part", "fit"], "of the part 'fit'")],
 )
 def test_what_cannot_be_is_told_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str

@@ -317,7 +317,7 @@ def test_a_recording_is_as_long_as_what_is_in_it(case: str, folder: Path) -> Non
     assert found.media_type == "audio" and outcome.status == "read"
     assert found.duration_seconds == pytest.approx(film.seconds, abs=0.13)
     assert (found.clock == "file") == film.steady
-    told = [note for note in found.notes if note.startswith("not looked at: a second recording behind the first")]
+    told = [note for note in found.notes if note.startswith("not looked at: a second recording after the first")]
     assert bool(told) == ("told" in case)
     heard = [read_second(samples) for samples in sounds]
     assert heard == list(range(len(heard))) and len(heard) >= math.floor(film.seconds - 0.75)

@@ -301,7 +301,7 @@ def test_a_film_behind_a_film_is_named(parts: Path, tmp_path: Path) -> None:
         path = tmp_path / f"two{suffix}"
         path.write_bytes(one.read_bytes() * 2)
         (note,) = probe(str(path), LIMITS)["notes"]
-        assert note.startswith("not looked at: a second recording behind the first in the same file"), suffix
+        assert note.startswith("not looked at: a second recording after the first in the same file"), suffix
         assert f"from byte {one.stat().st_size})" in note, suffix
         assert probe(str(one), LIMITS)["notes"] == []
 

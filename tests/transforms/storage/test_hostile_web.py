@@ -173,7 +173,7 @@ def test_what_drips_its_headers_while_it_is_listed(server, tmp_path) -> None:
     server.modes.update({"/film.mp4": "drip", "/l.csv": "drip", "/dir/": "drip", "/odd.mp4": "no HTTP"})
     begun = time.monotonic()
     for name in ("film.mp4", "l.csv", "dir/"):
-        with pytest.raises(WorldError, match="SlowRead: it came more slowly than 32 KiB a second"):
+        with pytest.raises(WorldError, match="SlowRead: data arrived more slowly than 32 KiB a second"):
             list(list_sources([f"{server.url}/{name}"]))
     path = tmp_path / "l.csv"
     path.write_text(f"uri\n{server.url}/good.mp4\n{server.url}/film.mp4\n{server.url}/odd.mp4\n")
@@ -221,8 +221,8 @@ def test_a_signal_ends_the_wait_for_a_server_that_drips(server, tmp_path, number
     ("mode", "message"),
     [
         ("endless", "got more than the 4096 bytes from 0 that were requested, 2 times"),
-        ("packed", "it came compressed \\(gzip\\) although it was requested uncompressed, 2 times"),
-        ("packed whole", "it came compressed \\(gzip\\) although it was requested uncompressed, 2 times"),
+        ("packed", "the answer was compressed \\(gzip\\) although an uncompressed one was requested, 2 times"),
+        ("packed whole", "the answer was compressed \\(gzip\\) although an uncompressed one was requested, 2 times"),
         ("no HTTP at GET", "the answer was not valid HTTP: Got more than 8190 bytes .*, 2 times"),
         ("elsewhere", "requested bytes from 0, got bytes from 7, 2 times"),
     ],

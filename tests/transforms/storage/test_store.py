@@ -292,5 +292,7 @@ def test_an_output_that_drips_is_given_up(monkeypatch):
     monkeypatch.setattr(requests, "ATTEMPT_SECONDS", 0.1)
     store = OutputStore("drip://out")
     for call in (lambda: store.read("x"), lambda: store.put_new("x", b"1"), lambda: store.exists("x")):
-        with pytest.raises(WorldError, match=r"cannot .* x in drip://out: SlowRead: it came more slowly than 32 KiB"):
+        with pytest.raises(
+            WorldError, match=r"cannot .* x in drip://out: SlowRead: data arrived more slowly than 32 KiB"
+        ):
             call()

@@ -12,7 +12,7 @@ _NAMES = {
     ".dts": "raw DTS sound",
     ".dtshd": "raw DTS-HD sound",
     ".webp": "animated WebP",
-    ".jpg": "the film behind the picture of a motion photo",
+    ".jpg": "the film appended to the picture of a motion photo",
     ".w64": "Sony Wave64",
     ".wv": "WavPack",
     ".ape": "Monkey's Audio",
