@@ -42,7 +42,7 @@ def interruptible() -> Iterator[None]:
     over = threading.Event()
     resent: list[threading.Timer] = []
 
-    def heed(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if over.is_set():
             return  # the first signal has already ended the body: a later one must not interrupt the clean-up
         came.append(number)
@@ -59,7 +59,7 @@ def interruptible() -> Iterator[None]:
         resent.append(again)
         again.start()
 
-    before = {number: signal.signal(number, heed) for number in SIGNALS}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     sys.unraisablehook = unraisable
     try:
         yield

@@ -70,11 +70,11 @@ class ListingOptions:
 
 
 def list_sources(
-    sources: Sequence[str], options: ListingOptions | None = None, tell: Callable[[str], None] | None = None
+    sources: Sequence[str], options: ListingOptions | None = None, notice: Callable[[str], None] | None = None
 ) -> Iterator[Planned]:
     """Every file that the sources name. A file that is already known not to be media, or not to be readable, says so.
 
-    A source named twice is listed twice: `plan_media` keeps each media_id once. `tell` is called with a sentence about
+    A source named twice is listed twice: `plan_media` keeps each media_id once. `notice` is called with a sentence on
     anything that a user may have meant differently.
 
     Raises:
@@ -84,7 +84,7 @@ def list_sources(
     options = options or ListingOptions()
     some = False
     for source in sources:
-        for entry in _list_source(source, options, tell or _no_one):
+        for entry in _list_source(source, options, notice or _no_one):
             some = True
             yield entry
     if not some:
@@ -95,13 +95,13 @@ def _no_one(said: str) -> None:
     logging.getLogger(__name__).info("%s", said)
 
 
-def _list_source(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
+def _list_source(source: str, options: ListingOptions, notice: Callable[[str], None]) -> Iterator[Planned]:
     if is_member(source):
         yield from _list_member(source, options)
     elif is_remote(source):
-        yield from _list_remote(source, options, tell)
+        yield from _list_remote(source, options, notice)
     else:
-        yield from _list_local(source, options, tell)
+        yield from _list_local(source, options, notice)
 
 
 def _list_member(uri: str, options: ListingOptions) -> Iterator[Planned]:
@@ -118,7 +118,7 @@ def _list_member(uri: str, options: ListingOptions) -> Iterator[Planned]:
     raise UsageError(f"{shown_source(uri)}: no such member")
 
 
-def _list_local(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
+def _list_local(source: str, options: ListingOptions, notice: Callable[[str], None]) -> Iterator[Planned]:
     if not source:
         raise UsageError("an empty source: expected a file, a folder, a glob or a URI")
     # If a file has exactly this name, it is meant, even if there are stars in it.
@@ -133,15 +133,15 @@ def _list_local(source: str, options: ListingOptions, tell: Callable[[str], None
     elif found.trouble == "missing":
         raise UsageError(f"{shown_source(source)}: no such file or folder")
     elif found.trouble is None and is_listing(source):
-        yield from list_rows(read_listing(name, tell), options, expand)
+        yield from list_rows(read_listing(name, notice), options, expand)
     else:
         yield from expand([found], options, named=True)
 
 
-def _list_remote(source: str, options: ListingOptions, tell: Callable[[str], None]) -> Iterator[Planned]:
+def _list_remote(source: str, options: ListingOptions, notice: Callable[[str], None]) -> Iterator[Planned]:
     if is_listing(source):
         try:
-            yield from list_rows(read_listing(source, tell), options, expand)
+            yield from list_rows(read_listing(source, notice), options, expand)
         except FileNotFoundError:
             raise UsageError(f"{shown_source(source)}: no such file or folder") from None
         return
@@ -166,7 +166,7 @@ def _list_remote(source: str, options: ListingOptions, tell: Callable[[str], Non
     else:
         if objects_below(name):
             shown = shown_source(name)
-            tell(f"{shown} is an object, and only this object is audited; for the keys below it, name {shown}/")
+            notice(f"{shown} is an object, and only this object is audited; for the keys below it, name {shown}/")
         yield from expand([found], options, named=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...transforms.archives.csv_files import UNREADABLE, read_sheet, unpacked
 from ...transforms.failures import UsageError, printable
-from ...transforms.storage.retries import tell
+from ...transforms.storage.retries import describe_error
 from ...transforms.storage.uris import canonical_local, is_remote, local_path, split_remote
 
 COLUMNS = ("uri", "media_id", "label", "group", "family", "generator")
@@ -103,7 +103,7 @@ def read_lines(path: str | Path, how: str) -> Lines:
                 else:
                     rows.append((line, {n: value.strip() for n, value in zip(names, row.fields, strict=False)}))
     except UNREADABLE as e:
-        raise UsageError(f"{path} is not valid CSV after line {line} ({tell(e)}): {how}") from e
+        raise UsageError(f"{path} is not valid CSV after line {line} ({describe_error(e)}): {how}") from e
     except (OSError, ValueError) as e:
         raise UsageError(f"cannot read {path} ({getattr(e, 'strerror', None) or e}): {how}") from e
     return Lines(sha256, names, tuple(rows), tuple(wrong))

@@ -13,7 +13,7 @@ from ...models.adapters.licences import forbids_commercial_use
 from ...models.extras import lacking
 from ...transforms.failures import UsageError, WorldError, printable
 from ...transforms.storage.downloads import MAX_WEIGHTS_BYTES, PARTIAL, digest_of
-from ...transforms.storage.retries import is_storage_fault, tell
+from ...transforms.storage.retries import describe_error, is_storage_fault
 from ...transforms.storage.uris import is_remote
 from .cache import HUB_NAME, below, local_root, note, upload
 
@@ -80,7 +80,7 @@ def pull_hub(name: str, cache: str, accepted: Collection[str] = ()) -> Iterator[
         raise
     except Exception as error:
         _remove(staging)
-        raise _told(error, repo) from None
+        raise _hub_fault(error, repo) from None
     _remove(staging)
     note(
         cache,
@@ -132,11 +132,13 @@ def _remove(staging: Path) -> None:
         staging.parent.rmdir()
 
 
-def _told(error: Exception, repo: str) -> Exception:
+def _hub_fault(error: Exception, repo: str) -> Exception:
     kind = type(error).__name__
     if kind in _REFUSALS:
         return UsageError(f"cannot pull hf:{repo}: {_REFUSALS[kind]}")
     root = type(error).__module__.partition(".")[0]
     if is_storage_fault(error) or root in _NETWORK:
-        return WorldError(f"cannot pull hf:{repo}: {tell(error)}; nothing of it was kept; run the same command again")
+        return WorldError(
+            f"cannot pull hf:{repo}: {describe_error(error)}; nothing of it was kept; run the same command again"
+        )
     return error

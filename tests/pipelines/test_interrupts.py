@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from deephotlink.pipelines.interrupts import SIGNALS, heed_signals, interruptible
-from deephotlink.transforms.storage.requests import nap
+from deephotlink.transforms.storage.requests import interruptible_sleep
 
 
 def wait() -> None:
@@ -58,7 +58,7 @@ def test_a_signal_that_is_sent_again_does_not_come_after_the_end():
         del thing
         assert watch
         raise KeyboardInterrupt
-    nap(0.1)  # it would end this
+    interruptible_sleep(0.1)  # it would end this
 
 
 def test_a_signal_that_a_runner_made_a_fault_of_is_an_interrupt():
@@ -111,7 +111,7 @@ def test_a_signal_ends_naps_in_other_threads(number):
     def sleep() -> None:
         begun.set()
         try:
-            nap(60)
+            interruptible_sleep(60)
         except KeyboardInterrupt:
             ended.append(True)
 
@@ -125,8 +125,8 @@ def test_a_signal_ends_naps_in_other_threads(number):
     for thread in threads:
         thread.join(5)
     assert ended == [True, True]
-    nap(0.01)  # nobody else is concerned, neither this thread nor later ones
-    later = threading.Thread(target=lambda: ended.append(nap(0.01)))
+    interruptible_sleep(0.01)  # nobody else is concerned, neither this thread nor later ones
+    later = threading.Thread(target=lambda: ended.append(interruptible_sleep(0.01)))
     later.start()
     later.join()
     assert ended == [True, True, None]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ..failures import UsageError, WorldError, printable
 from ..staging.spool_space import spool_faults
-from ..storage.retries import tell
+from ..storage.retries import describe_error
 from ..storage.sources import CHUNK_BYTES, NoRanges, RemoteBlob, look_remote
 from ..storage.uris import SCHEME, is_remote, local_path, redact, split_remote
 from .csv_files import UNREADABLE, open_text, read_sheet, unpacked
@@ -62,11 +62,11 @@ def read_listing(source: str, notice: Callable[[str], None] | None = None) -> It
                     else:
                         without += 1
         except (pa.ArrowInvalid, *UNREADABLE) as error:
-            raise UsageError(f"{shown} is not a readable {kind} file: {tell(error)}") from None
+            raise UsageError(f"{shown} is not a readable {kind} file: {describe_error(error)}") from None
         except OSError as error:
             if error.errno is None:  # raised by Arrow itself for a damaged file
-                raise UsageError(f"{shown} is not a readable {kind} file: {tell(error)}") from None
-            raise WorldError(f"cannot read the listing {shown}: {tell(error)}") from None
+                raise UsageError(f"{shown} is not a readable {kind} file: {describe_error(error)}") from None
+            raise WorldError(f"cannot read the listing {shown}: {describe_error(error)}") from None
     if without and notice:
         notice(f"{shown}: {without} rows have no {COLUMN} and are ignored")
 
@@ -108,7 +108,7 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
     except PermissionError:
         raise UsageError(f"no permission to read the listing {printable(source)}") from None
     except (OSError, ValueError) as error:  # a folder, a pattern, or it was removed since we looked
-        raise UsageError(f"the listing {printable(source)} cannot be read: {tell(error)}") from None
+        raise UsageError(f"the listing {printable(source)} cannot be read: {describe_error(error)}") from None
     with raw:
         yield raw
 

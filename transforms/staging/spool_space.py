@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..failures import WorldError
-from ..storage.requests import LOOK_SECONDS, heed
-from ..storage.retries import tell
+from ..storage.requests import LOOK_SECONDS, check_for_signal
+from ..storage.retries import describe_error
 
 FREE_SHARE = 0.5
 """Default limit, as a share of what is free on the disk when the first file is staged."""
@@ -113,7 +113,7 @@ class SpoolRoom:
                     if ticket == min(self._outstanding) and self._fits(size_bytes):
                         self._outstanding.discard(ticket)
                         break
-                    heed()
+                    check_for_signal()
                     self._changed.wait(LOOK_SECONDS)
                 self._use(size_bytes)
             finally:
@@ -165,4 +165,4 @@ def spool_faults() -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         what = "the spool folder is full" if full else "cannot write to the spool"
         way_out = ": free some space or set TMPDIR to another folder" if full else ""
-        raise WorldError(f"{what} ({tell(error)}){way_out}") from None
+        raise WorldError(f"{what} ({describe_error(error)}){way_out}") from None

@@ -13,7 +13,7 @@ from ..failures import UsageError, printable
 from .buckets import objects_of
 from .ranges import client_options, range_of
 from .requests import ask
-from .retries import LISTING, ONCE, BadAddress, Patience, retried, tell
+from .retries import LISTING, ONCE, BadAddress, Patience, describe_error, retried
 from .uris import SCHEME, redact, scheme_of
 
 _SERVERS = frozenset({"ftp", "sftp", "ssh"})
@@ -86,7 +86,7 @@ def open_store(address: str, patience: Patience = LISTING) -> tuple[Any, str]:
     except FileNotFoundError:
         raise UsageError(f"cannot open {shown}: a file that its settings name does not exist") from None
     except (ImportError, ValueError, TypeError) as error:
-        raise UsageError(f"cannot open {shown}: {tell(error)}") from None
+        raise UsageError(f"cannot open {shown}: {describe_error(error)}") from None
     _refuse_other_account(fs, address)
     if scheme in _SERVERS:  # fsspec ends their names at `?` and `#`
         return fs, "/" + SCHEME.sub("", address, count=1).partition("/")[2].strip("/")

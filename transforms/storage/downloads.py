@@ -26,7 +26,7 @@ import fsspec
 from ...models.weights.files import LocalFile
 from ..failures import MediaError, UsageError, WorldError
 from .durable_files import sync_folder
-from .retries import BACKOFF_SECONDS, ONCE, ShortRead, is_storage_fault, retried, tell
+from .retries import BACKOFF_SECONDS, ONCE, ShortRead, describe_error, is_storage_fault, retried
 from .sources import CHUNK_BYTES, Found, LocalBlob, NoRanges, RemoteBlob, look_local, look_remote, open_blob
 from .uris import is_remote, local_path, scheme_of
 
@@ -104,8 +104,8 @@ def fetch(
     limit = size_bytes or MAX_WEIGHTS_BYTES
     if found.size_bytes > limit:
         raise WrongFile(f"{found.uri} has {found.size_bytes} bytes, more than {limit}")
-    with _told(found.uri), _partial(root, found, sha256) as partial:
-        if sha256 and (there := _there(root, name, sha256)) is not None:
+    with _download_faults(found.uri), _partial(root, found, sha256) as partial:
+        if sha256 and (there := _already_saved(root, name, sha256)) is not None:
             os.unlink(partial.name)  # another process was faster
             return there
         resumed = os.fstat(partial.fileno()).st_size
@@ -132,7 +132,7 @@ def digest_of(address: str) -> tuple[str, int]:
     """sha256 (hex) and size in bytes of the file at a local path or URL. Raises what `fetch` raises."""
     found = look(address)
     digest, size = hashlib.sha256(), 0
-    with _told(found.uri):
+    with _download_faults(found.uri):
         for part in _parts(found):
             if not part:
                 digest, size = hashlib.sha256(), 0
@@ -150,7 +150,7 @@ def local_file(path: str | Path) -> LocalFile:
     return LocalFile(absolute, sha256, size_bytes=size)
 
 
-def _there(root: Path, name: str | None, sha256: str) -> LocalFile | None:
+def _already_saved(root: Path, name: str | None, sha256: str) -> LocalFile | None:
     path = root / (name or f"{OBJECTS}/{sha256}")
     if not path.is_file():
         return None
@@ -292,7 +292,7 @@ def _write(file: Any, data: bytes) -> None:
 
 
 @contextmanager
-def _told(shown: str) -> Iterator[None]:
+def _download_faults(shown: str) -> Iterator[None]:
     """Raises what goes wrong in the body as a fault of the address (UsageError) or of the world (WorldError)."""
     try:
         yield
@@ -306,4 +306,4 @@ def _told(shown: str) -> Iterator[None]:
         raise NotFound(f"there is nothing at {shown}") from None
     except OSError as error:
         full = ": free some space" if error.errno in _FULL else ""
-        raise WorldError(f"cannot save the download from {shown}: {tell(error)}{full}") from None
+        raise WorldError(f"cannot save the download from {shown}: {describe_error(error)}{full}") from None

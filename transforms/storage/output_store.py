@@ -24,7 +24,7 @@ from .durable_files import TEMPORARY, CannotLink, link, make_folders, parts_of, 
 from .output_names import FOLDERS
 from .ranges import Retried, client_options, range_of, seekable
 from .requests import ask
-from .retries import Patience, is_refusal, is_storage_fault, really, retried
+from .retries import Patience, is_refusal, is_storage_fault, retried, root_error
 from .uris import redact
 
 T = TypeVar("T")
@@ -292,7 +292,7 @@ class OutputStore:
             except (UsageError, WorldError, CannotLink, NotImplementedError):
                 raise
             except Exception as raised:
-                error = really(raised)
+                error = root_error(raised)
                 if not self.is_local and not renewed and is_refusal(error):
                     type(self.filesystem()).clear_instance_cache()  # a new client reads the credentials again
                     return attempt(renewed=True)

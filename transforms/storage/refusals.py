@@ -14,8 +14,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from .clients import Client
-from .requests import LOOK_SECONDS, nap
-from .retries import ONCE, gets_through
+from .requests import LOOK_SECONDS, interruptible_sleep
+from .retries import ONCE, store_answers
 
 Way = Literal["read", "look"]
 """What the store let us do. The two differ: S3 looks up objects that it does not send (archive tiers)."""
@@ -26,7 +26,7 @@ _seen: OrderedDict[tuple[str, Way], list[str]] = OrderedDict()
 _lock = threading.Lock()
 
 
-def saw(address: str, way: Way) -> None:
+def remember_access(address: str, way: Way) -> None:
     """Notes that the store has just let us do this here. Keeps two addresses in memory, with their secrets."""
     key = _store(address), way
     with _lock:
@@ -36,13 +36,13 @@ def saw(address: str, way: Way) -> None:
             _seen.popitem(last=False)
 
 
-def lets_us(address: str, way: Way) -> bool:
+def still_allows(address: str, way: Way) -> bool:
     """Whether the store, which refused us this object, still lets us do the same with another. Asks the store."""
     waited = 0.0
     while not (others := _others(address, way)) and waited < WAIT_SECONDS:
-        nap(LOOK_SECONDS)
+        interruptible_sleep(LOOK_SECONDS)
         waited += LOOK_SECONDS
-    return any(gets_through(partial(_ask, other, way)) for other in others)
+    return any(store_answers(partial(_ask, other, way)) for other in others)
 
 
 def _others(address: str, way: Way) -> list[str]:

@@ -41,19 +41,19 @@ def end_waits() -> None:
     _ended.update(set(threading.enumerate()) - {threading.main_thread()})
 
 
-def heed() -> None:
+def check_for_signal() -> None:
     """Raises KeyboardInterrupt in a thread whose waits were ended."""
     if threading.current_thread() in _ended:
         raise KeyboardInterrupt
 
 
-def nap(seconds: float) -> None:
+def interruptible_sleep(seconds: float) -> None:
     """Sleeps, unless a signal ends it."""
     while seconds > 0:
-        heed()
+        check_for_signal()
         time.sleep(min(LOOK_SECONDS, seconds))
         seconds -= LOOK_SECONDS
-    heed()
+    check_for_signal()
 
 
 def seconds_for(length: int) -> float:
@@ -99,7 +99,7 @@ def in_time(fs: AsyncFileSystem, seconds: float, call: Callable[..., Awaitable[T
 def _wait_for(answer: Future[T]) -> T:
     try:
         while True:
-            heed()
+            check_for_signal()
             try:
                 return answer.result(LOOK_SECONDS)
             except NotYet:

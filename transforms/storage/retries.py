@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..failures import MediaError, Refused, UsageError, WorldError, printable
-from .requests import SlowRead, nap
+from .requests import SlowRead, interruptible_sleep
 from .uris import redact
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def retried(
 
     `renew` is called once if the store refuses us. If it returns True, there is another attempt.
 
-    `say` words the store's error; the default is `tell`.
+    `say` words the store's error; the default is `describe_error`.
 
     Nothing is raised with its cause: a traceback would print the address, and with it its signature.
 
@@ -127,7 +127,7 @@ def retried(
         except (MediaError, WorldError, UsageError):
             raise
         except Exception as raised:
-            error = really(raised)
+            error = root_error(raised)
             kind = type(error).__name__
             status = getattr(error, "status", None)
             if isinstance(error, FileNotFoundError) or status in (404, 410) or kind in _LEADS_NOWHERE:
@@ -157,16 +157,16 @@ def retried(
             if not hopeless and spent < patience.outage_seconds:
                 # The pause grows with every attempt, whichever is to blame: two counts must not mean more requests.
                 pause = random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2 ** min(attempt, 16)))  # noqa: S311
-                nap(pause)
+                interruptible_sleep(pause)
                 spent += pause
                 attempt += 1
                 continue
             if of_object and faults[True] > faults[False]:
                 message = "the connection was cut in the middle" if cut else str(error)
-                if isinstance(error, OddRead) or (answers is not None and gets_through(answers)):
+                if isinstance(error, OddRead) or (answers is not None and store_answers(answers)):
                     raise MediaError("read_short", f"{message}, {faults[True]} times", stage="read") from None
             kind_of_fault = Refused if is_refusal(error) else WorldError
-            raise kind_of_fault(f"cannot {what}: {(say or tell)(error)}{_way_out(error)}") from None
+            raise kind_of_fault(f"cannot {what}: {(say or describe_error)(error)}{_way_out(error)}") from None
 
 
 def _way_out(error: Exception) -> str:
@@ -175,7 +175,7 @@ def _way_out(error: Exception) -> str:
     return "; if this bucket is requester-pays, set FSSPEC_S3_REQUESTER_PAYS=true" if is_s3 else ""
 
 
-def really(error: Exception) -> Exception:
+def root_error(error: Exception) -> Exception:
     """The error that really happened. fsspec's HTTP client reports a server that is down or refuses us as a missing
     file, and aiohttp reports our own exceptions about an answer as faults of the connection."""
     cause: BaseException | None = error
@@ -210,7 +210,7 @@ def _is_archived(error: Exception) -> bool:
     return code in _ARCHIVED
 
 
-def gets_through(call: Callable[[], object]) -> bool:
+def store_answers(call: Callable[[], object]) -> bool:
     """Whether the store answers, however slowly."""
     try:
         call()
@@ -226,7 +226,7 @@ def is_storage_fault(error: Exception) -> bool:
     return isinstance(error, (OSError, EOFError, TimeoutError)) or root in _CLIENTS
 
 
-def tell(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception in one line, without secrets and without this machine's paths."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(redact(f"{type(error).__name__}: {said}" if said else type(error).__name__))

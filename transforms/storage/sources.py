@@ -21,9 +21,9 @@ from ..failures import MediaError, Refused, WorldError
 from ..records import Failure, MediaFile, MediaOutcome
 from .buckets import Entry, Objects
 from .clients import Client
-from .refusals import Way, lets_us, saw
+from .refusals import Way, remember_access, still_allows
 from .requests import in_time, seconds_for, too_slow
-from .retries import LISTING, READING, Patience, ShortRead, retried, tell
+from .retries import LISTING, READING, Patience, ShortRead, describe_error, retried
 from .uris import canonical_local, escape, media_id_of, name_bytes, scheme_of, split_remote, unescape, without_signature
 
 CHUNK_BYTES = 8 << 20
@@ -114,8 +114,10 @@ class LocalBlob:
             except OSError as error:
                 # A bad sector stays bad: one such file must not stop the others.
                 if error.errno == errno.EIO:
-                    raise MediaError("unreadable", f"reading failed at byte {start}: {tell(error)}", "read") from error
-                raise WorldError(f"cannot read {self.uri}: {tell(error)}") from error
+                    raise MediaError(
+                        "unreadable", f"reading failed at byte {start}: {describe_error(error)}", "read"
+                    ) from error
+                raise WorldError(f"cannot read {self.uri}: {describe_error(error)}") from error
             if not part:
                 raise MediaError("changed", f"it ends at byte {start}, {left} bytes earlier than listed", stage="read")
             parts.append(part)
@@ -192,10 +194,10 @@ def refusals(address: str, way: Way) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        if not lets_us(address, way):
+        if not still_allows(address, way):
             raise
         raise MediaError("refused", f"{error}; other files can be read", stage="read") from None
-    saw(address, way)
+    remember_access(address, way)
 
 
 def address_of(file: MediaFile) -> str:
@@ -242,7 +244,7 @@ def local_fault(error: OSError, uri: str) -> MediaError | WorldError:
         return MediaError("missing", f"it no longer exists ({error.strerror})", stage="read")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
         return MediaError("unreadable", f"it cannot be read ({error.strerror})", stage="read")
-    return WorldError(f"cannot open {uri}: {tell(error)}")
+    return WorldError(f"cannot open {uri}: {describe_error(error)}")
 
 
 def local_version(status: os.stat_result) -> str:
@@ -280,7 +282,7 @@ def look_local(path: bytes) -> Found:
             return of(trouble="not_a_file" if error.errno == errno.ELOOP else "broken_link")
         if error.errno in _GONE:
             return of(trouble="missing")
-        raise WorldError(f"cannot look up {uri}: {tell(error)}") from error
+        raise WorldError(f"cannot look up {uri}: {describe_error(error)}") from error
     if stat.S_ISDIR(status.st_mode):
         return of(trouble="linked_folder" if os.path.islink(path) else "folder")
     if not stat.S_ISREG(status.st_mode):

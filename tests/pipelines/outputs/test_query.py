@@ -158,7 +158,7 @@ def test_an_outage_while_a_query_reads_is_waited_for_or_told(tmp_path, monkeypat
     """It is neither a damaged file nor a fault of the query; the command says 75."""
     store, cat_file, asked = OutputStore(f"memory://{tmp_path.name}"), MemoryFileSystem.cat_file, []
     finish(store, make_run(store, 1, 6))
-    monkeypatch.setattr(retries, "nap", lambda seconds: None)
+    monkeypatch.setattr(retries, "interruptible_sleep", lambda seconds: None)
     times = 3
 
     def flaky(self, path, start=None, end=None, **kwargs):

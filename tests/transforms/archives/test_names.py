@@ -207,7 +207,7 @@ def test_folders_and_what_shares_their_names(store: Store, tmp_path: Path) -> No
     root = f"{store.root}{bucket}"
 
     def told(source: str) -> dict[str, str | None]:
-        entries = list(list_sources([source], tell=notices.append))
+        entries = list(list_sources([source], notice=notices.append))
         return {unescape(e.file.uri)[len(root) + 1 :]: e.outcome and e.outcome.skipped_reason for e in entries}
 
     notices: list[str] = []

@@ -180,7 +180,7 @@ THREE = retries.Patience(3, 600.0, outage_attempts=3)
 
 def test_what_is_retried(monkeypatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr(retries, "nap", naps.append)
+    monkeypatch.setattr(retries, "interruptible_sleep", naps.append)
     answers = iter([OSError("503"), TimeoutError("slow"), "here"])
 
     def call() -> str:
@@ -215,7 +215,7 @@ def test_what_is_retried(monkeypatch) -> None:
 
 def test_an_outage_uses_up_none_of_an_objects_chances(monkeypatch) -> None:
     """An object that came short twice, amid nine answers of 503, is not one that kept coming short."""
-    monkeypatch.setattr(retries, "nap", lambda seconds: None)
+    monkeypatch.setattr(retries, "interruptible_sleep", lambda seconds: None)
     down, short = OSError("503"), retries.ShortRead("got 4 bytes of 10")
 
     def answering(*answers: Exception | str):
@@ -242,7 +242,7 @@ def test_an_outage_uses_up_none_of_an_objects_chances(monkeypatch) -> None:
 def test_a_store_may_be_down_for_ten_minutes(monkeypatch) -> None:
     """However often it is asked meanwhile; then it is the world's fault, and one object is never asked for so long."""
     slept: list[float] = []
-    monkeypatch.setattr(retries, "nap", slept.append)
+    monkeypatch.setattr(retries, "interruptible_sleep", slept.append)
 
     def down() -> None:
         raise OSError("503")
@@ -262,7 +262,7 @@ def test_a_store_may_be_down_for_ten_minutes(monkeypatch) -> None:
 def test_an_object_is_not_blamed_at_the_end_of_an_outage(monkeypatch) -> None:
     """The last answer before the deadline was short, and the five before it were the store's own faults."""
     clock = iter(range(0, 10_000, 100))
-    monkeypatch.setattr(retries, "nap", lambda seconds: None)
+    monkeypatch.setattr(retries, "interruptible_sleep", lambda seconds: None)
     monkeypatch.setattr(retries.time, "monotonic", lambda: float(next(clock)))
     faults = iter([*[OSError("503")] * 5, *[retries.ShortRead("got 4 bytes of 10")] * 5])
 

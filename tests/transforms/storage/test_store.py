@@ -129,7 +129,7 @@ def test_an_unreliable_store_is_tried_again(monkeypatch):
             raise TimeoutError
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", flaky)
-    monkeypatch.setattr(retries, "nap", lambda _seconds: None)
+    monkeypatch.setattr(retries, "interruptible_sleep", lambda _seconds: None)
     assert not store.put_new("x", b"1") and len(puts) == 3 and store.exists("x")
     puts.clear()
     monkeypatch.setattr(
@@ -227,7 +227,7 @@ def _failing(monkeypatch, times, error):
         return cat_file(self, path, start, end, **kwargs)
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", flaky)
-    monkeypatch.setattr(retries, "nap", lambda _seconds: None)
+    monkeypatch.setattr(retries, "interruptible_sleep", lambda _seconds: None)
     return asked
 
 
@@ -267,7 +267,7 @@ def test_naps_of_an_output_are_random_and_grow(monkeypatch):
     naps, store = [], OutputStore(f"memory://{uuid.uuid4().hex}")
     store.put_new("x", b"1")
     _failing(monkeypatch, 12, OSError(5, "503"))
-    monkeypatch.setattr(retries, "nap", naps.append)
+    monkeypatch.setattr(retries, "interruptible_sleep", naps.append)
     assert store.read("x") == b"1"
     assert len(set(naps)) == 12 and all(nap <= retries.BACKOFF_SECONDS * 2**n for n, nap in enumerate(naps))
 
