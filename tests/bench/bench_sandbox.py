@@ -104,8 +104,8 @@ def check_alike(checked: Path, unchecked: Path) -> None:
     """Both have done the same work, and one of them without a sandbox."""
     asked = "select uri, clips_planned, frames_kept, frames_decoded, decoder from scores order by uri"
     assert run_query(str(checked), asked).to_pylist() == run_query(str(unchecked), asked).to_pylist() != []
-    walls = "select distinct sandbox from scores"
-    found = [run_query(str(out), walls).to_pylist()[0]["sandbox"] for out in (checked, unchecked)]
+    layers = "select distinct sandbox from scores"
+    found = [run_query(str(out), layers).to_pylist()[0]["sandbox"] for out in (checked, unchecked)]
     assert found[1] == "off"
     if found[0] != "landlock+seccomp":
         print(f"this host has no more than {found[0]} to put up", file=sys.stderr)

@@ -125,14 +125,16 @@ def test_decoder_children_killed_one_by_one(server: Server, film: Path, tmp_path
 
     clean, lost = audit(tmp_path / "clean", None)
     assert lost == 0
-    walls, kills = [], 0
+    rounds, kills = [], 0
     while kills < CHILD_KILLS:
-        wall, lost = audit(tmp_path / f"out-{len(walls)}", clean / CHILD_KILLS / 2)
-        walls.append(wall)
+        seconds, lost = audit(tmp_path / f"out-{len(rounds)}", clean / CHILD_KILLS / 2)
+        rounds.append(seconds)
         kills += lost
-        assert lost > 0 and len(walls) <= 10, f"{kills} kills were noticed in {len(walls)} rounds"
-    ratio = sum(walls) / len(walls) / clean
-    print(f"{kills} kills in {len(walls)} rounds of {len(names)} files; {walls} s against {clean:.1f} s = {ratio:.2f}")
+        assert lost > 0 and len(rounds) <= 10, f"{kills} kills were noticed in {len(rounds)} rounds"
+    ratio = sum(rounds) / len(rounds) / clean
+    print(
+        f"{kills} kills in {len(rounds)} rounds of {len(names)} files; {rounds} s against {clean:.1f} s = {ratio:.2f}"
+    )
     if LONG:  # the short form is mostly start and end
         assert ratio <= WALL_RATIO
 
@@ -176,8 +178,8 @@ def test_a_run_killed_in_one_sandbox_and_resumed_in_none_says_both(server: Serve
     assert set(exact(out, planned).values()) == {"scores"}
     both = "select sandbox, count(*) as n from scores group by 1"
     rows = {row["sandbox"]: row["n"] for row in run_query(str(out), both).to_pylist()}
-    walls = "+".join(available()) or "off"
-    assert set(rows) == {walls, "off"} and sum(rows.values()) == 40 and rows[walls] >= 4
+    layers = "+".join(available()) or "off"
+    assert set(rows) == {layers, "off"} and sum(rows.values()) == 40 and rows[layers] >= 4
     assert run_query(str(out), "select count(distinct run_id) as n from scores").to_pylist() == [{"n": 1}]
 
 

@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_one_line_and_no_loss(archive, tmp
 
 
 def test_each_row_says_what_sandbox_its_media_was_read_in(archive, tmp_path, monkeypatch, capfd):
-    """A run that is begun with walls and finished without them tells both; what was not parsed had none around it."""
+    """A run that begins with a sandbox and ends without one reports both; a file that was not parsed had none."""
     out = tmp_path / "out"
     shutil.copy(archive / "5.mp4", archive / "4.mp4")
     (archive / "0.mp4").write_bytes((archive / "0.mp4").read_bytes()[:500])

@@ -17,13 +17,13 @@ from tests.numbered import ffmpeg
 
 INTRUDER = r"""
 import json, os, socket, sys, threading
-path, other, walls = sys.argv[1], sys.argv[2], sys.argv[3].split("+")
+path, other, layers = sys.argv[1], sys.argv[2], sys.argv[3].split("+")
 from deephotlink.transforms.media.protocol import Limits
 from deephotlink.transforms.media.children.sandbox import confine, limit_resources
 import fcntl, signal
 parent = os.getppid()
 limit_resources(Limits(memory_bytes=2 << 30))
-confine(path, walls)
+confine(path, layers)
 
 def exec_():
     os.execv("/bin/true", ["true"])
@@ -119,8 +119,8 @@ def test_nothing_is_imported_behind_the_lock(tmp_path: Path) -> None:
     assert all(one["items"] for one in told)
 
 
-def intrude(tmp_path: Path, walls: str) -> Mapping[str, str]:
-    missing = [wall for wall in walls.split("+") if wall not in available()]
+def intrude(tmp_path: Path, layers: str) -> Mapping[str, str]:
+    missing = [layer for layer in layers.split("+") if layer not in available()]
     if missing:
         pytest.skip(f"this host has no {' and no '.join(missing)}: nothing can be shown about it here")
     own, other = tmp_path / "own" / "a.mp4", tmp_path / "others" / "secret.mp4"
@@ -128,7 +128,7 @@ def intrude(tmp_path: Path, walls: str) -> Mapping[str, str]:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
     done = subprocess.run(
-        [sys.executable, "-c", INTRUDER, str(own), str(other), walls], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", INTRUDER, str(own), str(other), layers], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert own.exists() and not own.with_name("a.mp4.new").exists()
@@ -152,7 +152,7 @@ def test_seccomp_leaves_no_network_and_no_programs(tmp_path: Path) -> None:
     assert got["delete"] == "PermissionError" and got["owner"] == "OSError"
 
 
-def test_both_walls_and_the_limits(tmp_path: Path) -> None:
+def test_both_layers_and_the_limits(tmp_path: Path) -> None:
     got = intrude(tmp_path, "landlock+seccomp")
     allowed = {"read_own", "import_late", "thread"}
     assert {name for name, outcome in got.items() if outcome == "done"} == allowed

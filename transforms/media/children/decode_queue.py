@@ -64,7 +64,7 @@ class Ahead:
         """The stream to serve next. One that a consumer is waiting for comes first. None when the pool is closed."""
         with self.changed:
             while not self.closed:
-                self._bury()
+                self._cancel_dropped()
                 if self.waiting:
                     stream = self._starving() or self.waiting[0]
                     self.waiting.remove(stream)
@@ -75,7 +75,7 @@ class Ahead:
     def _starving(self) -> Stream | None:
         return next((stream for stream in self.waiting if stream.starving), None)
 
-    def _bury(self) -> None:
+    def _cancel_dropped(self) -> None:
         while self.dropped:
             self.dropped.popleft().cancel()
 
@@ -83,7 +83,7 @@ class Ahead:
         """Waits for room. Raises Cancelled, or Preempted if waiting could last for ever."""
         with self.changed:
             while True:
-                self._bury()
+                self._cancel_dropped()
                 if self.closed or stream.cancelled:
                     raise Cancelled
                 fits = self.used_bytes == 0 or self.used_bytes + size_bytes <= self.limit_bytes

@@ -45,18 +45,18 @@ class WorkerPool:
     def __init__(self, decoders: int, ahead_bytes: int, limits: Limits, sandbox: SandboxMode = "auto"):
         if not sys.platform.startswith("linux"):
             raise UsageError(f"decoder processes need Linux (memfd, PDEATHSIG): this is {sys.platform}")
-        walls = () if sandbox == "off" else available()
-        missing = " and ".join(wall for wall in ("landlock", "seccomp") if wall not in walls)
+        layers = () if sandbox == "off" else available()
+        missing = " and ".join(layer for layer in ("landlock", "seccomp") if layer not in layers)
         if sandbox == "require" and missing:
             raise UsageError(f"--sandbox=require: this host has no {missing}; use --sandbox=auto to continue with less")
-        self.sandbox_in_force = "+".join(walls) or "off"
+        self.sandbox_in_force = "+".join(layers) or "off"
         """`landlock+seccomp`, `landlock`, `seccomp` or `off`."""
         self.warning: str | None = None
         """What is missing, if `auto` found less than the whole sandbox; else None."""
         if sandbox == "auto" and missing:
-            confined = f"confined by {walls[0]} alone" if walls else "not confined at all"
+            confined = f"confined by {layers[0]} alone" if layers else "not confined at all"
             self.warning = f"this host has no {missing}: decoder processes are {confined} (--sandbox=require refuses)"
-        self._core = _Core(ahead_bytes, limits, walls)
+        self._core = _Core(ahead_bytes, limits, layers)
         for number in range(decoders):
             self._core.start(self._core.run_decodes, f"deephotlink-decode-{number}")
         self._core.start(self._core.run_probes, "deephotlink-probe")
@@ -107,8 +107,8 @@ class WorkerPool:
 class _Core:
     """What the threads of a pool share. Separate from WorkerPool, so that the threads do not keep the pool alive."""
 
-    def __init__(self, ahead_bytes: int, limits: Limits, walls: tuple[str, ...]):
-        self.limits, self.walls = limits, walls
+    def __init__(self, ahead_bytes: int, limits: Limits, layers: tuple[str, ...]):
+        self.limits, self.layers = limits, layers
         self.ahead = Ahead(ahead_bytes)
         self.probes: deque[tuple[ProbeRequest, Future[dict[str, Any]]]] = deque()
         self.stats = PoolStats()
@@ -119,7 +119,7 @@ class _Core:
 
     def start(self, run: Callable[[Zygote], None], name: str) -> None:
         # The thread outlives every job: if it ended, the kernel would kill its children (PDEATHSIG).
-        zygote = Zygote(self.limits, self.walls, self.stats)
+        zygote = Zygote(self.limits, self.layers, self.stats)
         thread = threading.Thread(target=self._slot, args=(run, zygote), name=name, daemon=True)
         self._zygotes.append(zygote)
         self._threads.append(thread)
@@ -273,7 +273,7 @@ class _Core:
                 self._note_left_out(stream)
                 if not stream.unanswered:
                     return
-                worker.tell({"decode": to_json(stream.next_slice())})
+                worker.send({"decode": to_json(stream.next_slice())})
         except MediaError:
             raise  # the worker reported it itself and ends
         except BaseException:
@@ -300,7 +300,7 @@ class _Core:
         fd = -1
         try:
             fd = create_buffer(reserved)
-            worker.tell({"go": True}, [fd])
+            worker.send({"go": True}, [fd])
             words = worker.answer(MAX_ITEM_BYTES, Countdown(patience), patience, "decode")
             if "end" in words:
                 return False

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from ..protocol import Limits
 
 SandboxMode = Literal["auto", "require", "off"]
-Wall = Literal["landlock", "seccomp"]
+Layer = Literal["landlock", "seccomp"]
 
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 READ_FILE, READ_DIR = 1 << 2, 1 << 3
@@ -64,18 +64,18 @@ fchown truncate ftruncate setuid setgid setresuid setresgid open_by_handle_at
 """
 
 
-def available() -> tuple[Wall, ...]:
+def available() -> tuple[Layer, ...]:
     """The sandbox layers that this host has. Puts none of them in force."""
-    walls: list[Wall] = []
+    layers: list[Layer] = []
     if landlock_abi() >= 1:
-        walls.append("landlock")
+        layers.append("landlock")
     try:
         import pyseccomp  # noqa: F401  (raises RuntimeError where libseccomp is missing)
     except (ImportError, RuntimeError, OSError):
         pass
     else:
-        walls.append("seccomp")
-    return tuple(walls)
+        layers.append("seccomp")
+    return tuple(layers)
 
 
 def landlock_abi() -> int:
@@ -115,23 +115,23 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(0)
 
 
-def confine(path: str, walls: Sequence[str]) -> None:
-    """Puts the layers in `walls` in force for this process. It may then read `path` and the system's libraries only.
+def confine(path: str, layers: Sequence[str]) -> None:
+    """Puts `layers` in force for this process. It may then read `path` and the system's libraries only.
 
     This cannot be undone. Raises OSError if the kernel refuses, or if `path` cannot be opened.
     """
-    prepare(walls)
-    if "landlock" in walls:
+    prepare(layers)
+    if "landlock" in layers:
         allow_reading([path], system_paths())
-    if "seccomp" in walls:
+    if "seccomp" in layers:
         filter_system_calls()
 
 
-def prepare(walls: Sequence[str]) -> None:
+def prepare(layers: Sequence[str]) -> None:
     """Does in advance what each worker need not repeat (7 of 10 ms), and what Landlock would refuse: pyseccomp runs
     programs to find its library."""
     system_paths()
-    if "seccomp" in walls:
+    if "seccomp" in layers:
         _system_call_rules()
 
 

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     preload()
     from .sandbox import prepare
 
-    prepare(config["walls"])
+    prepare(config["layers"])
     from ..containers.fed_file import feed_from
     from ..protocol import Limits
     from .handover import MAX_ITEM_BYTES, receive_with_fds, send_message
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
                 os.close(log_fd)
                 for feed_fd in feed_fds:
                     feed_from(socket.socket(fileno=feed_fd))
-                serve(socket.socket(fileno=job_fd), limits, config["walls"])
+                serve(socket.socket(fileno=job_fd), limits, config["layers"])
             except BaseException:  # whatever it was: a fork must never return into the zygote's loop
                 import traceback
 
@@ -110,7 +110,7 @@ def preload() -> None:
         importlib.import_module("pyseccomp")
 
 
-def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
+def serve(sock: socket.socket, limits: Any, layers: list[str]) -> None:
     """A worker's whole life: one request, one file."""
     from ...failures import MediaError
     from .handover import MAX_REQUEST_BYTES, receive_with_fds, send_message
@@ -130,7 +130,7 @@ def serve(sock: socket.socket, limits: Any, walls: list[str]) -> None:
         send_message(sock, {"error": ["unreadable", f"the file cannot be opened: {error.strerror}"]})
         return
     try:
-        confine(fields["path"], walls)
+        confine(fields["path"], layers)
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(EXIT_NO_SANDBOX)

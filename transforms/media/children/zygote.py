@@ -23,7 +23,7 @@ from .sockets import blocking_pair
 START_SECONDS = 120.0
 """Time for a zygote to load its libraries, even on a busy machine with cold disks."""
 FORK_SECONDS = 30.0
-MOURNING_SECONDS = 5.0
+EXIT_SECONDS = 5.0
 """Longest wait for a worker to end after it hung up."""
 LOG_BYTES = 4096
 """How much of what the libraries print about a file is kept: the beginning."""
@@ -74,8 +74,8 @@ class Zygote:
     """One zygote process. Only one thread at a time may use it, except for `kill_worker`. PDEATHSIG ties the child's
     life to the thread that starts it, so this thread must live as long as the pool."""
 
-    def __init__(self, limits: Limits, walls: Sequence[str], stats: PoolStats):
-        self._limits, self._walls, self._stats = limits, tuple(walls), stats
+    def __init__(self, limits: Limits, layers: Sequence[str], stats: PoolStats):
+        self._limits, self._layers, self._stats = limits, tuple(layers), stats
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._pid: int | None = None
@@ -124,7 +124,7 @@ class Zygote:
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         # One thread in the zygote, so that it can fork safely. Few arenas, because each takes address space.
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-        config = json.dumps({"limits": asdict(self._limits), "walls": self._walls})
+        config = json.dumps({"limits": asdict(self._limits), "layers": self._layers})
         try:
             with theirs:
                 self._process = subprocess.Popen(
@@ -186,7 +186,7 @@ class Worker:
         self._zygote, self._sock, self._log_fd, self._stats, self._feeder = zygote, sock, log_fd, stats, feeder
         self._ended = False
 
-    def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+    def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Sends a message. If the worker is dead, the next `answer` finds out."""
         try:
             send_message(self._sock, message, fds)
@@ -241,14 +241,14 @@ class Worker:
     def _await_end(self) -> dict[str, Any] | None:
         self._ended = True
         try:
-            return self._zygote.status(MOURNING_SECONDS)
+            return self._zygote.status(EXIT_SECONDS)
         except TimeoutError:  # it hung up but is still alive
             self._zygote.kill_worker()
         except (EOFError, OSError, ProtocolError):
             self._zygote.close()
             return None
         try:
-            return self._zygote.status(MOURNING_SECONDS)
+            return self._zygote.status(EXIT_SECONDS)
         except (TimeoutError, EOFError, OSError, ProtocolError):
             self._zygote.close()
             return None
