@@ -1,4 +1,4 @@
-"""Films whose time stamps lead astray, in every container that we write; how long each is in truth is known.
+"""Films whose time stamps are misleading, in every container that we write; how long each is in truth is known.
 
 Every frame carries its number, every second of sound its pitch (tests/numbered.py): what is seen at a moment can be
 held against what is there. Honest files of a muxer are made false here: by stream copies with other time stamps

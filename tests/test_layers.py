@@ -19,7 +19,7 @@ FLOORS = {
     "transforms": "failures metrics work_ahead | media pictures | records | storage | staging | archives tables"
     " | clips coders sound_windows faces fuse | listing plan probe decode detect rescoring commit publish",
     "transforms.media": "protocol notes measures | containers | clock"
-    " | stream_facts trailing_film decoder_choice decoders | selection | probe_file | children",
+    " | stream_facts appended_recording decoder_choice decoders | selection | probe_file | children",
     "pipelines": "limits machine spool interrupts terminal | samples weights outputs | accuracy options"
     " | training audit runners | waves | workers | arguments jobs | dry_run | field_grade | cli",
     "pipelines.workers": "messages settings queue shares | worker | template | template_process __main__ | crew",

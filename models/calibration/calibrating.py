@@ -18,7 +18,7 @@ from .bounds import Bounded, bounded_threshold, crossing
 from .calibration import STRETCH_SECONDS, Calibration, DetectorCalibration, Fusion, Method, authenticity, log_odds_of
 from .figures import caught, counts, figures, groups_of, held_out_auc, in_words, told
 from .fitting import Array, Media, Said
-from .length import fitting_exponent
+from .length_bias import fitting_exponent
 from .stretches import Rows, fused_rows, hand_set
 
 UNHEARD = DetectorCalibration(1.0, 0.0, 0.0, 0.0, 0.0, "", "platt")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ..base import Detector, DetectorSpec, Judgement, MediaItem
-from ..metadata.declared import View
+from ..metadata.declared_origin import View
 from ..metadata.rules import Finding, combine, examine
 from ..weights.files import NO_WEIGHTS, Weights
 

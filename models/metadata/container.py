@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from .declared import View
+from .declared_origin import View
 
 FIRST_DIGITAL_VIDEO = datetime(1995, 1, 1, tzinfo=UTC)
 """QuickTime is older, but consumer cameras that write creation times into files are not."""

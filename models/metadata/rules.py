@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import container as container
-from . import declared as declared
-from .declared import View
+from . import declared_origin as declared_origin
+from .declared_origin import View
 
 MAX_SAW = 200
 
@@ -49,14 +49,14 @@ RULES: tuple[Rule, ...] = (
         "credentials_declare_ai",
         4.0,
         "Valid Content Credentials declare that AI made this",
-        declared.credentials_wholly_ai,
+        declared_origin.credentials_wholly_ai,
     ),
     # The same for a part of the picture, or for something added to a real one.
     Rule(
         "credentials_declare_ai_parts",
         3.0,
         "Valid Content Credentials declare AI-made parts",
-        declared.credentials_partly_ai,
+        declared_origin.credentials_partly_ai,
     ),
     # Sora and others sign a transcode whose parent declares that it was generated: nearly as good as a declaration of
     # its own.
@@ -64,42 +64,42 @@ RULES: tuple[Rule, ...] = (
         "credentials_derived_from_ai",
         3.5,
         "Valid Content Credentials declare that this was made from AI-made media",
-        declared.credentials_parent_ai,
+        declared_origin.credentials_parent_ai,
     ),
     # One ingredient among others: a title card, a background, or the face.
     Rule(
         "credentials_ai_ingredient",
         2.0,
         "Valid Content Credentials declare an AI-made ingredient",
-        declared.credentials_component_ai,
+        declared_origin.credentials_component_ai,
     ),
     # The claim may belong to another file. But a changed AI file is likelier than a transplanted claim.
     Rule(
         "credentials_declare_ai_invalid",
         2.5,
         "Invalid Content Credentials declare an AI source: review it",
-        declared.credentials_unverified_ai,
+        declared_origin.credentials_unverified_ai,
     ),
     # Changed after signing: by a forger, or by a tool that wrote a tag. Weak evidence, for review.
     Rule(
         "credentials_broken",
         1.0,
         "Content Credentials do not match the file, which was changed after signing: review it",
-        declared.credentials_broken,
+        declared_origin.credentials_broken,
     ),
     # Rendered by a program without learning (test patterns, animation, avatars): not captured, but rarely a deepfake.
     Rule(
         "credentials_program_made",
         0.5,
         "Valid Content Credentials declare that a program drew this",
-        declared.credentials_program_made,
+        declared_origin.credentials_program_made,
     ),
     # A generator signed it, but the source type does not say so: older signers left it out.
     Rule(
         "credentials_name_generator",
         2.5,
         "Content Credentials name a program that generates or forges media",
-        declared.credentials_name_generator,
+        declared_origin.credentials_name_generator,
     ),
     # The only rule in favour of a file: a camera with a trusted key signed it. The weight is small, as screens can be
     # filmed.
@@ -107,42 +107,54 @@ RULES: tuple[Rule, ...] = (
         "credentials_trusted_capture",
         -1.0,
         "A trusted signer's Content Credentials declare a camera recording",
-        declared.credentials_trusted_capture,
+        declared_origin.credentials_trusted_capture,
     ),
     # Anyone can sign for themselves. The claim costs a forger nothing, so it is worth nothing.
     Rule(
         "credentials_claimed_capture",
         0.0,
         "Content Credentials of an unknown signer declare a camera recording",
-        declared.credentials_claimed_capture,
+        declared_origin.credentials_claimed_capture,
     ),
     Rule(
         "credentials_unsettled",
         0.0,
         "Content Credentials that cannot be verified here",
-        declared.credentials_unsettled,
+        declared_origin.credentials_unsettled,
     ),
-    Rule("credentials_present", 0.0, "Valid Content Credentials", declared.credentials_present),
+    Rule("credentials_present", 0.0, "Valid Content Credentials", declared_origin.credentials_present),
     # Required of Chinese AI services (GB 45438-2025); "2" and "3" are a platform's guess.
-    Rule("aigc_label", 4.0, "Carries the label of AI-generated content (GB 45438)", declared.aigc_label),
+    Rule("aigc_label", 4.0, "Carries the label of AI-generated content (GB 45438)", declared_origin.aigc_label),
     Rule(
         "aigc_label_suspected",
         2.0,
         "Carries the label of possibly AI-generated content (GB 45438)",
-        declared.aigc_label_suspected,
+        declared_origin.aigc_label_suspected,
     ),
     # Set by the uploader or by the platform's classifier.
-    Rule("platform_ai_label", 3.0, "Carries a platform's AI label (aigc_info)", declared.platform_label),
+    Rule("platform_ai_label", 3.0, "Carries a platform's AI label (aigc_info)", declared_origin.platform_label),
     # TikTok and CapCut write 0 into everything.
-    Rule("platform_ai_label_zero", 0.0, "A platform's AI label says no", declared.platform_label_none),
+    Rule("platform_ai_label_zero", 0.0, "A platform's AI label says no", declared_origin.platform_label_none),
     # IPTC's property in a tag or in XMP: unsigned, otherwise the same declaration as in credentials.
-    Rule("source_type_ai", 4.0, "Its metadata declares an AI source (IPTC)", declared.source_type_tag),
+    Rule("source_type_ai", 4.0, "Its metadata declares an AI source (IPTC)", declared_origin.source_type_tag),
     # Only the generator writes a recipe with a seed and a sampler.
-    Rule("generation_recipe", 3.5, "Carries the recipe that an image generator writes", declared.workflow_recipe),
-    Rule("tool_is_generator", 3.0, "Written by a program that generates or forges media", declared.tool_is_generator),
+    Rule(
+        "generation_recipe", 3.5, "Carries the recipe that an image generator writes", declared_origin.workflow_recipe
+    ),
+    Rule(
+        "tool_is_generator",
+        3.0,
+        "Written by a program that generates or forges media",
+        declared_origin.tool_is_generator,
+    ),
     # Free text may be a quotation.
-    Rule("text_names_generator", 2.0, "A comment names the generator that made this", declared.text_names_generator),
-    Rule("text_says_ai", 1.0, "A comment says that AI made this", declared.text_says_ai),
+    Rule(
+        "text_names_generator",
+        2.0,
+        "A comment names the generator that made this",
+        declared_origin.text_names_generator,
+    ),
+    Rule("text_says_ai", 1.0, "A comment says that AI made this", declared_origin.text_says_ai),
     # Only notes from here on. All of them are as common in honest transcodes.
     Rule("encoder_library", 0.0, "Written by ffmpeg's libraries or a free encoder", container.encoder_library),
     Rule("encoder_settings", 0.0, "The encoder left its settings in the stream", container.encoder_settings),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..late import late
 from .files import WeightsError
-from .pickled import looked_through
+from .pickle_check import checked_pickle
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def read_torch(data: bytes, name: str) -> dict[str, Tensor]:
         WeightsError: it holds anything but tensors and plain values, or is damaged.
     """
     try:
-        plain = looked_through(data)
+        plain = checked_pickle(data)
         with torch.serialization.safe_globals([(_Passed, asked) for asked in _PASSED]):
             found = torch.load(io.BytesIO(plain), map_location="cpu", weights_only=True)
         for key in ("state_dict", "model_state_dict", "model"):

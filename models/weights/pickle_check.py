@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 from typing import Any
 
-ASKED_FOR = re.compile(
+ALLOWED_GLOBALS = re.compile(
     r"""(?x)
     collections[ ](OrderedDict|defaultdict) | _codecs[ ]encode | (__builtin__|builtins)[ ]dict
     | torch._utils[ ]_rebuild_(tensor|tensor_v2|parameter) | torch.nn.parameter[ ]Parameter
@@ -42,7 +42,7 @@ class _Global(str):
     __slots__ = ()
 
 
-def looked_through(data: bytes) -> bytes:
+def checked_pickle(data: bytes) -> bytes:
     """The same tensors, safe for `torch.load(weights_only=True)`.
 
     Raises:
@@ -89,7 +89,7 @@ def _look(stream: io.BytesIO) -> None:
             case "MARK":
                 stack.append(_MARK)
             case "GLOBAL":
-                if not ASKED_FOR.fullmatch(argument):
+                if not ALLOWED_GLOBALS.fullmatch(argument):
                     raise ValueError(f"it asks for {argument.replace(' ', '.')[:200]}, which no tensors need")
                 stack.append(_Global(argument))
             case "BINPUT" | "LONG_BINPUT":

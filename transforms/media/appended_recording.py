@@ -1,4 +1,4 @@
-"""Finds a second recording behind the end of the first, joined by `cat`: the container does not show it.
+"""Finds a second recording appended to the first, as `cat` joins files: the container does not show it.
 
 Players and FFmpeg stop at the end of the first recording. Without a note, the second would be skipped silently.
 """

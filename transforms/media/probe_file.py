@@ -13,10 +13,11 @@ from functools import cached_property
 from typing import Any
 
 from ..failures import MediaError
-from .clock.far_clock import FarClock
+from .appended_recording import unread_note
 from .clock.lengths import Length, measure, read_clock
 from .clock.media_clock import MediaClock
 from .clock.packets import PacketScan
+from .clock.sampled_clock import SampledClock
 from .containers.facts import AudioFacts, ContainerFacts, StreamFacts, VideoFacts
 from .containers.fed_file import is_fed, open_file
 from .containers.iso_boxes import MAX_DEPTH, IsoBoxes, begins_as_iso, read_boxes
@@ -28,7 +29,6 @@ from .selection.first_picture import find_picture
 from .selection.listening import Heard, listen_to
 from .selection.streams import Selection, merged, select_sound, select_video, why_unreadable
 from .stream_facts import audio_facts, stream_facts, tags_of, video_facts
-from .trailing_film import unread_note
 
 MAX_KEY_FRAMES = 100_000
 MAX_JOINTS = 1_000
@@ -157,7 +157,7 @@ class _Look:
         select_sound(container, streams, packets, self._listen, self.chosen)
 
     @cached_property
-    def _clock(self) -> MediaClock | FarClock | None:
+    def _clock(self) -> MediaClock | SampledClock | None:
         """The clock for readers; None if the file's time stamps are right."""
         if self.length.kind == "file":
             return None

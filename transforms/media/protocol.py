@@ -77,7 +77,7 @@ ClockKind = Literal["file", "ordered", "indexed", "placed"]
 """How time stamps become the media clock. `file`: they are right once the container's start is subtracted. In the other
 kinds the time stamps jump, and what to add to them depends on the packet: on its number in the stream (`ordered`: a
 file that is read from its beginning), on its decoding time (`indexed`: a large file with an index of every sample) or
-on its byte position (`placed`: a large MPEG stream, see clock/far_clock.py)."""
+on its byte position (`placed`: a large MPEG stream, see clock/sampled_clock.py)."""
 
 
 @dataclass(frozen=True, slots=True)

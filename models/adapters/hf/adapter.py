@@ -24,7 +24,7 @@ from ...base import SOUND_RATE, AudioGeometry, ClipGeometry, Detector, DetectorS
 from ...signals.preprocess import ImagePreprocessing, from_processor
 from ...weights.checkpoints import read_object
 from ...weights.files import Weights, WeightsError, WeightsFile
-from ..described import NEEDS
+from ..detector_spec import NEEDS
 from ..labels import Classes, label_names, tell_classes
 from .audio import AudioDetector, read_extractor
 from .images import HfDetector, ImageDetector, VideoDetector

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...base import Detector, DetectorSpec
 from ...batches import dtype_of
 from ...weights.files import Weights, WeightsError
-from ..described import describe_settings, files_beside
+from ..detector_spec import describe_settings, files_beside
 from ..items import Rows, SettingsDetector, check_row_shape
 from .file_check import check_onnx
 

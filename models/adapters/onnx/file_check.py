@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from ...weights.files import WeightsError
-from ..described import LARGEST_FILE
+from ..detector_spec import LARGEST_FILE
 
 DEEPEST = 64
 """Most levels of nested messages."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...base import Detector, DetectorSpec
 from ...batches import dtype_of
 from ...weights.files import Weights, WeightsError
-from ..described import describe_settings, files_beside
+from ..detector_spec import describe_settings, files_beside
 from ..items import Rows, SettingsDetector, check_row_shape
 from .pt2_check import Program, check_pt2
 

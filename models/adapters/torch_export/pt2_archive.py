@@ -8,7 +8,7 @@ import zipfile
 from typing import Any
 
 from ...weights.files import WeightsError
-from ..described import LARGEST_FILE
+from ..detector_spec import LARGEST_FILE
 
 LARGEST_GRAPH = 32 << 20
 """Most bytes of a JSON member, which takes twenty times as much memory during the check; a large network has 3 MB."""

@@ -24,7 +24,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ...weights.files import WeightsError
-from ..described import LARGEST_FILE
+from ..detector_spec import LARGEST_FILE
 from .aten_operators import NUMBER_OPERATORS, TENSOR_OPERATORS, TRAINING, WRAPPERS
 from .pt2_archive import MADE_BY, Archive, Refused
 from .pt2_expressions import is_arithmetic

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from deephotlink.models.adapters.described import files_beside
+from deephotlink.models.adapters.detector_spec import files_beside
 from deephotlink.models.adapters.items import to_logits
 from deephotlink.models.adapters.licences import forbids_commercial_use
 from deephotlink.models.adapters.settings import read_settings

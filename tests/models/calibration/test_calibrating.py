@@ -14,7 +14,7 @@ from deephotlink.models.calibration.calibration import (
     parse_calibration,
 )
 from deephotlink.models.calibration.fitting import Media, Said
-from deephotlink.models.calibration.length import pooled
+from deephotlink.models.calibration.length_bias import pooled
 from deephotlink.models.calibration.stretches import Rows, fused_rows
 from deephotlink.transforms.fuse import fuse_media
 from deephotlink.transforms.records import Evidence, MediaOutcome

@@ -9,7 +9,7 @@ import pytest
 
 from deephotlink.models.base import Judgement, MediaItem
 from deephotlink.models.detectors.metadata import DETECTOR, MetadataDetector, make
-from deephotlink.models.metadata.declared import View
+from deephotlink.models.metadata.declared_origin import View
 from deephotlink.models.metadata.rules import RULES, Finding, combine, examine
 from deephotlink.pipelines.samples.signing import sign_sample
 from deephotlink.pipelines.samples.synthetic_media import make_video

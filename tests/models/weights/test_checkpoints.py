@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from deephotlink.models.weights import pickled
+from deephotlink.models.weights import pickle_check
 from deephotlink.models.weights.checkpoints import (
     load_exactly,
     read_object,
@@ -162,7 +162,7 @@ def test_archives_that_unfold_or_hide_are_refused(tmp_path):
 
 
 def test_opcodes_have_a_limit(monkeypatch):
-    monkeypatch.setattr(pickled, "MOST_OPCODES", 100)
+    monkeypatch.setattr(pickle_check, "MOST_OPCODES", 100)
     with pytest.raises(WeightsError, match="more than 100 opcodes"):
         read_torch(b"\x80\x02" + b"N0" * 100 + b"N.", "x.pth")
 

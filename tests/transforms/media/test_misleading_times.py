@@ -21,7 +21,8 @@ from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import Limits
 from deephotlink.transforms.probe import probe_from_facts
 from deephotlink.transforms.records import Clip, MediaOutcome, MediaProbe, WindowSpec
-from tests.astray import (
+from tests.builders import make_media_file
+from tests.misleading_media import (
     CODECS,
     FRAGMENTS,
     SOUNDS,
@@ -42,7 +43,6 @@ from tests.astray import (
     sound_lying,
     whole,
 )
-from tests.builders import make_media_file
 from tests.numbered import make_numbered, read_number, read_second
 
 LIMITS = Limits()
@@ -190,7 +190,7 @@ def examine(film: Film, every: float = EVERY_SECONDS) -> tuple[MediaProbe, Media
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all cases, so that the honest films that they are made from are made once."""
-    return tmp_path_factory.mktemp("astray")
+    return tmp_path_factory.mktemp("misleading")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -263,7 +263,7 @@ def test_a_large_film_is_not_read_whole(case: str, folder: Path, monkeypatch: py
     for module in ("clock.lengths", "clock.stream_reader", "decoders.pyav_frames", "decoders.sound"):
         monkeypatch.setattr(f"deephotlink.transforms.media.{module}.SCAN_BYTES", 1000)
     # These films have a hundredth of the bytes of real ones.
-    monkeypatch.setattr("deephotlink.transforms.media.clock.far_clock.LEAST_BYTES", 1 << 10)
+    monkeypatch.setattr("deephotlink.transforms.media.clock.sampled_clock.LEAST_BYTES", 1 << 10)
     found, outcome, clips, sounds = examine(film)
     joints = len(film.parts)
     assert found.duration_seconds == pytest.approx(film.seconds, abs=0.15 + 0.3 * joints)

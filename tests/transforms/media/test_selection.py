@@ -21,8 +21,8 @@ from deephotlink.transforms.media.probe_file import probe
 from deephotlink.transforms.media.protocol import Limits, SoundSource
 from deephotlink.transforms.probe import probe_from_facts
 from deephotlink.transforms.records import MediaOutcome, MediaProbe, WindowSpec
-from tests.astray import X264
 from tests.builders import FakeDetector, make_media_file
+from tests.misleading_media import X264
 from tests.numbered import ffmpeg, make_numbered
 
 LIMITS = Limits()

@@ -20,9 +20,9 @@ import numpy as np
 from ..containers.fed_file import is_fed
 from ..containers.opening import SCAN_BYTES, TICKING, clock_zero, is_attached, open_container
 from ..protocol import ClockKind, Limits
-from .far_clock import FarClock, far_clock
 from .media_clock import Jump, MediaClock, media_clock
 from .packets import HIDDEN, KEY, NO_STAMP, PacketScan, StreamPackets, demux, index_key_pts, scan_packets
+from .sampled_clock import SampledClock, sampled_clock
 from .time_stamps import LEAST_LEAP_SECONDS, LONGEST_HOLD_SECONDS
 
 WHOLE_INDEX = ("mov", "matroska", "avi", "mxf")
@@ -86,7 +86,7 @@ def measure(container: Any, video: Any | None, main: Any | None, size: int, limi
         return Length(_by_part(declared, scan, size, zero), scan, kind, declared=declared, zero=zero)
     name = container.format.name.split(",")[0]
     if name in TICKING and (stream := clock_stream(container)) is not None:
-        far = far_clock(container, stream, size, zero, is_fed())
+        far = sampled_clock(container, stream, size, zero, is_fed())
         scan = PacketScan()
         if far is not None:
             kind_of: ClockKind = "file" if far.steady else "placed"
@@ -129,7 +129,7 @@ def _index_is_whole(stream: Any, size: int) -> bool:
     return all(entry.pos + entry.size <= size for entry in entries)
 
 
-def read_clock(path: str, limits: Limits, kind: ClockKind) -> MediaClock | FarClock | None:
+def read_clock(path: str, limits: Limits, kind: ClockKind) -> MediaClock | SampledClock | None:
     """The clock that the probe found, built again for a decoder. None if the file's time stamps are right."""
     if kind == "file":
         return None
@@ -138,7 +138,9 @@ def read_clock(path: str, limits: Limits, kind: ClockKind) -> MediaClock | FarCl
         zero = float(clock_zero(container))
         if kind == "placed":
             stream = clock_stream(container)
-            return far_clock(container, stream, os.path.getsize(path), zero, is_fed()) if stream is not None else None
+            return (
+                sampled_clock(container, stream, os.path.getsize(path), zero, is_fed()) if stream is not None else None
+            )
         if kind == "indexed":
             return _index_clock(container, streams, zero)
         video = container.streams.best("video")

@@ -57,7 +57,7 @@ class Piece:
 
 
 @dataclass(slots=True)
-class FarClock:
+class SampledClock:
     pieces: list[Piece]
     looks: int
 
@@ -106,7 +106,7 @@ class FarClock:
             # Aim a little early, and never at the ends: each look must make the stretch shorter.
             share = min(0.9, max(0.1, share - 0.02))
             middle = low.position + int(share * (high.position - low.position))
-            found = look_at(container, stream, middle)
+            found = look_near(container, stream, middle)
             if found is None or found.position >= high.position or found.seconds > wanted:
                 high = Look(middle, high.seconds if found is None else min(found.seconds, high.seconds))
             else:
@@ -114,7 +114,7 @@ class FarClock:
         _go_to(container, low.position)
 
 
-def look_at(container: Any, stream: Any, position: int) -> Look | None:
+def look_near(container: Any, stream: Any, position: int) -> Look | None:
     """The first packet of `stream` from byte `position` on; None if none comes within LOOK_BYTES."""
     _go_to(container, position)
     for packet in demux(container, stream):
@@ -125,18 +125,18 @@ def look_at(container: Any, stream: Any, position: int) -> Look | None:
     return None
 
 
-def far_clock(container: Any, stream: Any, size: int, zero_seconds: float, fed: bool) -> FarClock | None:
+def sampled_clock(container: Any, stream: Any, size: int, zero_seconds: float, fed: bool) -> SampledClock | None:
     """The clock of a large stream; None if too little is found to tell."""
     try:
         many = (SAMPLES_FED, MOST_SAMPLES_FED) if fed else (SAMPLES, MOST_SAMPLES)
-        return _far_clock(container, stream, size, zero_seconds, *many)
+        return _sampled_clock(container, stream, size, zero_seconds, *many)
     except av.error.FFmpegError:
         return None
 
 
-def _far_clock(container: Any, stream: Any, size: int, zero: float, samples: int, most: int) -> FarClock | None:
+def _sampled_clock(container: Any, stream: Any, size: int, zero: float, samples: int, most: int) -> SampledClock | None:
     places = [n * size // samples for n in range(samples)]
-    looks = [look_at(container, stream, place) for place in (*places, max(places[-1], size - LOOK_BYTES // 4))]
+    looks = [look_near(container, stream, place) for place in (*places, max(places[-1], size - LOOK_BYTES // 4))]
     found = sorted({look.position: look for look in looks if look is not None}.values(), key=lambda x: x.position)
     rates = [(b.position - a.position) / (b.seconds - a.seconds) for a, b in pairwise(found) if b.seconds > a.seconds]
     if len(found) < 2 or not rates:
@@ -158,7 +158,7 @@ def _far_clock(container: Any, stream: Any, size: int, zero: float, samples: int
         look = None
         if after.position - before.position > LEAST_BYTES and count < most:
             count += 1
-            look = look_at(container, stream, (before.position + after.position) // 2)
+            look = look_near(container, stream, (before.position + after.position) // 2)
         if look is not None and before.position < look.position < after.position:
             waiting[-1] = (after, False)
             waiting.append((look, False))
@@ -166,7 +166,7 @@ def _far_clock(container: Any, stream: Any, size: int, zero: float, samples: int
             if not fits:
                 joints.add(after.position)
             done.append(waiting.pop()[0])
-    return FarClock(_pieces(container, stream, done, joints, rate, size, zero), count)
+    return SampledClock(_pieces(container, stream, done, joints, rate, size, zero), count)
 
 
 def _fits(before: Look, after: Look, rate: float) -> bool:

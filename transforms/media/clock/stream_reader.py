@@ -17,18 +17,18 @@ import av.error
 from ...failures import MediaError
 from ..containers.opening import SCAN_BYTES, clock_zero, open_container
 from ..protocol import Limits
-from .far_clock import FarClock
 from .media_clock import MediaClock, StreamClock
 from .packets import demux, is_flush, pass_over_others
+from .sampled_clock import SampledClock
 
 
 class StreamReader:
     """An open container and the one stream in it that is read. Raises MediaError if it cannot be opened."""
 
-    def __init__(self, path: str, limits: Limits, index: int, clock: MediaClock | FarClock | None = None):
+    def __init__(self, path: str, limits: Limits, index: int, clock: MediaClock | SampledClock | None = None):
         """clock: None if the file's time stamps are right once the container's start is subtracted."""
         self._path, self._limits, self._index = path, limits, index
-        self._far = clock if isinstance(clock, FarClock) else None
+        self._sampled = clock if isinstance(clock, SampledClock) else None
         self.clock: StreamClock | None = clock.streams.get(index) if isinstance(clock, MediaClock) else None
         if isinstance(clock, MediaClock) and self.clock is None:
             raise MediaError("decode_failed", f"no packet of stream {index} can be read", "decode")
@@ -46,7 +46,7 @@ class StreamReader:
         self.stream.codec_context.thread_count = 1
         if self._large:
             pass_over_others(self.container, self.stream)
-        self.zero = clock_zero(self.container) if self.clock is None and self._far is None else Fraction(0)
+        self.zero = clock_zero(self.container) if self.clock is None and self._sampled is None else Fraction(0)
         """Seconds to subtract from the time stamps of the packets."""
         self._number = self._skip_to = 0
         self._place = 0
@@ -66,9 +66,9 @@ class StreamReader:
                     continue
                 if self.clock is not None:
                     self.clock.restamp(packet, number)
-                elif self._far is not None:
+                elif self._sampled is not None:
                     self._place = packet.pos if packet.pos is not None else self._place
-                    self._far.restamp(packet, self._place)
+                    self._sampled.restamp(packet, self._place)
             yield packet
 
     def seek(self, seconds: float) -> None:
@@ -79,8 +79,8 @@ class StreamReader:
             self._skip(seconds)
         else:
             try:
-                if self._far is not None:
-                    self._far.seek(self.container, self.stream, seconds)
+                if self._sampled is not None:
+                    self._sampled.seek(self.container, self.stream, seconds)
                 else:
                     raw = seconds + float(self.zero) if self.clock is None else self.clock.in_file(seconds)
                     guide = self._guide()

@@ -10,9 +10,9 @@ import av.error
 import numpy as np
 
 from ...failures import MediaError
-from ..clock.far_clock import FarClock
 from ..clock.lengths import read_clock
 from ..clock.media_clock import MediaClock
+from ..clock.sampled_clock import SampledClock
 from ..containers.opening import words_of
 from ..protocol import (
     ClipRequest,
@@ -50,7 +50,7 @@ class ItemDecoder:
         self._reader: SoundMix | None = None
 
     @cached_property
-    def _clock(self) -> MediaClock | FarClock | None:
+    def _clock(self) -> MediaClock | SampledClock | None:
         return read_clock(self._request.path, self._limits, self._request.clock)
 
     def items(self, clips: Sequence[ClipRequest], windows: Sequence[WindowRequest]) -> Iterator[DecodedItem]:
@@ -117,7 +117,7 @@ class ItemDecoder:
 class _Frames:
     """decord as long as it works, then PyAV. Each is opened when first needed."""
 
-    def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | FarClock | None):
+    def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | SampledClock | None):
         self._arguments = (request.path, request.width, request.height, limits)
         self._stream, self._clock = request.video_stream, clock
         self._decord: DecordFrames | None = None
@@ -156,7 +156,7 @@ class _Frames:
 class _ClipSound:
     """Slices of sound that go with the clips. A fault in the sound becomes a note; the frames are not lost with it."""
 
-    def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | FarClock | None):
+    def __init__(self, request: DecodeRequest, limits: Limits, clock: MediaClock | SampledClock | None):
         self._reader: SoundMix | None = None
         self._note: str | None = None
         try:

@@ -16,9 +16,9 @@ import av.filter
 import numpy as np
 
 from ...failures import MediaError
-from ..clock.far_clock import FarClock
 from ..clock.media_clock import MediaClock
 from ..clock.packets import index_key_pts, scan_packets
+from ..clock.sampled_clock import SampledClock
 from ..clock.stream_reader import StreamReader
 from ..containers.opening import SCAN_BYTES, TICKING, clock_zero, open_container, primary_streams
 from ..protocol import Limits
@@ -102,7 +102,7 @@ class PyavFrames:
         height: int,
         limits: Limits,
         stream: int | None = None,
-        clock: MediaClock | FarClock | None = None,
+        clock: MediaClock | SampledClock | None = None,
     ):
         """stream: index in the container; None: FFmpeg's own choice. clock: see StreamReader."""
         self._path = path
@@ -145,7 +145,7 @@ class PyavFrames:
             notes.append(f"{self.damaged} damaged packets")
         return Picked(frames[: len(pts)], np.array(pts, np.float64), self.decoded, "; ".join(notes) or None)
 
-    def _look(self, index: int | None, clock: MediaClock | FarClock | None) -> int:
+    def _look(self, index: int | None, clock: MediaClock | SampledClock | None) -> int:
         """Finds the key frames, and whether the time stamps can be trusted for seeking. Returns the stream's index."""
         with open_container(self._path, self._limits) as container:
             video = primary_streams(container)[0] if index is None else container.streams[index]

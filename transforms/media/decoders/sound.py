@@ -18,8 +18,8 @@ import av.error
 import numpy as np
 
 from ...failures import MediaError
-from ..clock.far_clock import FarClock
 from ..clock.media_clock import MediaClock
+from ..clock.sampled_clock import SampledClock
 from ..clock.stream_reader import StreamReader
 from ..containers.opening import SCAN_BYTES, TICKING, open_container, primary_streams
 from ..protocol import Limits, SoundSource, WindowRequest
@@ -54,7 +54,7 @@ class SoundReader:
         path: str,
         limits: Limits | None = None,
         source: SoundSource | None = None,
-        clock: MediaClock | FarClock | None = None,
+        clock: MediaClock | SampledClock | None = None,
     ):
         """source: None for the stream that FFmpeg would choose. clock: see StreamReader."""
         self._path = path
@@ -258,7 +258,7 @@ class SoundMix:
         path: str,
         limits: Limits | None = None,
         sources: Sequence[SoundSource] = (),
-        clock: MediaClock | FarClock | None = None,
+        clock: MediaClock | SampledClock | None = None,
     ):
         """sources: empty for the stream that FFmpeg would choose."""
         self._readers: list[SoundReader] = []

@@ -7,8 +7,8 @@ from itertools import islice
 
 import av.error
 
-from ..clock.far_clock import FarClock
 from ..clock.media_clock import MediaClock
+from ..clock.sampled_clock import SampledClock
 from ..clock.stream_reader import StreamReader
 from ..containers.opening import check_pixels
 from ..protocol import Limits
@@ -29,7 +29,7 @@ class FirstPicture:
 
 
 def find_picture(
-    path: str, limits: Limits, index: int, clock: MediaClock | FarClock | None = None
+    path: str, limits: Limits, index: int, clock: MediaClock | SampledClock | None = None
 ) -> FirstPicture | None:
     """The first frame that can be decoded; None if none comes.
 

@@ -17,8 +17,8 @@ import numpy as np
 from ....models.base import SOUND_RATE
 from ....models.signals.speech import analyse_speech
 from ...failures import MediaError
-from ..clock.far_clock import FarClock
 from ..clock.media_clock import MediaClock
+from ..clock.sampled_clock import SampledClock
 from ..clock.stream_reader import StreamReader
 from ..decoders.sound import by_channel
 from ..protocol import Limits
@@ -55,7 +55,13 @@ class Heard:
 
 
 def listen_to(
-    path: str, limits: Limits, index: int, start: float, seconds: float, clock: MediaClock | FarClock | None, fed: bool
+    path: str,
+    limits: Limits,
+    index: int,
+    start: float,
+    seconds: float,
+    clock: MediaClock | SampledClock | None,
+    fed: bool,
 ) -> Heard:
     """Listens to a stream that lasts from `start` for `seconds` on the media clock. Faults of the file count as
     silence: a stream that cannot be decoded for a moment is not chosen."""
