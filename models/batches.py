@@ -31,7 +31,7 @@ else:
 T = TypeVar("T")
 
 FAILED = "detector_error"
-SURE = 0.7
+MIN_CONFIDENCE = 0.7
 """Least confidence of a face that is judged."""
 OUT_OF_MEMORY = r"out of memory|ALLOC_FAILED|can't allocate memory|failed to allocate memory|not enough memory"
 
@@ -87,16 +87,16 @@ def spread_faces(
     has `least` pixels).
     """
     finite = np.isfinite(places.reshape(len(places), -1)).all(axis=1)
-    sure = np.flatnonzero(finite & (item.confidences >= SURE))
+    sure = np.flatnonzero(finite & (item.confidences >= MIN_CONFIDENCE))
     if not len(item.confidences):
         return Judgement(abstained="no_face")
     if not len(sure):
-        return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {SURE} or more")
+        return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {MIN_CONFIDENCE} or more")
     sizes = pixels(places[sure])
     large = sure[sizes >= least]
     if not len(large):
-        told = f"a face of {float(sizes.max()):.0f} pixels, at least {least:.0f} are needed"
-        return Judgement(abstained="low_resolution", detail=told)
+        detail = f"a face of {float(sizes.max()):.0f} pixels, at least {least:.0f} are needed"
+        return Judgement(abstained="low_resolution", detail=detail)
     return large[spread(len(large), most)]
 
 
@@ -226,8 +226,8 @@ class BatchedDetector(Detector):
         their own."""
         if isinstance(rows, Judgement) or rows.shape[1:] == shape:
             return rows
-        told = f"{self.spec.name} made rows of shape {tuple(rows.shape[1:])}, expected {shape} as for the other items"
-        return failed(RuntimeError(told))
+        detail = f"{self.spec.name} made rows of shape {tuple(rows.shape[1:])}, expected {shape} as for the other items"
+        return failed(RuntimeError(detail))
 
     def _logits(self, places: dict[int, Tensor]) -> dict[int, Tensor | Judgement]:
         """By place: (k,) float32 on the CPU for each item, or its failure."""
@@ -286,8 +286,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def failed(error: Exception) -> Judgement:
     """The answer for an item on which a detector raised."""
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return Judgement(abstained=FAILED, detail=said[:500])
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return Judgement(abstained=FAILED, detail=message[:500])
 
 
 def judged_alone(judge: Callable[[T], Judgement], item: T) -> Judgement:

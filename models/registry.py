@@ -58,7 +58,7 @@ def _known() -> _Known:
     ):
         try:
             module = entry.load()
-            theirs = _theirs(module, known.by_name)
+            theirs = _specs_in(module, known.by_name)
         except (Exception, SystemExit) as error:  # another package's fault must not stop our own detectors
             why = f"{whose}: {type(error).__name__}: {error}"
             known.broken[entry.name] = "; ".join(filter(None, (known.broken.get(entry.name), why)))
@@ -83,7 +83,7 @@ def _specs_of(module: ModuleType) -> list[DetectorSpec]:
     return [replace(spec, weights_sha256=spec.weights_sha256 or recorded_sha256(spec.weights)) for spec in found]
 
 
-def _theirs(module: ModuleType, taken: Mapping[str, object]) -> list[DetectorSpec]:
+def _specs_in(module: ModuleType, taken: Mapping[str, object]) -> list[DetectorSpec]:
     """The detectors that another package's module declares, each checked.
 
     Raises:

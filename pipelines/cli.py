@@ -191,7 +191,7 @@ def _evaluate(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from ..models.calibration.calibrating import Wish
+    from ..models.calibration.calibrating import CalibrationRequest
     from .accuracy.calibrate import calibrate_command
     from .accuracy.rescore import read_calibration
 
@@ -202,14 +202,14 @@ def _calibrate(args: argparse.Namespace, rest: Sequence[str]) -> int:
         raise UsageError("expected --labels FILE or --real-only; see `deephotlink calibrate -h`")
     if args.labels is not None and args.real_only is not None and not real:
         raise UsageError("--real-only takes all files as real: give --real-only SOURCE, or --labels alone")
-    wish = Wish(
+    request = CalibrationRequest(
         calibration_id=args.name or "",
         data=args.data,
         false_positive_rate=args.false_positive_rate,
         miss_rate=args.miss_rate,
         evidence_only=frozenset(filter(None, args.evidence_only.split(","))),
     )
-    return calibrate_command(out, args.labels, args.file, wish, read_calibration(args.base), args.quiet, real)
+    return calibrate_command(out, args.labels, args.file, request, read_calibration(args.base), args.quiet, real)
 
 
 def _real_sources(out: str | None, given: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:

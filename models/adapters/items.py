@@ -44,8 +44,8 @@ class SettingsDetector(BatchedDetector):
         except Exception as error:  # a model may raise anything
             if out_of_memory(error):
                 raise
-            said = " ".join(str(error).split())
-            raise WeightsError(f"the model cannot be used with these settings: {said[:300]}") from error
+            message = " ".join(str(error).split())
+            raise WeightsError(f"the model cannot be used with these settings: {message[:300]}") from error
 
     def prepare(self, item: Any) -> Tensor | Judgement:
         if self.settings.audio is not None:

@@ -118,7 +118,7 @@ def tell_classes(
     if positive is not None:
         raise WeightsError(f'"positive" is for a model of one logit: this one has {len(names)}, state "fake" instead')
     if fake is None and real is None:
-        return _told(names)
+        return _classes_by_name(names)
     stated_fake, stated_real = _positions(names, fake, "fake"), _positions(names, real, "real")
     everything = range(len(names))
     fakes = stated_fake if fake is not None else tuple(at for at in everything if at not in stated_real)
@@ -136,21 +136,21 @@ def label_names(id2label: object, count: int | None = None) -> tuple[str, ...]:
     Raises:
         WeightsError: positions are missing or not numbers, or there are not `count` of them.
     """
-    said = id2label if not isinstance(id2label, Sequence) or isinstance(id2label, str) else dict(enumerate(id2label))
-    if not isinstance(said, Mapping) or not 1 <= len(said) <= MOST_LABELS:
+    entries = id2label if not isinstance(id2label, Sequence) or isinstance(id2label, str) else dict(enumerate(id2label))
+    if not isinstance(entries, Mapping) or not 1 <= len(entries) <= MOST_LABELS:
         raise WeightsError(f"expected id2label as an object of labels by position: got {repr(id2label)[:200]}")
     try:
-        by_position = {int(at): str(name) for at, name in said.items()}
+        by_position = {int(at): str(name) for at, name in entries.items()}
     except (TypeError, ValueError) as error:
         raise WeightsError(f"expected positions in id2label: {error}") from error
-    if sorted(by_position) != list(range(count or len(said))):
+    if sorted(by_position) != list(range(count or len(entries))):
         raise WeightsError(
-            f"expected labels 0 to {(count or len(said)) - 1} in id2label: got {sorted(by_position)[:20]}"
+            f"expected labels 0 to {(count or len(entries)) - 1} in id2label: got {sorted(by_position)[:20]}"
         )
     return tuple(by_position[at] for at in range(len(by_position)))
 
 
-def _told(names: tuple[str, ...]) -> Classes:
+def _classes_by_name(names: tuple[str, ...]) -> Classes:
     meanings = [meaning_of(name) for name in names]
     if None in meanings or len(set(meanings)) < 2:
         raise WeightsError(

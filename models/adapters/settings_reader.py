@@ -35,8 +35,8 @@ class Reader:
         self.left: dict[str, Any] = dict(found)
 
     def refuse(self, key: str, expected: str, came: Any) -> NoReturn:
-        said = repr(came)
-        raise WeightsError(f"{self.name}: {key!r}: expected {expected}, got {said[:120]}")
+        shown = repr(came)
+        raise WeightsError(f"{self.name}: {key!r}: expected {expected}, got {shown[:120]}")
 
     def take(self, key: str, expected: str, good: Callable[[Any], bool], default: Any = ...) -> Any:
         if key not in self.left:

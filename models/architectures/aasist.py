@@ -108,8 +108,8 @@ class GraphAttention(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         scores = attention_map(nodes, self.att_proj, self.att_weight)[..., 0] / self.temperature
-        heard = scores.softmax(dim=-1) @ nodes
-        return F.selu(self.bn(self.proj_with_att(heard) + self.proj_without_att(nodes)))
+        attended = scores.softmax(dim=-1) @ nodes
+        return F.selu(self.bn(self.proj_with_att(attended) + self.proj_without_att(nodes)))
 
 
 class StackingAttention(nn.Module):
@@ -143,13 +143,13 @@ class StackingAttention(nn.Module):
         within_1, within_2, across = attention_map(nodes, self.att_proj, by_kind).unbind(-1)
         of_1 = torch.arange(nodes.shape[1], device=nodes.device) < count
         scores = torch.where(of_1[:, None] & of_1, within_1, torch.where(~of_1[:, None] & ~of_1, within_2, across))
-        heard = (scores / self.temperature).softmax(dim=-1) @ nodes
+        attended = (scores / self.temperature).softmax(dim=-1) @ nodes
 
         stack_scores = torch.tanh(self.att_projM(nodes * stack)) @ self.att_weightM
         stack_heard = (stack_scores / self.temperature).softmax(dim=1).transpose(1, 2) @ nodes
         stack = self.proj_with_attM(stack_heard) + self.proj_without_attM(stack)
 
-        nodes = F.selu(self.bn(self.proj_with_att(heard) + self.proj_without_att(nodes)))
+        nodes = F.selu(self.bn(self.proj_with_att(attended) + self.proj_without_att(nodes)))
         return nodes[:, :count], nodes[:, count:], stack
 
 

@@ -165,8 +165,8 @@ class VisionEncoder(nn.Module):
                 None, config=built, state_dict=tensors, output_loading_info=True, dtype=torch.float32, **options
             )
         except Exception as error:  # a hostile config chooses what its reader raises
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            raise WeightsError(f"expected the weights of a {config.model_type} in {name}: {said[:400]}") from error
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            raise WeightsError(f"expected the weights of a {config.model_type} in {name}: {message[:400]}") from error
         strange = [key for key in found["unexpected_keys"] if not key.startswith(LEFT_OVER)]
         missing = sorted(found["missing_keys"]) + [f"{m[0]} (another shape)" for m in found["mismatched_keys"]]
         if missing or strange:

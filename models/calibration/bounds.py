@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SURE = 0.95
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def upper_bound(count: float, of: int) -> float:
     >>> round(upper_bound(0, 59), 4), round(upper_bound(0, 20), 3), upper_bound(3, 3)
     (0.0495, 0.139, 1.0)
     """
-    return _no_more(count, of, SURE)
+    return _no_more(count, of, CONFIDENCE)
 
 
 def interval(count: float, of: int) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def interval(count: float, of: int) -> tuple[float, float]:
     >>> [round(v, 4) for v in interval(0, 20)], [round(v, 3) for v in interval(5, 10)]
     ([0.0, 0.1684], [0.187, 0.813])
     """
-    each = (1 + SURE) / 2
+    each = (1 + CONFIDENCE) / 2
     return 1 - _no_more(of - count, of, each), _no_more(count, of, each)
 
 
@@ -63,7 +63,7 @@ def groups_needed(rate: float) -> int:
     >>> groups_needed(0.05), groups_needed(0.01)
     (59, 299)
     """
-    return math.ceil(math.log(1 - SURE) / math.log1p(-rate))
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
 
 
 def group_weights(groups: np.ndarray) -> np.ndarray:

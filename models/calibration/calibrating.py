@@ -16,16 +16,16 @@ import numpy as np
 from . import fitting as f
 from .bounds import Bounded, bounded_threshold, crossing
 from .calibration import STRETCH_SECONDS, Calibration, DetectorCalibration, Fusion, Method, authenticity, log_odds_of
-from .figures import caught, counts, figures, groups_of, held_out_auc, in_words, told
-from .fitting import Array, Media, Said
+from .figures import bound_record, caught, counts, figures, groups_of, held_out_auc, in_words
+from .fitting import Array, DetectorLogits, Media
 from .length_bias import fitting_exponent
 from .stretches import Rows, fused_rows, hand_set
 
-UNHEARD = DetectorCalibration(1.0, 0.0, 0.0, 0.0, 0.0, "", "platt")
+NO_INFLUENCE = DetectorCalibration(1.0, 0.0, 0.0, 0.0, 0.0, "", "platt")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class CalibrationRequest:
     """What is requested of a calibration."""
 
     calibration_id: str
@@ -42,42 +42,46 @@ class Wish:
 
 
 def calibrate(
-    media: Media, said: Sequence[Said], identities: Mapping[str, Mapping[str, Any]], wish: Wish, base: Calibration
+    media: Media,
+    logits: Sequence[DetectorLogits],
+    identities: Mapping[str, Mapping[str, Any]],
+    request: CalibrationRequest,
+    base: Calibration,
 ) -> Calibration:
     """The calibration that these files allow, with its figures in `record`.
 
-    said: all logits, by detector. identities: `weights_sha256`, `version` and `one_face_explains` of the detectors.
+    logits: all logits, by detector. identities: `weights_sha256`, `version` and `one_face_explains` of the detectors.
     base: its hand-set rules serve the detectors for which there is too little data here.
 
     Raises:
         ValueError: too few files were judged, or the false-positive rate is not between 0 and 1.
     """
-    if not 0 < wish.false_positive_rate < 1:
-        raise ValueError(f"expected a false-positive rate between 0 and 1: got {wish.false_positive_rate}")
+    if not 0 < request.false_positive_rate < 1:
+        raise ValueError(f"expected a false-positive rate between 0 and 1: got {request.false_positive_rate}")
     one_class = not media.fake.any()
-    able = {one.name: counts(one, media) for one in said}
-    fitted = [one for one in said if _enough(able[one.name], one_class) and one.family != "metadata"]
+    able = {one.name: counts(one, media) for one in logits}
+    fitted = [one for one in logits if _enough(able[one.name], one_class) and one.family != "metadata"]
     hand = _kept(base, {one.name for one in fitted})
     folds = f.folds_of(media.fake, media.group)
     methods = {one.name: _method(one, media, folds, one_class) for one in fitted}
     everything = np.ones(len(media.fake), bool)
-    rules = _rules(fitted, media, everything, methods, wish)
-    heard = [one for one in fitted if rules[one.name].weight > 0]
-    table = Rows(heard)
+    rules = _rules(fitted, media, everything, methods, request)
+    weighted = [one for one in fitted if rules[one.name].weight > 0]
+    table = Rows(weighted)
     guesses = {kind: np.full(len(table.media), np.nan) for kind in ("mean_odds", "logistic")}
     losses: dict[str, list[float]] = {kind: [] for kind in guesses}
-    alone = {one.name: np.full(len(table.media), np.nan) for one in heard}
+    alone = {one.name: np.full(len(table.media), np.nan) for one in weighted}
     for train, held in f.held_out(folds):
-        partial = _rules(heard, media, train, methods, wish)
+        partial = _rules(weighted, media, train, methods, request)
         x = table.log_odds(partial)
-        for at, one in enumerate(heard):
+        for at, one in enumerate(weighted):
             alone[one.name][held[table.media]] = x[held[table.media], at]
         for kind in guesses:
             fusion = _fusion(kind, x, table, media, train, one_class)
             rows = held[table.media]
             guesses[kind][rows] = fused_rows(x[rows], table, fusion)
             losses[kind].append(_media_loss(table.media[rows], guesses[kind][rows], fusion.exponent, media))
-    kind, why = _choose_fusion(losses, one_class, len(heard))
+    kind, why = _choose_fusion(losses, one_class, len(weighted))
     x = table.log_odds(rules)
     fusion = _fusion(kind, x, table, media, everything, one_class)
     groups = {False: groups_of(media, ~media.fake), True: groups_of(media, media.fake)}
@@ -88,9 +92,9 @@ def calibrate(
         lowest=round(-math.log((groups[False] if one_class else groups[True]) + 1), 6),
         hand_set_log_odds=_hand_limit(base) if hand else None,
     )
-    by_hand = hand_set(said, hand, len(media.fake))
+    by_hand = hand_set(logits, hand, len(media.fake))
     judged = _Judged(media, table.media, guesses[kind], by_hand, fusion)
-    length = fitting_exponent(judged.scores, table.media, guesses[kind], media, fusion, wish.false_positive_rate)
+    length = fitting_exponent(judged.scores, table.media, guesses[kind], media, fusion, request.false_positive_rate)
     fusion = replace(fusion, exponent=length.exponent)
     totals, seen = judged.scores(length.exponent)
     real = seen & ~media.fake
@@ -101,20 +105,20 @@ def calibrate(
             + f", and no rule of {base.calibration_id} judges a real one: label more files"
             + ("" if one_class else ", or calibrate on the real ones alone (--real-only)")
         )
-    accused = bounded_threshold(totals[real], media.group[real], wish.false_positive_rate, 0.0)
+    accused = bounded_threshold(totals[real], media.group[real], request.false_positive_rate, 0.0)
     if length.threshold is not None and length.threshold > accused.threshold:
-        accused = crossing(totals[real], media.group[real], length.threshold, wish.false_positive_rate)
+        accused = crossing(totals[real], media.group[real], length.threshold, request.false_positive_rate)
     # Hand-set rules decide the verdict whatever the threshold is, so the files that they accuse count as accused.
     limit = fusion.hand_set_log_odds
     by_rule = np.zeros(len(seen), bool) if limit is None else np.nan_to_num(by_hand) >= limit
     totals = np.where(by_rule, np.maximum(totals, accused.threshold), totals)
-    accused = crossing(totals[real], media.group[real], accused.threshold, wish.false_positive_rate)
-    missed = None if one_class or wish.miss_rate <= 0 else _authentic(totals, seen, media, wish, accused)
-    words = in_words(accused, missed, one_class, wish.false_positive_rate, int(by_rule[real].sum()))
+    accused = crossing(totals[real], media.group[real], accused.threshold, request.false_positive_rate)
+    missed = None if one_class or request.miss_rate <= 0 else _authentic(totals, seen, media, request, accused)
+    words = in_words(accused, missed, one_class, request.false_positive_rate, int(by_rule[real].sum()))
     names = sorted({*rules, *hand})
     calibration = Calibration(
-        calibration_id=wish.calibration_id,
-        data=wish.data,
+        calibration_id=request.calibration_id,
+        data=request.data,
         note=" ".join(filter(None, (words, length.note))),
         detectors={
             name: _identified(rules[name], identities.get(name, {})) if name in rules else hand[name] for name in names
@@ -123,14 +127,14 @@ def calibrate(
         authentic_at_least=None if missed is None else authenticity(-missed.threshold),
         fusion=fusion,
     )
-    measured = {one.name: figures(one, table, alone[one.name], rules, media) for one in heard}
+    measured = {one.name: figures(one, table, alone[one.name], rules, media) for one in weighted}
     record = {
         "mode": "real_only" if one_class else "labelled",
         "detectors": {name: {"judged": able[name], "figures": measured.get(name)} for name in names if name in able},
         "left_out": {
             one.name: f"judged {able[one.name]['real_groups']} groups of real and {able[one.name]['fake_groups']} of "
             f"forged files, expected at least {f.MIN_GROUPS}"
-            for one in said
+            for one in logits
             if one.name not in calibration.detectors
         },
         "fusion": {
@@ -139,10 +143,10 @@ def calibrate(
             "log_loss": {k: round(float(np.mean(v)), 4) for k, v in losses.items() if v and not one_class},
         },
         "thresholds": {
-            "asked_false_positive_rate": wish.false_positive_rate,
+            "asked_false_positive_rate": request.false_positive_rate,
             "manipulated_log_odds": accused.threshold,
-            "false_positives": told(accused, wish.false_positive_rate),
-            "misses": None if missed is None else told(missed, wish.miss_rate),
+            "false_positives": bound_record(accused, request.false_positive_rate),
+            "misses": None if missed is None else bound_record(missed, request.miss_rate),
             "caught": caught(totals, seen, media, accused),
             "real_media_accused_by_hand_set_rules": int(by_rule[real].sum()),
         },
@@ -198,13 +202,17 @@ def _kept(base: Calibration, fitted: set[str]) -> dict[str, DetectorCalibration]
 
 
 def _rules(
-    said: Sequence[Said], media: Media, chosen: Array, methods: Mapping[str, Method], wish: Wish
+    logits: Sequence[DetectorLogits],
+    media: Media,
+    chosen: Array,
+    methods: Mapping[str, Method],
+    request: CalibrationRequest,
 ) -> dict[str, DetectorCalibration]:
     """The detectors' rules, fitted on the chosen files; a detector that points the wrong way gets weight 0."""
     rules = {}
-    for one in said:
+    for one in logits:
         method = methods[one.name]
-        use = chosen & f.asked_to_see(media, one.family)
+        use = chosen & f.expected_to_see(media, one.family)
         found = (f.quantile_line if method == "quantiles" else f.line)(one, media, use)
         if found is None:
             note = (
@@ -212,7 +220,7 @@ def _rules(
                 if method == "quantiles"
                 else "Points the wrong way on these files, or nowhere: evidence only, log-odds 0."
             )
-            rules[one.name] = replace(UNHEARD, method=method, note=note)
+            rules[one.name] = replace(NO_INFLUENCE, method=method, note=note)
             continue
         slope, intercept = (float(f"{number:.8g}") for number in found)
         rows = use[one.media]
@@ -225,14 +233,14 @@ def _rules(
             "isotonic": "Logistic line and isotonic curve, chosen by cross-validation.",
             "quantiles": "From real files alone: log-odds say what share of real items looks at least as suspicious.",
         }.get(method, "")
-        if one.name in wish.evidence_only:
+        if one.name in request.evidence_only:
             note += " Evidence only, as requested."
         rule = DetectorCalibration(
             slope,
             intercept,
             float(f"{odds.min():.6g}"),
             float(f"{odds.max():.6g}"),
-            0.0 if one.name in wish.evidence_only else 1.0,
+            0.0 if one.name in request.evidence_only else 1.0,
             note,
             method,
             float(f"{rate:.4g}"),
@@ -241,18 +249,18 @@ def _rules(
     return rules
 
 
-def _curve(one: Said, rule: DetectorCalibration, media: Media, use: Array) -> tuple[tuple[float, float], ...]:
+def _curve(one: DetectorLogits, rule: DetectorCalibration, media: Media, use: Array) -> tuple[tuple[float, float], ...]:
     keys, x = f.stretch_scores(one, rule)
     rows = use[keys >> 32]
     weight, target = f.balanced(media.fake, media.group, (keys >> 32)[rows])
     return f.isotonic_curve(x[rows], target, weight)
 
 
-def _method(one: Said, media: Media, folds: Array, one_class: bool) -> Method:
+def _method(one: DetectorLogits, media: Media, folds: Array, one_class: bool) -> Method:
     """A curve if it beats the line on held-out files by more than two standard errors over the folds."""
     if one_class:
         return "quantiles"
-    use = f.asked_to_see(media, one.family)
+    use = f.expected_to_see(media, one.family)
     judged = counts(one, media)
     if min(judged["real_groups"], judged["fake_groups"]) < f.MIN_GROUPS_FOR_CURVE:
         return "platt"
@@ -260,7 +268,7 @@ def _method(one: Said, media: Media, folds: Array, one_class: bool) -> Method:
     for train, held in f.held_out(folds):
         losses = []
         for method in ("platt", "isotonic"):
-            rule = _rules([one], media, train, {one.name: method}, Wish("", ""))[one.name]
+            rule = _rules([one], media, train, {one.name: method}, CalibrationRequest("", ""))[one.name]
             keys, values = f.stretch_scores(one, rule)
             rows = (held & use)[keys >> 32]
             losses.append(_media_loss((keys >> 32)[rows], values[rows], rule.exponent, media))
@@ -289,8 +297,8 @@ def _choose_fusion(losses: Mapping[str, Sequence[float]], one_class: bool, detec
         return "mean_odds", "mean odds: there is only one detector"
     gains = np.array(losses["mean_odds"]) - np.array(losses["logistic"])
     error = float(np.std(gains, ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else math.inf
-    told = f"log loss on held-out files {gains.mean():+.4f} lower by logistic regression, standard error {error:.4f}"
-    return ("logistic", told) if gains.mean() > error else ("mean_odds", f"mean odds, fixed weights: {told}")
+    why = f"log loss on held-out files {gains.mean():+.4f} lower by logistic regression, standard error {error:.4f}"
+    return ("logistic", why) if gains.mean() > error else ("mean_odds", f"mean odds, fixed weights: {why}")
 
 
 def _media_loss(rows: Array, values: Array, exponent: float, media: Media) -> float:
@@ -300,12 +308,14 @@ def _media_loss(rows: Array, values: Array, exponent: float, media: Media) -> fl
     return f.log_loss(pooled, media.fake[found], media.group[found])
 
 
-def _authentic(totals: Array, seen: Array, media: Media, wish: Wish, accused: Bounded) -> Bounded | None:
+def _authentic(
+    totals: Array, seen: Array, media: Media, request: CalibrationRequest, accused: Bounded
+) -> Bounded | None:
     """The bound on forged files at or below a threshold, with all signs reversed; None if the counts prove nothing."""
     fake = seen & media.fake
     if not fake.any():
         return None
-    found = bounded_threshold(-totals[fake], media.group[fake], wish.miss_rate, max(0.0, 1e-6 - accused.threshold))
+    found = bounded_threshold(-totals[fake], media.group[fake], request.miss_rate, max(0.0, 1e-6 - accused.threshold))
     return found if found.proven else None
 
 

@@ -11,17 +11,17 @@ from . import fitting as f
 from .accuracy import Resampling, auc
 from .bounds import Bounded, groups_needed
 from .calibration import DetectorCalibration
-from .fitting import Array, Media, Said
+from .fitting import Array, DetectorLogits, Media
 from .stretches import Rows
 
 RESAMPLES = 500
 
 
-def counts(one: Said, media: Media) -> dict[str, int]:
+def counts(one: DetectorLogits, media: Media) -> dict[str, int]:
     """How many files and groups a detector has judged; of the forgeries, only those that it is expected to see."""
     judged = np.zeros(len(media.fake), bool)
     judged[one.media] = True
-    judged &= f.asked_to_see(media, one.family)
+    judged &= f.expected_to_see(media, one.family)
     return {
         f"{name}{what}": number
         for name, side in (("real", ~media.fake), ("fake", media.fake))
@@ -32,23 +32,23 @@ def counts(one: Said, media: Media) -> dict[str, int]:
 def in_words(accused: Bounded, missed: Bounded | None, one_class: bool, asked: float, by_rule: int) -> str:
     """The note on the thresholds. `by_rule`: real files that hand-set rules accuse whatever the threshold is."""
     if by_rule and not accused.proven:
-        told = (
+        text = (
             f"Hand-set rules call {by_rule} of {accused.media} real files `manipulated`: with them the bound is "
             f"{accused.upper:.1%} (95 % confidence), not the {asked:.1%} that was asked for."
         )
     elif accused.proven:
-        told = f"At most {asked:.1%} of real files like these are called `manipulated` (95 % confidence)."
+        text = f"At most {asked:.1%} of real files like these are called `manipulated` (95 % confidence)."
     else:
-        told = (
+        text = (
             f"{accused.groups} groups of real files cannot prove {asked:.1%}; that takes {groups_needed(asked)}. The "
             f"threshold lies above all of them, which proves {accused.upper:.1%} (95 % confidence)."
         )
     if one_class:
-        return f"{told} Made from real files alone: nothing is called `authentic`, and it is not known what is caught."
-    return told + ("" if missed else " Nothing is called `authentic`: too few forgeries to bound what it misses.")
+        return f"{text} Made from real files alone: nothing is called `authentic`, and it is not known what is caught."
+    return text + ("" if missed else " Nothing is called `authentic`: too few forgeries to bound what it misses.")
 
 
-def told(found: Bounded, asked: float) -> dict[str, Any]:
+def bound_record(found: Bounded, asked: float) -> dict[str, Any]:
     return {
         "rate_by_group": round(found.rate, 5),
         "upper_95_by_group": round(found.upper, 5),
@@ -82,13 +82,13 @@ def held_out_auc(totals: Array, seen: Array, media: Media) -> dict[str, Any] | N
 
 
 def figures(
-    one: Said, table: Rows, held: Array, rules: Mapping[str, DetectorCalibration], media: Media
+    one: DetectorLogits, table: Rows, held: Array, rules: Mapping[str, DetectorCalibration], media: Media
 ) -> dict[str, Any]:
     rows = np.isfinite(held)
     found, pooled = f.power_means(table.media[rows], held[rows], rules[one.name].exponent)
     totals, seen = np.zeros(len(media.fake)), np.zeros(len(media.fake), bool)
     totals[found], seen[found] = pooled, True
-    seen &= f.asked_to_see(media, one.family)
+    seen &= f.expected_to_see(media, one.family)
     return {"held_out_auc": held_out_auc(totals, seen, media)}
 
 

@@ -26,10 +26,10 @@ MIN_GROUPS_FOR_CURVE = 50
 LINE_RIDGE = 0.1
 """In observations. Platt's targets bound the slope already, and more than this makes a good detector look unsure."""
 CURVE_KNOTS = 41
-MOST_BENT = 1.0
+MAX_CURVE_SHIFT = 1.0
 """Log-odds by which a curve may depart from the line."""
 MAX_PATTERNS = 24
-SEES: Mapping[str, tuple[str, ...]] = {
+EXPECTED_DETECTORS: Mapping[str, tuple[str, ...]] = {
     "face_swap": ("facial",),
     "reenactment": ("facial", "lip_sync"),
     "lip_sync": ("lip_sync", "facial"),
@@ -45,7 +45,7 @@ another family, all detectors are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DetectorLogits:
     """All logits of one detector."""
 
     name: str
@@ -130,16 +130,16 @@ def evenly(group: Array, media: Array) -> Array:
     return (group_weights(group[seen]) / rows)[place]
 
 
-def asked_to_see(media: Media, family: str) -> Array:
+def expected_to_see(media: Media, family: str) -> Array:
     """bool [M]: real files, and the forgeries that a detector of this family is fitted on."""
-    names = {str(name): family in SEES.get(str(name), (family,)) for name in np.unique(media.family)}
+    names = {str(name): family in EXPECTED_DETECTORS.get(str(name), (family,)) for name in np.unique(media.family)}
     return ~media.fake | np.array([names[str(name)] for name in media.family], bool)
 
 
-def line(said: Said, media: Media, chosen: Array) -> tuple[float, float] | None:
+def line(detector: DetectorLogits, media: Media, chosen: Array) -> tuple[float, float] | None:
     """(slope, intercept) of the logits of the chosen files (bool [M]); None if they point the wrong way."""
-    rows = chosen[said.media]
-    z, weight, target = said.logit[rows], *balanced(media.fake, media.group, said.media[rows])
+    rows = chosen[detector.media]
+    z, weight, target = detector.logit[rows], *balanced(media.fake, media.group, detector.media[rows])
     middle, spread = float(np.average(z, weights=weight)), 0.0
     spread = float(np.sqrt(np.average((z - middle) ** 2, weights=weight)))
     if spread < 1e-9:
@@ -148,11 +148,11 @@ def line(said: Said, media: Media, chosen: Array) -> tuple[float, float] | None:
     return None if slope < 1e-3 else (float(slope / spread), float(intercept - slope * middle / spread))
 
 
-def quantile_line(said: Said, media: Media, chosen: Array) -> tuple[float, float] | None:
+def quantile_line(detector: DetectorLogits, media: Media, chosen: Array) -> tuple[float, float] | None:
     """(slope, intercept) from real files alone. Their median becomes log-odds of 0 and their 95 % quantile log 19, so
     that the log-odds say what share of real items looks as suspicious."""
-    rows = (chosen & ~media.fake)[said.media]
-    middle, high = quantiles(said.logit[rows], evenly(media.group, said.media[rows]), (0.5, 0.95))
+    rows = (chosen & ~media.fake)[detector.media]
+    middle, high = quantiles(detector.logit[rows], evenly(media.group, detector.media[rows]), (0.5, 0.95))
     if high - middle < 1e-9:
         return None
     slope = np.log(19.0) / (high - middle)
@@ -191,7 +191,7 @@ def power_means(keys: Array, values: Array, exponent: float) -> tuple[Array, Arr
 
 
 def isotonic_curve(x: Array, target: Array, weight: Array) -> tuple[tuple[float, float], ...]:
-    """Knots of a rising curve from log-odds x of the line to corrected log-odds, within MOST_BENT of the line.
+    """Knots of a rising curve from log-odds x of the line to corrected log-odds, within MAX_CURVE_SHIFT of the line.
 
     An isotonic fit knows nothing between its steps, and it claims certainty at its ends, where a film's outliers lie.
     There the line continues instead.
@@ -201,14 +201,14 @@ def isotonic_curve(x: Array, target: Array, weight: Array) -> tuple[tuple[float,
     grid = np.unique(np.round(np.linspace(x.min(), x.max(), CURVE_KNOTS), 6))
     fitted = IsotonicRegression(y_min=1e-9, y_max=1 - 1e-9, out_of_bounds="clip").fit(x, target, sample_weight=weight)
     odds = fitted.predict(grid)
-    y = np.clip(np.log(odds) - np.log1p(-odds), grid - MOST_BENT, grid + MOST_BENT)
+    y = np.clip(np.log(odds) - np.log1p(-odds), grid - MAX_CURVE_SHIFT, grid + MAX_CURVE_SHIFT)
     return tuple(zip(grid.tolist(), np.maximum.accumulate(np.round(y, 6)).tolist(), strict=True))
 
 
-def stretch_scores(said: Said, rule: DetectorCalibration) -> tuple[Array, Array]:
+def stretch_scores(detector: DetectorLogits, rule: DetectorCalibration) -> tuple[Array, Array]:
     """(media * 2^32 + stretch + 1, log-odds): a detector's answer on each stretch, as in `fuse.by_stretch`."""
-    odds = np.clip(rule.slope * said.logit + rule.intercept, rule.lowest, rule.highest)
-    keys, pooled = power_means((said.media << 32) + said.stretch + 1, odds, rule.exponent)
+    odds = np.clip(rule.slope * detector.logit + rule.intercept, rule.lowest, rule.highest)
+    keys, pooled = power_means((detector.media << 32) + detector.stretch + 1, odds, rule.exponent)
     if rule.curve:
         x, y = np.array(rule.curve).T
         pooled = np.interp(pooled, x, y)

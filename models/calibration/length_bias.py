@@ -140,7 +140,7 @@ def _spliced(
         within.append(float(level >= threshold))
     weights, groups = group_weights(media.group[forged]), len(np.unique(media.group[forged]))
 
-    def told(caught: Array) -> dict[str, float]:
+    def figures_of(caught: Array) -> dict[str, float]:
         by_group = float((weights * caught).sum())
         return {
             "rate_by_group": round(by_group / groups, 5),
@@ -148,4 +148,9 @@ def _spliced(
             "high": round(upper_bound(by_group, groups), 5),
         }
 
-    return {"groups": groups, "media": len(forged), "alone": told(alone), "in_a_real_film": told(np.array(within))}
+    return {
+        "groups": groups,
+        "media": len(forged),
+        "alone": figures_of(alone),
+        "in_a_real_film": figures_of(np.array(within)),
+    }

@@ -8,19 +8,19 @@ import numpy as np
 
 from . import fitting as f
 from .calibration import DetectorCalibration, Fusion
-from .fitting import Array, Said
+from .fitting import Array, DetectorLogits
 
 
 class Rows:
     """Stretches of files as rows, detectors as columns: the input of the fusion."""
 
-    def __init__(self, said: Sequence[Said]):
-        self.said = list(said)
-        self.names = [one.name for one in said]
-        self.families = [one.family for one in said]
-        rows = [(one.media[one.stretch >= 0] << 32) + one.stretch[one.stretch >= 0] + 1 for one in said]
+    def __init__(self, logits: Sequence[DetectorLogits]):
+        self.logits = list(logits)
+        self.names = [one.name for one in logits]
+        self.families = [one.family for one in logits]
+        rows = [(one.media[one.stretch >= 0] << 32) + one.stretch[one.stretch >= 0] + 1 for one in logits]
         keys = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
-        whole = np.unique(np.concatenate([one.media for one in said])) if said else np.empty(0, np.int64)
+        whole = np.unique(np.concatenate([one.media for one in logits])) if logits else np.empty(0, np.int64)
         self.keys = np.sort(np.append(keys, np.setdiff1d(whole, keys >> 32) << 32))
         self.media = self.keys >> 32
         """int64 [R], position of each row's file in `Media`."""
@@ -28,8 +28,8 @@ class Rows:
     def log_odds(self, rules: Mapping[str, DetectorCalibration]) -> Array:
         """[R, D], NaN where a detector gave no answer. An answer about a whole file stands in each of the file's
         rows."""
-        x = np.full((len(self.keys), len(self.said)), np.nan)
-        for at, one in enumerate(self.said):
+        x = np.full((len(self.keys), len(self.logits)), np.nan)
+        for at, one in enumerate(self.logits):
             keys, values = f.stretch_scores(one, rules[one.name])
             about_all = keys & 0xFFFFFFFF == 0
             x[np.searchsorted(self.keys, keys[~about_all]), at] = values[~about_all]
@@ -58,11 +58,11 @@ def fused_rows(x: Array, table: Rows, fusion: Fusion) -> Array:
     return fused
 
 
-def hand_set(said: Sequence[Said], rules: Mapping[str, DetectorCalibration], count: int) -> Array:
+def hand_set(logits: Sequence[DetectorLogits], rules: Mapping[str, DetectorCalibration], count: int) -> Array:
     """float64 [M]: what hand-set rules add to each file, 0 where they add nothing; NaN where none of them applied."""
     sums: dict[str, Array] = {}
     spoke: dict[str, Array] = {}
-    for one in said:
+    for one in logits:
         if one.name not in rules or rules[one.name].weight == 0:
             continue
         rule = rules[one.name]

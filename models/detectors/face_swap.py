@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import SURE, judged_alone
+from ..batches import MIN_CONFIDENCE, judged_alone
 from ..devices import same_bits_each_time
 from ..embedded.files import embedded_weights
 from ..faces.geometry import face_axes
@@ -47,7 +47,7 @@ LONGEST_STEP_SECONDS = 0.13
 """Between frames. Over longer steps a face has turned, and its texture cannot be followed."""
 MOST_MOTION = 0.35
 """Motion of the face's surround, in face sizes a frame. Beyond it the optical flow is lost."""
-MOST_TOLD = 4
+MOST_LISTED = 4
 """Statistics named in the evidence."""
 
 DETECTOR = DetectorSpec(
@@ -88,7 +88,7 @@ def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detect
 
 def sure_run(item: TrackItem) -> np.ndarray:
     """int64 [k], ascending: rows of the longest run of consecutive frames that show the face well."""
-    sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
+    sure = np.flatnonzero((item.confidences >= MIN_CONFIDENCE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
     runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)
     return max(runs, key=len)
 
@@ -115,7 +115,7 @@ def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
         return Judgement(abstained="no_face")
     rows = sure_run(item)[:MOST_FRAMES]
     if not len(rows):
-        return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {SURE} or more")
+        return Judgement(abstained="face_hidden", detail=f"no frame with a face of confidence {MIN_CONFIDENCE} or more")
     if len(rows) < LEAST_FRAMES:
         return Judgement(
             abstained="too_short",
@@ -125,25 +125,25 @@ def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
     seconds = item.clip.pts_seconds[places]
     step = float(np.median(np.diff(seconds)))
     if not 0 < step <= LONGEST_STEP_SECONDS:
-        told = f"{step:.2f} s between frames, at most {LONGEST_STEP_SECONDS} are followed"
-        return Judgement(abstained="low_frame_rate", detail=told)
+        detail = f"{step:.2f} s between frames, at most {LONGEST_STEP_SECONDS} are followed"
+        return Judgement(abstained="low_frame_rate", detail=detail)
     axes = [face_axes(points) for points in landmarks]
     size = float(np.median([a.size for a in axes]))
     if size < LEAST_SIZE:
-        told = f"{size:.0f} pixels from the eyes to the mouth, at least {LEAST_SIZE:.0f} are needed"
-        return Judgement(abstained="low_resolution", detail=told)
+        detail = f"{size:.0f} pixels from the eyes to the mouth, at least {LEAST_SIZE:.0f} are needed"
+        return Judgement(abstained="low_resolution", detail=detail)
     height, width = item.clip.frames.shape[1:3]
     x, y = np.median([a.centre for a in axes], axis=0)
     if not (0 <= x < width and 0 <= y < height):
         return Judgement(abstained="face_hidden", detail="the face lies outside the frame")
     piece = face_piece([item.clip.frames[at] for at in places], landmarks, seconds)
     if len(piece.images) < LEAST_FRAMES:
-        told = f"{len(piece.images)} frames that differ, at least {LEAST_FRAMES} are needed"
-        return Judgement(abstained="no_motion", detail=told)
+        detail = f"{len(piece.images)} frames that differ, at least {LEAST_FRAMES} are needed"
+        return Judgement(abstained="no_motion", detail=detail)
     found = face_statistics(piece)
     if np.exp(found["moves_ring"]) > MOST_MOTION:
-        told = f"{np.exp(found['moves_ring']):.2f} face sizes a frame, at most {MOST_MOTION} can be followed"
-        return Judgement(abstained="too_much_motion", detail=told)
+        detail = f"{np.exp(found['moves_ring']):.2f} face sizes a frame, at most {MOST_MOTION} can be followed"
+        return Judgement(abstained="too_much_motion", detail=detail)
     if not np.isfinite([found[name] for name in ("moves_inner", "moves_ring", "fineY0_ring")]).all():
         return Judgement(abstained="face_hidden", detail="too little of the face or its surround is in the frame")
     return found
@@ -151,8 +151,8 @@ def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
 
 def _detail(logit: float, shares: np.ndarray) -> str:
     """JSON. `shares`: [92], what each statistic contributes to the logit."""
-    largest = np.argsort(-np.abs(shares))[:MOST_TOLD]
-    told = [{"name": EVIDENCE[at], "share": round(float(shares[at]), 3)} for at in largest]
+    largest = np.argsort(-np.abs(shares))[:MOST_LISTED]
+    statistics = [{"name": EVIDENCE[at], "share": round(float(shares[at]), 3)} for at in largest]
     leans = "unlike" if logit > 0 else "like"
     names = ", ".join(EVIDENCE[at] for at in largest)
-    return json.dumps({"summary": f"the inner face is {leans} its own head; most by {names}", "statistics": told})
+    return json.dumps({"summary": f"the inner face is {leans} its own head; most by {names}", "statistics": statistics})

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import SURE, BatchedDetector, spread_faces
+from ..batches import MIN_CONFIDENCE, BatchedDetector, spread_faces
 from ..embedded.files import embedded_weights
 from ..faces.geometry import cut_square, face_square
 from ..faces.trembling import Trembling, trembling
@@ -94,34 +94,34 @@ class FacialDetector(BatchedDetector):
 
     def conclude(self, item: TrackItem, logits: Tensor) -> Judgement:
         frames = [round(float(logit), 3) for logit in logits]
-        told: dict[str, Any] = {
+        detail: dict[str, Any] = {
             "summary": f"{sum(f > 0 for f in frames)} of {len(frames)} frames of the face look forged",
             "frame_logits": frames,
         }
         logit = float(logits.mean())
-        moving = _moving(item)
-        if moving is not None:
-            shaken = self._shaken(moving)
-            told["summary"] += "; its inner part " + ("trembles" if shaken > 0 else "moves with the head")
-            told["trembling"] = {
-                "against_head": round(moving.against, 3),
-                "ratio": round(moving.ratio, 3),
-                "logit": round(shaken, 3),
+        motion = _trembling_of(item)
+        if motion is not None:
+            trembling_logit = self._trembling_logit(motion)
+            detail["summary"] += "; its inner part " + ("trembles" if trembling_logit > 0 else "moves with the head")
+            detail["trembling"] = {
+                "against_head": round(motion.against, 3),
+                "ratio": round(motion.ratio, 3),
+                "logit": round(trembling_logit, 3),
             }
-            logit += shaken
-        return Judgement(logit=logit, detail=json.dumps(told))
+            logit += trembling_logit
+        return Judgement(logit=logit, detail=json.dumps(detail))
 
-    def _shaken(self, moving: Trembling) -> float:
+    def _trembling_logit(self, motion: Trembling) -> float:
         # In double precision on the CPU, so that neither the device nor the precision changes these two numbers.
         line = self.network.trembling
         assert isinstance(line, nn.Linear)
         weights, (bias,) = line.weight.detach().double().cpu()[0], line.bias.detach().double().cpu()
-        return float(weights[0] * moving.against + weights[1] * moving.ratio + bias)
+        return float(weights[0] * motion.against + weights[1] * motion.ratio + bias)
 
 
-def _moving(item: TrackItem) -> Trembling | None:
+def _trembling_of(item: TrackItem) -> Trembling | None:
     """Trembling in the longest run of consecutive frames that show the face well."""
-    sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
+    sure = np.flatnonzero((item.confidences >= MIN_CONFIDENCE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
     runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)
     rows = max(runs, key=len)
     places = item.frame_positions[rows]

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import SURE, judged_alone
+from ..batches import MIN_CONFIDENCE, judged_alone
 from ..devices import same_bits_each_time
 from ..embedded.files import embedded_weights
 from ..faces.mouth import MouthSignals, eye_distances, mouth_patches, mouth_signals
@@ -60,7 +60,7 @@ LONGEST_STEP_SECONDS = 0.13
 LEAST_EYE_PIXELS = 14.0
 """Distance between the eyes. Below it, the lips and their opening are one or two pixels high."""
 LEAST_SURE_SHARE = 0.8
-"""Share of the frames that must have a face with confidence SURE or more."""
+"""Share of the frames that must have a face with confidence MIN_CONFIDENCE or more."""
 LEAST_LEVEL_DB = -60.0
 LEAST_VARIATION = 1.2
 """Standard deviation of the natural log power: music and noise beds had 0.5-1.1, clear speech 1.3-2.8."""
@@ -160,15 +160,15 @@ def talk_of(item: TrackItem) -> Talk | Judgement:
         return Judgement(abstained="no_audio")
     times = clip.pts_seconds[item.frame_positions] - clip.start_seconds
     # Only the time that has both picture and sound can be compared.
-    heard = np.isfinite(times) & (times >= -0.1) & (times <= speech.times_seconds[-1] + 0.1)
-    times, positions, landmarks = times[heard], item.frame_positions[heard], item.landmarks[heard]
+    covered = np.isfinite(times) & (times >= -0.1) & (times <= speech.times_seconds[-1] + 0.1)
+    times, positions, landmarks = times[covered], item.frame_positions[covered], item.landmarks[covered]
     if len(times) < 2 or times[-1] - times[0] < LEAST_SECONDS:
         return Judgement(abstained="too_short")
     if (times[-1] - times[0]) / (len(times) - 1) > LONGEST_STEP_SECONDS:
         return Judgement(abstained="low_frame_rate")
     if not speech_like(speech):
         return Judgement(abstained="no_speech")
-    sure = np.isfinite(landmarks).all(axis=(1, 2)) & (item.confidences[heard] >= SURE)
+    sure = np.isfinite(landmarks).all(axis=(1, 2)) & (item.confidences[covered] >= MIN_CONFIDENCE)
     if sure.mean() < LEAST_SURE_SHARE:
         return Judgement(abstained="face_hidden")
     if float(np.median(eye_distances(landmarks[sure]))) < LEAST_EYE_PIXELS:
@@ -205,10 +205,10 @@ def place(network: VoiceLines, times: np.ndarray, lines: np.ndarray, mel: np.nda
     mouth = np.stack([np.interp(grid, times, line) for line in lines.T], axis=1)
     voice = network(torch.from_numpy(mel)[None].to(network.line.weight.device))[0].float().cpu()
     correlations = circular_correlation(mouth, voice_at(voice, torch.from_numpy(grid)).numpy())
-    return None if correlations is None else weighed(correlations, float(grid[1] - grid[0]))
+    return None if correlations is None else agreement_of(correlations, float(grid[1] - grid[0]))
 
 
-def weighed(correlations: np.ndarray, step: float) -> Agreement:
+def agreement_of(correlations: np.ndarray, step: float) -> Agreement:
     """[N] correlations by circular shift, `step` seconds apart → Agreement."""
     count = len(correlations)
     tolerant = np.max([np.roll(correlations, s) for s in (-1, 0, 1)], axis=0)

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base import SOUND_RATE, ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
-from ..batches import SURE, failed, out_of_memory
+from ..batches import MIN_CONFIDENCE, failed, out_of_memory
 from ..devices import same_bits_each_time
 from ..late import late
 from ..signals.mfcc import mfcc
@@ -217,8 +217,8 @@ def prepare(item: TrackItem, device: torch.device) -> Talk | Judgement:
         return Judgement(abstained="too_short")
     start = max(float(times[0]), 0.0)
     first = round(start * SOUND_RATE)
-    seen, heard = float(times[-1]) - start, (len(clip.sound) - first) // SOUND_PER_FRAME
-    count = min(int(min(seen, 1e4) * FRAME_RATE + 0.01) + 1, heard, MOST_FRAMES)
+    seen, sound_frames = float(times[-1]) - start, (len(clip.sound) - first) // SOUND_PER_FRAME
+    count = min(int(min(seen, 1e4) * FRAME_RATE + 0.01) + 1, sound_frames, MOST_FRAMES)
     if count < LEAST_FRAMES:
         return Judgement(abstained="too_short")
     grid = start + np.arange(count) / FRAME_RATE
@@ -232,7 +232,7 @@ def prepare(item: TrackItem, device: torch.device) -> Talk | Judgement:
         return Judgement(abstained="no_speech")
     rows = order[rows]
     boxes = item.boxes[rows].astype(np.float64)
-    sure = np.isfinite(boxes).all(axis=1) & (item.confidences[rows] >= SURE)
+    sure = np.isfinite(boxes).all(axis=1) & (item.confidences[rows] >= MIN_CONFIDENCE)
     if sure.mean() < LEAST_SURE_SHARE:
         return Judgement(abstained="face_hidden")
     # Frames without a confident face get a box interpolated from their neighbours.

@@ -77,11 +77,11 @@ class SyntheticDetector(BatchedDetector):
     def prepare(self, item: ClipItem) -> Tensor | Judgement:
         """(k, 6, 3, 96, 96) grey levels, 1 <= k <= 4, or abstains with `too_short`, `low_resolution`, `flat`."""
         if len(item.frames) < FRAMES:
-            told = f"{len(item.frames)} frames, at least {FRAMES} are needed"
-            return Judgement(abstained="too_short", detail=told)
+            detail = f"{len(item.frames)} frames, at least {FRAMES} are needed"
+            return Judgement(abstained="too_short", detail=detail)
         if (side := min(item.frames.shape[1:3])) < PIXELS:
-            told = f"a side of {side} pixels, at least {PIXELS} are needed"
-            return Judgement(abstained="low_resolution", detail=told)
+            detail = f"a side of {side} pixels, at least {PIXELS} are needed"
+            return Judgement(abstained="low_resolution", detail=detail)
         first = (len(item.frames) - FRAMES) // 2
         frames = item.frames[first : first + FRAMES]
         places = patch_places(frames[FRAMES // 2])
@@ -105,9 +105,9 @@ class SyntheticDetector(BatchedDetector):
         logit = frame + motion
         leaning = "looks generated" if logit > 0 else "looks filmed"
         still = "" if bool((logits[:, 2] > STILL).any()) else "; nothing moves, so this is from its frames alone"
-        told = f"the picture from {item.start_seconds:.1f} s {leaning}{still}"
+        summary = f"the picture from {item.start_seconds:.1f} s {leaning}{still}"
         detail = {
-            "summary": told,
+            "summary": summary,
             "frames": round(frame, 3),
             "motion": round(motion, 3),
             "moved": round(moved, 2),

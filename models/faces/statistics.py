@@ -136,21 +136,21 @@ def _measured(piece: FacePiece) -> dict[str, float]:
         flow = _flow(ycc[:, :1], size)
         _steps(got, ycc, fine, flow, regions, sizes)
         _along(got, ycc[:, 0].numpy(), flow.numpy(), regions, sizes)
-    told = {name: float(np.mean(values)) for name, values in got.items()}
+    statistics = {name: float(np.mean(values)) for name, values in got.items()}
     if count >= 4:
         places = landmarks / size
         bent = places - places.mean(axis=1, keepdims=True)
-        told["points"] = _log_motion(np.diff(places, axis=0))
-        told["pointsJerk"] = _log_motion(np.diff(places, 2, axis=0))
-        told["pointsBend"] = _log_motion(np.diff(bent, 2, axis=0))
-    told["size"] = math.log(size)
-    told["step"] = float(np.median(np.diff(seconds))) if count > 1 else math.nan
+        statistics["points"] = _log_motion(np.diff(places, axis=0))
+        statistics["pointsJerk"] = _log_motion(np.diff(places, 2, axis=0))
+        statistics["pointsBend"] = _log_motion(np.diff(bent, 2, axis=0))
+    statistics["size"] = math.log(size)
+    statistics["step"] = float(np.median(np.diff(seconds))) if count > 1 else math.nan
     for name in NAMES:
         what, _, where = name.rpartition("_")
         if where.endswith("-ring"):
-            own, around = told.get(name.removesuffix("-ring")), told.get(f"{what}_ring")
-            told[name] = own - around if own is not None and around is not None else math.nan
-    return {name: told.get(name, math.nan) for name in NAMES}
+            own, around = statistics.get(name.removesuffix("-ring")), statistics.get(f"{what}_ring")
+            statistics[name] = own - around if own is not None and around is not None else math.nan
+    return {name: statistics.get(name, math.nan) for name in NAMES}
 
 
 def blurred(images: Tensor, half: int = 4) -> Tensor:

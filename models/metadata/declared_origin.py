@@ -216,14 +216,14 @@ def _is_tool_key(key: str) -> bool:
     return key in _TOOL_KEYS or re.split(r"[.:/]", key)[-1] in _TOOL_KEYS
 
 
-def _told(key: str, value: str) -> str:
+def _quoted(key: str, value: str) -> str:
     return f"{key}: {value}"
 
 
 def tool_is_generator(view: View) -> str | None:
     for key, value in view.fields():
         if _is_tool_key(key) and _GENERATOR.search(value[:_MAX_VALUE]):
-            return _told(key, value)
+            return _quoted(key, value)
     return None
 
 
@@ -238,7 +238,7 @@ def credentials_name_generator(view: View) -> str | None:
 def text_names_generator(view: View) -> str | None:
     for key, value in view.fields():
         if not _is_tool_key(key) and (hit := _PHRASE.search(value[:_MAX_VALUE])):
-            return _told(key, hit[0])
+            return _quoted(key, hit[0])
     return None
 
 
@@ -246,7 +246,7 @@ def text_says_ai(view: View) -> str | None:
     for key, value in view.fields():
         # A short remark is about the file; a long text may be about anything ("how to spot AI-generated video").
         if len(value) <= _MAX_REMARK and _SAYS_AI.search(value):
-            return _told(key, value)
+            return _quoted(key, value)
     return None
 
 
@@ -257,7 +257,7 @@ def source_type_tag(view: View) -> str | None:
         declared = "digitalsourcetype" in re.sub(r"[^a-z]", "", key) or "digitalsourcetype" in value.lower()
         for word in AI if declared else ():
             if re.search(rf"(?<![a-z]){word}(?![a-z])", value, re.IGNORECASE):
-                return _told(key, word)
+                return _quoted(key, word)
     return None
 
 
@@ -272,7 +272,7 @@ def _aigc_label(view: View) -> tuple[str, str] | None:
         lower = value.lower()
         named = re.split(r"[.:/]", key)[-1] == "aigc" or '"aigc"' in lower or "tc260" in lower
         if named and (hit := re.search(r'"label"\s*[:=]\s*"?(\w+)', value, re.IGNORECASE)):
-            return hit[1], _told(key, value)
+            return hit[1], _quoted(key, value)
     return None
 
 
@@ -292,7 +292,7 @@ _PLATFORM_LABEL = re.compile(r"aigc_?label_?type\W{0,4}[:=]\W{0,3}(\d+)", re.IGN
 def _platform_label(view: View) -> tuple[int, str] | None:
     for key, value in view.fields():
         if hit := _PLATFORM_LABEL.search(value[:_MAX_VALUE]):
-            return int(hit[1][:9]), _told(key, value)
+            return int(hit[1][:9]), _quoted(key, value)
     return None
 
 
@@ -319,5 +319,5 @@ def workflow_recipe(view: View) -> str | None:
         )
         line = re.search(r"\bSteps: \d+, Sampler: [^,]{1,60},", value)
         if graph or line:
-            return _told(key, line[0] if line else value)
+            return _quoted(key, line[0] if line else value)
     return None

@@ -186,7 +186,7 @@ def _processor(config: Mapping[str, Any]) -> Any:
     import transformers
     from transformers.image_processing_backends import PilBackend
 
-    said = next(
+    processor_type = next(
         (
             config[key]
             for key in ("image_processor_type", "video_processor_type", "feature_extractor_type")
@@ -194,12 +194,14 @@ def _processor(config: Mapping[str, Any]) -> Any:
         ),
         None,
     )
-    match = re.fullmatch(r"(\w{1,60}?)(?:ImageProcessor|VideoProcessor|FeatureExtractor)(?:Fast|Pil)?", str(said))
+    match = re.fullmatch(
+        r"(\w{1,60}?)(?:ImageProcessor|VideoProcessor|FeatureExtractor)(?:Fast|Pil)?", str(processor_type)
+    )
     if match is None:
-        raise ValueError(f"expected image_processor_type in the processor's file, got {str(said)[:80]!r}")
+        raise ValueError(f"expected image_processor_type in the processor's file, got {str(processor_type)[:80]!r}")
     kind = getattr(transformers, f"{match[1]}ImageProcessorPil", None)
     if not (isinstance(kind, type) and issubclass(kind, PilBackend)):
-        raise ValueError(f"{said} is not supported: transformers has no {match[1]}ImageProcessorPil")
+        raise ValueError(f"{processor_type} is not supported: transformers has no {match[1]}ImageProcessorPil")
     overridden = [
         name
         for name in ("_preprocess", "resize", "center_crop", "rescale", "normalize", "preprocess")
@@ -207,7 +209,7 @@ def _processor(config: Mapping[str, Any]) -> Any:
     ]
     special = ("ConvNextImageProcessorPil", "EfficientNetImageProcessorPil")
     if overridden and kind.__name__ not in CLASSIFIERS_STEPS and kind.__name__ not in special:
-        raise ValueError(f"{said} is not supported: it has steps of its own ({', '.join(overridden)})")
+        raise ValueError(f"{processor_type} is not supported: it has steps of its own ({', '.join(overridden)})")
     fields = _FIELDS + (_FIELDS_EFFICIENTNET if kind.__name__ == special[1] else ())
     values = {key: config[key] for key in fields if config.get(key) is not None}
     for step in (*_STEPS, *_FIELDS_EFFICIENTNET):
@@ -216,7 +218,8 @@ def _processor(config: Mapping[str, Any]) -> Any:
     try:
         return kind(**values)
     except Exception as error:
-        raise ValueError(f"{said} does not take these values: {type(error).__name__}: {str(error)[:300]}") from error
+        message = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ValueError(f"{processor_type} does not take these values: {message}") from error
 
 
 def _size(size: Any, kind: str) -> tuple[int, int] | int:

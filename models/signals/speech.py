@@ -78,13 +78,13 @@ def analyse_speech(sound: np.ndarray) -> Speech | None:
     times = (np.arange(len(power)) * HOP_SAMPLES + WINDOW_SAMPLES / 2) / SOUND_RATE
     if loud <= 1e-12:
         return Speech(times, np.full(len(power), np.log(1e-12)), -np.inf, 0.0, 0.0)
-    heard = power > FLOOR * loud
+    audible = power > FLOOR * loud
     return Speech(
         times,
         np.log(power + FLOOR * loud),
         10 * np.log10(loud),
         float(np.log(power + 1e-3 * loud).std()),
-        float(_voiced(spectrum[heard]).mean()) if heard.any() else 0.0,
+        float(_voiced(spectrum[audible]).mean()) if audible.any() else 0.0,
     )
 
 

@@ -55,9 +55,9 @@ def read_torch(data: bytes, name: str) -> dict[str, Tensor]:
                 found = found[key]
         tensors = {str(key).removeprefix("module."): value for key, value in found.items()}
     except Exception as error:  # a hostile file decides what its reader raises
-        said = " ".join(f"{type(error).__name__}: {error}".split())
+        message = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
-            f"expected a PyTorch file of tensors in {name}: refused, none of it was run ({said[:300]})"
+            f"expected a PyTorch file of tensors in {name}: refused, none of it was run ({message[:300]})"
         ) from error
     strange = [key for key, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
@@ -181,5 +181,5 @@ def load_exactly(network: torch.nn.Module, tensors: Mapping[str, Tensor], name: 
             raise RuntimeError(f"{strange[0][:100]} is complex")
         network.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
-        said = " ".join(str(error).split())
-        raise WeightsError(f"expected the weights of {type(network).__name__} in {name}: {said[:500]}") from error
+        message = " ".join(str(error).split())
+        raise WeightsError(f"expected the weights of {type(network).__name__} in {name}: {message[:500]}") from error

@@ -62,9 +62,9 @@ def read_keras_h5(data: bytes, name: str) -> dict[str, dict[str, Tensor]]:
     except WeightsError:
         raise
     except Exception as error:  # a hostile file decides what its reader raises
-        said = " ".join(f"{type(error).__name__}: {error}".split())
+        message = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
-            f"expected a Keras weights file (HDF5) in {name}: {said[:300]}; fetch it again from its source"
+            f"expected a Keras weights file (HDF5) in {name}: {message[:300]}; fetch it again from its source"
         ) from error
     return layers
 

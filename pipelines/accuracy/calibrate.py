@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ... import __version__
-from ...models.calibration.calibrating import Wish, calibrate
+from ...models.calibration.calibrating import CalibrationRequest, calibrate
 from ...models.calibration.calibration import (
     STRETCH_SECONDS,
     Calibration,
@@ -29,7 +29,7 @@ from ...models.calibration.calibration import (
     content_sha256,
     parse_calibration,
 )
-from ...models.calibration.fitting import Media, Said
+from ...models.calibration.fitting import DetectorLogits, Media
 from ...models.extras import lacking
 from ...models.registry import installed
 from ...transforms.failures import UsageError, local_fault, printable
@@ -61,14 +61,14 @@ class EvidenceMaterial:
     """Labelled media and each detector's logits on them, item by item."""
 
     media: Media
-    said: tuple[Said, ...]
+    said: tuple[DetectorLogits, ...]
     identities: Mapping[str, Mapping[str, Any]]
     about: Mapping[str, Any]
     """What a calibration file records about the material."""
 
 
 def make_calibration(
-    out: str, labels: str | None, wish: Wish, base: Calibration, real: RealFiles | None = None
+    out: str, labels: str | None, wish: CalibrationRequest, base: Calibration, real: RealFiles | None = None
 ) -> Calibration:
     """The calibration that the labelled media of `out` allow. Without labels, those of `real` are taken as real, and
     all of them if that is None.
@@ -157,7 +157,7 @@ def read_evidence(out: str, labels: str | None, real: RealFiles | None = None) -
 
 def spoken(
     evidence: pa.Table, runs: Mapping[str, Run]
-) -> tuple[tuple[Said, ...], dict[str, dict[str, Any]], dict[str, str]]:
+) -> tuple[tuple[DetectorLogits, ...], dict[str, dict[str, Any]], dict[str, str]]:
     """Each detector's logits, its identity, and what was not used.
 
     Only logits of the weights and version that judged the most media are used.
@@ -191,7 +191,7 @@ def spoken(
         if explains:
             chosen = _least_of_each_clip(chosen, number)
         said.append(
-            Said(
+            DetectorLogits(
                 name,
                 column["family"][rows[0]],
                 number["media"][chosen].astype(np.int64),
@@ -237,7 +237,7 @@ def calibrate_command(
     out: str,
     labels: str | None,
     output: str,
-    wish: Wish,
+    wish: CalibrationRequest,
     base: Calibration,
     quiet: bool = False,
     real_sources: Sequence[str] = (),

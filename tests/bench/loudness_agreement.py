@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deephotlink.models.detectors.lip_sync import Agreement, weighed
+from deephotlink.models.detectors.lip_sync import Agreement, agreement_of
 from deephotlink.models.signals.speech import Speech
 
 SOUND_LAG_SECONDS = 0.04
@@ -29,7 +29,7 @@ def loudness_agreement(times: np.ndarray, signals: Sequence[np.ndarray], speech:
     if not by_shift:
         return None
     # A mouth that never opens far enough to show dark says nothing by that signal: it counts as no correlation.
-    return weighed(np.sum(by_shift, axis=0) / len(signals), step)
+    return agreement_of(np.sum(by_shift, axis=0) / len(signals), step)
 
 
 def _circular_correlation(signal: np.ndarray, voice: np.ndarray) -> np.ndarray | None:

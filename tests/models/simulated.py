@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deephotlink.models.calibration.fitting import Media, Said
+from deephotlink.models.calibration.fitting import DetectorLogits, Media
 
 
 def simulate(
@@ -19,7 +19,7 @@ def simulate(
     missing: float = 0.0,
     rho: float = 0.7,
     scale: float = 3.0,
-) -> tuple[Media, tuple[Said, ...]]:
+) -> tuple[Media, tuple[DetectorLogits, ...]]:
     """`real` and `fake` groups; `rho` of the variance belongs to a group. Detectors are named after their families."""
     rng = np.random.default_rng(seed)
     count = (real + fake) * media_a_group
@@ -33,5 +33,5 @@ def simulate(
         stretch = np.tile(np.arange(stretches), count)
         z = level[group[places]] + np.sqrt(1 - rho) * rng.standard_normal(len(places)) + separation * forged[places]
         there = np.isin(places, np.flatnonzero(rng.random(count) >= missing))
-        said.append(Said(name, name, places[there], stretch[there], scale * z[there] + 5.0))
+        said.append(DetectorLogits(name, name, places[there], stretch[there], scale * z[there] + 5.0))
     return media, tuple(said)

@@ -119,9 +119,9 @@ def describe(name: str, weights: Weights) -> DetectorSpec:
         with torch.inference_mode():
             detector.forward(detector.blank_row())
     except Exception as error:  # a strange config may make a forward pass raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise WeightsError(
-            f"{model.architecture.name} does not accept the output of its preprocessing ({spec.input}): {said}"
+            f"{model.architecture.name} does not accept the output of its preprocessing ({spec.input}): {message}"
         ) from error
     return spec
 

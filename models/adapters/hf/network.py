@@ -72,8 +72,8 @@ def read_architecture(data: bytes) -> Architecture:
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    said = read_object(data, "config.json")
-    model_type, architectures = str(said.get("model_type")), said.get("architectures")
+    config_json = read_object(data, "config.json")
+    model_type, architectures = str(config_json.get("model_type")), config_json.get("architectures")
     if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise WeightsError(
             f'expected "architectures" as a list of names in config.json: got {repr(architectures)[:200]}'
@@ -82,7 +82,7 @@ def read_architecture(data: bytes) -> Architecture:
     known = [name for name in architectures if (model_type, name) in works]
     if not known:
         listed = ", ".join(sorted({name for type_, name in works if type_ not in UNSUPPORTED}))
-        own = " (code beside a model is never run)" if "auto_map" in said else ""
+        own = " (code beside a model is never run)" if "auto_map" in config_json else ""
         raise WeightsError(
             f"expected a classifier of transformers in config.json: got architectures {repr(architectures)[:200]} of "
             f"model_type {model_type[:60]!r}{own}; these work: {listed}"
@@ -91,11 +91,11 @@ def read_architecture(data: bytes) -> Architecture:
         raise WeightsError(f"{known[0]} does not work here: {UNSUPPORTED[model_type]}")
     config_class = CONFIG_MAPPING[model_type]
     try:
-        config = config_class.from_dict(_cleaned(said))
+        config = config_class.from_dict(_cleaned(config_json))
     except WeightsError:
         raise
     except Exception as error:  # a hostile config chooses what its reader raises
-        raise WeightsError(f"expected a {config_class.__name__} in config.json: {_said(error)}") from error
+        raise WeightsError(f"expected a {config_class.__name__} in config.json: {_error_text(error)}") from error
     return Architecture(known[0], works[model_type, known[0]], config)
 
 
@@ -127,7 +127,9 @@ def build(architecture: Architecture, weights: Weights) -> nn.Module:
     except WeightsError:
         raise
     except Exception as error:
-        raise WeightsError(f"expected the weights of {architecture.name} in {ONE_FILE}: {_said(error)}") from error
+        raise WeightsError(
+            f"expected the weights of {architecture.name} in {ONE_FILE}: {_error_text(error)}"
+        ) from error
     missing = sorted(found["missing_keys"])
     if missing:
         raise WeightsError(
@@ -279,5 +281,5 @@ def _bounded(elements: int, tensors: int) -> Iterator[None]:
             handle.remove()
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

@@ -100,8 +100,8 @@ def open_session(data: bytes, name: str, device: torch.device) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # onnxruntime has a class for each error code and no common base class
-        said = " ".join(str(error).split())
-        raise WeightsError(f"expected an ONNX model that onnxruntime can run in {name}: {said[:300]}") from error
+        message = " ".join(str(error).split())
+        raise WeightsError(f"expected an ONNX model that onnxruntime can run in {name}: {message[:300]}") from error
 
 
 class SessionRows(Rows):
@@ -117,8 +117,12 @@ class SessionRows(Rows):
         try:
             (answers,) = self.session.run([self.output_name], {self.input_name: batch.cpu().numpy()})
         except Exception as error:
-            said = str(error)
-            if "Failed to allocate memory" in said or "CUDA_ERROR_OUT_OF_MEMORY" in said or "out of memory" in said:
-                raise torch.OutOfMemoryError(said[:500]) from error  # the caller then halves the batch
+            message = str(error)
+            if (
+                "Failed to allocate memory" in message
+                or "CUDA_ERROR_OUT_OF_MEMORY" in message
+                or "out of memory" in message
+            ):
+                raise torch.OutOfMemoryError(message[:500]) from error  # the caller then halves the batch
             raise
         return torch.from_numpy(answers).to(batch.device)

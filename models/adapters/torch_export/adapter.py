@@ -76,9 +76,9 @@ class ExportedRows(Rows):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            message = " ".join(f"{type(error).__name__}: {error}".split())
             raise WeightsError(
-                f"expected a program for torch {torch.__version__} in {name}: export it again ({said[-300:]})"
+                f"expected a program for torch {torch.__version__} in {name}: export it again ({message[-300:]})"
             ) from error
 
     def run(self, batch: Tensor) -> Tensor:

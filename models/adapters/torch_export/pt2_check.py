@@ -68,8 +68,8 @@ def check_pt2(data: bytes, name: str) -> Program:
     except WeightsError:
         raise
     except Exception as error:  # a hostile file chooses what its reader raises
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise Refused(name, f"expected a file made by {MADE_BY} ({said[:300]})") from error
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        raise Refused(name, f"expected a file made by {MADE_BY} ({message[:300]})") from error
 
 
 class _Checked:

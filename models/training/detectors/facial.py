@@ -34,7 +34,7 @@ from ..split import part
 
 BODY_SHARE = 0.08
 """Share of the learning rate for layers that start from ImageNet weights."""
-SURE = 0.9
+MIN_CONFIDENCE = 0.9
 LEAST_SIZE = 14.0
 """FaceAxes.size in pixels. Smaller faces are left out: enlarged to the square's 224 pixels they would be made up."""
 LARGEST_SIZE = 90.0
@@ -72,7 +72,7 @@ def material_from_films(
     detector = detector or FaceDetector("cpu")
     for group, image in stills:
         seen = detector.detect(_at_least(image)[None])[0]
-        if len(seen) and seen.confidences[0] >= SURE:
+        if len(seen) and seen.confidences[0] >= MIN_CONFIDENCE:
             scale = image.shape[0] / _at_least(image).shape[0]
             take = _kept([image], seen.landmarks[:1] * np.float32(scale), group)
             material.fit += [take] if take is not None else []
@@ -87,7 +87,7 @@ def _at_least(image: np.ndarray, side: int = 96) -> np.ndarray:
 
 def _of_track(item: TrackItem, group: str) -> Take | None:
     """Up to eight successive frames that show the face well: the first run of eight, else the longest run."""
-    sure = np.flatnonzero((item.confidences >= SURE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
+    sure = np.flatnonzero((item.confidences >= MIN_CONFIDENCE) & np.isfinite(item.landmarks).all(axis=(1, 2)))
     if not len(sure):
         return None
     runs = np.split(sure, np.flatnonzero(np.diff(item.frame_positions[sure]) != 1) + 1)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deephotlink.models.calibration.calibrating import Wish, calibrate
+from deephotlink.models.calibration.calibrating import CalibrationRequest, calibrate
 from deephotlink.models.calibration.calibration import (
     Calibration,
     calibration_to_json,
@@ -13,7 +13,7 @@ from deephotlink.models.calibration.calibration import (
     log_odds_of,
     parse_calibration,
 )
-from deephotlink.models.calibration.fitting import Media, Said
+from deephotlink.models.calibration.fitting import DetectorLogits, Media
 from deephotlink.models.calibration.length_bias import pooled
 from deephotlink.models.calibration.stretches import Rows, fused_rows
 from deephotlink.transforms.fuse import fuse_media
@@ -26,7 +26,7 @@ IDENTITY = {"weights_sha256": "ab", "version": "1", "one_face_explains": False}
 
 def fit(media, said, **wish):
     identities = {one.name: IDENTITY for one in said}
-    made = calibrate(media, said, identities, Wish("test", "made up", **wish), load_calibration())
+    made = calibrate(media, said, identities, CalibrationRequest("test", "made up", **wish), load_calibration())
     text = json.dumps(calibration_to_json(made), allow_nan=False)
     assert parse_calibration(text, "again") == parse_calibration(json.dumps(json.loads(text)), "twice")
     return parse_calibration(text, "again")
@@ -154,16 +154,16 @@ def accusing_base(manipulated_at_most: float) -> Calibration:
     return parse_calibration(json.dumps({**fields, "thresholds": thresholds}), "base")
 
 
-def with_hand_set(share: float) -> tuple[Media, tuple[Said, ...]]:
+def with_hand_set(share: float) -> tuple[Media, tuple[DetectorLogits, ...]]:
     """A rule set by hand says 3 of a share of all media, real ones too, and -0.5 of the others."""
     media, said = simulate(200, 200, {"facial": 1.5})
     spoke = np.where(np.random.default_rng(3).random(400) < share, 3.0, -0.5)
-    return media, (*said, Said("metadata", "metadata", np.arange(400), np.full(400, -1), spoke))
+    return media, (*said, DetectorLogits("metadata", "metadata", np.arange(400), np.full(400, -1), spoke))
 
 
 def test_the_bound_counts_those_whom_rules_set_by_hand_accuse():
     media, said = with_hand_set(0.2)
-    made = calibrate(media, said, {}, Wish("made", "simulated"), accusing_base(0.1))
+    made = calibrate(media, said, {}, CalibrationRequest("made", "simulated"), accusing_base(0.1))
     by_rule = int((said[-1].logit[~media.fake] > 2).sum())
     told = made.record["thresholds"]
     assert by_rule > 20 and told["real_media_accused_by_hand_set_rules"] == by_rule
@@ -173,16 +173,16 @@ def test_the_bound_counts_those_whom_rules_set_by_hand_accuse():
 
 def test_a_base_that_accuses_at_even_odds_gives_rules_set_by_hand_no_say_of_their_own():
     media, said = with_hand_set(0.0)
-    made = calibrate(media, said, {}, Wish("made", "simulated"), accusing_base(0.5))
+    made = calibrate(media, said, {}, CalibrationRequest("made", "simulated"), accusing_base(0.5))
     assert made.fusion.hand_set_log_odds is None and made.record["thresholds"]["false_positives"]["proven"]
-    never = calibrate(media, said, {}, Wish("made", "simulated"), accusing_base(0.0))
+    never = calibrate(media, said, {}, CalibrationRequest("made", "simulated"), accusing_base(0.0))
     assert never.fusion.hand_set_log_odds is None
 
 
 def test_the_say_of_rules_set_by_hand_is_handed_on_as_it_was_set():
     media, said = with_hand_set(0.0)
-    first = calibrate(media, said, {}, Wish("first", "simulated"), accusing_base(0.1))
-    second = calibrate(media, said, {}, Wish("second", "simulated"), first)
+    first = calibrate(media, said, {}, CalibrationRequest("first", "simulated"), accusing_base(0.1))
+    second = calibrate(media, said, {}, CalibrationRequest("second", "simulated"), first)
     assert first.fusion.hand_set_log_odds == second.fusion.hand_set_log_odds == pytest.approx(np.log(9), abs=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_where_length_tells_at_every_exponent_the_file_says_so_and_the_threshold
     stretch = np.concatenate([np.arange(180 if one else 1) for one in long])
     logit = rng.standard_normal(len(places)) + 6.0 * long[places]
     media = Media(np.zeros(200, bool), np.arange(200), np.full(200, "", np.str_))
-    made = fit(media, (Said("facial", "facial", places, stretch, logit),), false_positive_rate=0.06)
+    made = fit(media, (DetectorLogits("facial", "facial", places, stretch, logit),), false_positive_rate=0.06)
     length = made.record["length"]
     assert not length["passed"] and length["joined_real_films_manipulated"] > 0.5 > length["real_media_manipulated"]
     raised = length["threshold_raised"]

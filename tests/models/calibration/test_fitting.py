@@ -52,14 +52,14 @@ def test_a_curve_rises_and_keeps_near_the_line():
     knots = f.isotonic_curve(x, (rng.random(300) < 1 / (1 + np.exp(-2 * x))).astype(float), np.ones(300))
     across, up = np.array(knots).T
     assert (np.diff(across) > 0).all() and (np.diff(up) >= 0).all() and len(knots) == f.CURVE_KNOTS
-    assert np.abs(up - across).max() <= f.MOST_BENT + 1e-6 and up[-1] > across[-1] and up[0] < across[0]
+    assert np.abs(up - across).max() <= f.MAX_CURVE_SHIFT + 1e-6 and up[-1] > across[-1] and up[0] < across[0]
 
 
 def test_a_forged_voice_is_no_failure_of_a_detector_of_faces():
     media, _ = simulate(2, 3)
     media = f.Media(media.fake, media.group, np.array(["", "", "speech", "face_swap", "never heard of"]))
-    assert f.asked_to_see(media, "facial").tolist() == [True, True, False, True, True]
-    assert f.asked_to_see(media, "audio").tolist() == [True, True, True, False, True]
+    assert f.expected_to_see(media, "facial").tolist() == [True, True, False, True, True]
+    assert f.expected_to_see(media, "audio").tolist() == [True, True, True, False, True]
 
 
 def test_missing_is_no_feature_of_the_fusion():
@@ -110,6 +110,6 @@ def test_a_threshold_counts_groups_not_files():
 
 def test_stretch_scores_clip_items_and_follow_the_curve():
     rule = DetectorCalibration(1.0, 0.0, -2.0, 2.0, 1.0, "", "isotonic", 1.0, ((-1.0, -0.5), (1.0, 0.5)))
-    said = f.Said("x", "facial", np.array([0, 0, 1]), np.array([0, 1, -1]), np.array([9.0, 0.0, -9.0]))
+    said = f.DetectorLogits("x", "facial", np.array([0, 0, 1]), np.array([0, 1, -1]), np.array([9.0, 0.0, -9.0]))
     keys, values = f.stretch_scores(said, rule)
     assert values.tolist() == [0.5, 0.0, -0.5] and (keys >> 32).tolist() == [0, 0, 1] and keys[2] & 0xFFFFFFFF == 0
