@@ -129,10 +129,10 @@ def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _check(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    from .outputs.check import look_at, tell
+    from .outputs.check import describe_check, inspect_output
 
-    checked = look_at(args.output)
-    for line in tell(checked, args.output):
+    checked = inspect_output(args.output)
+    for line in describe_check(checked, args.output):
         print(line)
     return BROKEN if checked.violations else UNFINISHED if checked.unfinished or not checked.planned else DONE
 

@@ -106,8 +106,8 @@ def _weights(config: AuditConfig, spec: DetectorSpec) -> str:
 
 def _kind(entry: Planned) -> str:
     if entry.outcome is not None:
-        told = entry.outcome.failure.error_class if entry.outcome.failure else entry.outcome.skipped_reason
-        return f"{entry.outcome.status}: {told}"
+        reason = entry.outcome.failure.error_class if entry.outcome.failure else entry.outcome.skipped_reason
+        return f"{entry.outcome.status}: {reason}"
     try:
         kind = sniff(read_head(entry.file))
     except MediaError as error:

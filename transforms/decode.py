@@ -76,7 +76,7 @@ class DecodeTally:
     """Sharpness of one picture in each of a few clips."""
     sound_energy: float = 0.0
     samples_heard: int = 0
-    heard: list[tuple[int, int]] = field(default_factory=list)
+    heard_samples: list[tuple[int, int]] = field(default_factory=list)
     """Ranges of the windows that were decoded: first sample, and the one after the last."""
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class DecodeTally:
             self.windows_decoded += 1
             self._hear(item.samples)
             window = self.plan.windows[item.window_index]
-            self.heard.append((window.start_sample, window.start_sample + len(item.samples)))
+            self.heard_samples.append((window.start_sample, window.start_sample + len(item.samples)))
             return AudioWindow(probe.file, window, item.samples)
         if item.clip_index is not None:
             self._clip_failed(item.clip_index, item.error_class, item.message)
@@ -185,7 +185,7 @@ class DecodeTally:
     def _seconds_heard(self) -> float:
         """For a file without pictures: how many seconds of it any detector listened to."""
         total = end = 0
-        for first, stop in sorted(self.heard):
+        for first, stop in sorted(self.heard_samples):
             total += max(0, stop - max(first, end))
             end = max(end, stop)
         # Resamplers flush a few samples more than there were.

@@ -60,8 +60,8 @@ def track_or_tell(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
         return track_faces(clip, detector)
     except Exception as error:
         inc_counter("detector_errors")
-        told = printable(f"{type(error).__name__}: {error}")
-        faces = ClipFaces(clip.file.media_id, clip.spec.clip_index, len(clip.frames), 0, 0, told)
+        message = printable(f"{type(error).__name__}: {error}")
+        faces = ClipFaces(clip.file.media_id, clip.spec.clip_index, len(clip.frames), 0, 0, message)
         return dataclasses.replace(clip, tracks=()), faces
 
 

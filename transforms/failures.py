@@ -103,8 +103,8 @@ def local_fault(what: str, error: OSError) -> WorldError | UsageError:
 
     what: what was tried.
     """
-    told = f"{what}: {error.strerror or error}"
-    return UsageError(told) if error.errno in _AS_GIVEN else WorldError(told)
+    message = f"{what}: {error.strerror or error}"
+    return UsageError(message) if error.errno in _AS_GIVEN else WorldError(message)
 
 
 def stumbled(error: Exception, stage: str) -> MediaError:

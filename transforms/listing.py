@@ -84,15 +84,15 @@ def list_sources(
     options = options or ListingOptions()
     some = False
     for source in sources:
-        for entry in _list_source(source, options, notice or _no_one):
+        for entry in _list_source(source, options, notice or _log_notice):
             some = True
             yield entry
     if not some:
         raise NothingFound(f"nothing to audit: no file in {', '.join(shown_source(source) for source in sources)}")
 
 
-def _no_one(said: str) -> None:
-    logging.getLogger(__name__).info("%s", said)
+def _log_notice(sentence: str) -> None:
+    logging.getLogger(__name__).info("%s", sentence)
 
 
 def _list_source(source: str, options: ListingOptions, notice: Callable[[str], None]) -> Iterator[Planned]:
@@ -307,7 +307,7 @@ class ListMedia(beam.PTransform):
 
 def _list_one(source: str, options: ListingOptions, known_outcomes: bool) -> Iterator[MediaFile | Planned]:
     left_out = 0
-    for entry in _list_source(source, options, _no_one):
+    for entry in _list_source(source, options, _log_notice):
         inc_counter("files_listed")
         if known_outcomes:
             yield entry

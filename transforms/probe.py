@@ -71,10 +71,10 @@ def probe_media(
         if facts.get("still_image"):
             staged.release()
             return MediaOutcome(file, "skipped", skipped_reason="still_image")
-        told = reply.get("credentials")
+        found_credentials = reply.get("credentials")
         if "credentials_error" in reply:
-            told = {"state": "Unreadable", "failures": [printable(str(reply["credentials_error"]), 200)]}
-        probe = probe_from_facts(file, staged.path, facts, told, max_seconds)
+            found_credentials = {"state": "Unreadable", "failures": [printable(str(reply["credentials_error"]), 200)]}
+        probe = probe_from_facts(file, staged.path, facts, found_credentials, max_seconds)
         return replace(probe, path_is_ours=staged.owned, sandbox=pool.sandbox_in_force)
     except (MediaError, *STUMBLES) as raised:
         error = raised if isinstance(raised, MediaError) else stumbled(raised, "probe")

@@ -54,7 +54,7 @@ def baseline_values(row: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-class Yardstick:
+class Baselines:
     """The baselines of some media. Figures for the same media are computed only once."""
 
     def __init__(self, fake: np.ndarray, groups: np.ndarray, values: Mapping[str, np.ndarray], resampling: Resampling):

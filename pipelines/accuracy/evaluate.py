@@ -25,7 +25,7 @@ from ...models.calibration.calibration import calibration_to_json, content_sha25
 from ...models.extras import lacking
 from ...transforms.failures import UsageError, local_fault, printable
 from ..terminal.printing import console
-from .baselines import Yardstick
+from .baselines import Baselines
 from .labelled_scores import POOLING, Material, Subject, read_material
 from .labels import Labels, read_labels, without_secrets
 
@@ -68,37 +68,37 @@ def evaluate_command(request: Request) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         labels = read_labels(request.labels)
         material = read_material(request.output, labels, request.run_id)
-        told = evaluate(material, labels, Resampling(request.resamples, request.seed))
+        results = evaluate(material, labels, Resampling(request.resamples, request.seed))
         if request.json_file:
-            Path(request.json_file).write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            Path(request.json_file).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if request.markdown_file:
-            Path(request.markdown_file).write_text(to_markdown(told), encoding="utf-8")
+            Path(request.markdown_file).write_text(to_markdown(results), encoding="utf-8")
         if request.plots:
             from .plots import draw
 
             draw(material, Path(request.plots))
     except OSError as e:
         raise local_fault(f"{printable(str(e.filename))} cannot be written", e) from e
-    print_evaluation(told, console(120))
+    print_evaluation(results, console(120))
     return 0
 
 
 def evaluate(material: Material, labels: Labels, resampling: Resampling) -> dict[str, Any]:
     """All figures, as JSON."""
-    yardstick = Yardstick(material.fake, material.groups, material.baselines, resampling)
+    baselines = Baselines(material.fake, material.groups, material.baselines, resampling)
     everything = np.ones(len(material.fake), bool)
     subjects = [
         {
             **_figures(subject, everything, material, resampling),
-            "baselines": _against(subject, subject.judged, yardstick, True),
+            "baselines": _against(subject, subject.judged, baselines, True),
             "verdicts": _verdicts(subject, material),
             **_accusations(subject, everything, material),
         }
         for subject in material.subjects
     ]
     breakdown = {
-        "family": _breakdown(material.families, material, yardstick, resampling),
-        "generator": _breakdown(material.generators, material, yardstick, resampling),
+        "family": _breakdown(material.families, material, baselines, resampling),
+        "generator": _breakdown(material.generators, material, baselines, resampling),
     }
     return {
         "schema": SCHEMA,
@@ -117,7 +117,7 @@ def evaluate(material: Material, labels: Labels, resampling: Resampling) -> dict
         },
         "counts": _counts(material),
         "subjects": subjects,
-        "baselines": [asdict(b) for b in yardstick.against(everything, None)],
+        "baselines": [asdict(b) for b in baselines.against(everything, None)],
         "breakdown": breakdown,
         "warnings": _warnings(subjects, breakdown),
         "notes": [*_undefined(subjects), *_notes(material, labels)],
@@ -154,8 +154,8 @@ def _figures(subject: Subject, of: np.ndarray, material: Material, resampling: R
     }
 
 
-def _against(subject: Subject, judged: np.ndarray, yardstick: Yardstick, intervals: bool) -> list[dict[str, Any]]:
-    return [{**asdict(b), "beats": b.beats} for b in yardstick.against(judged, subject.score, intervals)]
+def _against(subject: Subject, judged: np.ndarray, baselines: Baselines, intervals: bool) -> list[dict[str, Any]]:
+    return [{**asdict(b), "beats": b.beats} for b in baselines.against(judged, subject.score, intervals)]
 
 
 def _verdicts(subject: Subject, material: Material) -> dict[str, dict[str, int]] | None:
@@ -193,7 +193,7 @@ def _accusations(subject: Subject, of: np.ndarray, material: Material) -> dict[s
 
 
 def _breakdown(
-    values: Sequence[str], material: Material, yardstick: Yardstick, resampling: Resampling
+    values: Sequence[str], material: Material, baselines: Baselines, resampling: Resampling
 ) -> list[dict[str, Any]]:
     """Figures for each kind of fake against all reals of the same media types, for every subject that could judge some
     of those fakes."""
@@ -211,7 +211,7 @@ def _breakdown(
                         "value": value,
                         "media_types": kinds,
                         **_figures(subject, of, material, resampling),
-                        "baselines": _against(subject, of & subject.judged, yardstick, False),
+                        "baselines": _against(subject, of & subject.judged, baselines, False),
                         **_accusations(subject, of, material),
                     }
                 )
@@ -270,8 +270,8 @@ def _calibrations(material: Material) -> Sequence[str]:
     """The names of the calibrations that made the rows. If several share a name, each has the start of its sha256."""
     made = {(c.calibration_id, content_sha256(calibration_to_json(c))) for c in material.calibrations.values() if c}
     shared = Counter(name for name, _ in made)
-    told = {f"{name} ({content[:8]})" if shared[name] > 1 else name for name, content in made}
-    return sorted(told | {name for name in material.calibration_ids if name not in shared})
+    labelled = {f"{name} ({content[:8]})" if shared[name] > 1 else name for name, content in made}
+    return sorted(labelled | {name for name in material.calibration_ids if name not in shared})
 
 
 def _notes(material: Material, labels: Labels) -> list[str]:

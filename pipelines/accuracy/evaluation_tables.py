@@ -22,9 +22,9 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
 
 
-def print_evaluation(told: Json, console: Console) -> None:
-    console.print(escape(_heading(told)), highlight=False, soft_wrap=False)
-    for sheet in sheets(told):
+def print_evaluation(figures: Json, console: Console) -> None:
+    console.print(escape(_heading(figures)), highlight=False, soft_wrap=False)
+    for sheet in sheets(figures):
         columns = [
             Column(name, right=not (place == 0 or name in _OF_WORDS), whole=not (place == 0 or name in _OF_WORDS))
             for place, name in enumerate(sheet.columns)
@@ -32,7 +32,7 @@ def print_evaluation(told: Json, console: Console) -> None:
         console.print()
         print_table(console, columns, sheet.rows, sheet.title)
     for kind, style in (("warnings", "bold red"), ("notes", "")):
-        for line in told[kind]:
+        for line in figures[kind]:
             told_as = "WARNING" if kind == "warnings" else "note"
             console.print(f"{told_as}: {escape(line)}", style=style, highlight=False)
 
@@ -42,20 +42,20 @@ BASELINE = "best baseline v score"
 _OF_WORDS = ("forgery", "judged by", BASELINE, "higher in")
 
 
-def to_markdown(told: Json) -> str:
-    parts = [_heading(told)]
-    for sheet in sheets(told):
+def to_markdown(figures: Json) -> str:
+    parts = [_heading(figures)]
+    for sheet in sheets(figures):
         lines = ["| " + " | ".join(sheet.columns) + " |", "|" + "---|" * len(sheet.columns)]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in sheet.rows]
         parts.append(f"**{sheet.title}**\n\n" + "\n".join(lines))
     for kind, word in (("warnings", "**Warning:** "), ("notes", "")):
-        if told[kind]:
-            parts.append("\n".join(f"- {word}{line}" for line in told[kind]))
+        if figures[kind]:
+            parts.append("\n".join(f"- {word}{line}" for line in figures[kind]))
     return "\n\n".join(parts) + "\n"
 
 
-def sheets(told: Json) -> list[Sheet]:
-    subjects = told["subjects"]
+def sheets(figures: Json) -> list[Sheet]:
+    subjects = figures["subjects"]
     ranked = ("judged by", "real", "fake", "groups", "abstains", "AUC [95 %]", "within groups", BASELINE)
     found = [
         Sheet("How well the scores rank", ranked, tuple((row["name"], *_ranked(row)) for row in subjects)),
@@ -91,11 +91,11 @@ def sheets(told: Json) -> list[Sheet]:
             ("baseline", "real", "fake", "AUC [95 %]", "higher in"),
             tuple(
                 (b["name"], str(b["real"]), str(b["fake"]), _figure(b["auc"]), b["higher_in"] or "-")
-                for b in told["baselines"]
+                for b in figures["baselines"]
             ),
         ),
     ]
-    for by, rows in told["breakdown"].items():
+    for by, rows in figures["breakdown"].items():
         if rows:
             told_of = [row for row in rows if row["kind"] != "family" or row["real"] or row["fake"]]
             lines = tuple((printable(row["value"], 30), row["name"], *_ranked(row)) for row in told_of)
@@ -127,12 +127,12 @@ def _verdicts(subjects: Sequence[Json]) -> Sheet:
     return Sheet("Verdicts (fused)", ("label", *names), rows)
 
 
-def _heading(told: Json) -> str:
-    counts, settings = told["counts"], told["settings"]
+def _heading(figures: Json) -> str:
+    counts, settings = figures["counts"], figures["settings"]
     return (
         f"{counts['media']} labelled files, {counts['real']} real and {counts['fake']} fake, in {counts['groups']} "
         f"groups. "
-        f"Calibration {', '.join(told['calibration_ids']) or 'none'}. In brackets: 95 % intervals, "
+        f"Calibration {', '.join(figures['calibration_ids']) or 'none'}. In brackets: 95 % intervals, "
         f"{settings['resamples']} resamples of the groups; for shares, exact (Clopper-Pearson). "
         "`v`: a trivial baseline's AUC against the score's on the same files; `!` where the baseline ranks better."
     )
@@ -141,9 +141,9 @@ def _heading(told: Json) -> str:
 def _ranked(row: Json) -> tuple[str, ...]:
     known = [b for b in row["baselines"] if b["auc"]["value"] is not None]
     best = max(known, key=lambda b: b["auc"]["value"], default=None)
-    told = "-" if best is None else f"{best['name']} {_number(best['auc']['value'])}"
+    best_text = "-" if best is None else f"{best['name']} {_number(best['auc']['value'])}"
     if best is not None and best["detector_auc"] is not None:
-        told += f" v {_number(best['detector_auc'])}{' !' if best['beats'] else ''}"
+        best_text += f" v {_number(best['detector_auc'])}{' !' if best['beats'] else ''}"
     silent = row["abstained"]["all"]
     return (
         str(row["real"]),
@@ -152,7 +152,7 @@ def _ranked(row: Json) -> tuple[str, ...]:
         "-" if silent["value"] is None else f"{100 * silent['value']:.0f} %",
         _figure(row["auc"]),
         _figure(row["within_groups"]["auc"]),
-        told,
+        best_text,
     )
 
 

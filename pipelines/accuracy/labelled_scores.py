@@ -41,20 +41,20 @@ union all select media_id, run_id, uri, 'failed' from failures where run_id = $r
 union all select media_id, run_id, uri, 'skipped' from skipped where run_id = $run"""
 _SCORES = """
 select l.place, s.* from labelled l join scores s on s.media_id = l.media_id and s.run_id = l.run_id order by l.place"""
-_SAID = """
-create temp table said as
+_LOGITS = """
+create temp table logits as
 select s.place, s.run_id as scored_by, e.* exclude (run_id, media_id, uri, box, detail, logit, abstained), e.abstained,
        if(isfinite(e.logit), e.logit, null) as logit
 from scored s join evidence e on e.media_id = s.media_id and e.run_id = s.evidence_run_id"""
 _ASKED = """
 select place, detector, any_value(family), bool_or(abstained is null or not list_contains($elsewhere, abstained))
-from said group by place, detector order by detector, place"""
+from logits group by place, detector order by detector, place"""
 _POOLED = """
 with items as (
-    select place, detector, min(logit) as logit from said
+    select place, detector, min(logit) as logit from logits
     where logit is not null and list_contains($explained, detector) group by place, detector, clip_index
     union all
-    select place, detector, logit from said where logit is not null and not list_contains($explained, detector)
+    select place, detector, logit from logits where logit is not null and not list_contains($explained, detector)
 ), ranked as (
     select *, row_number() over (partition by place, detector order by logit desc) as rank,
            count(*) over (partition by place, detector) as items
@@ -63,7 +63,7 @@ with items as (
 select place, detector, avg(logit) from ranked where rank <= ceil(items / 4) group by place, detector order by place"""
 _ITEMS = """
 select place, detector, scored_by, family, weights_sha256, clip_index, track_id, start_seconds, end_seconds, logit
-from said where logit is not null
+from logits where logit is not null
 order by place, detector, clip_index nulls first, track_id nulls first, start_seconds, logit"""
 
 
@@ -149,7 +149,7 @@ def read_material(out: str, labels: Labels, run_id: str | None = None) -> Materi
                 names=["place", "media_id", "run_id", "evidence_run_id"],
             ),
         )
-        connection.execute(_SAID)
+        connection.execute(_LOGITS)
         calibrations = {
             name: parse_calibration(json.dumps(runs[name].settings["calibration"]), f"run {name}")
             if name in runs and "calibration" in runs[name].settings

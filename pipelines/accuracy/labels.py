@@ -98,8 +98,8 @@ def read_lines(path: str | Path, how: str) -> Lines:
                     raise UsageError(
                         f"cannot read {path}: line {line} is not UTF-8, save the spreadsheet as `CSV UTF-8`"
                     )
-                if told := sheet.too_long(row):
-                    wrong.append(told)
+                if problem := sheet.too_long(row):
+                    wrong.append(problem)
                 else:
                     rows.append((line, {n: value.strip() for n, value in zip(names, row.fields, strict=False)}))
     except UNREADABLE as e:
@@ -167,10 +167,10 @@ def join(labels: Labels, rows: Sequence[Mapping[str, Any]]) -> Joined:
         else:
             uris = _uris_of(label.uri, labels.path, by_uri, by_name)
             if len(uris) > 1:
-                told = ", ".join(printable(uri, 120) for uri in sorted(uris)[:2])
+                examples = ", ".join(printable(uri, 120) for uri in sorted(uris)[:2])
                 wrong.append(
                     f"line {label.line}: expected a uri that fits one file; {without_secrets(label)!r} fits "
-                    f"{len(uris)} ({told}, …): write more of it, or its media_id"
+                    f"{len(uris)} ({examples}, …): write more of it, or its media_id"
                 )
                 continue
             index = by_uri[uris[0]] if uris else None

@@ -50,8 +50,8 @@ def _roc(subjects: Sequence[Subject], material: Material) -> Figure:
     for subject in subjects:
         fake, score = material.fake[subject.judged], subject.score[subject.judged]
         fpr, tpr, _ = roc_curve(fake, score)
-        told = f"{printable(subject.name, _LONGEST_NAME)}: {roc_auc_score(fake, score):.2f} (n = {len(fake)})"
-        axes.plot(fpr, tpr, label=told, linewidth=2 if subject.kind == "fused" else 1)
+        legend = f"{printable(subject.name, _LONGEST_NAME)}: {roc_auc_score(fake, score):.2f} (n = {len(fake)})"
+        axes.plot(fpr, tpr, label=legend, linewidth=2 if subject.kind == "fused" else 1)
     axes.set(xlabel="reals flagged (false-positive rate)", ylabel="fakes found (true-positive rate)", title="ROC, AUC")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     _legend(axes, loc="lower right")
@@ -62,10 +62,10 @@ def _reliability(subjects: Sequence[Subject], material: Material) -> Figure:
     figure, panels = _panels(len(subjects))
     for axes, subject in zip(panels, subjects, strict=False):
         assert subject.probability is not None
-        fake, told = material.fake[subject.judged], subject.probability[subject.judged]
-        bins = bin_of(told)
+        fake, probability = material.fake[subject.judged], subject.probability[subject.judged]
+        bins = bin_of(probability)
         filled = [n for n in range(BINS) if (bins == n).any()]
-        means = [float(told[bins == n].mean()) for n in filled]
+        means = [float(probability[bins == n].mean()) for n in filled]
         shares = [float(fake[bins == n].mean()) for n in filled]
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=":")
         axes.plot(means, shares, marker="o", color="black", linewidth=1)

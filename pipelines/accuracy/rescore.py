@@ -130,8 +130,8 @@ def rescore_command(out: str, calibration: Calibration, run_id: str | None, quie
         print_json({**summary.as_json(), "runs": [run.run_id for run in runs]})
         return 0
     if runs:
-        told = f"{counted(sum(run.planned for run in runs), 'file')} rescored with {calibration.calibration_id}"
-        console.print(f"{escape(told)}: run {', '.join(run.run_id for run in runs)}\n", highlight=False)
+        text = f"{counted(sum(run.planned for run in runs), 'file')} rescored with {calibration.calibration_id}"
+        console.print(f"{escape(text)}: run {', '.join(run.run_id for run in runs)}\n", highlight=False)
     else:
         console.print(f"Nothing is left to do: {_settled(summary, run_id)}.\n", highlight=False)
     print_summary(summary, console, out)

@@ -90,11 +90,11 @@ def unfinished_runs(store: OutputStore) -> list[str]:
 
 
 def check_output(out: str) -> list[Violation]:
-    """Only the violations that `look_at` finds. An unfinished run is not a violation."""
-    return list(look_at(out).violations)
+    """Only the violations that `inspect_output` finds. An unfinished run is not a violation."""
+    return list(inspect_output(out).violations)
 
 
-def look_at(out: str) -> Checked:
+def inspect_output(out: str) -> Checked:
     """What is wrong with the output `out`, and what is unfinished, run by run.
 
     Raises:
@@ -127,7 +127,7 @@ def look_at(out: str) -> Checked:
     planned = 0
     for run in sorted(plans | set(public) | {run for run, names in units.items() if names}):
         with open_duckdb(store) as connection:
-            seen = _Seen(store, connection, run)
+            seen = _RunTables(store, connection, run)
             seen.load_plan([f"_runs/{run}/plan.parquet"] if run in plans else [])
             seen.load_units(units.get(run, []))
             seen.load_public(public[run])
@@ -143,7 +143,7 @@ def look_at(out: str) -> Checked:
     return Checked(tuple(violations), tuple(unfinished), planned)
 
 
-def tell(checked: Checked, out: str) -> list[str]:
+def describe_check(checked: Checked, out: str) -> list[str]:
     """Lines for a person: what is wrong, then what is unfinished; or one line that everything is there."""
     lines = [str(violation) for violation in checked.violations]
     lines += [f"{printable(out)}: {run}" for run in checked.unfinished]
@@ -166,7 +166,7 @@ def _promised_tables(store: OutputStore, run: str, violations: list[Violation]) 
         return []
 
 
-class _Seen:
+class _RunTables:
     """What one check has seen of one run, in DuckDB."""
 
     def __init__(self, store: OutputStore, connection: duckdb.DuckDBPyConnection, run_id: str):

@@ -64,9 +64,9 @@ SOUND_BITS = 64_000
 class EncodingError(RuntimeError):
     """ffmpeg could not write a file. The message has ffmpeg's own words."""
 
-    def __init__(self, path: Path, said: bytes):
-        super().__init__(f"ffmpeg could not write {path.name}: {said[-500:].decode(errors='replace').strip()}")
-        self.disk_full = b"No space left on device" in said
+    def __init__(self, path: Path, log: bytes):
+        super().__init__(f"ffmpeg could not write {path.name}: {log[-500:].decode(errors='replace').strip()}")
+        self.disk_full = b"No space left on device" in log
 
 
 def film_suffix(name: str, frame_rate: Fraction) -> str:
@@ -117,7 +117,7 @@ class FilmWriter:
             self._process.stdin.write(np.ascontiguousarray(frame).data)
         except BrokenPipeError:
             self._process.wait()
-            raise EncodingError(self.path, self._said()) from None
+            raise EncodingError(self.path, self._ffmpeg_log()) from None
         self.frames += 1
 
     def __enter__(self) -> FilmWriter:
@@ -130,12 +130,12 @@ class FilmWriter:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         code = self._process.wait()
-        said = self._said()
+        log = self._ffmpeg_log()
         self._errors.close()
         if code and error is None:
-            raise EncodingError(self.path, said)
+            raise EncodingError(self.path, log)
 
-    def _said(self) -> bytes:
+    def _ffmpeg_log(self) -> bytes:
         self._errors.seek(0)
         return self._errors.read()
 
@@ -165,9 +165,9 @@ def write_sound(path: Path, sound: np.ndarray) -> None:
     codec = SOUND_CODECS[path.suffix]
     lossy = codec not in ("flac", "pcm_s16le")
     with tempfile.TemporaryDirectory(prefix="deephotlink-sound-") as scratch:
-        heard = ffmpeg.input(f"file:{_write_wav(Path(scratch) / 'sound.wav', sound)}")
+        sound_input = ffmpeg.input(f"file:{_write_wav(Path(scratch) / 'sound.wav', sound)}")
         options = {"c:a": codec, **({"b:a": SOUND_BITS} if lossy else {}), **EXACT}
-        _run(ffmpeg.output(heard, f"file:{path}", **options), path)
+        _run(ffmpeg.output(sound_input, f"file:{path}", **options), path)
 
 
 def _write_wav(path: Path, sound: np.ndarray) -> Path:

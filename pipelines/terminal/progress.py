@@ -129,21 +129,21 @@ def look_of(counters: dict[str, int], total: int, done: int, elapsed_seconds: fl
     # The counter `media_probed` leaves out files that fail or are skipped while they are probed.
     opened = max(c["media_probed"] + c["media_failed"] + c["media_skipped"], ended)
     film, sound = c["film_milliseconds"] / 1000, c["sound_milliseconds"] / 1000
-    told = []
+    parts = []
     if ended:
-        told.append(f"{ended / elapsed:.2g} files/s")
+        parts.append(f"{ended / elapsed:.2g} files/s")
     if film:
-        told.append(f"{seconds(film)} s of film at {film / elapsed:.2g} s/s")
+        parts.append(f"{seconds(film)} s of film at {film / elapsed:.2g} s/s")
     elif sound:
-        told.append(f"{seconds(sound)} s of sound at {sound / elapsed:.2g} s/s")
+        parts.append(f"{seconds(sound)} s of sound at {sound / elapsed:.2g} s/s")
     if c["media_failed"]:
-        told.append(f"{c['media_failed']} failed")
+        parts.append(f"{c['media_failed']} failed")
     if opened > ended:
-        told.append(f"{min(done + opened, total)} containers looked into")
+        parts.append(f"{min(done + opened, total)} containers looked into")
     if film and sound:
-        told.append(f"{seconds(sound)} s of sound")
+        parts.append(f"{seconds(sound)} s of sound")
     stage = "files" if ended else "decoding" if film or sound else "containers" if opened else "starting"
-    return Look(stage, min(done + ended, total), total, tuple(told or ["starting"]))
+    return Look(stage, min(done + ended, total), total, tuple(parts or ["starting"]))
 
 
 @contextmanager

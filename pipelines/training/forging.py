@@ -73,9 +73,9 @@ class Workshop:
     passed_over: list[str] = field(default_factory=list)
 
     def pass_over(self, source: Source, kind: str, why: str) -> None:
-        told = f"{Path(source.path).name}: no {kind}: {why}"
-        self.passed_over.append(told)
-        self.tell(f"skipped {printable(told, 300)}")
+        line = f"{Path(source.path).name}: no {kind}: {why}"
+        self.passed_over.append(line)
+        self.tell(f"skipped {printable(line, 300)}")
 
     def seed(self, source: Source, kind: str) -> tuple[int, ...]:
         """A seed from the source's file name and group, independent of its folder."""
@@ -109,11 +109,11 @@ def forge_film(shop: Workshop, source: Source, probe: MediaProbe, scratch: Path)
 
 def forge_sound(shop: Workshop, source: Source, probe: MediaProbe, scratch: Path) -> list[tuple[Path, Made]]:
     """The same as `forge_film`, for a sound file."""
-    heard = [sound for _, sound in sounds([source], shop.tell)]
-    if not heard:
+    decoded = [sound for _, sound in sounds([source], shop.tell)]
+    if not decoded:
         shop.pass_over(source, "sound", "nothing could be decoded")
         return []
-    sound = heard[0][: round(shop.config.seconds * SOUND_RATE)]
+    sound = decoded[0][: round(shop.config.seconds * SOUND_RATE)]
     suffix = sound_suffix(source.path)
     files = [(REAL, REAL, sound)]
     if "vocoded" in shop.config.kinds:
@@ -155,7 +155,7 @@ def _pictures(
     films = {kind: scratch / f"{kind}{suffix}" for kind in (REAL, *kinds)}
     bits = bits_a_second(probe, plan.width, plan.height, rate)
     touched: Counter[str] = Counter()
-    heard: list[tuple[float, np.ndarray]] = []
+    sounds_of_clips: list[tuple[float, np.ndarray]] = []
     first, number = math.nan, 0
     with ExitStack() as stack:
         writers: dict[str, FilmWriter] = {}
@@ -169,7 +169,7 @@ def _pictures(
                     writers[kind] = stack.enter_context(writer)
             spec = plan.clips[item.clip_index]
             if item.sound is not None:
-                heard.append((spec.start_seconds, item.sound))
+                sounds_of_clips.append((spec.start_seconds, item.sound))
             clip = Clip(probe.file, spec, item.frames, item.pts_seconds, item.sound)
             tracks = track_faces(clip, shared_detector("cpu"))[0].tracks or ()
             places: dict[int, np.ndarray] = {}
@@ -202,7 +202,7 @@ def _pictures(
         if touched[kind] < LEAST_SHARE * number:
             shop.pass_over(source, kind, f"only {touched[kind]} of {number} frames have a face that can be forged")
             del films[kind]
-    sound = _joined(heard, first, number / float(rate))
+    sound = _joined(sounds_of_clips, first, number / float(rate))
     return _Forged(films, sound, number / float(rate), touched[REAL] / number, suffix)
 
 
@@ -248,12 +248,12 @@ def _frame_rate(plan: DecodePlan) -> Fraction:
     return Fraction(1 / float(np.median(steps)) if steps else 25.0).limit_denominator(1001)
 
 
-def _joined(heard: Sequence[tuple[float, np.ndarray]], first: float, seconds: float) -> np.ndarray | None:
+def _joined(sounds_of_clips: Sequence[tuple[float, np.ndarray]], first: float, seconds: float) -> np.ndarray | None:
     """The film's sound from its first frame to its last, float32 [S]; None if there is none."""
-    if not heard:
+    if not sounds_of_clips:
         return None
     sound = np.zeros(round(seconds * SOUND_RATE), np.float32)
-    for start, samples in heard:
+    for start, samples in sounds_of_clips:
         at = round((start - first) * SOUND_RATE)
         low, high = max(0, at), min(len(sound), at + len(samples))
         if low < high:

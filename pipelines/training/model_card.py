@@ -106,8 +106,8 @@ def _table(record: Mapping[str, Any]) -> str:
     rows = ["| figure | value | 95 % interval |", "|---|---|---|"]
     intervals = record["intervals"]
     for name, (value, low, high) in intervals.items():
-        said = "one group only: none" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-        rows.append(f"| {name} | {value:.3f} | {said} |")
+        interval = "one group only: none" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        rows.append(f"| {name} | {value:.3f} | {interval} |")
     if not intervals:
         rows += [
             f"| {name} | {value:.3f} | not computed |"

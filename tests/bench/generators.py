@@ -17,7 +17,7 @@ import numpy as np
 
 from deephotlink.models.calibration.accuracy import Figure, Resampling, auc, auc_within_groups
 from deephotlink.models.calibration.bounds import bounded_threshold
-from deephotlink.pipelines.accuracy.baselines import Baseline, Yardstick
+from deephotlink.pipelines.accuracy.baselines import Baseline, Baselines
 
 FOLDS = 6
 MOST_ACCUSED = 0.05
@@ -190,7 +190,7 @@ class Table:
         names = sorted({name for item in items for name in item.values})
         values = {name: np.array([item.values.get(name, np.nan) for item in items], float) for name in names}
         self.values = values
-        self._yardstick = Yardstick(self.fake, self.groups, values, resampling)
+        self._baselines = Baselines(self.fake, self.groups, values, resampling)
 
     def with_value(self, name: str, values: np.ndarray) -> Table:
         """The same with one more trivial property."""
@@ -217,7 +217,7 @@ class Table:
             own.pairs,
             within.auc,
             within.pairs,
-            tuple(self._yardstick.against(judged, scores)) if fake.any() and not fake.all() else (),
+            tuple(self._baselines.against(judged, scores)) if fake.any() and not fake.all() else (),
         )
 
     def by(self, column: str, scores: np.ndarray, least: int = 1) -> list[Compared]:

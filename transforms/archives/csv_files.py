@@ -96,8 +96,8 @@ def read_sheet(f: IO[bytes], columns: Collection[str], separator: str | None = N
     text = open_text(f)
     before, header = 0, ""
     for header in text:
-        if (said := _SAYS.fullmatch(header)) and not before:
-            separator = said[1]
+        if (separator_match := _SAYS.fullmatch(header)) and not before:
+            separator = separator_match[1]
         elif header.strip(f'{_SEPARATORS}" \r\n'):
             break
         before, header = before + 1, ""

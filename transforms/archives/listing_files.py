@@ -136,8 +136,8 @@ def _column(names: Sequence[str], shown: str) -> int:
             return called[0]
         if called:
             raise UsageError(f"the listing {shown} has {len(called)} columns `{COLUMN}`: remove all but one")
-    told = printable(", ".join(str(name) for name in names[:50]) or "none")
-    raise UsageError(f"the listing {shown} has no column `{COLUMN}`; its columns: {told}. {_EXAMPLE}")
+    columns = printable(", ".join(str(name) for name in names[:50]) or "none")
+    raise UsageError(f"the listing {shown} has no column `{COLUMN}`; its columns: {columns}. {_EXAMPLE}")
 
 
 def _alike(names: Sequence[str]) -> list[int]:
@@ -148,8 +148,8 @@ def _csv(f: IO[bytes], separator: str | None, shown: str) -> Iterator[str]:
     sheet = read_sheet(f, {COLUMN}, separator)
     at = _column(sheet.names, shown)
     for row in sheet.rows:
-        if told := sheet.too_long(row):
-            raise UsageError(f"{shown}: {told}")
+        if problem := sheet.too_long(row):
+            raise UsageError(f"{shown}: {problem}")
         yield row.fields[at] if len(row.fields) > at else ""
 
 

@@ -38,13 +38,13 @@ class Secrets(Mapping[str, str]):
     """The pairs of `secret_addresses`, by canonical URI: some 16 bytes each in memory, the rest in a nameless file that
     ends with this process. If a URI has several addresses, the last counts."""
 
-    def __init__(self, told: Iterable[tuple[str, str]]):
+    def __init__(self, pairs: Iterable[tuple[str, str]]):
         hashes, offsets = array("Q"), array("Q")
         self._file: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed with its last reader
         self._digest = hashlib.sha256()
         at = 0
         with spool_faults():
-            for name, address in told:
+            for name, address in pairs:
                 record = json.dumps([name, address]).encode() + b"\n"
                 self._digest.update(record)
                 hashes.append(_hash(name))

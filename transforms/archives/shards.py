@@ -116,8 +116,8 @@ def _judged(member: Member, size_bytes: int, limits: ShardLimits) -> Member:
     numbers = (member.offset, member.size_bytes, member.compressed_bytes or 0)
     if min(numbers) < 0 or max(numbers) > _LARGEST:
         # Both formats can hold such numbers. Neither a read nor a table may ever see them.
-        said = f"a header claims {member.size_bytes} bytes at byte {member.offset}"
-        return failing(Member(member.name, min(max(member.offset, 0), _LARGEST), 0), "damaged_archive", said)
+        claim = f"a header claims {member.size_bytes} bytes at byte {member.offset}"
+        return failing(Member(member.name, min(max(member.offset, 0), _LARGEST), 0), "damaged_archive", claim)
     if member.skip or member.failure:
         return member
     stored = member.size_bytes if member.compressed_bytes is None else member.compressed_bytes

@@ -22,7 +22,7 @@ def walk_tar(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
     """All members except folders. Raises ValueError or tarfile.HeaderError if a header is missing where one belongs."""
     at = 0
     lasting: dict[str, str] = {}
-    said: dict[str, str] = {}
+    headers: dict[str, str] = {}
     while any(block := reader.peek(at, _BLOCK)):
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -37,28 +37,28 @@ def walk_tar(reader: Reader, limits: ShardLimits) -> Iterator[Member]:
             if info.type == tarfile.XGLTYPE:
                 lasting.update(found)
             else:
-                said = {**found, **said}  # if several precede a member, the first counts
+                headers = {**found, **headers}  # if several precede a member, the first counts
             at = data + _padded(info.size)
             continue
         if info.type == tarfile.GNUTYPE_SPARSE:
             data = _after_sparse_map(reader, block, data)
-        said = {**lasting, **said}
-        size = int(said["size"]) if "size" in said else info.size
+        headers = {**lasting, **headers}
+        size = int(headers["size"]) if "size" in headers else info.size
         has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
         # A negative size must not lead backwards; `list_members` reports it.
         at = data + (_padded(max(size, 0)) if has_data else 0)
         if not info.isdir():
-            yield _member(info, said, data, size)
-        said = {}
-    if at > reader.size_bytes or said:
+            yield _member(info, headers, data, size)
+        headers = {}
+    if at > reader.size_bytes or headers:
         raise ValueError(f"no header at byte {at} of {reader.size_bytes}")
 
 
-def _member(info: tarfile.TarInfo, said: dict[str, str], data: int, size: int) -> Member:
-    member = Member(said.get("path", info.name).rstrip("/"), data, size)
+def _member(info: tarfile.TarInfo, headers: dict[str, str], data: int, size: int) -> Member:
+    member = Member(headers.get("path", info.name).rstrip("/"), data, size)
     if info.issym() or info.islnk():
         return Member(member.name, data, 0, skip="link")
-    if info.type == tarfile.GNUTYPE_SPARSE or _SPARSE in said:
+    if info.type == tarfile.GNUTYPE_SPARSE or _SPARSE in headers:
         return failing(member, "unsupported_archive", "a sparse tar member: repack the shard without --sparse")
     if not info.isreg():
         return Member(member.name, data, 0, skip="not_a_file")

@@ -217,8 +217,8 @@ class _Look:
         if self.chosen.video is None or self.chosen.unreadable is not None:
             return []
         unseen = self.first_seconds - max(0.0, self._span(self.chosen.video.index)[0])
-        told = f"{NOT_LOOKED}the first {unseen:.1f} s, because the picture that they depend on is missing"
-        return [told] if unseen > 1 else []
+        note = f"{NOT_LOOKED}the first {unseen:.1f} s, because the picture that they depend on is missing"
+        return [note] if unseen > 1 else []
 
     def sound(self) -> AudioFacts | None:
         sounds = self.chosen.sounds

@@ -313,8 +313,8 @@ class OutputStore:
         if number in _FULL:
             return WorldError(f"cannot {what}: no space left in {self._shown}: free some; what is committed stays")
         if isinstance(error, PermissionError) or (self.is_local and number in _DENIED):
-            said = printable(redact(str(getattr(error, "strerror", None) or error)), 200)
-            return UsageError(f"cannot {what} in {self._shown}: {said}")
+            reason = printable(redact(str(getattr(error, "strerror", None) or error)), 200)
+            return UsageError(f"cannot {what} in {self._shown}: {reason}")
         if isinstance(error, FileNotFoundError) and self.is_local and not what.startswith("read"):
             return _Fault(_first_words(error))  # another process has removed the folder
         # An error that a client raises because it cannot read an answer is the store's fault too.

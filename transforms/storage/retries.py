@@ -205,8 +205,8 @@ def is_refusal(error: Exception) -> bool:
 
 def _is_archived(error: Exception) -> bool:
     """Whether the object is in an archive tier. Azure's errors hold the code; s3fs keeps botocore's answer."""
-    told = getattr(error.__cause__, "response", None)
-    code = told.get("Error", {}).get("Code") if isinstance(told, dict) else getattr(error, "error_code", None)
+    answer = getattr(error.__cause__, "response", None)
+    code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else getattr(error, "error_code", None)
     return code in _ARCHIVED
 
 
@@ -228,5 +228,5 @@ def is_storage_fault(error: Exception) -> bool:
 
 def describe_error(error: BaseException) -> str:
     """An exception in one line, without secrets and without this machine's paths."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return printable(redact(f"{type(error).__name__}: {said}" if said else type(error).__name__))
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(redact(f"{type(error).__name__}: {text}" if text else type(error).__name__))

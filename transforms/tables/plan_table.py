@@ -145,7 +145,7 @@ class Plan:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
             return NotImplemented
-        told = lambda plan: (plan.units, plan.duplicates, plan.already_done, plan.entries)  # noqa: E731
-        return bool(told(self) == told(other))
+        summary = lambda plan: (plan.units, plan.duplicates, plan.already_done, plan.entries)  # noqa: E731
+        return bool(summary(self) == summary(other))
 
     __hash__ = None  # type: ignore[assignment]

@@ -92,8 +92,8 @@ class WorkerPool:
         stream = Stream(core.ahead, replace(request, path=os.path.abspath(request.path)))
         for clip in request.clips:
             if clip_bytes(request, clip) > core.limits.item_bytes:
-                said = f"a clip of {clip_bytes(request, clip)} bytes: at most {core.limits.item_bytes} are allowed"
-                stream.put(ItemFailed("too_large", said, clip_index=clip.clip_index))
+                message = f"a clip of {clip_bytes(request, clip)} bytes: at most {core.limits.item_bytes} are allowed"
+                stream.put(ItemFailed("too_large", message, clip_index=clip.clip_index))
         with core.ahead.changed:
             core.raise_if_closed()
             core.ahead.enqueue(stream)
@@ -287,8 +287,8 @@ class _Core:
         for clip in stream.slice.clips:
             stream.put(ItemFailed("decode_failed", "the decoder skipped this clip", clip_index=clip.clip_index))
         for window in stream.slice.windows:
-            said = "the decoder skipped this window"
-            stream.put(ItemFailed("decode_failed", said, window_index=window.window_index))
+            message = "the decoder skipped this window"
+            stream.put(ItemFailed("decode_failed", message, window_index=window.window_index))
 
     def _decode_item(self, worker: Worker, stream: Stream) -> bool:
         """Has the worker decode one item and delivers it; False at the end of the slice."""

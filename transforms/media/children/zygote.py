@@ -140,9 +140,9 @@ class Zygote:
             self._stats.zygotes += 1
             receive_message(ours, MAX_ITEM_BYTES, Countdown(START_SECONDS))
         except (OSError, EOFError, TimeoutError, ProtocolError) as error:
-            said = read_log(log_fd, from_end=True)
+            log = read_log(log_fd, from_end=True)
             self.close()
-            raise WorldError(f"the decoder process does not start: {said or type(error).__name__}") from error
+            raise WorldError(f"the decoder process does not start: {log or type(error).__name__}") from error
         finally:
             os.close(log_fd)
 
@@ -258,19 +258,19 @@ class Worker:
         if self._feeder is not None and self._feeder.error is not None:
             return self._feeder.error
         self._stats.crashed += 1
-        said = read_log(self._log_fd)
-        tail = f"; it said: {said}" if said else ""
+        log = read_log(self._log_fd)
+        tail = f"; it said: {log}" if log else ""
         if status is None:
             return WorkerLost("worker_killed", "the decoder process was killed with its zygote", from_outside=True)
         if "exit" in status:
             if status["exit"] == EXIT_NO_SANDBOX:
-                return WorldError(f"the sandbox cannot be set up: {said}; --sandbox=off decodes without one")
+                return WorldError(f"the sandbox cannot be set up: {log}; --sandbox=off decodes without one")
             return WorkerLost("worker_exited", f"the decoder process exited with status {status['exit']}{tail}")
         number = int(status["signal"])
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         if number == signal.SIGXCPU:
             return WorkerLost("deadline", "the decoder process used up its CPU time", spent=True)
-        if number == signal.SIGABRT and ("bad_alloc" in said or "memory allocation" in said):
+        if number == signal.SIGABRT and ("bad_alloc" in log or "memory allocation" in log):
             return WorkerLost("out_of_memory", f"the decoder process ran out of memory{tail}")
         # SIGKILL comes from outside: an operator, or the kernel when memory runs out.
         return WorkerLost("worker_killed", f"the decoder process was killed by {name}{tail}", number == signal.SIGKILL)

@@ -271,5 +271,5 @@ def _jumps(
             found.append(Jump(mine[0].low + mine[0].shift, round(off, 3)))
         found += [Jump(float(clocks[index].seconds[at]), round(by, 3)) for at, by in stamps[index].bad_pts.items()]
         by_stream[index] = sorted(found, key=lambda jump: jump.at_seconds)
-    told = by_stream.get(main, []) if main is not None else []
-    return told or max(by_stream.values(), key=len, default=[])
+    found_jumps = by_stream.get(main, []) if main is not None else []
+    return found_jumps or max(by_stream.values(), key=len, default=[])

@@ -118,11 +118,11 @@ def _context(pid: int, trust_anchors: str | None) -> c2pa.Context:
 def _failed(message: str) -> dict[str, Any]:
     remote = message.startswith("Remote")
     # Leave the link itself out: it is the file's own text and may name the person it was made for.
-    said = "the credentials are stored elsewhere and were not fetched" if remote else _text(message)
+    failure = "the credentials are stored elsewhere and were not fetched" if remote else _text(message)
     return {
         "state": "Remote" if remote else "Unreadable",
         "signer_trusted": False,
-        "failures": [said],
+        "failures": [failure],
         "successes": [],
         "ingredient_failures": [],
         "active": None,

@@ -75,8 +75,8 @@ def select_video(
     for stream in real:
         if stream is not first:
             why = why_unreadable(stream)
-            told = "a second video stream" if why is None else "a video stream that cannot be opened"
-            chosen.notes.append(f"{NOT_LOOKED}{told} ({_name(stream)}{'' if why is None else ': ' + why})")
+            what = "a second video stream" if why is None else "a video stream that cannot be opened"
+            chosen.notes.append(f"{NOT_LOOKED}{what} ({_name(stream)}{'' if why is None else ': ' + why})")
     return chosen
 
 
@@ -116,24 +116,26 @@ def select_sound(
     if not usable:
         return
     parties = _parties(usable)
-    heard: dict[int, Heard] = {}
+    listened: dict[int, Heard] = {}
     if len(usable) > 1 or (usable[0]["channels"] or 0) > 2:
-        heard = {stream["index"]: listen(stream["index"]) for stream in usable[:MOST_LISTENED]}
+        listened = {stream["index"]: listen(stream["index"]) for stream in usable[:MOST_LISTENED]}
     best = container.streams.best("audio")
     own = next((p for p in parties if best is not None and any(s["index"] == best.index for s in p)), parties[0])
     party = own
     if len(parties) > 1:
         # FFmpeg's choice stands, unless it is silent, or somebody speaks in another track and nobody in this one.
-        ranks = [max((heard[s["index"]].rank for s in p if s["index"] in heard), default=(0, 0.0)) for p in parties]
+        ranks = [
+            max((listened[s["index"]].rank for s in p if s["index"] in listened), default=(0, 0.0)) for p in parties
+        ]
         top = max(range(len(parties)), key=lambda n: (ranks[n][0], parties[n] is own, ranks[n][1]))
         party = parties[top]
     # A track that was silent where it was tried may have sound elsewhere, so all tracks of a recording are heard.
     together = party[:MOST_TOGETHER]
-    quiet = {index for index, one in heard.items() if not one.audible}
+    quiet = {index for index, one in listened.items() if not one.audible}
     chosen.sounds = tuple(
         SoundSource(
             s["index"],
-            heard[s["index"]].in_use if s["index"] in heard else 0,
+            listened[s["index"]].in_use if s["index"] in listened else 0,
             s["index"] not in quiet or all(t["index"] in quiet for t in together),
         )
         for s in together
