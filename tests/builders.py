@@ -1,4 +1,4 @@
-"""Everything that tests are made of: media written by code, records with sensible fields, a detector that obeys.
+"""What tests are built from: media made by code, records with plausible fields, and a detector that does as it is told.
 
 from tests.builders import FakeDetector, make_clip, make_video
 """
@@ -72,7 +72,7 @@ SOUND_MARK = 0.123
 
 
 def make_media_file(path: str | Path = "/archive/a.mp4", **fields: Any) -> MediaFile:
-    """The record of a file. A file that exists brings its size and version along; `fields` override."""
+    """The record of a file. If the file exists, its size and version are used; `fields` override."""
     path = Path(path)
     status = path.stat() if path.exists() else None
     found: dict[str, Any] = {
@@ -87,7 +87,7 @@ def make_media_file(path: str | Path = "/archive/a.mp4", **fields: Any) -> Media
 
 
 def make_probe(file: MediaFile | None = None, audio: bool = True, video: bool = True, **fields: Any) -> MediaProbe:
-    """What a sound 10 s h264 mp4 of 640x360 at 25 Hz with a key frame a second would say; `fields` override."""
+    """The probe of a sound 10 s h264 mp4 of 640x360 at 25 Hz with one key frame a second; `fields` override."""
     file = file or make_media_file(size_bytes=50_000_000)
     duration = float(fields.get("duration_seconds", 10.0))
     found: dict[str, Any] = {
@@ -111,7 +111,7 @@ def make_probe(file: MediaFile | None = None, audio: bool = True, video: bool = 
 def make_track(
     frames: int = 16, box: tuple[float, float, float, float] = (40, 30, 100, 105), track_id: int = 0
 ) -> FaceTrack:
-    """One face that keeps still on all frames of a clip."""
+    """One face that stays still on all frames of a clip."""
     x1, y1, x2, y2 = box
     points = np.array([(0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8)], np.float32)
     landmarks = points * np.array([x2 - x1, y2 - y1], np.float32) + np.array([x1, y1], np.float32)
@@ -136,7 +136,8 @@ def make_clip(
     marked: bool = False,
     seed: int = 0,
 ) -> Clip:
-    """A decoded clip of seeded noise, or of given frames. `tracks`: None = no face was looked for, else how many."""
+    """A decoded clip of seeded noise, or of the given frames. `tracks`: how many faces; None if no face was searched
+    for."""
     if isinstance(frames, np.ndarray):
         pictures = frames
     else:
@@ -179,7 +180,7 @@ def make_audio_window(
 
 
 def make_item(unit: Unit = "clip", marked: bool = False, seed: int = 0) -> MediaItem | ClipItem | TrackItem | AudioItem:
-    """What a detector of this unit is handed."""
+    """An item as a detector of this unit gets it."""
     if unit == "media":
         return MediaItem({"marked": marked}, None)
     if unit == "audio_window":
@@ -193,7 +194,7 @@ def make_item(unit: Unit = "clip", marked: bool = False, seed: int = 0) -> Media
 
 
 def is_marked(item: Any) -> bool:
-    """Whether a test marked this item (`make_clip(marked=True)` and the like)."""
+    """Whether a test marked this item, for example by `make_clip(marked=True)`."""
     if isinstance(item, MediaItem):
         return bool(item.facts.get("marked"))
     if isinstance(item, AudioItem):
@@ -203,11 +204,11 @@ def is_marked(item: Any) -> bool:
 
 
 class FakeDetector(Detector):
-    """Answers `logit` on every item (or abstains with `abstained`), or does what a test asks of it on marked items.
+    """Answers `logit` on every item, abstains with `abstained`, or does what a test requests on marked items.
 
-    `logit` may be a function of the item. `raise_on_marked` raises for a batch that holds a marked item;
-    `memory_items` raises torch's out-of-memory error for a batch of more items. `batches` keeps the sizes of all
-    batches, `device` where it was loaded (in the process that scored).
+    `logit` may be a function of the item. `raise_on_marked` raises for a batch that holds a marked item. `memory_items`
+    raises torch's out-of-memory error for a batch of more items. `batches` holds the sizes of all batches, `device` the
+    device it was loaded on (in the process that scored).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Made-up plans and results for the tests of the output; and the process that the kill test kills."""
+"""Made-up plans and results for the tests of the output, and the process that the kill test kills."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ def make_plan(units: int, media_a_unit: int = 4) -> list[tuple[MediaFile, MediaO
 
 
 def make_result(file: MediaFile) -> MediaResult:
-    """By size: two in three are scored, with evidence; the others failed or were skipped."""
+    """The result of a file, by its size: two in three are scored, with evidence; the others failed or were skipped."""
     kind = file.size_bytes % 6
     if kind == 4:
         return MediaResult(MediaOutcome(file, "failed", failure=Failure("probe", "damaged", "no moov atom")), None)
@@ -90,7 +90,7 @@ def finish(store: OutputStore, run: Run, make: Make = make_result) -> Run:
 
 
 def work(out: str, units: int, key: str) -> None:
-    """What a command does: it takes up or makes its run, commits what is pending, publishes, ends."""
+    """Does what a command does: continues or creates its run, commits what is pending, publishes and ends."""
     store, _ = open_store(out)
     slot = next_slot(store, key)
     run = unfinished_run(store, key) or make_run(store, units, resume_key=key, slot=slot)
@@ -105,8 +105,8 @@ def work(out: str, units: int, key: str) -> None:
 
 
 def kill_again_and_again(out: str, units: int, kills: int) -> None:
-    """Forks the same command twice at a time and kills both at a random moment, until that was done `kills` times and
-    a run has been finished under the last resume key; prints each kill and how many runs were finished."""
+    """Forks the same command twice at a time and kills both at a random moment, until `kills` processes were killed and
+    a run was finished under the last resume key. Prints how many were killed and how many runs were finished."""
     done, rounds, finished = 0, 0, 0
     while done < kills or not finished:
         key = f"key{finished}"

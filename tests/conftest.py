@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and what happens to tests that need what is not there."""
+"""Fixtures for all tests, and skips for tests whose requirements are missing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def _has_cuda() -> bool:
 
 @pytest.fixture(scope="session")
 def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample archive, made once for all tests: to be read only (`shutil.copytree` it where a test changes it)."""
+    """The sample archive, made once for all tests. Read-only: a test that changes it works on a copy
+    (`shutil.copytree`)."""
     from deephotlink.pipelines.samples.archive import make_sample
 
     folder = tmp_path_factory.mktemp("sample") / "archive"
@@ -51,13 +52,13 @@ def sample_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real material; only for tests marked `real`."""
+    """The folder of real media, only for tests marked `real`."""
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def manifest() -> list[dict[str, str]]:
-    """The rows of its MANIFEST.csv: `path` (below `shared`) and what is known of each file."""
+    """The rows of its MANIFEST.csv: `path` (below `shared`) and what is known about each file."""
     with (SHARED / "MANIFEST.csv").open(newline="", encoding="utf-8") as rows:
         return list(csv.DictReader(rows))
 
@@ -72,7 +73,7 @@ def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without their waits."""
+    """Retries without their pauses."""
     from deephotlink.transforms.storage import retries
 
     monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
@@ -80,7 +81,7 @@ def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_signal_lasts() -> Iterator[None]:
-    """A signal ends the waits of all threads there are; in a process of tests some of them live on into other tests."""
+    """A signal ends the waits of all present threads. In a test process some of them live on into other tests."""
     yield
     if asking := sys.modules.get("deephotlink.transforms.storage.requests"):
         asking._ended.clear()

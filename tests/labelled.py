@@ -1,4 +1,4 @@
-"""Outputs with labels for the tests of `evaluate`: rows by the package's own writers, truth by a CSV file."""
+"""Outputs with labels for the tests of `evaluate`: rows by the package's own writers, the truth in a CSV file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CALIBRATION = Calibration(
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One media of a made-up output."""
+    """One file of a made-up output."""
 
     name: str
     label: str | None

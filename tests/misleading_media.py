@@ -1,8 +1,8 @@
-"""Films whose time stamps are misleading, in every container that we write; how long each is in truth is known.
+"""Films with misleading time stamps, in every container that we write; the true length of each is known.
 
-Every frame carries its number, every second of sound its pitch (tests/numbered.py): what is seen at a moment can be
-held against what is there. Honest files of a muxer are made false here: by stream copies with other time stamps
-(`far`), by joining (`joined`), and by writing into their bytes.
+Every frame shows its number, and every second of sound has its own pitch (tests/numbered.py), so what is read at a
+moment can be compared with what is there. Correct files from a muxer are falsified here: by stream copies with other
+time stamps (`far`), by joining (`joined`), and by overwriting some of their bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Film:
 
 @cache
 def part(folder: Path, suffix: str, first: int, frames: int, options: tuple[str, ...] = (), sound: bool = True) -> Path:
-    """An honest film of frames `first`, `first` + 1, …; made once a folder."""
+    """A correct film of the frames `first`, `first` + 1, …; made once per folder."""
     name = f"part-{first}-{frames}-{abs(hash((options, sound)))}{suffix}"
     codecs = CODECS[suffix] if sound else CODECS[suffix][: CODECS[suffix].index("-c:a")]
     form = ("-f", "vob") if suffix == ".vob" and not sound else ()
@@ -63,12 +63,12 @@ def part(folder: Path, suffix: str, first: int, frames: int, options: tuple[str,
 
 
 def whole(folder: Path, suffix: str, options: tuple[str, ...] = ()) -> Film:
-    """12 s of honest film."""
+    """12 s of correct film."""
     return Film(part(folder, suffix, 0, 300, options), 12.0, ((0.0, 0, 300),), steady=True)
 
 
 def joined(folder: Path, suffix: str, *lengths: int, options: tuple[tuple[str, ...], ...] = ()) -> Film:
-    """Parts of so many frames one after the other, as `cat` joins them."""
+    """Parts of these many frames one after another, as `cat` joins them."""
     data, parts, first = b"", [], 0
     for n, frames in enumerate(lengths):
         data += part(folder, suffix, first, frames, options[n] if options else ()).read_bytes()
@@ -82,7 +82,7 @@ def joined(folder: Path, suffix: str, *lengths: int, options: tuple[tuple[str, .
 def far(
     folder: Path, suffix: str, which: str, seconds: float, dts: bool = True, name: str = "far", sound: bool = True
 ) -> Film:
-    """The time stamps of the video's frames `which` (of a setts expression: N is the frame) are `seconds` off."""
+    """The time stamps of the video's frames `which` (a setts expression in which N is the frame) are `seconds` off."""
     source = part(folder, suffix, 0, 300, sound=sound)
     off = f"if({which}\\,{seconds}/TB\\,0)"
     path = folder / f"{name}-{abs(hash((which, seconds, dts, sound)))}{suffix}"
@@ -93,7 +93,8 @@ def far(
 
 
 def restamped(folder: Path, suffix: str, move: Callable[[float], float]) -> Film:
-    """An MPEG stream whose video is stamped anew: `move` takes what a PES packet is stamped with, in seconds."""
+    """An MPEG stream with new time stamps in its video: `move` takes the stamp of a PES packet, in seconds, and returns
+    another."""
     data = bytearray(part(folder, suffix, 0, 300).read_bytes())
     for at in _pes_headers(data, suffix):
         if data[at + 3] & 0xF0 != 0xE0 or not data[at + 7] & 0x80:
@@ -140,7 +141,7 @@ def _write_stamp(data: bytearray, at: int, stamp: int) -> None:
 def lying(
     folder: Path, suffix: str, name: str, lie: Callable[[bytearray], None], options: tuple[str, ...] = ()
 ) -> Film:
-    """Honest film whose header is written over by `lie`."""
+    """A correct film whose header is overwritten by `lie`."""
     source = whole(folder, suffix, options)
     data = bytearray(source.path.read_bytes())
     lie(data)
@@ -150,7 +151,7 @@ def lying(
 
 
 def box_durations(value: int) -> Lie:
-    """mvhd, tkhd and mdhd of version 0 say that all lasts `value` units."""
+    """Has mvhd, tkhd and mdhd of version 0 declare a duration of `value` units."""
 
     def lie(data: bytearray) -> None:
         for kind, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
@@ -181,7 +182,7 @@ def flv_number(key: bytes, value: float) -> Lie:
 
 
 def avi_header(frames: int, microseconds: int) -> Lie:
-    """avih says how many frames there are and how long each lasts, each strh how many there are."""
+    """Has avih declare how many frames there are and how long each lasts, and each strh how many there are."""
 
     def lie(data: bytearray) -> None:
         at = data.index(b"avih") + 8
@@ -225,7 +226,7 @@ SOUNDS: dict[str, tuple[str, ...]] = {
 
 @cache
 def sound_part(folder: Path, suffix: str, first: int, seconds: int, options: tuple[str, ...] = ()) -> Path:
-    """An honest recording of the seconds `first`, `first` + 1, …"""
+    """A correct recording of the seconds `first`, `first` + 1, …"""
     path = folder / f"sound-{first}-{seconds}-{abs(hash(options))}{suffix}"
     tone = f"aevalsrc='0.3*sin(2*PI*({LOWEST_HZ}+{STEP_HZ}*floor(t+{first}))*t)':s=48000:d={seconds}"
     ffmpeg("-f", "lavfi", "-i", tone, *SOUNDS[suffix], *options, path)
@@ -237,7 +238,7 @@ def sound(folder: Path, suffix: str, *options: str) -> Film:
 
 
 def sound_joined(folder: Path, suffix: str, steady: bool, seen: float = 14.0) -> Film:
-    """Eight seconds and six; of some containers the second recording cannot be seen, which is to be told."""
+    """Eight seconds and six. In some containers the second recording cannot be seen, and a note must say so."""
     path = folder / f"sounds{suffix}"
     parts = [sound_part(folder, suffix, 0, 8), sound_part(folder, suffix, 8, 6)]
     path.write_bytes(b"".join(part.read_bytes() for part in parts))

@@ -1,4 +1,4 @@
-"""Films whose every frame carries its number as bars, so that "which frame is this" has one answer."""
+"""Films in which every frame shows its number as bars, so that "which frame is this" has exactly one answer."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def ffmpeg(*arguments: str | Path) -> None:
 def make_numbered(
     path: Path, frames: int, fps: float, *output: str | Path, first: int = 0, sound: bool = False
 ) -> Path:
-    """Frame n shows n in binary in its upper half, and a texture that moves below; they are numbered from `first` on.
-    `sound`: a tone whose pitch tells which second it belongs to (`read_second`)."""
+    """Frame n shows n in binary in its upper half and a moving texture below; the numbers begin at `first`. `sound`: a
+    tone whose pitch identifies the second it belongs to (`read_second`)."""
     rng = np.random.default_rng(0)
     texture = rng.integers(60, 190, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     command = [FFMPEG, "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}"]
@@ -48,20 +48,20 @@ def make_numbered(
 
 
 def read_number(picture: np.ndarray) -> int:
-    """The number in an upright picture of any size, [H, W] or [H, W, 3]."""
+    """The number shown in an upright picture of any size, [H, W] or [H, W, 3]."""
     columns = picture[: picture.shape[0] * 3 // 8].reshape(picture.shape[0] * 3 // 8, picture.shape[1], -1).mean((0, 2))
     centres = ((np.arange(BITS) + 0.5) * picture.shape[1] / BITS).astype(int)
     return int(sum(int(columns[x] > 128) << bit for bit, x in enumerate(centres)))
 
 
 def read_second(samples: np.ndarray) -> int:
-    """The second that a stretch of 16 kHz sound within it belongs to."""
+    """The second to which a stretch of 16 kHz sound belongs; the stretch must lie within one second."""
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     return round((int(spectrum.argmax()) * 16_000 / len(samples) - LOWEST_HZ) / STEP_HZ)
 
 
 def by_ffmpeg(path: Path, turns: int = 0) -> tuple[np.ndarray, list[int]]:
-    """(pts in seconds, frame numbers) of ffmpeg's own full decode; `turns` quarter turns back to upright bars."""
+    """(pts in seconds, frame numbers) of a full decode by ffmpeg; `turns` quarter turns make the bars upright."""
     command = [FFMPEG, "-v", "info", "-nostdin", "-i", str(path), "-an", "-vf", "showinfo"]
     command += ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
@@ -74,7 +74,7 @@ def by_ffmpeg(path: Path, turns: int = 0) -> tuple[np.ndarray, list[int]]:
 
 
 def on_display(pts: np.ndarray, numbers: Sequence[int], times: Sequence[float]) -> list[int]:
-    """The numbers on display at `times`, each once."""
+    """The numbers shown at `times`, each once."""
     found: list[int] = []
     for time in times:
         index = max(0, int(np.searchsorted(pts, time + 0.0005, side="right")) - 1)

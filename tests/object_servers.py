@@ -1,7 +1,7 @@
-"""Google's and Azure's object stores as far as an audit reads them: pages of keys, what one is, ranges of bytes.
+"""Google's and Azure's object stores, as far as an audit uses them: pages of keys, details of a key, ranges of bytes.
 
-The wire formats are those of the JSON API of Cloud Storage (storage/v1) and of the Blob service's REST API. Keys stand
-in a dictionary; nothing is normalised, since the real ones keep every byte of a key too.
+The wire formats are those of the JSON API of Cloud Storage (storage/v1) and of the Blob service's REST API. Keys are
+kept in a dictionary. Nothing is normalised, because the real stores keep every byte of a key too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Server(BaseHTTPRequestHandler):
         return 206, {"Content-Range": f"bytes {first}-{last}/{len(body)}"}, body[first : last + 1]
 
     def keys_of(self, bucket: str, prefix: str, after: str, most: int) -> tuple[list[str], str]:
-        """A page of keys, and what comes after it."""
+        """A page of keys, and the token of the next page."""
         keys = sorted((k for k in self.buckets[bucket] if k.startswith(prefix)), key=lambda key: key.encode())
         start = int(after or 0)
         end = start + min(most, self.most_keys)
@@ -121,7 +121,7 @@ class AzureServer(_Server):
 
 @contextmanager
 def serving(kind: type[_Server]) -> Iterator[type[_Server]]:
-    """A server of its own, with no bucket yet."""
+    """A server of its own, without a bucket."""
     made = type(kind.__name__, (kind,), {"buckets": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), made)
     server.daemon_threads = True

@@ -29,7 +29,7 @@ TINY_CLIP: Mapping[str, Any] = {
 
 
 def weights_of(folder: Path, **files: bytes | Mapping[str, torch.Tensor]) -> Weights:
-    """Files of one detector by role, as they would lie in the cache."""
+    """The files of one detector by role, as they would be in the cache."""
     found = {}
     for role, content in files.items():
         data = content if isinstance(content, bytes) else _saved(content)
@@ -52,7 +52,8 @@ def torch_bytes(content: object) -> bytes:
 
 
 def assert_nothing_is_left_on_the_cpu(detector: BatchedDetector, item: Item) -> None:
-    """On torch's `meta` device, which has no numbers and mixes with no other: what a GPU would trip over."""
+    """Runs on torch's `meta` device, which holds no numbers and cannot be mixed with others: it fails where a GPU
+    would."""
     detector.load("meta")
     with torch.inference_mode():
         rows = detector.prepare(item)
@@ -61,7 +62,7 @@ def assert_nothing_is_left_on_the_cpu(detector: BatchedDetector, item: Item) -> 
 
 
 def assert_a_gpu_agrees(detector: Detector, items: Sequence[Item]) -> None:
-    """Within what the detector declares."""
+    """Checks that a GPU agrees within the tolerance that the detector declares."""
     detector.load("cpu")
     on_cpu = detector.score(items)
     detector.load("cuda:0")
@@ -73,7 +74,7 @@ def assert_a_gpu_agrees(detector: Detector, items: Sequence[Item]) -> None:
 
 
 def tiny_clip(seed: int = 0) -> Any:
-    """A whole CLIP of transformers, text tower and all, whose weights are nowhere near nought."""
+    """A complete CLIP of transformers, including its text tower, with no weight near zero."""
     from transformers import CLIPConfig, CLIPModel
 
     text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -82,7 +83,7 @@ def tiny_clip(seed: int = 0) -> Any:
 
 
 def lively(network: Any, seed: int = 0) -> Any:
-    """The network with seeded weights as strong as trained ones, so that a wrong step shows."""
+    """The network with seeded weights as large as trained ones, so that a wrong step shows."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

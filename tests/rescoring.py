@@ -1,4 +1,4 @@
-"""The calibration that tests rescore by; and the process that the kill test of `rescore` kills."""
+"""The calibration with which tests rescore, and the process that the kill test of `rescore` kills."""
 
 import dataclasses
 import json
@@ -21,8 +21,8 @@ def calibration(name: str = "new", slope: float = 1.0) -> Calibration:
 
 
 def kill_again_and_again(out: str, kills: int) -> None:
-    """Forks the same command twice at a time and kills both at a random moment, until that was done `kills` times and
-    two rescorings are finished. Itself it opens no table: a fork must not inherit threads."""
+    """Forks the same command twice at a time and kills both at a random moment, until `kills` processes were killed and
+    two rescorings are finished. It opens no table itself, because a fork must not inherit threads."""
     done, finished, pause = 0, 0, 0.2
     while done < kills or finished < 2:
         children = []

@@ -1,4 +1,4 @@
-"""Scores of `face_swap` with a repository left out: no row of the films that are judged takes part."""
+"""Scores of `face_swap` with one repository left out: no row of the judged films was used to fit it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPOS = 6
 
 
 def rows(seed: int) -> Rows:
-    """150 pairs: the n-th of group `scene n % 12`."""
+    """150 pairs; the n-th belongs to the group `scene n % 12`."""
     values, original = drawn(seed)
     groups = [f"scene {n % 12}" for n in range(150)] * 2
     return Rows(values, original, ["real" if of < 0 else "blended" for of in original], groups)
@@ -27,7 +27,7 @@ def item(path: str, fake: bool, group: str, repo: str) -> Item:
 
 @pytest.fixture(scope="module")
 def items() -> list[Item]:
-    """Two scenes a repository, each with a real and a forged film."""
+    """Two scenes per repository, each with a real and a forged film."""
     scenes = [(f"scene {n}", f"repo {n % REPOS}") for n in range(12)]
     return [item(f"{group}/{fake}", fake, group, repo) for group, repo in scenes for fake in (False, True)]
 

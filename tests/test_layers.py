@@ -65,7 +65,7 @@ def below(names: set[str], *packages: str) -> set[str]:
 
 
 def inside(folder: str, name: str) -> str | None:
-    """The module or wing of the folder that a dotted name lies in."""
+    """The module or sub-package of the folder that a dotted name belongs to."""
     rest = name.removeprefix(f"{folder}.")
     return rest.split(".")[0] if rest != name else None
 

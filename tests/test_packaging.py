@@ -1,4 +1,4 @@
-"""The wheel holds all rooms and what they read, nothing else, and runs as installed."""
+"""The wheel holds all packages and the files they read, nothing else, and works when installed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MADE = "made-for-the-test"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tree, in a folder of another name: building writes into the tree."""
+    """A copy of the tree, in a folder with another name, because building writes into the tree."""
     copy = tmp_path_factory.mktemp("packaging") / "any name"
     copy.mkdir()
     ours = {
@@ -123,7 +123,7 @@ def test_the_wheel_can_be_imported_from_where_it_lies(wheel: zipfile.ZipFile, tm
 
 
 def requirements(wheel: zipfile.ZipFile) -> dict[str, set[str]]:
-    """Names of what is required, by extra; `""` has what everybody gets."""
+    """Names of required packages by extra; `""` holds those that everybody gets."""
     [metadata] = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     found: dict[str, set[str]] = {}
     for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.M):
@@ -133,7 +133,7 @@ def requirements(wheel: zipfile.ZipFile) -> dict[str, set[str]]:
 
 
 def project(line: str) -> str:
-    """The name in a requirement, as PyPI compares names."""
+    """The name in a requirement, in the form in which PyPI compares names."""
     return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line)[0]).lower()
 
 
@@ -146,7 +146,7 @@ def test_constraints_pin_every_requirement_once(wheel: zipfile.ZipFile) -> None:
 
 
 def test_what_only_some_need_is_an_extra(wheel: zipfile.ZipFile) -> None:
-    """As `models/extras.py` says when something is missing; and the tests get all of it."""
+    """Extras are as `models/extras.py` reports them, and the tests require all of them."""
     wanted = requirements(wheel)
     for extra, packages in PACKAGES.items():
         assert set(packages.values()) <= wanted[extra], extra
@@ -163,7 +163,7 @@ def test_what_only_some_need_is_an_extra(wheel: zipfile.ZipFile) -> None:
     ids=str,
 )
 def test_make_takes_the_newest_python_that_is_there(there: tuple[str, ...], chosen: str, tmp_path: Path) -> None:
-    """Pythons that only say which they are, in front of an otherwise empty PATH."""
+    """Uses fake Pythons that only report their version, on an otherwise empty PATH."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -1,4 +1,4 @@
-"""The studies' own sums: intervals, joined films, what changed; and the decoders' agreement on a made clip."""
+"""The arithmetic of the studies: intervals, joined films, changes; and the agreement of the decoders on a made clip."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALIBRATION = Calibration("study", "made", "", {s.name: RULE for s in SPECS}, 0.
 
 
 def said(*logits: float | None, name: str = FACIAL.name, family: str = "facial", seconds: float = 10.0) -> Audited:
-    """A media of which each ten seconds say this."""
+    """A file on which the detector gives these logits, one for every ten seconds."""
     rows = tuple(
         Evidence(
             "m", name, family, "", at, 0, 10.0 * at, 10.0 * at + 4, logit, None if logit is not None else "no_face"
@@ -166,7 +166,8 @@ def test_worn_sound(tmp_path: Path) -> None:
 
 
 def test_logits_do_not_hang_on_the_decoder(tmp_path: Path) -> None:
-    """The stated bound, of every embedded detector that is ready and judges pictures, on a made talking portrait."""
+    """Checks the stated bound for every embedded detector that is ready and judges pictures, on a made talking
+    portrait."""
     path = make_face_video(tmp_path / "a.mp4", 5, 15, (320, 240), gop=30)
     found, files = study_decoders.compare([(str(path), "a")], study_decoders.loaded(chosen(None)))
     by_name = study_decoders.figures(found)

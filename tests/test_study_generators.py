@@ -1,4 +1,5 @@
-"""The yardstick: repositories left out whole, figures that shortcuts cannot flatter, thresholds of other folds."""
+"""The study of generators: whole repositories left out, figures that shortcuts cannot improve, thresholds from other
+folds."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ QUICK = Resampling(200)
 
 
 def collection(seed: int = 0, repos: int = 9, scenes: int = 4) -> list[Item]:
-    """Repositories with real scenes and two forgeries of each, and two of real scenes alone. `blur` is a habit of the
+    """Repositories with real scenes and two forgeries of each, and two with real scenes only. `blur` is a habit of the
     repository: lower in the forgeries of some, higher in those of others."""
     rng = np.random.default_rng(seed)
     items = []
@@ -104,7 +105,8 @@ def test_baselines_are_of_the_files_that_the_score_judges() -> None:
 
 
 def test_what_is_learned_of_a_repository_does_not_carry_to_others() -> None:
-    """Blur tells the forgeries within each repository, but another way round in each: left out, it tells nothing."""
+    """Blur identifies the forgeries within each repository, but in opposite directions. With the repository left out it
+    identifies nothing."""
     items = collection()
     told = Table(items, QUICK)
     seen = trivial_classifier(items)(items)
