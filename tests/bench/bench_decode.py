@@ -1,4 +1,4 @@
-"""Decoding against ffmpeg's own limit, and what starting on key frames saves."""
+"""Decoding speed compared with ffmpeg's own limit, and the saving from starting on key frames."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ffmpeg(path: Path, start_seconds: float, output: list[str]) -> float:
 
 def limits_of(path: Path, request: DecodeRequest, frame_rate: float) -> tuple[float, float]:
     """CPU-seconds that ffmpeg needs for the frames of these clips: to decode them, and to hand them over as we do,
-    scaled and as RGB. What it takes to start and to open the file is taken off."""
+    scaled and as RGB. The time to start and to open the file is subtracted."""
     opening = ffmpeg(path, 0.0, ["-frames:v", "1"])
     decoding = same = 0.0
     for clip in request.clips:

@@ -1,8 +1,8 @@
-"""How fast each installed detector answers, and what memory it takes: `python -m tests.bench.bench_detectors`.
+"""How fast each installed detector answers, and how much memory it needs: `python -m tests.bench.bench_detectors`.
 
-Each runs in a process of its own, from its own `load` to its own answers, on items made by code: a talking portrait
-followed through a clip of the detector's own geometry, speech-like sound, a made file's container. Weights that are not
-in the cache (`deephotlink weights pull`) are random: a network of the same shapes takes the same time.
+Each runs in a process of its own, from `load` to its answers, on items made by code: a talking portrait tracked through
+a clip of the detector's own geometry, speech-like sound, a made file's container. Weights that are not in the cache
+(`deephotlink weights pull`) are random: a network of the same shapes takes the same time.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ HEAD = ("detector", "one item", "batch", "items/s", "memory MiB", "device", "wei
 
 
 class BlankWeights(Weights):
-    """Stands where files are missing, while `unread` lasts."""
+    """Stands in for missing files while `unread` lasts."""
 
     def read(self, role: str = "weights") -> bytes:
         return b""
@@ -82,8 +82,8 @@ class BlankWeights(Weights):
 
 @contextlib.contextmanager
 def unread(module: ModuleType) -> Iterator[None]:
-    """While this lasts, what a detector's module reads checkpoints by finds nothing, and that suits what loads it: the
-    network keeps the numbers it was born with."""
+    """In this context the functions with which a detector's module reads checkpoints find nothing, and loading accepts
+    that: the network keeps its initial numbers."""
     with contextlib.ExitStack() as stack:
         for name, value in list(vars(module).items()):
             if callable(value) and (name.startswith("read_") or name.endswith("_tensors")):
@@ -94,7 +94,7 @@ def unread(module: ModuleType) -> Iterator[None]:
 
 
 def random_clip(folder: Path) -> Weights:
-    """CLIP ViT-L/14 as files, of random numbers: for `d3`, which builds what its encoder's own config asks for."""
+    """CLIP ViT-L/14 as files with random numbers, for `d3`, which builds what its encoder's config describes."""
     from safetensors.torch import save_file
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -109,7 +109,7 @@ MADE = {"d3": random_clip}
 
 
 def item_of(spec: DetectorSpec, folder: Path) -> Any:
-    """One item of the detector's unit, of its own geometry, on which it has something to say."""
+    """One item of the detector's unit and geometry, on which it does not abstain."""
     if spec.unit == "media":
         path = folder / "tagged.mp4"
         if not path.exists():
@@ -133,7 +133,7 @@ def item_of(spec: DetectorSpec, folder: Path) -> Any:
 
 
 def weights_of(spec: DetectorSpec, folder: Path) -> tuple[Weights, str]:
-    """Out of the package or the cache; random where it does not have all of them."""
+    """From the package or the cache; random if some are missing."""
     found: dict[str, LocalFile] = {}
     for file in spec.weights:
         if (own := embedded_file(file)) is not None:
@@ -181,7 +181,7 @@ def measure(name: str, device: str, item: Any, weights: Weights, which: str) -> 
 
 
 def _timed(detector: Detector, items: Sequence[Any], device: str) -> tuple[list[Any], float]:
-    """Seconds of this process's one core on a CPU, whoever else wants it; of the clock on a GPU."""
+    """Seconds: on a CPU, of this process's one core, whoever else uses it; on a GPU, of the clock."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     start = clock()
     answers = detector.score(items)

@@ -1,4 +1,4 @@
-"""The pipeline against a bare loop over the same children and models; CPU a clip; the parent's memory."""
+"""The pipeline compared with a bare loop over the same children and models: CPU per clip, and the parent's memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def config_of(*arguments: str) -> AuditConfig:
 
 
 def bare_loop(paths: list[Path], config: AuditConfig) -> int:
-    """What the pipeline does, without Beam, tables or commits; children decode ahead here too. Returns answers."""
+    """Does what the pipeline does, without Beam, tables or commits; children decode ahead here too. Returns the
+    answers."""
     pool, faces = pool_of(config.reading), shared_detector(config.reading.device)
     detectors = [registry.make(spec) for spec in config.detectors]
     for detector in detectors:
@@ -121,7 +122,7 @@ def copies(one: Path, into: Path, count: int) -> Path:
 
 
 def memory(folder: Path) -> list[tuple[str, str, str]]:
-    """The parent's own peak (VmHWM) on one long film and on as much in many files."""
+    """The parent's own peak (VmHWM) on one long film, and on the same amount in many files."""
     part = make_face_video(folder / "part.mp4", 18, 25, (640, 360), gop=50, options={"preset": "veryfast"})
     film = folder / "film" / "film.mp4"
     film.parent.mkdir()

@@ -183,7 +183,7 @@ def plan(source: str, out: str, kind: str) -> None:
 
 
 def finish(out: str) -> None:
-    """Makes the run finished, as if all of its units had been committed and published; its own process."""
+    """Makes the run finished, as if all its units had been committed and published, in a process of its own."""
     from deephotlink.transforms.commit import commit_known
     from deephotlink.transforms.publish import publish
     from deephotlink.transforms.storage.output_store import OutputStore
@@ -199,13 +199,13 @@ def finish(out: str) -> None:
 
 
 def took(begun: float, before: int) -> dict[str, float]:
-    """CPU-seconds are those of the whole process, imports and all."""
+    """CPU-seconds are those of the whole process, including imports."""
     facts = {"seconds": time.monotonic() - begun, "cpu_seconds": time.process_time()}
     return {**{k: round(v, 1) for k, v in facts.items()}, "peak_mib": peak() - before, "imports_mib": before}
 
 
 def peak() -> int:
-    """MiB. Not by `getrusage`, which begins with what the process had that started this one."""
+    """MiB. Not from `getrusage`, which begins with the memory of the process that started this one."""
     return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) >> 10  # type: ignore[index]
 
 

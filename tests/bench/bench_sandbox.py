@@ -29,7 +29,7 @@ LEFT_IN = "a process a file and its hand-over are in both"
 
 
 class Arm:
-    """An audit process of its own, warm between commands, with its decoder children."""
+    """An audit process of its own with its decoder children, kept warm between commands."""
 
     def __init__(self, checks: bool):
         self.sandbox = "auto" if checks else "off"
@@ -37,7 +37,7 @@ class Arm:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def audit(self, source: Path, out: Path, *options: str) -> float:
-        """CPU seconds of it and its children."""
+        """CPU seconds of the command and its children."""
         assert self._process.stdin is not None and self._process.stdout is not None
         before = cpu_of_tree(self._process.pid)
         words = ["audit", str(source), "--output", str(out), "--quiet", f"--sandbox={self.sandbox}", *options]
@@ -54,7 +54,7 @@ class Arm:
 
 
 def cpu_of_tree(pid: int) -> float:
-    """CPU seconds of a process, of those that it or its children have waited for, and of those that are there now."""
+    """CPU seconds of a process, of the children that it or they have waited for, and of those running now."""
     spent: dict[int, tuple[int, int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -72,7 +72,8 @@ def cpu_of_tree(pid: int) -> float:
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """The ranks that hold the median of all such ratios with 95 % confidence, or the lowest and highest of too few."""
+    """The ranks that hold the median of all such ratios with 95 % confidence; the lowest and highest if there are too
+    few."""
     ratios, n, outside, rank = sorted(ratios), len(ratios), 0.0, 0
     while rank < n // 2 and (outside := outside + 2 * math.comb(n, rank) / 2**n) <= 0.05:
         rank += 1
@@ -81,7 +82,7 @@ def interval(ratios: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(one: Path, folder: Path, clips: int, turns: int, options: Sequence[str]) -> tuple[list[float], list[float]]:
-    """By turn, CPU seconds a clip with everything in force, and what they are to those without it."""
+    """For each turn, CPU seconds per clip with everything in force, and their ratio to those without it."""
     source, arms = copies(one, folder / "many", clips), [Arm(True), Arm(False)]
     seconds, ratios = [], []
     try:
@@ -101,7 +102,7 @@ def compare(one: Path, folder: Path, clips: int, turns: int, options: Sequence[s
 
 
 def check_alike(checked: Path, unchecked: Path) -> None:
-    """Both have done the same work, and one of them without a sandbox."""
+    """Checks that both did the same work, and that one of them had no sandbox."""
     asked = "select uri, clips_planned, frames_kept, frames_decoded, decoder from scores order by uri"
     assert run_query(str(checked), asked).to_pylist() == run_query(str(unchecked), asked).to_pylist() != []
     layers = "select distinct sandbox from scores"

@@ -34,7 +34,7 @@ EVERY_SECONDS = 2.0
 
 
 def rows_of_training(folder: Path) -> Rows:
-    """All rows of a training folder, those it learned from and those it held."""
+    """All rows of a training folder, both those it learned from and those it held out."""
     prepared = folder / "prepared"
     made_of = json.loads((prepared / RECORDS).read_text(encoding="utf-8"))["made_of"]
     rows = load_material(prepared, COURSES["face_swap"].kinds(), made_of)
@@ -53,7 +53,7 @@ def joined(first: Rows, second: Rows) -> Rows:
 
 
 def of_groups(rows: Rows, groups: set[str]) -> tuple[np.ndarray, np.ndarray]:
-    """`values` and `original` of the rows of these groups; an original goes with its forgeries, being of one group."""
+    """`values` and `original` of the rows of these groups. An original belongs to the same group as its forgeries."""
     kept = np.array([group in groups for group in rows.groups])
     place = np.cumsum(kept) - 1
     original = rows.original[kept]
@@ -61,7 +61,7 @@ def of_groups(rows: Rows, groups: set[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def statistics_of_film(path: Path) -> list[list[float]]:
-    """By clip, the statistics of its largest face; nothing where the detector abstains."""
+    """For each clip, the statistics of its largest face; nothing if the detector abstains."""
     found = []
     geometry = DETECTOR.clip or ClipGeometry()
     for film in films([Source(str(path), "", "media")], geometry, EVERY_SECONDS, sound=False):
@@ -72,13 +72,14 @@ def statistics_of_film(path: Path) -> list[list[float]]:
 
 
 def _size(track: TrackItem) -> float:
-    """Pixels, by the root of how long it is seen: a large face that is there for a moment is not the main one."""
+    """Pixels, weighted by the root of how long the face is seen: a large face that appears for a moment is not the main
+    one."""
     known = track.landmarks[np.isfinite(track.landmarks).all(axis=(1, 2))]
     return float(np.median([face_axes(points).size for points in known])) * len(known) ** 0.5 if len(known) else 0.0
 
 
 def statistics_of_all(items: Sequence[Item], root: Path, cache: Path) -> dict[str, np.ndarray]:
-    """By path, float32 [K, 111]; read from `cache` where they lie there."""
+    """By path, float32 [K, 111]; read from `cache` if they are there."""
     cache.mkdir(parents=True, exist_ok=True)
     found = {}
     for number, item in enumerate(items, 1):
@@ -93,7 +94,7 @@ def statistics_of_all(items: Sequence[Item], root: Path, cache: Path) -> dict[st
 
 
 def fit_of(rows: Rows, statistics: dict[str, np.ndarray], items: Sequence[Item]) -> Score:
-    """What is fitted to the rows of the items' groups; a film's score is the mean over its clips."""
+    """A fit to the rows of the items' groups; a film's score is the mean over its clips."""
     network = fitted(*of_groups(rows, {item.group for item in items}))
 
     def score(judged: Sequence[Item]) -> np.ndarray:

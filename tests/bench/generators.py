@@ -1,9 +1,9 @@
-"""Labelled files of many repositories, and what a score is worth on them when a repository is left out.
+"""Labelled files of many repositories, and how good a score is on them when their repository is left out.
 
-Forgeries of one page share scene, codec, size and length, and so do its real films: a detector that was fitted to the
+Forgeries on one page share scene, codec, size and length, and so do its real films: a detector that was fitted to the
 page knows the page. So whole repositories are left out at a time, together with everything that shares a group
-(`group`: a scene, a person, a voice) with them, and each figure stands beside what trivial properties of the very same
-files reach.
+(`group`: a scene, a person, a voice) with them. Each figure is shown beside what trivial properties of the same files
+reach.
 """
 
 from __future__ import annotations
@@ -87,12 +87,11 @@ def read_items(path: str | Path, split: str, kind: str) -> list[Item]:
 
 
 def folds_of(items: Sequence[Item], count: int = FOLDS) -> list[Fold]:
-    """Bundles of repositories, each left out once: about as many forgeries, and then real files, in each.
+    """Sets of repositories, each left out once, with about equal numbers of forgeries and then of real files.
 
-    Decided by counts and names alone, so that everybody gets the same ones.
+    Decided by counts and names alone, so that everybody gets the same sets.
 
-    Raises:
-        ValueError: fewer repositories than folds.
+    Raises: ValueError: fewer repositories than folds.
     """
     forged, real = ({} for _ in range(2))  # type: dict[str, int], dict[str, int]
     for item in items:
@@ -120,7 +119,7 @@ def folds_of(items: Sequence[Item], count: int = FOLDS) -> list[Fold]:
 
 
 def left_out_scores(items: Sequence[Item], folds: Sequence[Fold], fit: Fit) -> np.ndarray:
-    """float [N]: each item's score by what was fitted without its repository."""
+    """float [N]: each item's score from what was fitted without its repository."""
     scores = np.full(len(items), np.nan)
     for fold in folds:
         score = fit([items[at] for at in fold.fit])
@@ -149,7 +148,7 @@ def trivial_classifier(items: Sequence[Item]) -> Score:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Some forgeries against all real files, those that the score judges."""
+    """Some forgeries compared with all real files, among those that the score judges."""
 
     name: str
     fakes: int
@@ -180,7 +179,7 @@ class Compared:
 
 
 class Table:
-    """Comparisons of one score over the same items; figures of baselines are made once for the same files."""
+    """Comparisons of one score over the same items. Figures of baselines are computed once for the same files."""
 
     def __init__(self, items: Sequence[Item], resampling: Resampling) -> None:
         self.items, self.resampling = items, resampling
@@ -201,7 +200,7 @@ class Table:
         return Table(items, self.resampling)
 
     def compare(self, name: str, scores: np.ndarray, of: np.ndarray) -> Compared:
-        """The forgeries `of` (bool [N]) against all real ones."""
+        """The forgeries `of` (bool [N]) compared with all real files."""
         judged = np.isfinite(scores) & (of | ~self.fake)
         fake, groups, repos, said = (x[judged] for x in (self.fake, self.groups, self.repos, scores))
         pooled = auc(fake, said, groups, self.resampling)
@@ -221,7 +220,7 @@ class Table:
         )
 
     def by(self, column: str, scores: np.ndarray, least: int = 1) -> list[Compared]:
-        """One comparison for each `family` or `generator` that `least` judged forgeries or more are of."""
+        """One comparison for each `family` or `generator` with at least `least` judged forgeries."""
         names = np.array([getattr(item, column) if item.fake else "" for item in self.items])
         told = []
         for name in sorted(set(names[self.fake])):
@@ -231,7 +230,7 @@ class Table:
         return told
 
     def moved_by(self, scores: np.ndarray) -> dict[str, tuple[float, int]]:
-        """By trivial property, Spearman's rank correlation with the score over real files, and of how many."""
+        """For each trivial property, Spearman's rank correlation with the score over real files, and over how many."""
         from scipy.stats import spearmanr
 
         found = {}
@@ -244,7 +243,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a threshold finds that the real files of the other folds have set."""
+    """What a threshold finds that was set on the real files of the other folds."""
 
     accused: int
     reals: int
@@ -260,7 +259,7 @@ class Found:
 def found_at(
     items: Sequence[Item], folds: Sequence[Fold], scores: np.ndarray, of: np.ndarray, rate: float = MOST_ACCUSED
 ) -> Found:
-    """Forgeries `of` (bool [N]) that lie above thresholds which never saw their repository."""
+    """Forgeries `of` (bool [N]) above thresholds that were set without their repository."""
     fake = np.array([item.fake for item in items])
     groups = _numbered([item.group for item in items])
     judged = np.isfinite(scores)

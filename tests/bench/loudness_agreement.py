@@ -1,8 +1,9 @@
-"""What `lip_sync` was before it had a network, and what the network has to beat: nothing in it is learned.
+"""What `lip_sync` was before it had a network, and what the network has to beat. Nothing in it is learned.
 
 The mouth's motion and its opening (models/faces/mouth.py) are each correlated with the logarithm of the speech band's
-power (models/signals/speech.py), which follows the mouth by 40 ms; the mean of both at the true place is weighed
-against circular shifts, as the detector weighs its own."""
+power (models/signals/speech.py), which follows the mouth by 40 ms. The mean of both at the true place is compared with
+circular shifts, as the detector compares its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: CPU time of this process and all that it waited for, made media, one way to print."""
+"""What the benchmarks share: CPU time of this process and of all that it waited for, made media, one way to print."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Cost:
 
 
 def cost_of(work: Callable[[], object]) -> Cost:
-    """Of a call in this process; children count once they have been waited for."""
+    """The cost of a call in this process. Children count once they have been waited for."""
 
     def cpu() -> float:
         own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -35,7 +35,7 @@ def cost_of(work: Callable[[], object]) -> Cost:
 
 
 def cost_of_command(command: Sequence[str | Path], one_core: bool = False) -> Cost:
-    """Of a command with all its children, by the operating system's own account."""
+    """The cost of a command with all its children, by the operating system's own account."""
 
     def bind() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

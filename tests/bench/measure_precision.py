@@ -23,7 +23,7 @@ HEADS = 64
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Of logits at a precision against those at float32."""
+    """The error of logits at a precision, compared with those at float32."""
 
     precision: str
     largest: float
@@ -57,7 +57,7 @@ class Network(nn.Module):
 
 @torch.inference_mode()
 def errors(side: int = 224, width: int = 768, layers: int = 12, patch: int = 32, pictures: int = 16) -> list[Error]:
-    """For float16 and bfloat16, over `pictures` made ones and 64 heads."""
+    """For float16 and bfloat16, over `pictures` made pictures and 64 heads."""
     torch.manual_seed(0)
     network = Network(side, width, layers, patch).eval()
     rows = ImagePreprocessing(side, "bicubic", (side, side), mean=CLIP_MEAN, std=CLIP_STD)(_pictures(pictures, side))

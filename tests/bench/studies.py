@@ -42,14 +42,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One media of an audit."""
+    """One file of an audit."""
 
     verdict: str
     duration_seconds: float
     evidence: tuple[Evidence, ...]
 
     def logits(self, specs: Sequence[DetectorSpec]) -> dict[str, float]:
-        """By detector, what it says of the whole: the mean of its items' odds, as a logit."""
+        """By detector, its logit of the whole file: the mean of its items' odds, as a logit."""
         found: dict[str, float] = {}
         for spec in specs:
             rows = [row for row in self.evidence if row.detector == spec.name and row.logit is not None]
@@ -119,10 +119,9 @@ def workshop(args: argparse.Namespace) -> Iterator[Path]:
 def audit(
     paths: Sequence[str | Path], out: Path, specs: Sequence[DetectorSpec], calibration: str | None = None
 ) -> dict[str, Audited]:
-    """By canonical path, what `deephotlink audit` says of each file that it could read.
+    """By canonical path, the results of `deephotlink audit` for each file that it could read.
 
-    Raises:
-        RuntimeError: the command did not end well.
+    Raises: RuntimeError: the command failed.
     """
     command = [
         "audit",
@@ -148,7 +147,7 @@ def audit(
 
 
 def verdict_of(evidence: Sequence[Evidence], specs: Sequence[DetectorSpec], calibration: Calibration) -> str:
-    """Of a media that this was said about."""
+    """The verdict on a file with this evidence."""
     clips = len({row.clip_index for row in evidence if row.clip_index is not None})
     file = MediaFile("study", "study", 0, "0")
     outcome = MediaOutcome(
@@ -224,7 +223,7 @@ def bootstrap(
 
 
 def ffmpeg(*options: str | Path) -> bool:
-    """Whether it went well; what went wrong is told."""
+    """Whether it succeeded; if not, its message is printed."""
     command = [FFMPEG, "-v", "error", "-nostdin", "-y", "-threads", "1", *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

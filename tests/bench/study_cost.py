@@ -39,7 +39,7 @@ def parameters(detector: Detector) -> int:
 
 
 def milliseconds(detector: Detector, item: Any, device: str, runs: int = RUNS) -> tuple[float, str]:
-    """Median of one item by itself, after one that is not counted; and what it abstained with, if it did."""
+    """Median time of one item alone, after one that is not counted; and the reason if it abstained."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     spent = []
     answer = detector.score([item])[0]

@@ -1,8 +1,8 @@
-"""Study: the same stretches decoded by decord and by PyAV; how far do the detectors' logits lie apart?
+"""Study: the same stretches decoded by decord and by PyAV; how far apart are the detectors' logits?
 
 python -m tests.bench.study_decoders --media FOLDER --labels MANIFEST.csv --part held --out decoders.json
 
-Of the files on which decord is right; faces are searched anew on what each gave.
+It uses the files on which decord is right; faces are searched for again in each decoder's frames.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ class Differences:
 def answers(
     probe: MediaProbe, decoder: str, detectors: Sequence[Detector], pool: WorkerPool
 ) -> Iterator[tuple[Key, float | None]]:
-    """What the detectors say of all items of a file that this decoder reads.
+    """The detectors' answers on all items of a file that this decoder reads.
 
-    Raises:
-        RuntimeError: the other decoder had to step in.
+    Raises: RuntimeError: the other decoder had to step in.
     """
     specs = [detector.spec for detector in detectors]
     plan = plan_decoding(
@@ -78,7 +77,7 @@ def answers(
 
 
 def compare(paths: Sequence[tuple[str, str]], detectors: Sequence[Detector]) -> tuple[dict[str, Differences], int]:
-    """(path, group) each → by detector, how far the logits lie apart; and how many of the files decord can read."""
+    """(path, group) each → by detector, how far apart the logits are; and how many of the files decord can read."""
     found = {detector.spec.name: Differences() for detector in detectors}
     files = 0
     with decoder_pool() as (pool, spool):
@@ -98,7 +97,7 @@ def compare(paths: Sequence[tuple[str, str]], detectors: Sequence[Detector]) -> 
 
 
 def loaded(pick: Chosen) -> list[Detector]:
-    """Those that judge what is decoded, on the CPU."""
+    """The detectors that judge decoded frames or sound, on the CPU."""
     made = [registry.make(s, pick.weights.get(s.name, NO_WEIGHTS)) for s in pick.specs if s.unit != "media"]
     for detector in made:
         detector.load("cpu")

@@ -30,10 +30,10 @@ from tests.bench.studies import (
 def false_positives(
     audited: Sequence[Audited], groups: Sequence[str], specs: Sequence[DetectorSpec], calibration: Calibration
 ) -> dict[str, dict[str, Share | int]]:
-    """`fused` and each detector: the share called manipulated, of all files and of those that it could judge.
+    """For `fused` and each detector: the share called manipulated, of all files and of those that it could judge.
 
-    A detector alone is what the verdict would be if no other had said anything. `logit > 0` is its own opinion, before
-    any calibration.
+    For a detector alone, it is what the verdict would be if no other had answered. `logit > 0` is its own opinion,
+    before any calibration.
     """
     found: dict[str, dict[str, Share | int]] = {}
     for name in ("fused", *(spec.name for spec in specs)):

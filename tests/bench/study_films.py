@@ -61,14 +61,14 @@ class Part:
 
 
 def formed(path: str | Path, into: Path) -> bool:
-    """Silence stands where there is no sound; a file of sound alone has no place in a film."""
+    """Silence is added if there is no sound. A file with sound only is not used."""
     with_sound = ("-i", f"file:{path}", "-map", "0:v:0", "-map", "0:a:0", *FORM, into)
     silent = ("-f", "lavfi", "-i", "anullsrc=r=44100:cl=mono", "-map", "0:v:0", "-map", "1:a:0", "-shortest")
     return ffmpeg(*with_sound) or ffmpeg("-i", f"file:{path}", *silent, *FORM, into)
 
 
 def parts_of(paths: Sequence[tuple[str, str, str]], folder: Path) -> list[Part]:
-    """(path, group, generator) each → those that could be brought into the form."""
+    """(path, group, generator) each → those that could be converted."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for number, (path, group, generator) in enumerate(paths):
@@ -79,7 +79,7 @@ def parts_of(paths: Sequence[tuple[str, str, str]], folder: Path) -> list[Part]:
 
 
 def joined(pieces: Sequence[Audited]) -> list[Evidence]:
-    """The evidence of a film made of these clips, each with a stretch of its own; what containers said is gone."""
+    """The evidence of a film made of these clips, each as one stretch; what containers declared is left out."""
     rows: list[Evidence] = []
     start, clip = 0.0, 0
     for piece in pieces:
@@ -157,7 +157,7 @@ def by_evidence(
 
 
 def film_file(parts: Sequence[Part], into: Path) -> bool:
-    """The parts one after another, without being coded again."""
+    """Joins the parts without encoding them again."""
     listing = into.with_suffix(".txt")
     listing.write_text("".join(f"file '{part.path}'\n" for part in parts), encoding="utf-8")
     return ffmpeg("-f", "concat", "-safe", "0", "-i", listing, "-c", "copy", into)
@@ -170,7 +170,7 @@ def by_files(
     args: argparse.Namespace,
     folder: Path,
 ) -> dict[str, Any]:
-    """As `by_evidence`, of files that are joined and audited."""
+    """Like `by_evidence`, but on files that are joined and audited."""
     rng = np.random.default_rng(args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     plain: list[Path] = []
@@ -198,7 +198,7 @@ def by_files(
 
 
 def _as_long(clips: Sequence[tuple[Part, Audited]], seconds: float, rng: np.random.Generator) -> list[int]:
-    """Positions of clips that last so long together."""
+    """Positions of clips that together last this long."""
     mean = float(np.mean([one.duration_seconds for _, one in clips]))
     return drawn(max(1, round(seconds / max(0.5, mean))), len(clips), rng)
 

@@ -46,7 +46,8 @@ LEAST = 2
 
 
 def from_audit(out: str, labels: str, items: Sequence[Item]) -> tuple[list[Item], dict[str, np.ndarray]]:
-    """The items with what the audit measured of each file, and by detector its score of each (see `evaluate`)."""
+    """The items with what the audit measured of each file, and for each detector its score of each file (see
+    `evaluate`)."""
     rows = tuple(
         Label(number, item.path, "", item.fake, item.group, item.family, item.generator)
         for number, item in enumerate(items, 2)
@@ -82,10 +83,9 @@ def _measured(out: str, material: Material) -> dict[str, np.ndarray]:
 
 
 def from_csv(path: str | Path, items: Sequence[Item]) -> dict[str, np.ndarray]:
-    """By column, float [N]: what the CSV says of each item; files are told by the end of their path.
+    """By column, float [N]: what the CSV holds for each item. Files are matched by the end of their path.
 
-    Raises:
-        SystemExit: it has no column `path` or `uri`, names no item, or one of its lines is no number.
+    Raises: SystemExit: it has no column `path` or `uri`, names no item, or one of its lines is not a number.
     """
     with Path(path).open(encoding="utf-8-sig", newline="") as lines:
         rows = list(csv.DictReader(lines))
@@ -114,7 +114,7 @@ def from_csv(path: str | Path, items: Sequence[Item]) -> dict[str, np.ndarray]:
 
 
 def _ends(path: str) -> Iterator[str]:
-    """The path and all its ends after a slash, the longest first."""
+    """The path and all its endings after a slash, longest first."""
     while path:
         yield path
         path = path.partition("/")[2]
@@ -123,7 +123,7 @@ def _ends(path: str) -> Iterator[str]:
 def figures(
     name: str, scores: np.ndarray, table_: Table, folds: Sequence[Fold], least: int = LEAST
 ) -> dict[str, object]:
-    """All that is told of one score, as JSON."""
+    """All figures of one score, as JSON."""
     fake = table_.fake
     families = [table_.compare("all", scores, fake), *table_.by("family", scores)]
     at_rate = {"all": found_at(table_.items, folds, scores, fake)}

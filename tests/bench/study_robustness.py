@@ -61,7 +61,7 @@ def is_sound(path: str | Path) -> bool:
 
 
 def worn(source: Path, passes: Sequence[Sequence[str]], into: Path) -> Path | None:
-    """The file after these passes; None where ffmpeg could not."""
+    """The file after these passes; None if ffmpeg failed."""
     kind = "m4a" if is_sound(source) else "mp4"
     for number, options in enumerate(passes):
         last = number == len(passes) - 1
@@ -78,7 +78,7 @@ def worn(source: Path, passes: Sequence[Sequence[str]], into: Path) -> Path | No
 def compare(
     before: Sequence[Audited], after: Sequence[Audited], groups: Sequence[str], specs: Sequence[DetectorSpec], seed: int
 ) -> dict[str, Any]:
-    """What changed, file by file, and by how much each detector's logit of the whole moved."""
+    """What changed, file by file, and how far each detector's logit of the whole file moved."""
     pairs = list(zip(before, after, strict=True))
     moved: dict[str, Any] = {}
     for spec in specs:

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, their children, and a watch that looks at the tables while they work."""
+"""Commands in processes of their own, their children, and a watch that checks the tables while they work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Job:
         return self.code
 
     def kill(self) -> None:
-        """The command and all of its group at once, as a cluster or the kernel does it."""
+        """Kills the command and its whole group at once, as a cluster or the kernel does."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass
 class Server:
-    """tests/chaos/job.py as a server: a command begins in a moment."""
+    """tests/chaos/job.py as a server: a command starts in a moment."""
 
     folder: Path
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Server:
         self._await(lambda words: "ready" in words, 300)
 
     def start(self, *arguments: str | Path, **environment: str) -> Job:
-        """`audit …`, say. What it prints is kept beside its TMPDIR, which is its own unless given."""
+        """Starts `audit …`, for example. Its output is kept beside its TMPDIR, which is its own unless one is given."""
         number = len(self.jobs)
         said = self.folder / f"said-{number}"
         assert self.process.stdin is not None
@@ -81,7 +81,7 @@ class Server:
         return job
 
     def hear(self, seconds: float) -> None:
-        """Takes note of the commands that have ended."""
+        """Records which commands have ended."""
         with self._changed:
             if not any("code" in words for words in self._lines):
                 self._changed.wait(seconds)
@@ -111,7 +111,7 @@ class Server:
 
 @contextmanager
 def watched(out: Path | str, pause: float = 0.5) -> Iterator[list[Violation]]:
-    """Checks the invariant again and again while the body runs, once more at its end, and fails on any violation."""
+    """Checks the invariant again and again while the body runs, and once more at its end. Fails on any violation."""
     seen: list[Violation] = []
     looks, done = [0], threading.Event()
 
@@ -138,8 +138,8 @@ def watched(out: Path | str, pause: float = 0.5) -> Iterator[list[Violation]]:
 
 
 def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
-    """The table that each URI is in, after asserting that every planned one is in exactly one, and no other, and that
-    we stumbled over none."""
+    """The table that each URI is in, after asserting that every planned one is in exactly one table, that there are no
+    others, and that no bug of ours was recorded."""
     from deephotlink.pipelines.outputs.query import run_query
 
     assert [str(violation) for violation in check_output(str(out))] == []
@@ -154,8 +154,8 @@ def exact(out: Path | str, planned: set[str]) -> Mapping[str, str]:
 
 
 def evidence(out: Path | str, part: str = "") -> list[tuple[str, str]]:
-    """(name, row) of all that `scores` and `evidence` say of the files that have `part` in their names: every column
-    but which run made the row, when, where the file lay, and how old it was."""
+    """(name, row) of everything that `scores` and `evidence` hold about the files with `part` in their names: every
+    column except which run made the row, when, where the file was, and how old it was."""
     from deephotlink.pipelines.outputs.query import run_query
 
     found = []
@@ -167,14 +167,14 @@ def evidence(out: Path | str, part: str = "") -> list[tuple[str, str]]:
 
 
 def failures(out: Path | str) -> dict[str, str]:
-    """URI → error class of what could not be read."""
+    """URI → error class of each file that could not be read."""
     from deephotlink.pipelines.outputs.query import run_query
 
     return {row["uri"]: row["error_class"] for row in run_query(str(out), "from failures").to_pylist()}
 
 
 def children_of(pid: int) -> dict[int, list[int]]:
-    """All living processes below `pid`, each with its own children: leaves are the workers, the others the zygotes."""
+    """Living processes below `pid`, each with its children: the leaves are the workers, the others the zygotes."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -194,7 +194,7 @@ def children_of(pid: int) -> dict[int, list[int]]:
 
 
 def gone(pids: set[int], seconds: float = 15) -> bool:
-    """Whether all of them end within this time; a zombie has ended."""
+    """Whether all of them end within this time. A zombie has ended."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         alive = set()

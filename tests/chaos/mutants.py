@@ -36,7 +36,7 @@ _EBML_IDS = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\x
 
 
 def make_seeds(folder: Path) -> Mapping[str, bytes]:
-    """What is to be damaged, by name: each container and codec that there is most of, then what else is odd enough."""
+    """The files to be damaged, by name: the most common containers and codecs, then some unusual ones."""
     common = {"seconds": 1, "fps": 8, "size": SIZE, "audio": "tone"}
     make_video(folder / "plain.mp4", codec="libx264", gop=4, **common)
     make_video(folder / "fragments.mp4", gop=4, options={"movflags": "frag_keyframe+empty_moov"}, **common)
@@ -66,7 +66,7 @@ def make_seeds(folder: Path) -> Mapping[str, bytes]:
 
 
 def mutate(seeds: Mapping[str, bytes], number: int, seed: int) -> tuple[str, bytes]:
-    """Mutant `number` of the series `seed`: its file name, which says how it came about, and its bytes."""
+    """Mutant `number` of the series `seed`: its bytes, and a file name that says how it was made."""
     rng = random.Random((seed << 32) + number)
     names = sorted(seeds)
     name, turn = names[number % len(names)], number // len(names)
@@ -80,7 +80,7 @@ def mutate(seeds: Mapping[str, bytes], number: int, seed: int) -> tuple[str, byt
 
 
 def kinds_of(name: str) -> list[Callable[..., None]]:
-    """The ways in which a file of this name is damaged; what stands here twice is taken twice as often."""
+    """The ways in which a file of this name is damaged. A way that is listed twice is used twice as often."""
     own = {**dict.fromkeys(_FIELDS, _field), **dict.fromkeys(_ISO, _box), **dict.fromkeys(_EBML, _element)}
     own[".ts"] = _tables
     return [_flip, _flip, _cut, _blank, _repeat, _head, *[own[Path(name).suffix]] * 2]
@@ -112,7 +112,7 @@ def _head(data: bytearray, rng: random.Random) -> None:
 
 
 def _box(data: bytearray, rng: random.Random) -> None:
-    """Sizes of boxes, and the counts and versions that they begin with."""
+    """Damages sizes of boxes, and the counts and versions with which they begin."""
     boxes = _boxes(bytes(data))
     for _ in range(rng.randrange(1, 4)):
         at = rng.choice(boxes)
@@ -123,7 +123,7 @@ def _box(data: bytearray, rng: random.Random) -> None:
 
 
 def _boxes(data: bytes, start: int = 0, end: int | None = None, depth: int = 0) -> list[int]:
-    """Where boxes begin, those inside of boxes too."""
+    """Where boxes begin, including nested ones."""
     found, end = [], len(data) if end is None else end
     while start + 8 <= end and depth < 8:
         size, kind = struct.unpack_from(">I4s", data, start)
@@ -137,7 +137,7 @@ def _boxes(data: bytes, start: int = 0, end: int | None = None, depth: int = 0) 
 
 
 def _field(data: bytearray, rng: random.Random, fields: Sequence[tuple[bytes, int]]) -> None:
-    """Lengths and counts of the other containers, in either order of bytes, or those that stand next to them."""
+    """Damages lengths and counts of the other containers, in either byte order, or the fields beside them."""
     places = [at + behind for mark, behind in fields for at in _found(bytes(data), mark) if at + behind < len(data)]
     for _ in range(rng.randrange(1, 4)):
         at = rng.choice(places) + (0 if rng.random() < 0.5 else rng.randrange(32))
@@ -148,7 +148,7 @@ def _field(data: bytearray, rng: random.Random, fields: Sequence[tuple[bytes, in
 
 
 def _found(data: bytes, mark: bytes, most: int = 8) -> list[int]:
-    """Where a mark stands, the first few times."""
+    """The first few places where a mark occurs."""
     found = [data.find(mark)]
     while found[-1] >= 0 and len(found) < most:
         found.append(data.find(mark, found[-1] + 1))
@@ -156,7 +156,7 @@ def _found(data: bytes, mark: bytes, most: int = 8) -> list[int]:
 
 
 def _element(data: bytearray, rng: random.Random) -> None:
-    """Sizes of EBML elements: unknown, zero, beyond the file, of another width than they say."""
+    """Damages sizes of EBML elements: unknown, zero, beyond the file, or of another width than they state."""
     places = [at + len(mark) for mark in _EBML_IDS if 0 <= (at := data.find(mark)) < len(data) - 12]
     for _ in range(rng.randrange(1, 3)):
         at = rng.choice(places) + (0 if rng.random() < 0.5 else rng.randrange(24))
@@ -165,7 +165,7 @@ def _element(data: bytearray, rng: random.Random) -> None:
 
 
 def _tables(data: bytearray, rng: random.Random) -> None:
-    """PAT and PMT of a transport stream: sections that lie about their length, programs that are each other."""
+    """Damages PAT and PMT of a transport stream: sections with a false length, programs that refer to each other."""
     packets = [at for at in range(0, len(data) - 187, 188) if data[at] == 0x47]
     tables = [at for at in packets if ((data[at + 1] & 0x1F) << 8 | data[at + 2]) in (0, 0x1000)]
     for at in rng.sample(tables, min(len(tables), rng.randrange(1, 6))):

@@ -66,7 +66,8 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """The server's URL; it ends with the body. Raises RuntimeError with the last words of who did not come up."""
+    """The server's URL; the server ends with the body. Raises RuntimeError with the last output of the part that did
+    not start."""
     for name in ("mon", "osd", "rgw"):
         (folder / name).mkdir(parents=True)
     fsid, mon_port, port = str(uuid.uuid4()), free_port(), free_port()

@@ -1,4 +1,4 @@
-"""How much of everything: the one place that tells the short form (`make test`) from the long one (`make chaos`)."""
+"""How much of everything: the one place where the short form (`make test`) differs from the long one (`make chaos`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Object stores on the loopback, each in a process of its own that ends with the test. What is missing is said."""
+"""Object stores on the loopback, each in a process of its own that ends with the test. A missing one is reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _s3(url: str, key: str, secret: str) -> Bucket:
 
 @contextmanager
 def moto(folder: Path) -> Iterator[Bucket]:
-    """S3 as a Python library plays it (extra `dev`)."""
+    """S3 as a Python library imitates it (extra `dev`)."""
     for name in ("moto", "flask", "flask_cors"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed (pip install 'deephotlink[dev]')")
@@ -53,7 +53,7 @@ def moto(folder: Path) -> Iterator[Bucket]:
 
 @contextmanager
 def rclone(folder: Path) -> Iterator[Bucket]:
-    """`rclone serve s3`, which takes a conditional put for any other (extra `chaos`)."""
+    """`rclone serve s3`, which treats a conditional put like any other (extra `chaos`)."""
     beside = Path(sys.executable).with_name("rclone")
     program = str(beside) if beside.exists() else shutil.which("rclone")
     if program is None:
@@ -77,7 +77,7 @@ def rados(folder: Path) -> Iterator[Bucket]:
 
 @contextmanager
 def azurite(folder: Path) -> Iterator[Bucket]:
-    """Microsoft's emulator of its blob store, by npm (and adlfs, extra `azure`)."""
+    """Microsoft's emulator of its blob store, installed by npm (and adlfs, extra `azure`)."""
     if shutil.which("npm") is None or importlib.util.find_spec("adlfs") is None:
         pytest.skip("azurite needs npm (apt-get install npm) and adlfs (make chaos installs it)")
     port = radosgw.free_port()

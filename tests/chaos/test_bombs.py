@@ -1,4 +1,4 @@
-"""Pictures that would fill the memory: refused for what they declare, and bounded where somebody lets them in."""
+"""Pictures that would fill the memory: refused for the size they declare, and limited if somebody raises the limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GREY = {"pix_fmt": "gray", "compression_level": 1}
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bombs, some of which are what they say and some only say it, and two small films."""
+    """Bombs, some that are as large as they declare and some that only claim it, and two small films."""
     folder = tmp_path_factory.mktemp("bombs") / "archive"
     common = {"seconds": 0.2, "fps": 10, "pattern": "bars"}
     make_video(folder / "giant.mp4", size=(8192, 8192), codec="libx264", options={"preset": "ultrafast"}, **common)
@@ -42,7 +42,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def audit(server: Server, archive: Path, out: Path, *options: str) -> Mapping[str, Mapping[str, float]]:
-    """`probe` and `decode` → by the file's name, the highest peak of its children's resident memory in MiB."""
+    """`probe` and `decode` → the highest peak of the children's resident memory in MiB, by the file's name."""
     notes = out.with_suffix(".weights")
     with watched(out, 2.0):
         job = server.start("audit", archive, "--output", out, *OPTIONS, *options, CHAOS_WEIGHTS=str(notes))
@@ -74,7 +74,7 @@ def test_bombs_are_refused_before_anything_is_decoded(server: Server, archive: P
 
 
 def test_bombs_that_are_let_in_stay_under_the_cap(server: Server, archive: Path, out: Path, tmp_path: Path) -> None:
-    """Whoever raises the limit on pixels gets frames, or a row that says why not, within the memory of a child."""
+    """If the limit on pixels is raised, there are frames, or a row that says why not, within the memory of a child."""
     let_in = tmp_path / "out"
     peaks = audit(server, archive, let_in, "--max-pixels=2000000000")
     places = exact(let_in, {str(path) for path in archive.iterdir()})

@@ -1,4 +1,4 @@
-"""Archives that do not hold still, and archives of which nothing is good."""
+"""Archives that change during a run, and archives in which no file is good."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ DONE, MANY_FAILED = 0, 4
 
 
 def test_files_that_come_go_and_change_during_a_run(server: Server, tmp_path: Path) -> None:
-    """The plan stands: new files wait, lost ones are `missing`, other ones under an old name are `changed`."""
+    """The plan stays as it is: new files wait, lost ones are `missing`, and different ones under an old name are
+    `changed`."""
     film = make_video(tmp_path / "one.mp4", seconds=1, fps=8, size=(64, 48), audio="tone").read_bytes()
     other = make_video(tmp_path / "two.mp4", seconds=2, fps=8, size=(64, 48)).read_bytes()
     archive, out = tmp_path / "archive", tmp_path / "out"
@@ -68,7 +69,7 @@ def test_files_that_come_go_and_change_during_a_run(server: Server, tmp_path: Pa
 
 
 def test_an_archive_of_which_nothing_is_good(server: Server, tmp_path: Path) -> None:
-    """Bad media are rows, not errors; `--max-failure-rate` says when that is too many, once all is published."""
+    """Bad files are rows, not errors. `--max-failure-rate` reports when there are too many, after all is published."""
     rng = random.Random(5)
     archive = tmp_path / "archive"
     archive.mkdir()

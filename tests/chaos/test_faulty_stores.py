@@ -1,4 +1,5 @@
-"""Stores that are down, cut, shorten, drip or lose what they listed: scored rightly or told, never scored as whole."""
+"""Stores that are down, cut bodies, shorten them, drip, or lose what they listed: every file is scored correctly or
+reported, and a partial file is never scored as a whole one."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def listing(web: Web, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clean(server: Server, web: Web, listing: Path, tmp_path: Path) -> Path:
-    """What an audit of them says while the server does what it should."""
+    """What an audit of them reports while the server works correctly."""
     out = tmp_path / "clean"
     assert audit(server, listing, out).wait() == 0
     assert len(evidence(out)) >= 3 * len(web.files)
@@ -48,7 +49,7 @@ def audit(server: Server, listing: Path, out: Path, **pace: str) -> Job:
 
 
 def until_done(server: Server, listing: Path, out: Path, meanwhile: Callable[[Job], None] | None = None) -> int:
-    """Watched, the same command again as long as it says that storage failed; how many it took."""
+    """Runs the same command, watched, as long as it reports that storage failed; returns how many times."""
     with watched(out):
         for number in range(1, 20):
             job = audit(server, listing, out)
@@ -64,7 +65,7 @@ def until_done(server: Server, listing: Path, out: Path, meanwhile: Callable[[Jo
 def test_an_outage_and_answers_that_are_at_fault_for_a_while(
     server: Server, web: Web, listing: Path, clean: Path, tmp_path: Path
 ) -> None:
-    """Bodies that are cut or too short at first, then a minute of 503: the scores are those of a faultless store."""
+    """Bodies cut or too short at first, then a minute of 503: the scores equal those of a faultless store."""
     web.manners = {
         "/0.mp4": Manner(cut_after=1_000, requests=2),
         "/1.mp4": Manner(missing=7, requests=3),
@@ -135,7 +136,7 @@ def test_a_store_that_refuses_one_file_is_asked_for_the_others(
 def test_a_store_that_refuses_us_stops_the_job_which_goes_on_later(
     server: Server, web: Web, listing: Path, clean: Path, tmp_path: Path
 ) -> None:
-    """That it refuses us is no fault of any file."""
+    """No file is blamed for the store's refusal."""
     out = tmp_path / "out"
     web.manners = {name: Manner(status=403, silent_head=False, from_request=1) for name in web.files}
     job = audit(server, listing, out)
@@ -149,7 +150,7 @@ def test_a_store_that_refuses_us_stops_the_job_which_goes_on_later(
 def test_a_store_that_stays_down_stops_the_job_which_goes_on_later(
     server: Server, web: Web, listing: Path, clean: Path, tmp_path: Path
 ) -> None:
-    """Nobody waits for ever, and no file is blamed for it."""
+    """The job does not wait for ever, and no file is blamed."""
     out = tmp_path / "out"
     with watched(out):
         job = audit(server, listing, out, CHAOS_OUTAGE_SECONDS="3")
@@ -186,7 +187,7 @@ def test_killed_while_the_store_is_down(server: Server, web: Web, listing: Path,
 def test_what_changes_between_the_listing_and_the_reading(
     server: Server, web: Web, listing: Path, clean: Path, tmp_path: Path
 ) -> None:
-    """Replaced objects are `changed`: another film is never scored under the listed one's name."""
+    """Replaced objects are `changed`: a different film is never scored under the listed one's name."""
     out = tmp_path / "out"
     with watched(out):
         job = audit(server, listing, out)

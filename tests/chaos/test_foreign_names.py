@@ -1,4 +1,5 @@
-"""What a file or its name asks for is not fetched: strace sees every file opened, every connection, every program."""
+"""What a file or its name asks for is not fetched: strace records every opened file, every connection and every
+program."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from tests.numbered import ffmpeg
 
 
 def _strace_works() -> bool:
-    """Some containers have the program and forbid what it does."""
+    """Some containers have the program but forbid what it does."""
     try:
         return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, timeout=60).returncode == 0
     except OSError:
@@ -41,7 +42,7 @@ FOREIGN = "foreign-canary"
 
 @dataclass
 class Listener:
-    """Somebody's server: counts who calls."""
+    """Somebody else's server: counts the connections."""
 
     calls: list[bytes] = field(default_factory=list)
 
@@ -77,7 +78,7 @@ def listener() -> Iterator[Listener]:
 
 @pytest.fixture
 def archive(tmp_path: Path, listener: Listener) -> Path:
-    """Every trick, each with a good neighbour to fetch from in its own folder, and a shard with all of them again."""
+    """Every trick, each in its own folder with a good file that it could fetch, and a shard with all of them."""
     foreign = tmp_path / FOREIGN / "film.mp4"
     foreign.parent.mkdir()
     make_video(foreign, seconds=1, fps=8, size=(64, 48), audio="tone")
@@ -102,7 +103,7 @@ def archive(tmp_path: Path, listener: Listener) -> Path:
 
 
 def traced(log: Path, cwd: Path, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-    """The command under strace; children and threads are followed."""
+    """Runs the command under strace, which follows children and threads."""
     strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-s", "4096", "-e", f"trace={CALLS}", "-e", "signal=none"]
     code = f"import os, runpy, sys; os.chdir({str(cwd)!r}); sys.path[0] = {str(REPOSITORY)!r}; "
     code += "sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
@@ -117,13 +118,14 @@ def internet(lines: list[str]) -> list[str]:
 
 
 def opened(line: str) -> Path | None:
-    """What the call in this line of the log was to open, whether or not it could."""
+    """The path that the call in this line of the log tried to open, whether or not it succeeded."""
     match = re.search(r'(?:open\w*|creat)\((?:\w+, )?"((?:[^"\\]|\\.)*)"', line)
     return Path(os.fsdecode(codecs.escape_decode(match[1])[0])) if match else None  # type: ignore[attr-defined]
 
 
 def foreign_to(lines: list[str], folder: Path) -> dict[str, list[Path]]:
-    """Trick → what was opened while it was read: other files of the folder (the working directory), the foreign one."""
+    """Trick → the files opened while it was read that are not its own: others in the folder (the working directory),
+    and the foreign one."""
     found: dict[str, list[Path]] = {}
     now = ""
     for line in lines:
@@ -139,7 +141,7 @@ def foreign_to(lines: list[str], folder: Path) -> dict[str, list[Path]]:
 
 
 def test_the_watch_sees_a_careless_program(archive: Path, tmp_path: Path, listener: Listener) -> None:
-    """Without our whitelist the tricks work: what the other tests count could be seen."""
+    """Without our allow-list the tricks work, so the other tests would notice them."""
     log = tmp_path / "log"
     done = traced(log, archive, "tests.chaos.readers", archive, "--naked")
     assert done.returncode == 0, done.stderr
@@ -152,7 +154,7 @@ def test_the_watch_sees_a_careless_program(archive: Path, tmp_path: Path, listen
 
 
 def test_no_reader_fetches_anything(archive: Path, tmp_path: Path, listener: Listener) -> None:
-    """Each reader on each file, whatever the probe would have said, with no sandbox."""
+    """Each reader on each file, whatever the probe would have decided, without a sandbox."""
     log = tmp_path / "log"
     done = traced(log, archive, "tests.chaos.readers", archive)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Disks that fill up, on the spool and on the output: a clean stop that says so, and the next command finishes."""
+"""Disks that fill up, of the spool and of the output: a clean stop with a message, and the next command finishes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fill(path: Path) -> None:
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    """Its members have to be spooled."""
+    """A shard, because its members have to be spooled."""
     film = make_video(tmp_path / "one.mp4", seconds=1, fps=8, size=(64, 48), audio="tone")
     padded = film.read_bytes() + MEMBER_BYTES.to_bytes(4, "big") + b"free" + bytes(MEMBER_BYTES - 8)
     film.write_bytes(padded)
@@ -59,7 +59,7 @@ def settled(out: Path) -> list[str]:
 
 
 def test_a_full_spool(server: Server, shard: Path, disk: Path, tmp_path: Path) -> None:
-    """Full from the beginning, then filled while the job runs; what was there of others is left alone."""
+    """Full from the beginning, then filled while the job runs. Files of others on the disk are left alone."""
     out, foreign = tmp_path / "out", disk / "somebody-elses"
     free = MEMBER_BYTES // 2
     resize(disk, 8 << 10)
@@ -91,7 +91,7 @@ def test_a_full_spool(server: Server, shard: Path, disk: Path, tmp_path: Path) -
 
 
 def test_an_output_that_is_full_again_and_again(server: Server, shard: Path, disk: Path, tmp_path: Path) -> None:
-    """The disk grows a little from command to command, so that it is full in the middle of all that is written."""
+    """The disk grows a little from command to command, so that it is full at every stage of writing."""
     spool = tmp_path / "spool"
     spool.mkdir()
     clean, out = tmp_path / "clean", disk / "out"

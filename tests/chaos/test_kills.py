@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: of two racing copies of the whole command, of single decoder children, of the parent."""
+"""SIGKILL at random moments: to two racing copies of the whole command, to single decoder children, to the parent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copies(film: Path, folder: Path, count: int, first: int = 0) -> set[str]:
-    """So many different files of the same film; their paths."""
+    """This many different files of the same film; returns their paths."""
     folder.mkdir(exist_ok=True)
     made = set()
     for number in range(first, first + count):
@@ -47,7 +47,7 @@ def copies(film: Path, folder: Path, count: int, first: int = 0) -> set[str]:
 
 
 def test_two_racing_copies_killed_again_and_again(server: Server, film: Path, tmp_path: Path) -> None:
-    """What a kill leaves is taken up by the next pair; new files keep coming, so that there is always work to kill."""
+    """The next pair continues what a kill leaves. New files keep arriving, so that there is always work to kill."""
     rng = random.Random(SEED)
     archive, out = tmp_path / "archive", tmp_path / "out"
     planned = copies(film, archive, 20)
@@ -76,7 +76,7 @@ def test_two_racing_copies_killed_again_and_again(server: Server, film: Path, tm
 
 
 def packed(film: Path, path: Path, count: int) -> list[str]:
-    """A shard, so that there is something to spool; the names of its members."""
+    """A shard, so that something has to be spooled; returns the names of its members."""
     names = [f"{number:04d}.mp4" for number in range(count)]
     with tarfile.open(path, "w") as shard:
         for name in names:
@@ -85,10 +85,11 @@ def packed(film: Path, path: Path, count: int) -> list[str]:
 
 
 def test_decoder_children_killed_one_by_one(server: Server, film: Path, tmp_path: Path) -> None:
-    """A child every so often: the job goes on with another, every file is scored, nothing of it is left behind.
+    """A child is killed every so often: the job continues with another, every file is scored, and nothing is left
+    behind.
 
-    A child that is seen may be done before the signal comes. So what is counted is what the job itself has noticed, and
-    it is given the archive again and again until that is enough.
+    A child that was seen may be done before the signal arrives. So only the kills that the job itself noticed are
+    counted, and the job gets the archive again and again until there are enough.
     """
     rng = random.Random(SEED)
     spool = tmp_path / "spool"
@@ -99,7 +100,7 @@ def test_decoder_children_killed_one_by_one(server: Server, film: Path, tmp_path
     options = ("--detectors", "metadata,chaos_look,chaos_listen", "--unit-size", "30", "--wave-size", "5", "--quiet")
 
     def audit(out: Path, interval: float | None) -> tuple[float, int]:
-        """Wall time, and how many of its children the job has lost to others."""
+        """Wall-clock time, and how many children the job lost to kills from outside."""
         notes = out.with_suffix(".notes")
         begun, seen, next_kill = time.monotonic(), set(), 0.0
         with watched(out, 2.0):
@@ -142,7 +143,7 @@ def test_decoder_children_killed_one_by_one(server: Server, film: Path, tmp_path
 def test_a_killed_parent_leaves_no_orphan_and_the_next_command_no_spool(
     server: Server, film: Path, tmp_path: Path
 ) -> None:
-    """The parent alone is killed, not its group: its children have to notice by themselves."""
+    """Only the parent is killed, not its group: its children have to notice by themselves."""
     spool, archive, out = tmp_path / "spool", tmp_path / "archive", tmp_path / "out"
     spool.mkdir()
     archive.mkdir()
@@ -189,7 +190,7 @@ FAKETIME = shutil.which("faketime")
 
 @pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed (apt-get install faketime)")
 def test_a_clock_that_jumps(film: Path, tmp_path: Path) -> None:
-    """One copy lives in 2001, the next in 2041, both on one output: nothing but `scored_at` and `run_date` tells."""
+    """One copy runs in 2001, the next in 2041, both on one output: only `scored_at` and `run_date` show it."""
     planned = copies(film, tmp_path / "archive", 4)
     for number, when in enumerate(["2001-02-03 04:05:06", "2041-02-03 04:05:06"]):
         planned |= copies(film, tmp_path / "archive", 4, 4 * (number + 1))

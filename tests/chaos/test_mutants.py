@@ -1,4 +1,4 @@
-"""Damaged media by the thousand: a row each, nobody dies of them, nobody waits for them, no neighbour notices."""
+"""Thousands of damaged files: each has a row, none kills the job, none delays it, and no other file is affected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEPT = Path(os.environ.get("CHAOS_KEPT", os.path.join(tempfile.gettempdir(), "de
 
 
 def audit(server: Server, source: Path, out: Path, deadline: float = 10.0, **more: str) -> dict[str, float]:
-    """One watched command to its end; what it noted of its children's answers."""
+    """Runs one watched command to its end; returns what it noted about its children's answers."""
     notes = out.with_suffix(".notes")
     environment = {"CHAOS_NOTES": str(notes), "CHAOS_DEADLINE_SECONDS": str(deadline), **more}
     with watched(out, 2.0):
@@ -78,7 +78,7 @@ def test_mutants(server: Server, tmp_path: Path) -> None:
 
 
 def test_every_film_is_damaged_in_every_way(tmp_path: Path) -> None:
-    """The first thousand are the short form: they leave no container and no way of damaging it out."""
+    """The short form uses the first thousand: they include every container and every way of damaging it."""
     seeds = make_seeds(tmp_path / "seeds")
     missing = {f"{Path(name).stem}{kind.__name__}{Path(name).suffix}" for name in seeds for kind in kinds_of(name)}
     missing = {name.replace("_", "-") for name in missing}
@@ -92,7 +92,7 @@ def test_every_film_is_damaged_in_every_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["probe-", ""])
 def test_workers_that_are_lost_are_counted(server: Server, tmp_path: Path, stage: str) -> None:
-    """What the tests above count could be seen: five ways to lose a worker, in the probe and while decoding."""
+    """The tests above would notice lost workers: five ways to lose one, in the probe and while decoding."""
     film = make_video(tmp_path / "film.mp4", seconds=25, fps=8, size=(64, 48), audio="tone")
     source = tmp_path / "source"
     source.mkdir()

@@ -1,6 +1,7 @@
-"""Whole jobs from object stores into object stores: killed, raced, resumed, published, read back, exact.
+"""Whole jobs from object stores into object stores: killed, raced, resumed, published and read back, all exact.
 
-moto is part of `make test`; the real servers come with the long form: radosgw, azurite, and rclone, which lies.
+moto is part of `make test`. The real servers belong to the long form: radosgw, azurite, and rclone, which breaks its
+promise.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def films(bucket: Bucket, tmp_path: Path) -> Path:
-    """Locally, and under the same names in the bucket's `films/`."""
+    """Local films, also in the bucket's `films/` under the same names."""
     folder = tmp_path / "films"
     folder.mkdir()
     fs, root = fsspec.core.url_to_fs(bucket.uri)
@@ -92,7 +93,7 @@ ODD += ["?versionid=1.mp4", "a::b.mp4", "&amp;.mp4", " space.mp4 ", "\u202e.mp4"
 
 
 def test_every_key_that_a_store_took_is_listed_and_read_as_itself(bucket: Bucket) -> None:
-    """Against the listing of the store's own client; what a store refuses, or calls otherwise, is its own affair."""
+    """Compared with the listing of the store's own client. Keys that a store refuses or renames are not our concern."""
     put, listed = own_client(bucket)
     bodies = {}
     for key in ODD:
@@ -114,7 +115,7 @@ def test_every_key_that_a_store_took_is_listed_and_read_as_itself(bucket: Bucket
 
 
 def own_client(bucket: Bucket) -> tuple[Callable[[str, bytes], object], Callable[[], set[str]]]:
-    """How the store's own client puts an object, and lists all keys."""
+    """How the store's own client puts an object and lists all keys."""
     name = bucket.uri.partition("://")[2]
     if bucket.uri.startswith("az://"):
         from azure.storage.blob import BlobServiceClient
@@ -133,7 +134,7 @@ def own_client(bucket: Bucket) -> tuple[Callable[[str, bytes], object], Callable
 def test_audit_kill_resume_publish_and_read_back(
     server: Server, bucket: Bucket, films: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Two racing copies where the store keeps its promise, one at a time where it does not."""
+    """Two racing copies if the store keeps its promise, otherwise one at a time."""
     lying = request.node.callspec.params["bucket"] in LYING
     rng = random.Random(SEED)
     job = server.start("audit", films, "--output", tmp_path / "clean", "--quiet", *OPTIONS)

@@ -1,4 +1,4 @@
-"""Planted secrets and hostile names through whole jobs: nothing of them comes out anywhere."""
+"""Planted secrets and hostile names through whole jobs: nothing of them appears in any output."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HOSTILE_NAMES = (
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Its tags are hostile too."""
+    """A film whose tags are hostile too."""
     folder = tmp_path_factory.mktemp("film")
     plain = make_video(folder / "plain.mp4", seconds=1, fps=8, size=(64, 48), audio="tone")
     hostile = "\x1b]0;owned\x07 <script>alert(1)</script> \u202e =cmd()"
@@ -89,7 +89,7 @@ def found_in(text: str) -> list[str]:
 
 
 def leaks(folder: Path) -> list[str]:
-    """What should not be there: in bytes and names of all files below, in what Parquet unpacks to, in its footers."""
+    """What should not be there, in the bytes and names of all files below, in unpacked Parquet and in its footers."""
     found: list[str] = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         found += [f"{path.name}: {needle}" for needle in found_in(str(path.relative_to(folder)))]
@@ -120,7 +120,7 @@ RAW = frozenset({"path_bytes", "name_bytes", "(footer)"})
 
 
 def said_ill(job: Job) -> list[str]:
-    """The same of what a command printed. A table on the terminal has line ends of its own."""
+    """The same in what a command printed. A table on the terminal has its own line ends."""
     text = job.told()
     return found_in(text) + [f"control character: {m[0]!r}" for m in CONTROL.finditer(text.replace("\n", ""))]
 
@@ -155,7 +155,7 @@ def shard_of(film: bytes) -> bytes:
 def test_nothing_secret_comes_out_of_an_audit(
     server: Server, web: Web, film: bytes, spool: Path, tmp_path: Path
 ) -> None:
-    """Good, damaged, missing, cut, short and dripping files, in shards too, by addresses that hold secrets."""
+    """Good, damaged, missing, cut, short and dripping files, also in shards, under addresses that hold secrets."""
     web.password = f"Basic {BASIC}"
     bad = b"\x1b[31m not a film " * 40
     bodies = {"good": film, "gone": film, "short": film, "cut": film, "drip": film, "damaged": film[:3000], "text": bad}
@@ -216,7 +216,8 @@ def scored(out: Path) -> set[str]:
 def test_nothing_secret_comes_out_of_a_job_that_cannot_go_on(
     server: Server, web: Web, film: bytes, spool: Path, tmp_path: Path, status: int
 ) -> None:
-    """Stores that refuse, over HTTP and S3, whose answers repeat the request's secrets: what S3 says is told, too."""
+    """Stores that refuse, over HTTP and S3, and repeat the request's secrets in their answers: messages include what S3
+    says."""
     page = f"<h1>{ECHO} {PASSWORD} {QUERY} {BASIC}</h1>".encode()
     echo = f"<Error><Code>Nope</Code><Message>no such key: {KEY} {TOKEN}</Message></Error>".encode()
     web.files = {"/a.mp4": film, "/b.mp4": film}

@@ -1,7 +1,7 @@
 """Files that ask their reader for another file or host: playlists, scripts, references, and names that look like URLs.
 
-Each trick is known from FFmpeg's own demuxers or from published attacks; `foreign` is a file that nobody named, `url`
-somebody's server.
+Each trick is known from FFmpeg's own demuxers or from published attacks. `foreign` is a file that nobody named, `url`
+an address on somebody else's server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"dinf")
 
 
 def contents(film: bytes, movie: bytes, foreign: Path, url: str) -> dict[str, bytes]:
-    """Name → content. `film` is an MP4 and `movie` a MOV whose `moov` comes last."""
+    """Name → content. `film` is an MP4, `movie` a MOV whose `moov` is at the end."""
     hls = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:0\n"
     places = (f"file://{foreign}", str(foreign), "sibling.ts", f"{url}/a.ts", f"concat:{foreign}|{foreign}")
     segments = "".join(f"#EXTINF:1.0,\n{place}\n" for place in places)
@@ -67,7 +67,7 @@ def contents(film: bytes, movie: bytes, foreign: Path, url: str) -> dict[str, by
 
 
 def names(url: str, foreign: Path) -> list[str]:
-    """Of files that are films: what could be taken for an option, a protocol, a pattern or a command."""
+    """Names for films that could be taken for an option, a protocol, a pattern or a command."""
     host = url.removeprefix("http://")
     return [
         "-i.mp4",
@@ -114,7 +114,7 @@ def _box(kind: bytes, body: bytes) -> bytes:
 
 
 def _with_data_reference(movie: bytes, entry: bytes) -> bytes:
-    """The movie, whose tracks say that their samples are where `entry` says."""
+    """The movie with tracks that declare their samples to be where `entry` says."""
     found, at = b"", 0
     while at + 8 <= len(movie):
         size, kind = struct.unpack_from(">I4s", movie, at)
@@ -140,7 +140,7 @@ def _alias(path: Path) -> bytes:
 
 
 def _redirecting(place: str) -> bytes:
-    """A movie that is nothing but a reference to another (rmra)."""
+    """A movie that consists only of a reference to another one (rmra)."""
     reference = _box(b"rdrf", bytes(4) + b"url " + struct.pack(">I", len(place) + 1) + place.encode() + b"\0")
     return _box(b"ftyp", b"qt  \0\0\2\0qt  ") + _box(b"moov", _box(b"rmra", _box(b"rmda", reference)))
 
@@ -156,7 +156,7 @@ def _provenance(url: str) -> bytes:
 
 
 def _avi_with_subtitles(script: bytes) -> bytes:
-    """An AVI whose first packets are GAB2 subtitles that are a playlist (CVE-2017-9993 and its kin)."""
+    """An AVI whose first packets are GAB2 subtitles that contain a playlist (CVE-2017-9993 and similar)."""
     text = b"GAB2\0\x02\0" + struct.pack("<I", 2) + b"a\0" + struct.pack("<HI", 4, len(script)) + script
     text += b"\0" * (len(text) % 2)
     stream = struct.pack("<4s4sIHHIIIIIIII8s", b"txts", bytes(4), 0, 0, 0, 0, 1, 25, 0, 9, 0, 0, 0, bytes(8))
@@ -185,7 +185,7 @@ def _dash(foreign: Path, url: str) -> str:
 
 
 def _imf(foreign: Path) -> str:
-    """A composition playlist; its ASSETMAP.xml is looked for beside it."""
+    """A composition playlist; a reader looks for its ASSETMAP.xml in the same folder."""
     return (
         '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016">'
         "<Id>urn:uuid:00000000-0000-0000-0000-000000000001</Id><ContentTitle>a</ContentTitle><EditRate>25 1</EditRate>"

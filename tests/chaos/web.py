@@ -1,4 +1,4 @@
-"""A web server of films on the loopback that misbehaves as it is told: down, cut, short, dripping, refusing."""
+"""A web server of films on the loopback that misbehaves on request: down, cut, short, dripping, refusing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(slots=True)
 class Manner:
-    """How one path is answered; what is not said is as it should be."""
+    """How one path is answered. Defaults are correct behaviour."""
 
     status: int = 200
     body: bytes = b""

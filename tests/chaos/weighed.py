@@ -1,7 +1,7 @@
-"""The decoder child, which also notes the peak of each worker's resident memory: `weighed.py NOTES ARGUMENTS…`.
+"""The decoder child, which also records the peak of each worker's resident memory: `weighed.py NOTES ARGUMENTS…`.
 
-A line a worker that comes to its end: `probe` or `decode`, KiB, path. The account of a fork begins with what it shares
-with its zygote; the peaks of the parent, and of workers before it, are not in it.
+One line for each worker that ends normally: `probe` or `decode`, KiB, path. A fork's figure begins with what it shares
+with its zygote; the peaks of the parent and of earlier workers are not in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""README and docs/ as tests see them: their blocks of code, their links, the functions that they name."""
+"""README and docs/ as the tests see them: their code blocks, their links, the functions that they name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def examples_of(block: Block) -> list[Example]:
-    """The commands of a `console` block, and below each what it prints. A command goes on while a quote is open."""
+    """The commands of a `console` block, each with what it prints. A command continues while a quote is open."""
     examples: list[Example] = []
     lines = block.text.splitlines()
     at = 0
@@ -86,7 +86,7 @@ def commands_of(block: Block) -> list[list[str]]:
 
 
 def links_of(page: Path) -> list[str]:
-    """Where its links lead, those in code left out."""
+    """The targets of its links, except links inside code."""
     text = re.sub(r"`[^`\n]*`", "", _FENCE.sub("", page.read_text(encoding="utf-8")))
     return _LINK.findall(text)
 

@@ -1,4 +1,4 @@
-"""Writes into README and docs/ what the commands that they show print now, and docs/tables.md from the schemas.
+"""Updates README and docs/ with what their commands print now, and docs/tables.md from the schemas.
 
 python -m tests.docs.refresh [PAGE...]
 """

@@ -1,4 +1,5 @@
-"""Runs the commands that README and docs/ show, where a reader would: beside `archive` and `scores`.
+"""Runs the commands that README and docs/ show, in the folder where a reader would run them: beside `archive` and
+`scores`.
 
 `python -m tests.docs.refresh` writes what they print now into the pages.
 """
@@ -39,7 +40,7 @@ class Desk:
         """What `make audit` printed, from the audit on."""
 
     def audit(self, archive: Path | None = None) -> None:
-        """`archive`: a sample archive to copy; without one a new one is made."""
+        """`archive`: a sample archive to copy; if none is given, one is made."""
         if archive is None:
             sample.make_sample(self.folder / "archive")
         else:
@@ -48,14 +49,14 @@ class Desk:
         shutil.copytree(self.folder / "scores", self.folder / ".scores")
 
     def clear(self) -> None:
-        """Everything as it was after the audit: each page begins here."""
+        """Restores the folder to its state after the audit: each page begins there."""
         for path in self.folder.iterdir():
             if path.name not in ("archive", ".scores"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.copytree(self.folder / ".scores", self.folder / "scores")
 
     def run(self, command: str, with_errors: bool = True) -> str:
-        """What the command prints. ` || echo "exit code $?"` behind it is understood."""
+        """What the command prints. A trailing ` || echo "exit code $?"` is understood."""
         command, _, told = command.partition(" || ")
         words = shlex.split(command)
         if words == ["make", "audit"]:
@@ -104,9 +105,9 @@ class Desk:
 
 
 def alike(shown: str, printed: str) -> bool:
-    """Whether a page shows what was printed: word for word, but for times, one unit in the last digit of a number with
-    decimals (another processor rounds a network's sums differently) and one in a hundred of sizes like 5,067,669 (the
-    signatures of the sample are made anew)."""
+    """Whether a page shows what was printed, word for word. Allowed to differ: times, one unit in the last digit of a
+    number with decimals (another processor rounds a network's sums differently), and one in a hundred of sizes like
+    5,067,669 (the signatures of the sample are made anew)."""
     lines = shown.splitlines()
     if lines[-1:] == [MORE]:
         return alike("\n".join(lines[:-1]), "\n".join(printed.splitlines()[: len(lines) - 1]))

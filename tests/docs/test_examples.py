@@ -1,4 +1,4 @@
-"""What README and docs/ show is what a reader gets: their commands are run, and what they print is compared."""
+"""README and docs/ show what a reader gets: their commands are run, and what they print is compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README and docs/ hold together: links lead somewhere, what they name exists, what is generated is up to date."""
+"""README and docs/ are consistent: links work, the names that they mention exist, generated parts are up to date."""
 
 from __future__ import annotations
 

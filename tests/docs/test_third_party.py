@@ -35,7 +35,7 @@ def test_the_package_is_short():
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a fresh environment in which deephotlink and the package are installed; nothing is downloaded.
 
-    deephotlink and its dependencies are seen where this environment has them, the package is in the new one only.
+    deephotlink and its dependencies are found where this environment has them; only the package is in the new one.
     """
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder / "env", with_pip=False, symlinks=True)
