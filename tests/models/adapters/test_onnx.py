@@ -114,7 +114,7 @@ def test_half_rows_nan_and_neighbours(tmp_path):
     answers = detector.score([black, other])
     assert answers[0].abstained == "detector_error"
     assert answers[1] == clean[1]
-    with pytest.raises(WeightsError, match=r"'precision' is 'float32', but its input 'rows' is tensor\(float16\)"):
+    with pytest.raises(WeightsError, match=r"'precision' 'float32', but its input 'rows' is tensor\(float16\)"):
         loaded(adapter, weights_of(tmp_path, "half.onnx", data, {**settings, "precision": "float32"}))
 
 

@@ -141,7 +141,7 @@ def test_nan_abstains_and_does_not_spread(tmp_path):
 def test_a_program_in_half_precision_takes_half_rows(tmp_path):
     data = to_pt2(FirstPixels().half(), torch.rand(2, 3, 32, 32).half())
     item = make_clip_item(8, 32, 32)
-    with pytest.raises(WeightsError, match=r"'precision' is 'float32', but the program takes torch.float16"):
+    with pytest.raises(WeightsError, match=r"'precision' 'float32', but the program takes torch.float16"):
         loaded(adapter, weights_of(tmp_path, "half.pt2", data, PICTURES))
     (half,) = loaded(adapter, weights_of(tmp_path, "half.pt2", data, {**PICTURES, "precision": "float16"})).score(
         [item]

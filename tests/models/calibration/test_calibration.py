@@ -129,7 +129,7 @@ def test_the_first_format_is_rules_set_by_hand():
         ("[5.0, 4.0]", "[5.0, -4.0]", "rising"),
         ('"kind": "logistic"', '"kind": "mean_odds"', "patterns"),
         ('"exponent": 1.25', '"exponent": 0', "exponent > 0"),
-        ('"detectors": ["facial"]', '"detectors": ["nobody"]', "patterns of detectors it knows"),
+        ('"detectors": ["facial"]', '"detectors": ["nobody"]', "patterns of known detectors"),
         ('"slope": 0.5', '"slope": NaN', "finite"),
     ],
 )
