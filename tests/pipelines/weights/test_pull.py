@@ -168,7 +168,7 @@ def test_a_pull_is_checked_and_said(server, install, tmp_path, capsys):
     assert (tmp_path / "c/fake/weights.pth").read_bytes() == DATA
     asked = len(server.asked)
     code, said, _ = run(capsys, "pull", "fake", "--weights-cache", tmp_path / "c")
-    assert code == cli.DONE and "was there" in said and len(server.asked) == asked
+    assert code == cli.DONE and "already there" in said and len(server.asked) == asked
 
 
 def test_a_connection_that_is_cut_is_gone_on_with(server, install, tmp_path):
