@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from ..models.calibration.bounds import groups_needed
-from ..models.calibration.calibrating import Wish
+from ..models.calibration.calibrating import CalibrationRequest
 from ..models.calibration.calibration import (
     Calibration,
     CalibrationError,
@@ -45,7 +45,7 @@ from .weights.cache import weights_folder
 from .weights.pull_recommended import Request, missing, print_recommended, pull_for_audit
 from .weights.recommended import Pick, evidence_only, recommended, to_run
 
-FALSE_POSITIVE_RATE = Wish("", "").false_positive_rate
+FALSE_POSITIVE_RATE = CalibrationRequest("", "").false_positive_rate
 
 
 def audit_with_stages(args: argparse.Namespace, beam_args: Sequence[str], warn: Callable[[AuditConfig], None]) -> int:
@@ -171,7 +171,7 @@ class Calibrated:
             real = find_real(tables, self.sources, out, options)
         self.stages.begin("calibrate", f"on {counted(real.scored, 'scored file')} of {real.in_words()}")
         mark(store, real.uris)
-        wish = Wish("", "", FALSE_POSITIVE_RATE, evidence_only=frozenset(self.evidence_only))
+        wish = CalibrationRequest("", "", FALSE_POSITIVE_RATE, evidence_only=frozenset(self.evidence_only))
         try:
             made = make_calibration(out, None, wish, config.calibration, real)
         except UsageError as error:

@@ -33,7 +33,7 @@ LEAST_GAP_SECONDS = 0.25
 """The least time between two of them: in less time hardly any face comes or goes."""
 MOST_TRACKS = 16
 """The most tracks of a clip. Those seen longest, and then with most confidence, stay."""
-SURE = 0.9
+MIN_CONFIDENCE = 0.9
 """From this confidence on a frame counts as one with a face."""
 SEEN_ONCE = 0.95
 """A face found on a single searched frame needs this confidence: most false ones (hands, rocks) have less."""
@@ -49,7 +49,7 @@ def track_faces(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
     tracks = _tracks(clip.frames, clip.pts_seconds, detector) if len(clip.frames) else ()
     seen = np.zeros(len(clip.frames), dtype=bool)
     for track in tracks:
-        seen[track.frame_positions[track.confidences >= SURE]] = True
+        seen[track.frame_positions[track.confidences >= MIN_CONFIDENCE]] = True
     faces = ClipFaces(clip.file.media_id, clip.spec.clip_index, len(seen), int(seen.sum()), len(tracks))
     return dataclasses.replace(clip, tracks=tracks), faces
 
@@ -133,7 +133,9 @@ def _joined(trail: Trail, where: np.ndarray, guess: Faces, own: Faces, outside: 
     # A face that the network does not see between two sightings (a hand in front of it, a turned head) keeps its
     # interpolated place, with the low confidence that the network gave it.
     confidences = np.where(sighted, guess.confidences, own.confidences)
-    inside = [run for run in runs(~outside | (own.confidences >= SURE)) if run[0] <= np.argmax(sighted) < run[1]]
+    inside = [
+        run for run in runs(~outside | (own.confidences >= MIN_CONFIDENCE)) if run[0] <= np.argmax(sighted) < run[1]
+    ]
     rows = slice(*inside[0])
     return where[rows].astype(np.int64), Faces(boxes[rows], landmarks[rows], confidences[rows])
 

@@ -62,16 +62,16 @@ def pooled_log_odds(items: Sequence[float], exponent: float = 1.0) -> float:
     return top + math.log(sum(math.exp(exponent * (item - top)) for item in items) / len(items)) / exponent
 
 
-def fused_log_odds(said: Mapping[str, float], families: Mapping[str, str], fusion: Fusion) -> float:
+def fused_log_odds(answers: Mapping[str, float], families: Mapping[str, str], fusion: Fusion) -> float:
     """Log-odds of one stretch from those of the detectors that answered there, at least one.
 
     families: the family of each detector.
     """
-    if fusion.kind == "logistic" and (pattern := pattern_for(said, fusion)) is not None:
+    if fusion.kind == "logistic" and (pattern := pattern_for(answers, fusion)) is not None:
         weighed = zip(pattern.detectors, pattern.weights, strict=True)
-        return pattern.intercept + sum(weight * said[name] for name, weight in weighed)
+        return pattern.intercept + sum(weight * answers[name] for name, weight in weighed)
     by_family: dict[str, list[float]] = {}
-    for name, log_odds in said.items():
+    for name, log_odds in answers.items():
         by_family.setdefault(families[name], []).append(log_odds)
     return pooled_log_odds([sum(parts) / len(parts) for parts in by_family.values()])
 
