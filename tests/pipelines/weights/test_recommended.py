@@ -101,7 +101,7 @@ def test_what_it_costs_and_forbids_is_said_before_anything_is_pulled(mirror, tmp
     assert said.index("What is recommended") < said.index("sha256")
     assert {file.state for file in verify(PULLED, str(tmp_path / "cache"))} == {"ok"}
     code, said, _ = pull(capsys)  # nothing is missing: nobody is asked, nothing is fetched
-    assert code == cli.DONE and "nothing was missing" in said and said.count("was there") == 2
+    assert code == cli.DONE and "nothing was missing" in said and said.count("already there") == 2
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", cli.DONE), ("no\n", cli.USAGE), ("", cli.USAGE)])
@@ -146,7 +146,7 @@ def test_a_file_that_was_damaged_since_is_replaced(mirror, tmp_path, capsys):
     code, said, _ = pull(capsys, "--yes", "--from", mirror.folder)
     assert (
         code == cli.DONE
-        and said.count("was there") == 1
+        and said.count("already there") == 1
         and file.read_bytes() == mirror.file("commfor_384").read_bytes()
     )
 
