@@ -19,7 +19,7 @@ from ..transforms.detect import preload
 from ..transforms.failures import UsageError, WorldError
 from ..transforms.records import MediaFile, MediaOutcome, MediaResult
 from ..transforms.storage.output_store import OutputStore
-from ..transforms.storage.retries import tell
+from ..transforms.storage.retries import describe_error
 from ..transforms.storage.sources import Planned
 from ..transforms.tables.runs import Run, pending_units, plan_of
 from ..transforms.tables.staged_weights import stage_weights
@@ -166,7 +166,7 @@ def weights_in_place(config: AuditConfig, store: OutputStore) -> Mapping[str, We
         if runner_named(config.beam_args):
             return stage_weights(store, config.weights)
     except OSError as error:
-        raise WorldError(f"cannot read the weights: {tell(error)}") from None
+        raise WorldError(f"cannot read the weights: {describe_error(error)}") from None
     load_detectors(config, config.reading.device)
     return config.weights
 
@@ -187,7 +187,7 @@ def load_detectors(config: AuditConfig, device: str) -> None:
                     paths = ", ".join(file.path for file in weights.files.values())
                     raise UsageError(f"{spec.name} cannot use {paths}: {error}") from None
     except OSError as error:
-        raise WorldError(f"cannot read the weights: {tell(error)}") from None
+        raise WorldError(f"cannot read the weights: {describe_error(error)}") from None
     except torch.OutOfMemoryError:
         raise UsageError(
             f"the detectors {', '.join(spec.name for spec in config.detectors)} do not fit into the memory of the "

@@ -288,7 +288,7 @@ def _leave(
         judged = course.judged(recipe, network.eval())
     intervals = grouped_figures(*judged) if judged is not None else {}
     if (left := course.left(recipe, trained.weights)) is not trained.weights:
-        export(left, path, {"deephotlink": json.dumps(told, sort_keys=True)})
+        export(left, path, {"deephotlink": json.dumps(metadata, sort_keys=True)})
         body = path.read_bytes()
     record: dict[str, Any] = {
         "name": name,
