@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 from deephotlink import __version__
-from deephotlink.models.calibration.calibrating import Wish, calibrate
+from deephotlink.models.calibration.calibrating import CalibrationRequest, calibrate
 from deephotlink.models.calibration.calibration import calibration_to_json, load_calibration, parse_calibration
-from deephotlink.models.calibration.fitting import Media, Said
+from deephotlink.models.calibration.fitting import DetectorLogits, Media
 from deephotlink.models.embedded.files import embedded_path
 from deephotlink.models.registry import installed
 from tests.bench.generators import Item, read_items
@@ -43,7 +43,9 @@ NO_SAY = {
 """Why the other detectors have no say. Their rules stay, so that what they lean to is told on one scale."""
 
 
-def material(items: Sequence[Item], logits: Mapping[str, Mapping[str, float]]) -> tuple[Media, list[Said], list[Item]]:
+def material(
+    items: Sequence[Item], logits: Mapping[str, Mapping[str, float]]
+) -> tuple[Media, list[DetectorLogits], list[Item]]:
     """The files with a logit, real or of a family that a detector finds."""
     kept = [
         item
@@ -61,7 +63,9 @@ def material(items: Sequence[Item], logits: Mapping[str, Mapping[str, float]]) -
         places = [at for at, item in enumerate(kept) if item.path in known]
         values = np.array([known[kept[at].path] for at in places], np.float64)
         said.append(
-            Said(name, installed()[name].family, np.array(places, np.int64), np.zeros(len(places), int), values)
+            DetectorLogits(
+                name, installed()[name].family, np.array(places, np.int64), np.zeros(len(places), int), values
+            )
         )
     return media, said, kept
 
@@ -91,7 +95,7 @@ def default_calibration(
         "by detectors that never saw its repository"
     )
     base = load_calibration()
-    made = calibrate(media, said, identities, Wish(name, data, false_positive_rate, miss_rate=0.0), base)
+    made = calibrate(media, said, identities, CalibrationRequest(name, data, false_positive_rate, miss_rate=0.0), base)
     record = {
         "made": {"at": datetime.now(UTC).date().isoformat(), "by": f"deephotlink {__version__}"},
         "base": base.calibration_id,

@@ -31,7 +31,7 @@ from deephotlink.models.architectures.lip_voice import (
     voice_at,
 )
 from deephotlink.models.base import SOUND_RATE, ClipGeometry, TrackItem
-from deephotlink.models.batches import SURE
+from deephotlink.models.batches import MIN_CONFIDENCE
 from deephotlink.models.detectors.lip_sync import LEAST_EYE_PIXELS, LEAST_MOTION, LEAST_SURE_SHARE, speech_like
 from deephotlink.models.embedded.files import embedded_path
 from deephotlink.models.faces.mouth import MouthSignals, eye_distances, mouth_patches, mouth_signals
@@ -76,7 +76,7 @@ def stretch_of(path: str, item: TrackItem) -> Stretch | None:
     if sound is None or speech is None or not speech_like(speech):
         return None
     times = item.clip.pts_seconds[item.frame_positions] - item.clip.start_seconds
-    sure = np.isfinite(item.landmarks).all(axis=(1, 2)) & (item.confidences >= SURE)
+    sure = np.isfinite(item.landmarks).all(axis=(1, 2)) & (item.confidences >= MIN_CONFIDENCE)
     if len(times) < LEAST_FRAMES or sure.mean() < LEAST_SURE_SHARE:
         return None
     if float(np.median(eye_distances(item.landmarks[sure]))) < LEAST_EYE_PIXELS:

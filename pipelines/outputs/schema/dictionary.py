@@ -98,7 +98,7 @@ there is sound, and in a silent film for up to five minutes if the rest is longe
 ## What was not looked at
 
 `reasons` says what was not looked at, whatever the detectors say: cover art, second video streams, other sound tracks,
-pictures that cannot be decoded, a second recording joined behind the first. If a file has several sound tracks, mono
+pictures that cannot be decoded, a second recording appended to the first. If a file has several sound tracks, mono
 tracks of one recording are heard together; otherwise the track in which somebody speaks is heard. If a track has more
 than two channels, all channels that contain sound count equally.
 """

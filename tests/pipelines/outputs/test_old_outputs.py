@@ -12,7 +12,7 @@ import pytest
 
 from deephotlink import read_evidence, read_scores
 from deephotlink.pipelines.accuracy.rescore import rescore_output
-from deephotlink.pipelines.outputs.check import check_output, look_at
+from deephotlink.pipelines.outputs.check import check_output, inspect_output
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.publish import BLOCK_UNITS, publish
@@ -137,7 +137,7 @@ def test_an_unfinished_old_run_is_finished_in_its_own_layout(tmp_path):
     assert continued is not None and continued.run_id == run.run_id and continued.layout == HIVE
     commit_all(store, continued, [BLOCK_UNITS + 1])
     publish(store, continued, complete=True)
-    found = look_at(store.root)
+    found = inspect_output(store.root)
     assert not found.violations and not found.unfinished and found.planned == 6 * (BLOCK_UNITS + 2)
     assert not list(tmp_path.glob("scores/*.parquet")) and len(list(tmp_path.glob("scores/*/*.parquet"))) == 2
     second = next(tmp_path.glob("evidence/*/*-block-000001.parquet"))

@@ -24,7 +24,7 @@ from deephotlink.models.weights.files import LocalFile, Weights, WeightsError
 from deephotlink.pipelines import cli
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.pipelines.samples.synthetic_media import encode, face_frames, make_sound, portrait
-from deephotlink.pipelines.training import recipes, train
+from deephotlink.pipelines.training import beginnings, recipes, train
 from deephotlink.pipelines.training.material import Source
 from deephotlink.pipelines.training.material_cache import load_material, save_material
 from deephotlink.pipelines.training.model_card import grouped_figures
@@ -394,10 +394,10 @@ def test_figures_weigh_groups_alike_and_draw_groups():
 def test_begun_weights_are_those_that_were_given():
     recipe = FakeRecipe(Numbers([], []))
     given = {"weight": torch.full((1, 1), 2.0).half(), "bias": torch.tensor([-1.0]).half()}
-    network = recipes.begun(recipe, given).network()
+    network = beginnings.begun(recipe, given).network()
     assert float(network.weight.detach()) == 2.0 and float(network.bias.detach()) == -1.0
     with pytest.raises(ValueError, match="bias"):
-        recipes.begun(FakeRecipe(Numbers([], [])), {"weight": given["weight"]}).network()
+        beginnings.begun(FakeRecipe(Numbers([], [])), {"weight": given["weight"]}).network()
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -429,4 +429,4 @@ def test_a_missing_package_is_named(monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'deephotlink\[train\]'"):
         COURSES["facial"].gather([Source("a", "a", "still")], "small", print)
     with pytest.raises(UsageError, match="--init none"):
-        recipes.imagenet()
+        beginnings.imagenet()
