@@ -34,7 +34,7 @@ def picture_of(report: Path, folder: Path) -> bytes:
         page.locator("html[data-ready]").wait_for(state="attached")
         taken = Image.open(io.BytesIO(page.screenshot()))
     data = io.BytesIO()
-    taken.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+    taken.convert("RGB").quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         data, "PNG", optimize=True
     )
     return data.getvalue()

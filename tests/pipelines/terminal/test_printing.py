@@ -97,7 +97,7 @@ def test_a_terminal_that_lacks_characters_gets_all_there_is(audited, encoding):
     done = run(*audited, encoding=encoding)
     assert done.code == cli.DONE and done.err == ""
     text = done.out.decode(encoding)
-    assert "What was found" in text and "Ask: deephotlink query" in text
+    assert "What was found" in text and "deephotlink query" in text
     assert ("broken\\u2014film\\u2026" if encoding == "ascii" else "broken\u2014film\u2026") in text
     assert ("\u2501" in text) == (encoding == "utf-8")
 
@@ -194,8 +194,8 @@ def test_a_suggested_command_can_be_pasted(tmp_path, monkeypatch, name):
     output = f"--output={os.fsdecode(name)}"
     done = run("audit", str(film), "--detectors", "metadata", output, encoding="ascii")
     assert done.code == cli.DONE and Path(tmp_path, os.fsdecode(name), "report.html").is_file()
-    (ask,) = [line for line in done.out.decode("ascii").splitlines() if "Ask: " in line]
-    words = ask.partition("Ask: deephotlink ")[2]
+    (ask,) = [line for line in done.out.decode("ascii").splitlines() if "Ask the tables: " in line]
+    words = ask.partition("Ask the tables: deephotlink ")[2]
     told = subprocess.run(["sh", "-c", f"printf '%s\\n' {words}"], capture_output=True).stdout.splitlines()
     found = run(*map(os.fsdecode, told))
     assert found.code == cli.DONE and b"not_assessed" in found.out, (told, found)
