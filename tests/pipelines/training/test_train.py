@@ -273,9 +273,9 @@ def test_a_dry_run_says_what_would_be_learned_from(fake, media, tmp_path, capsys
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("--seed", "1"), "seed 0 and not 1"),
-        (("--config", "small"), "config 'full' and not 'small'"),
-        (("--steps", "9"), "steps 6 and not 9"),
+        (("--seed", "1"), "seed is 0, not 1"),
+        (("--config", "small"), "config is 'full', not 'small'"),
+        (("--steps", "9"), "steps is 6, not 9"),
     ],
 )
 def test_a_folder_of_another_run_is_refused(change, says, fake, media, tmp_path, capsys):

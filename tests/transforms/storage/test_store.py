@@ -211,7 +211,7 @@ def test_a_page_is_replaced_whole_by_whoever_writes_last(store):
 
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "out" / "report.html").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"cannot write summary\.html"):
+    with pytest.raises(UsageError, match=r"cannot write report\.html"):
         OutputStore(str(tmp_path / "out")).replace("report.html", b"x")
     assert os.listdir(tmp_path / "out" / "_runs") == []
 
