@@ -54,10 +54,16 @@ def test_a_logit_that_is_no_number_cannot_be_said(logit):
         Judgement(logit=logit)
 
 
+DEVICES = ("cpu", "cuda")
+
+
 def test_batches_are_of_one_size_and_the_model_is_loaded_once():
     seen = FakeDetector(batch_size=4)
+    sizes = {device: DetectorHandler(seen.spec, lambda: seen, device).batch_elements_kwargs() for device in DEVICES}
+    assert sizes["cuda"] == {"min_batch_size": 4, "max_batch_size": 4}
+    # On a CPU a clip does not wait for others: they would all lie in memory.
+    assert sizes["cpu"] == {"min_batch_size": 1, "max_batch_size": 1}
     handler = DetectorHandler(seen.spec, lambda: seen, "cpu")
-    assert handler.batch_elements_kwargs() == {"min_batch_size": 4, "max_batch_size": 4}
     assert handler.load_model() is handler.load_model() is seen
 
 
