@@ -128,7 +128,7 @@ def test_an_audit_keeps_pictures_of_suspicious_files_and_no_trace_of_others(arch
     verdicts = run_query(str(out), "select uri, verdict, faces from scores order by uri").to_pylist()
     assert [(Path(r["uri"]).name, r["verdict"], r["faces"]) for r in verdicts] == [
         ("declared.mp4", "manipulated", 1),
-        ("innocent.mp4", "inconclusive", 1),
+        ("innocent.mp4", "not_assessed", 1),
     ]
     # What the file itself declares carries this verdict, not the face: one frame shows which film it is.
     assert kept(out) == [("declared.mp4", "frame")] and settings(out)[0]["pictures"] is True
