@@ -133,8 +133,8 @@ def test_two_racing_commands_killed_again_and_again_do_everything_once(tmp_path)
         kills, finished = map(int, killer.stdout.read().split())
     assert killer.returncode == 0 and kills >= 24 and finished >= 1 and looks >= 5
     store = OutputStore(str(out))
-    kept = duckdb.sql(f"select run_id, media_id, kind from '{out}/evidence_frames/*/*.parquet'").fetchall()
-    suspicious = f"select run_id, media_id from '{out}/scores/*/*.parquet' where verdict = 'manipulated'"
+    kept = duckdb.sql(f"select run_id, media_id, kind from '{out}/evidence_frames/*.parquet'").fetchall()
+    suspicious = f"select run_id, media_id from '{out}/scores/*.parquet' where verdict = 'manipulated'"
     wanted = [(*row, kind) for row in duckdb.sql(suspicious).fetchall() for kind in ("frame", "face")]
     assert wanted and sorted(kept) == sorted(wanted)  # of each suspicious file once, of no other
     for path, digest in units.items():
