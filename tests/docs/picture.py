@@ -21,7 +21,7 @@ from .running import Desk
 PICTURE = ROOT / "docs" / "report.png"
 MOST_BYTES = 200_000
 SIZE = {"width": 1280, "height": 1080}
-COLOURS = 256
+KEPT_COLOURS = 96
 
 
 def picture_of(report: Path, folder: Path) -> bytes:
@@ -34,10 +34,21 @@ def picture_of(report: Path, folder: Path) -> bytes:
         page.locator("html[data-ready]").wait_for(state="attached")
         taken = Image.open(io.BytesIO(page.screenshot()))
     data = io.BytesIO()
-    taken.convert("RGB").quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        data, "PNG", optimize=True
-    )
+    with_palette(taken.convert("RGB")).save(data, "PNG", optimize=True)
     return data.getvalue()
+
+
+def with_palette(picture: Image.Image) -> Image.Image:
+    """With 256 colours: the commonest as they are, so that the page keeps its own, and the rest for photographs."""
+    counted = sorted(picture.getcolors(picture.width * picture.height) or [], reverse=True)
+    page = [colour for _, colour in counted[:KEPT_COLOURS]]
+    others = [colour for count, colour in counted[KEPT_COLOURS:] for _ in range(count)]
+    photographs = Image.new("RGB", (max(1, len(others)), 1))
+    photographs.putdata(others or [(0, 0, 0)])
+    rest = photographs.quantize(256 - KEPT_COLOURS, Image.Quantize.MEDIANCUT).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([level for colour in page for level in colour] + rest)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def main() -> None:

@@ -57,9 +57,9 @@ const timeline = (data, name) => {
     y += stripHeight + 10;
   }
   for (const lane of data.lanes) {
-    const group = svg.append("g").attr("transform", `translate(0,${y})`).attr("class", lane.counts ? "lane counts" : "lane hint");
+    const group = svg.append("g").attr("transform", `translate(0,${y})`).attr("class", lane.counts === false ? "lane hint" : "lane");
     label(group, lane.title, laneHeight / 2 - 1, "lane-name");
-    label(group, `${lane.detector}${lane.counts ? "" : " (hint)"}`, laneHeight / 2 + 12, "lane-detector");
+    label(group, `${lane.detector}${lane.counts === false ? " (hint)" : ""}`, laneHeight / 2 + 12, "lane-detector");
     background(group, laneHeight).append("title").text("This detector did not look here");
     group
       .selectAll("rect.silent")

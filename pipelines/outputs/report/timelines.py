@@ -41,7 +41,7 @@ def timeline_of(
                 "detector": name,
                 "family": family,
                 "title": family_title(family),
-                "counts": reason is not None and reason.has_say,
+                "counts": reason.has_say if reason is not None else None,  # not known of who gave no answer
                 "calibrated": rule is not None,
                 "spans": _thinned(spans, length),
                 "silent": [
