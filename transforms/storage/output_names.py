@@ -4,6 +4,9 @@ from __future__ import annotations
 
 TABLE_FOLDERS = ("evidence", "evidence_frames", "failures", "skipped", "scores")
 """Folders of the public tables, with the names in `tables.schema.TABLES`."""
+FLAT, HIVE = "flat", "hive"
+"""The two layouts of the tables in an output (`Run.layout`). `hive`, with a folder for each day, is that of earlier
+versions."""
 ICEBERG = "_iceberg"
 """Folder of the Iceberg tables' own files, and of their catalog if it is SQLite."""
 FOLDERS = ("_runs", "_resume", "_weights", "_calibration", ICEBERG, *TABLE_FOLDERS)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from ..storage.output_names import HIVE
+
 if TYPE_CHECKING:
     from .runs import Run
 
-FLAT, HIVE = "flat", "hive"
-"""The two layouts of an output (`Run.layout`). `hive` is that of earlier versions."""
 REQUIRED = ("run_id", "media_id", "uri")
 """Columns that are never null, and so are required in the files, besides `run_date`."""
 RUN_DATE = pa.field(

@@ -37,10 +37,10 @@ import pyarrow.parquet as pq
 
 from ..._version import __version__
 from ..records import MediaFile, MediaOutcome
+from ..storage.output_names import FLAT, HIVE
 from ..storage.output_store import OutputStore
 from .damage import intact
 from .plan_table import PLAN, PLAN_ROW_GROUP, Plan, plan_from_table, plan_to_table, write_plan
-from .public_files import FLAT, HIVE
 
 _PART_ROWS = 1 << 12
 _RECORD = b"deephotlink.run"

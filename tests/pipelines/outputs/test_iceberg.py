@@ -11,9 +11,10 @@ from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.pipelines.outputs.schema.iceberg import LISTED, register
 from deephotlink.transforms.failures import UsageError
+from deephotlink.transforms.storage.output_names import HIVE
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.tables import runs
-from deephotlink.transforms.tables.public_files import HIVE, public_schema
+from deephotlink.transforms.tables.public_files import public_schema
 from deephotlink.transforms.tables.schema import TABLES
 from tests.committing import finish, make_run
 

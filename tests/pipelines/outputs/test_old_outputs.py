@@ -16,9 +16,10 @@ from deephotlink.pipelines.outputs.check import check_output, inspect_output
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.publish import BLOCK_UNITS, publish
+from deephotlink.transforms.storage.output_names import FLAT, HIVE
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.tables import runs
-from deephotlink.transforms.tables.public_files import FLAT, HIVE, PARTITIONING
+from deephotlink.transforms.tables.public_files import PARTITIONING
 from deephotlink.transforms.tables.runs import list_runs, plan_of, unfinished_run
 from deephotlink.transforms.tables.schema import TABLES
 from tests.committing import commit_all, finish, make_result, make_run

@@ -18,10 +18,9 @@ from deephotlink.pipelines.outputs.schema.dictionary import dictionary
 from deephotlink.pipelines.outputs.schema.script import _bigquery_table, script, write_views
 from deephotlink.pipelines.outputs.views import BIGQUERY, DIALECTS, MARKS, QUERIES, SPARK
 from deephotlink.transforms.failures import UsageError
-from deephotlink.transforms.storage.output_names import KNOWN_REAL
+from deephotlink.transforms.storage.output_names import HIVE, KNOWN_REAL
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.tables import runs
-from deephotlink.transforms.tables.public_files import HIVE
 from deephotlink.transforms.tables.schema import TABLES
 from tests.committing import finish, make_run
 

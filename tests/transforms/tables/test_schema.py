@@ -10,12 +10,12 @@ import pytest
 
 from deephotlink.models.base import FAMILIES
 from deephotlink.transforms.records import ClipFailure, Failure, MediaFile, MediaOutcome, MediaResult
-from deephotlink.transforms.storage.output_names import TABLE_FOLDERS
+from deephotlink.transforms.storage.output_names import FLAT, HIVE, TABLE_FOLDERS
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.storage.uris import escape, unescape
 from deephotlink.transforms.tables.details import MAX_DETAIL, json_detail
 from deephotlink.transforms.tables.plan_table import plan_from_table, plan_to_table
-from deephotlink.transforms.tables.public_files import FLAT, HIVE, date_of, is_hive, public_name, public_schema
+from deephotlink.transforms.tables.public_files import date_of, is_hive, public_name, public_schema
 from deephotlink.transforms.tables.runs import Run
 from deephotlink.transforms.tables.schema import TABLES, explode_unit_tables, to_parquet, unit_table
 from tests.committing import SCORED_AT, finish, make_file, make_result, make_run
