@@ -29,11 +29,14 @@ KEPT = Path(os.environ.get("CHAOS_KEPT", os.path.join(tempfile.gettempdir(), "de
 
 
 def audit(server: Server, source: Path, out: Path, deadline: float = 10.0, **more: str) -> dict[str, float]:
-    """Runs one watched command to its end; returns what it noted about its children's answers."""
+    """Runs one watched command to its end; returns what it noted about its children's answers.
+
+    One worker: the notes are of the children of the command itself.
+    """
     notes = out.with_suffix(".notes")
     environment = {"CHAOS_NOTES": str(notes), "CHAOS_DEADLINE_SECONDS": str(deadline), **more}
     with watched(out, 2.0):
-        job = server.start("audit", source, "--output", out, *OPTIONS, **environment)
+        job = server.start("audit", source, "--output", out, "--workers", "1", *OPTIONS, **environment)
         code = job.wait(5_000)
     assert code == 0, job.evidence()  # neither a crash of the parent nor a detector that raised
     return json.loads(notes.read_text())
