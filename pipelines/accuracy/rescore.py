@@ -50,7 +50,7 @@ from ...transforms.tables.runs import (
 )
 from ...transforms.tables.schema import to_parquet
 from ..outputs.closing_tables import print_summary
-from ..outputs.query import connect, readable
+from ..outputs.query import connect, no_output, readable
 from ..outputs.report.page import summarise_and_report
 from ..outputs.schema.script import write_views
 from ..outputs.summary import Summary
@@ -82,7 +82,7 @@ def rescore_output(
     """
     console = console or Console(quiet=True)
     if not holds_runs(out):
-        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+        raise no_output(out)
     store, warning = open_store(out)
     if warning:
         console.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...transforms.failures import UsageError, printable
+from ...transforms.failures import printable
 from ...transforms.publish import ALL_TABLES
 from ...transforms.storage.output_store import OutputStore
 from ...transforms.tables.public_files import is_hive
@@ -26,7 +26,7 @@ from ...transforms.tables.schema import TABLES
 from ..terminal.wording import counted
 from .implausible_pictures import implausible_pictures
 from .implausible_rows import implausible_rows, is_held_to_it, is_held_to_json, malformed_rows
-from .query import by_file, open_duckdb, parquet_of, published_files
+from .query import by_file, no_output, open_duckdb, parquet_of, published_files
 
 MAX_IDS = 10
 """Most offending ids that a violation names."""
@@ -122,7 +122,7 @@ def inspect_output(out: str) -> Checked:
     units = {run: [name for name in store.list(f"_runs/{run}/units") if name.endswith(".parquet")] for run in runs}
     plans = {run for run in store.folders("_runs") if store.exists(f"_runs/{run}/plan.parquet")}
     if not runs:
-        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+        raise no_output(out)
     unfinished: list[Unfinished] = []
     planned = 0
     for run in sorted(plans | set(public) | {run for run, names in units.items() if names}):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
-from ...transforms.failures import UsageError
-from ...transforms.storage.output_store import OutputStore
 from ...transforms.tables.public_files import date_of, public_schema
 from ...transforms.tables.schema import TABLES
-from .query import local_root, published_files
+from .query import existing_output, local_root, published_files
 
 
 def read_scores(out: str) -> ds.Dataset:
@@ -56,9 +54,7 @@ def read_table(out: str, table: str) -> ds.Dataset:
         UsageError: there is no output in `out`.
         WorldError: the store does not answer.
     """
-    store = OutputStore(out, patience_seconds=15.0)
-    if not store.folders("_runs"):
-        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+    store = existing_output(out)
     schema = public_schema(TABLES[table])
     names = published_files(store, table)
     if store.is_local:

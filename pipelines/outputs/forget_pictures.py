@@ -18,7 +18,7 @@ from ...transforms.tables.damage import intact
 from ...transforms.tables.schema import UNIT, to_parquet
 from ..terminal.wording import counted
 from .check import unfinished_runs
-from .query import connect, published_files, readable
+from .query import connect, existing_output, published_files, readable
 from .report.page import summarise_and_report
 
 _TABLE = "evidence_frames"
@@ -31,9 +31,7 @@ def forget_pictures(out: str) -> int:
     Raises:
         UsageError: there is no output, a run is not finished, or a file is damaged. WorldError: storage failed.
     """
-    store = OutputStore(out, patience_seconds=15.0)
-    if not store.folders("_runs"):
-        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+    store = existing_output(out)
     if unfinished := unfinished_runs(store):
         raise UsageError(
             f"run {unfinished[0]} is not finished and may still write pictures: run the same audit again with "

@@ -22,7 +22,7 @@ from ...transforms.tables.schema import TABLES
 from ..terminal.csv_rows import print_csv
 from ..terminal.printing import console, nobody_reads, print_json
 from ..terminal.tables import print_table
-from .views import VIEWS
+from .views import MARKS, VIEWS
 
 BATCH_ROWS = 1 << 13
 """Rows of a query that are held as Python objects at a time."""
@@ -31,6 +31,22 @@ _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.Serializat
 query's own fault."""
 
 _NO_MARKS = "select null::varchar as uri limit 0"
+
+
+def no_output(out: str) -> UsageError:
+    return UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+
+
+def existing_output(out: str) -> OutputStore:
+    """The store of an output in which a run was begun.
+
+    Raises:
+        UsageError: there is none. WorldError: the store does not answer.
+    """
+    store = OutputStore(out, patience_seconds=15.0)
+    if not store.folders("_runs"):
+        raise no_output(out)
+    return store
 
 
 def connect(out: str) -> duckdb.DuckDBPyConnection:
@@ -52,9 +68,7 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
     Raises:
         UsageError: there is no output, or a file in it is damaged.
     """
-    store = OutputStore(out, patience_seconds=15.0)
-    if not store.folders("_runs"):
-        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+    store = existing_output(out)
     connection = open_duckdb(store)
     # `scores` first: if a block appears meanwhile, no score is shown without its evidence.
     for table, schema in reversed(TABLES.items()):
@@ -64,13 +78,11 @@ def connect(out: str) -> duckdb.DuckDBPyConnection:
         if flat := [name for name in names if not is_hive(name)]:
             body += f" union all by name select * from {parquet_of(store, flat, 'hive_partitioning = false')}"
         if old := [name for name in names if is_hive(name)]:
-            replaced = f" replace ({JSON_DETAIL})" if table == "evidence" else ""
-            columns = f"* exclude (filename){replaced}, {RUN_DATE_OF_FOLDER}"
-            body += f" union all by name select {columns} from {by_file(store, old)}"
+            body += f" union all by name select {columns_of_old(table)} from {by_file(store, old)}"
         with readable(out):
             connection.execute(f"create view {table} as {body}")
     marked = f"select uri from {parquet_of(store, [KNOWN_REAL])}" if store.exists(KNOWN_REAL) else _NO_MARKS
-    for view in (f"create view _known_real as {marked}", *VIEWS):
+    for view in (f"create view {MARKS} as {marked}", *VIEWS):
         with readable(out):
             connection.execute(view)
     return connection
@@ -213,12 +225,18 @@ def published_files(store: OutputStore, table: str) -> list[str]:
     return [name for name in store.list(table) if name.endswith(".parquet")]
 
 
-RUN_DATE_OF_FOLDER = r"try_cast(regexp_extract(filename, 'run_date=([^/]*)/[^/]*$', 1) as date) as run_date"
+_RUN_DATE_OF_FOLDER = r"try_cast(regexp_extract(filename, 'run_date=([^/]*)/[^/]*$', 1) as date) as run_date"
 """SQL for the date of an older version's file. DuckDB's Hive partitions are not used: they would also take folders
 above the output called `run_date=…` or `uri=…` as columns, and prefer them to the columns in the file."""
-JSON_DETAIL = """case when detail is null or (detail like '{%' and json_valid(detail)) then detail
+_JSON_DETAIL = """case when detail is null or (detail like '{%' and json_valid(detail)) then detail
  else cast(json_object('note', detail) as varchar) end as detail"""
 """SQL for a detail that an older version may have written as a sentence."""
+
+
+def columns_of_old(table: str) -> str:
+    """SQL for the columns of an older version's files, which are read with their `filename`, as today's have them."""
+    replaced = f" replace ({_JSON_DETAIL})" if table == "evidence" else ""
+    return f"* exclude (filename){replaced}, {_RUN_DATE_OF_FOLDER}"
 
 
 def by_file(store: OutputStore, names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from ....transforms.storage.uris import redact
 from ....transforms.tables.public_files import is_hive, public_schema
 from ....transforms.tables.schema import TABLES
 from ...terminal.wording import counted
-from ..query import local_root, published_files
+from ..query import local_root, no_output, published_files
 
 if TYPE_CHECKING:
     from ...terminal.parser import Parser
@@ -67,7 +67,7 @@ def register(out: str, catalog: str | None = None, namespace: str = NAMESPACE) -
     from pyiceberg.exceptions import CommitFailedException
 
     if not holds_runs(out):
-        raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+        raise no_output(out)
     store = OutputStore(out, patience_seconds=15.0)
     names = {table: published_files(store, table) for table in LISTED}
     if any(is_hive(name) for listed in names.values() for name in listed):

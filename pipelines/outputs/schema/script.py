@@ -15,7 +15,7 @@ from ....transforms.storage.output_store import OutputStore, holds_runs
 from ....transforms.storage.uris import redact
 from ....transforms.tables.public_files import is_hive, public_schema
 from ....transforms.tables.schema import TABLES
-from ..query import JSON_DETAIL, RUN_DATE_OF_FOLDER, literal, published_files
+from ..query import columns_of_old, literal, no_output, published_files
 from ..views import BIGQUERY, DUCKDB, MARKS, QUERIES, SPARK, Dialect, view_of
 
 _HEAD = """\
@@ -65,7 +65,7 @@ def script(dialect: Dialect, out: str | None = None, relative: bool = False) -> 
     else:
         store = OutputStore(out, patience_seconds=15.0)
         if not holds_runs(out):
-            raise UsageError(f"{out} holds no output of deephotlink: expected the folder given to `audit --output`")
+            raise no_output(out)
         files = {table: _layouts(published_files(store, table)) for table in TABLES}
         root, marked = _root(store, dialect, relative), store.exists(KNOWN_REAL)
     table_of = {DUCKDB.name: _duckdb_table, SPARK.name: _spark_table, BIGQUERY.name: _bigquery_table}[dialect.name]
@@ -117,9 +117,8 @@ def _duckdb_table(table: str, root: str, flat: bool, old: bool) -> str:
         parts.append(f"select * from read_parquet('{pattern}', union_by_name = true, hive_partitioning = false)")
     if old:
         pattern = literal(_inside(root, table)) + "/run_date=*/*.parquet"
-        replaced = f" replace ({JSON_DETAIL})" if table == "evidence" else ""
         parts.append(
-            f"select * exclude (filename){replaced}, {RUN_DATE_OF_FOLDER}\n"
+            f"select {columns_of_old(table)}\n"
             f"from read_parquet('{pattern}', union_by_name = true, hive_partitioning = false, filename = true)"
         )
     return f"{DUCKDB.create} {table} as\n" + "\nunion all by name\n".join(parts)
