@@ -27,6 +27,8 @@ from deephotlink.transforms.records import (
 )
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.storage.uris import escape
+from deephotlink.transforms.tables.evidence_frames import EVIDENCE_FRAMES
+from deephotlink.transforms.tables.public_files import public_name, public_schema
 from deephotlink.transforms.tables.runs import Run, create_run, plan_of
 
 HOSTILE = (
@@ -42,20 +44,6 @@ HOSTILE = (
 )
 """Names that an uploader may choose."""
 FOLDERS = ("/archive/evening news", "/archive/evening news/2019", "/archive/uploads")
-FRAMES = pa.schema(
-    [
-        *((name, pa.string()) for name in ("run_id", "media_id", "uri")),
-        ("clip_index", pa.int32()),
-        ("pts_seconds", pa.float64()),
-        ("kind", pa.string()),
-        *((f"box_{side}", pa.float32()) for side in ("x0", "y0", "x1", "y1")),
-        ("detector", pa.string()),
-        ("logit", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("jpeg", pa.binary()),
-    ]
-)
 
 
 def make_media(number: int, name: str, folder: str | None = None) -> MediaFile:
@@ -155,6 +143,6 @@ def frame_row(run: Run, result: MediaResult, logit: float = 3.0, kind: str = "fr
 
 
 def add_frames(out: Path | str, run: Run, rows: Sequence[dict]) -> None:
-    folder = Path(out) / "evidence_frames" / f"run_date={run.run_date}"
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=FRAMES), folder / f"{run.run_id}-block-000000.parquet")
+    file = Path(out) / public_name(run, "evidence_frames", 0)
+    rows = [{"run_date": run.run_date, "track_id": 0, **row} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows, schema=public_schema(EVIDENCE_FRAMES)), file)

@@ -5,7 +5,6 @@ Nothing here grows with the archive but what DuckDB keeps, and that is held with
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import duckdb
 
+from ... import machine
 from ..reasons import Item
 from ..summary import Summary
 
@@ -77,7 +77,7 @@ def bounded(tables: duckdb.DuckDBPyConnection) -> Iterator[None]:
         tables.execute(f"set memory_limit = '{DUCKDB_MEMORY}'")
         tables.execute("set preserve_insertion_order = false")
         # Each thread wants room of its own.
-        tables.execute(f"set threads = {min(MOST_THREADS, len(os.sched_getaffinity(0)))}")
+        tables.execute(f"set threads = {min(MOST_THREADS, machine.usable_cores())}")
         try:
             yield
         finally:

@@ -29,15 +29,20 @@ from ....transforms.tables.runs import Run, list_runs
 from ...terminal.wording import shell_word
 from ..check import unfinished_runs
 from ..plain_words import VERDICTS, WHAT_A_SCORE_IS_NOT, family_title
-from ..query import connect, readable
+from ..query import connect, published_files, readable
 from ..reasons import Item
 from ..summary import Summary, summarise
 from .cards import card_of, line_of, row_reasons
 from .chosen import MOST_FILES, Chosen, bounded, choose, evidence_of, rows_of
 from .overview import SYMBOLS, audited_folder, coverage_html, covered, header_html, method_html, verdicts_html
-from .pictures import PICTURES_BYTES, Picture, has_pictures, pictures_of
+from .pictures import TABLE, Picture, pictures_of
 
 BLOCK_FILES = 20
+NO_PICTURE_OF_IT = (
+    "No pictures were kept of this file: they are kept of suspicious files only, and not if an audit was told to keep "
+    "none."
+)
+NO_PICTURES = "No pictures were kept: this output holds none."
 CARDS_BYTES = 16 << 20
 """Of cards with a timeline, the most suspicious first; the cards of other files have none."""
 SCRIPTS = (
@@ -102,7 +107,8 @@ def report_page(
     chosen = choose(tables, summary, most)
     rows = rows_of(tables)
     keys = {(r["media_id"], r["evidence_run"]): r["place"] for r in rows if r["outcome"] == "scored"}
-    pictures = pictures_of(store, keys, PICTURES_BYTES)
+    picture_files = published_files(store, TABLE)
+    pictures = pictures_of(store, picture_files, keys)
     runs, families = list_runs(store), covered(tables)
     folder = audited_folder(tables)
     lines, blocks = _files(store, tables, rows, pictures)
@@ -118,7 +124,7 @@ def report_page(
         },
         "blockFiles": BLOCK_FILES,
         "complete": chosen.kept == chosen.total,
-        "noPictures": _no_pictures(store),
+        "noPictures": NO_PICTURE_OF_IT if picture_files else NO_PICTURES,
         "query": f"deephotlink query {word} \"select * from timeline where media_id = '{{id}}'\"",
         "notProof": WHAT_A_SCORE_IS_NOT,
     }
@@ -182,15 +188,6 @@ def _rules_of(store: OutputStore, run_id: str) -> Mapping[str, DetectorCalibrati
         return parse_calibration(json.dumps(run.settings.get("calibration")), f"run {run_id}").detectors
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, CalibrationError, UsageError):
         return {}
-
-
-def _no_pictures(store: OutputStore) -> str:
-    if has_pictures(store):
-        return (
-            "No pictures were kept of this file: they are kept of suspicious files only, and not if an audit was told "
-            "to keep none."
-        )
-    return "No pictures were kept: this output holds none."
 
 
 @cache

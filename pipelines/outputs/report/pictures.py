@@ -1,4 +1,4 @@
-"""The pictures of a report, from the table `evidence_frames`: JPEGs that decoder children made of hostile files.
+"""The pictures of a report, from the table `evidence_frames`: JPEGs of frames of hostile files.
 
 Nothing here decodes them. A browser that shows one gets it as data; what is no JPEG by its first and last bytes, or
 longer than any of ours, is left out.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 from ....transforms.pictures.picture import JPEG_BYTES, KINDS
 from ....transforms.storage.output_store import OutputStore
 from ....transforms.tables.damage import intact
+from ....transforms.tables.evidence_frames import BOX
 from ..plain_words import clock
 
-FOLDER = "evidence_frames"
+TABLE = "evidence_frames"
 MOST_OF_A_FILE = 6
 MOST_FILES = 400
 PICTURES_BYTES = 8 << 20
 """Of all JPEGs of a report together, before base64."""
 _KEYS = ("media_id", "run_id", "kind", "track_id", "logit", "pts_seconds")
-_BOX = ("box_x0", "box_y0", "box_x1", "box_y1")
 _BATCH_ROWS = 128
 _Candidate = tuple[float, float, str, int, int, int]
 """Minus the logit, seconds, kind, face, number of the file of the table, row in it."""
@@ -61,29 +61,25 @@ class Picture:
         }
 
 
-def has_pictures(store: OutputStore) -> bool:
-    return any(name.endswith(".parquet") for name in store.list(FOLDER))
-
-
 def pictures_of(
-    store: OutputStore, places: Mapping[tuple[str, str], int], most_bytes: int = PICTURES_BYTES
+    store: OutputStore, names: Sequence[str], places: Mapping[tuple[str, str], int], most_bytes: int = PICTURES_BYTES
 ) -> dict[int, list[Picture]]:
     """By place in the report, the pictures of the most suspicious files; never more than `most_bytes` of them.
 
-    places: (media_id, run of the evidence) of each file to its place; lower places are more suspicious.
+    names: the published files of the table. places: (media_id, run of the evidence) of each file to its place; lower
+    places are more suspicious.
 
     Raises:
         UsageError: a file of the table is damaged. WorldError: storage failed.
     """
     wanted = {key: place for key, place in places.items() if place < MOST_FILES}
     best: dict[int, list[_Candidate]] = {}
-    names = [name for name in store.list(FOLDER) if name.endswith(".parquet")]
     for number, name in enumerate(names):
         for at, row in _rows(store, name, _KEYS, wanted):
             place = wanted[row["media_id"], row["run_id"]]
             logit = row["logit"] if row["logit"] is not None and math.isfinite(row["logit"]) else -math.inf
             # Of a whole picture one is enough, whosever face in it was judged.
-            face = row.get("track_id") or 0 if row["kind"] == "face" else 0
+            face = row["track_id"] or 0 if row["kind"] == "face" else 0
             best.setdefault(place, []).append((-logit, row["pts_seconds"] or 0.0, str(row["kind"]), face, number, at))
     picked: dict[tuple[int, int], int] = {}
     for place, found in best.items():
@@ -91,7 +87,7 @@ def pictures_of(
     made: dict[int, list[Picture]] = {}
     for number, name in enumerate(names):
         if any(of == number for of, _ in picked):
-            for at, row in _rows(store, name, (*_KEYS, *_BOX, "detector", "width", "height", "jpeg"), wanted):
+            for at, row in _rows(store, name, (*_KEYS, *BOX, "detector", "width", "height", "jpeg"), wanted):
                 place = picked.get((number, at), -1)
                 if place >= 0 and (picture := _picture(row)) is not None:
                     made.setdefault(place, []).append(picture)
@@ -123,9 +119,7 @@ def _rows(
     ids = pa.array(sorted({media_id for media_id, _ in wanted}), pa.string())
     start = 0
     with intact(store, name), store.open(name) as file:
-        table = pq.ParquetFile(file)
-        known = [column for column in columns if column != "track_id" or column in table.schema_arrow.names]
-        for batch in table.iter_batches(_BATCH_ROWS, columns=known):
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=list(columns)):
             ours = pc.is_in(batch["media_id"], value_set=ids)
             numbers = pc.indices_nonzero(ours).to_pylist()
             for at, row in zip(numbers, batch.filter(ours).to_pylist(), strict=True):
@@ -143,7 +137,7 @@ def _picture(row: Mapping[str, Any]) -> Picture | None:
         return None
     if row["kind"] not in KINDS or seconds is None or not math.isfinite(seconds):
         return None
-    sides = [row[side] for side in _BOX]
+    sides = [row[side] for side in BOX]
     sound = all(side is not None and 0 <= side <= 1 for side in sides) and sides[0] < sides[2] and sides[1] < sides[3]
     box = (sides[0], sides[1], sides[2], sides[3]) if sound else None
     detector = str(row["detector"] or "")

@@ -15,7 +15,7 @@ import pytest
 
 from deephotlink.models.calibration.calibration import load_calibration
 from deephotlink.pipelines.outputs.forget_pictures import forget_command
-from deephotlink.pipelines.outputs.query import connect
+from deephotlink.pipelines.outputs.query import connect, published_files
 from deephotlink.pipelines.outputs.reasons import Item, reasons_of
 from deephotlink.pipelines.outputs.report import page as page_module
 from deephotlink.pipelines.outputs.report import pictures
@@ -173,7 +173,9 @@ def test_pictures_never_take_more_than_their_share(tmp_path):
     add_frames(tmp_path, run, [frame_row(run, result, pts_seconds=float(n)) for result in results for n in range(9)])
     store, size = OutputStore(str(tmp_path)), len(jpeg("frame"))
     places = {(result.outcome.file.media_id, run.run_id): n for n, result in enumerate(results)}
-    found = pictures.pictures_of(store, places, most_bytes=3 * pictures.MOST_OF_A_FILE * size + 1)
+    found = pictures.pictures_of(
+        store, published_files(store, pictures.TABLE), places, most_bytes=3 * pictures.MOST_OF_A_FILE * size + 1
+    )
     assert sorted(found) == [0, 1, 2] and {len(some) for some in found.values()} == {pictures.MOST_OF_A_FILE}
 
 
