@@ -25,7 +25,6 @@ from ..models.calibration.calibration import (
     parse_calibration,
 )
 from ..models.extras import lacking
-from ..models.registry import installed
 from ..transforms.failures import UsageError, printable
 from ..transforms.storage.output_names import CALIBRATION
 from ..transforms.storage.output_store import OutputStore
@@ -42,6 +41,7 @@ from .outputs.query import connect, readable
 from .terminal.printing import console as console_of
 from .terminal.wording import counted
 from .weights.cache import weights_folder
+from .weights.detector_choice import parse_weights
 from .weights.pull_recommended import Request, missing, print_recommended, pull_for_audit
 from .weights.recommended import Pick, evidence_only, recommended, to_run
 
@@ -49,14 +49,14 @@ FALSE_POSITIVE_RATE = CalibrationRequest("", "").false_positive_rate
 
 
 def audit_with_stages(args: argparse.Namespace, beam_args: Sequence[str], warn: Callable[[AuditConfig], None]) -> int:
-    """Runs the stages that `--recommended` and `--real` ask for; returns the audit's exit code.
+    """Runs the stages that `--recommended` and `--real` ask for; returns the audit's exit code. `check_options` comes
+    first.
 
     Raises:
         UsageError: something cannot be done as given. If the real files turn out to be too few only when they are read,
             the audit is complete and was printed, under the calibration that it began with.
         NothingFound: the sources hold nothing. WorldError: the same command continues.
     """
-    check_options(args)
     quiet = args.quiet or args.as_json
     errors = console_of(140, quiet=quiet, stderr=True)
     pull, after = ["pull"] * args.recommended, ["calibrate", "rescore"] * bool(args.real)
@@ -111,7 +111,7 @@ def pulled(args: argparse.Namespace, console: Console) -> tuple[str, ...]:
     cache = weights_folder(args.weights_cache)
     picks = recommended(args.accept_licence)
     # The user's own copies need no download; `--weights NAME.ROLE=PATH` names a part of one.
-    own = {name for given in args.weights for name in _named(given)}
+    own = {name for name, _ in parse_weights(args.weights)}
     left = tuple(pick for pick in missing(picks, cache) if pick.spec.name not in own)
     for pick in picks:
         if (lack := lacking(f"{pick.spec.name} needs", pick.spec.extra)) is not None:
@@ -125,11 +125,6 @@ def pulled(args: argparse.Namespace, console: Console) -> tuple[str, ...]:
     request = Request(cache, args.weights_from, args.accept_licence, args.allow_unpinned, args.yes)
     pull_for_audit(picks, left, request, console)
     return to_run(picks)
-
-
-def _named(given: str) -> tuple[str, ...]:
-    name = given.partition("=")[0]
-    return (name,) if name in installed() else (name, name.rpartition(".")[0])
 
 
 def _sizes(left: Sequence[Pick]) -> str:

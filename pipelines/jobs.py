@@ -101,7 +101,8 @@ def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
 
         @cache
         def placed(several: bool) -> AuditConfig:
-            """The config with weights in place. Called only if something is left to score, before it is recorded."""
+            """The config with weights in place, for several workers or for this process. Called only if something is
+            left to score; for a new run before it is recorded, so that a run never begins that cannot be finished."""
             if several:
                 workers.load(config)
                 return config
@@ -113,8 +114,7 @@ def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
             errors.print(f"continuing run {run.run_id}: {told}", highlight=False)
             if (other := on_pictures(config, run)) is not None:
                 notice(other)
-            several = worth(most, unit_sizes((store, run)).of(pending), config) > 1
-            finish_run(placed(several), store, run, spool, workers)
+            finish_run(config, placed, store, run, spool, workers)
             runs.append(run)
         slot = next_slot(store, key)
         with listing_progress(config.quiet) as listing:
@@ -125,10 +125,10 @@ def audit_archive(config: AuditConfig, then: Then = lambda: ({}, ())) -> int:
                 errors.print(f"listed more than once, audited once: {plan.duplicates}", highlight=False)
             planned = None
             if plan.rows:
-                config = placed(worth(most, unit_sizes(plan), config) > 1)
-                planned = start_run(config, store, plan, key, slot)
+                started = placed(worth(most, unit_sizes(plan), config) > 1)
+                planned = start_run(started, store, plan, key, slot)
         if planned is not None:
-            finish_run(config, store, planned, spool, workers)
+            finish_run(config, placed, store, planned, spool, workers)
             runs.append(planned)
     return _closing(config, store, key, runs, already_done, then)
 
@@ -251,31 +251,41 @@ def start_run(config: AuditConfig, store: OutputStore, plan: Plan, key: str, slo
     )
 
 
-def finish_run(config: AuditConfig, store: OutputStore, run: Run, spool: Path, workers: Workers) -> None:
+def finish_run(
+    config: AuditConfig,
+    placed: Callable[[bool], AuditConfig],
+    store: OutputStore,
+    run: Run,
+    spool: Path,
+    workers: Workers,
+) -> None:
     """Scores and commits the units of a run that are not committed yet, wave by wave, and publishes them.
 
     Uses the run's own calibration. All rows of a run are made with one calibration, even if the command that continues
     the run names another. Pictures are kept only if both the run and this command want them.
+
+    placed: gives `config` with weights in place, for several workers (True) or for this process. How many there shall
+    be depends on the plan that is in force, which may be another command's.
     """
     calibration = parse_calibration(json.dumps(run.settings["calibration"]), f"run {run.run_id}")
     reading = replace(config.reading, pictures=config.reading.pictures and keeps_pictures(run))
-    config = replace(config, calibration=calibration, reading=reading)
     pending = pending_units(store, run)
     done = run.planned - planned_media(store, run, pending)
-    waves = Waves(config, store, run, spool, bool(pending))
     with live_progress(spool, run.planned, done, config.quiet):
         known = commit_known(store, run, pending, heed_signals)
-        pending = [unit for unit in pending if unit not in known]
-        sizes = unit_sizes((store, run))
-        count = worth(workers.most, sizes.of(pending), config)
-        queue, blocks = UnitQueue(pending, sizes, config.wave_size, count), OpenBlocks(pending)
-        if count > 1:
-            ended = workers.work_off(queue, waves.of, waves.worth_another_try, spool, count)
-        else:
-            ended = _work_off_here(queue, waves)
-        for units in ended:
-            if blocks.done(units):
-                publish(store, run)
+        if pending := [unit for unit in pending if unit not in known]:
+            sizes = unit_sizes((store, run))
+            count = worth(workers.most, sizes.of(pending), config)
+            in_place = replace(placed(count > 1), calibration=calibration, reading=reading)
+            waves = Waves(in_place, store, run, spool)
+            queue, blocks = UnitQueue(pending, sizes, config.wave_size, count), OpenBlocks(pending)
+            if count > 1:
+                ended = workers.work_off(queue, waves.of, waves.worth_another_try, spool, count)
+            else:
+                ended = _work_off_here(queue, waves)
+            for units in ended:
+                if blocks.done(units):
+                    publish(store, run)
     publish(store, run, complete=True)
 
 

@@ -44,9 +44,9 @@ class Wave:
 class Waves:
     """Makes the waves of a run."""
 
-    def __init__(self, config: AuditConfig, store: OutputStore, run: Run, spool: Path, needed: bool):
+    def __init__(self, config: AuditConfig, store: OutputStore, run: Run, spool: Path):
         self._config, self._store, self._run, self._spool = config, store, run, spool
-        self._secrets = Secrets(secret_addresses(config.sources) if needed else ())
+        self._secrets = Secrets(secret_addresses(config.sources))
         self._edition = 0
         """How often the secrets were read anew."""
         self._made_by: dict[int, int] = {}

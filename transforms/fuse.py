@@ -27,14 +27,12 @@ from ..models.calibration.calibration import (
     verdict,
 )
 from ..models.calibration.pooling import curved, fused_log_odds, pooled_log_odds
-from .media.notes import MOST_NOTES
+from .media.notes import DAMAGED, MOST_NOTES
 from .pictures.choosing import Item, choose
 from .pictures.picture import Picture, is_suspicious
 from .records import AuthenticityScore, ClipFaces, Evidence, Leaning, MediaOutcome, MediaResult
 
 MAX_REASONS = 8
-DAMAGED = "damaged at "
-"""Prefix of every reason that reports damage."""
 Said = MediaOutcome | Evidence | ClipFaces | Picture
 
 

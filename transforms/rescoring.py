@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from ..models.base import DetectorSpec
 from ..models.calibration.calibration import Calibration
-from .fuse import DAMAGED, score_of
-from .media.notes import is_note
+from .fuse import score_of
+from .media.notes import DAMAGED, is_note
 from .records import AuthenticityScore, Evidence
 from .tables.runs import Run
 from .tables.schema import EVIDENCE, SCORES, UNIT, leanings_of, table_metadata

@@ -16,7 +16,7 @@ import numpy as np
 from . import fitting as f
 from .bounds import Bounded, bounded_threshold, crossing
 from .calibration import STRETCH_SECONDS, Calibration, DetectorCalibration, Fusion, Method, authenticity, log_odds_of
-from .figures import bound_record, caught, counts, figures, groups_of, held_out_auc, in_words
+from .figures import bound_record, caught, counts, figures, groups_of, held_out_auc, held_out_ranking, in_words
 from .fitting import Array, DetectorLogits, Media
 from .length_bias import fitting_exponent
 from .stretches import Rows, fused_rows, hand_set
@@ -140,6 +140,7 @@ def calibrate(
         "fusion": {
             "chosen": why,
             "held_out_auc": held_out_auc(totals, seen, media),
+            "ranking": held_out_ranking(totals, seen, media),
             "log_loss": {k: round(float(np.mean(v)), 4) for k, v in losses.items() if v and not one_class},
         },
         "thresholds": {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import fitting as f
-from .accuracy import Resampling, auc
+from .accuracy import Figure, Resampling, auc, most_suspicious
 from .bounds import Bounded, groups_needed
 from .calibration import DetectorCalibration
 from .fitting import Array, DetectorLogits, Media
@@ -76,7 +76,28 @@ def caught(totals: Array, seen: Array, media: Media, accused: Bounded) -> dict[s
 def held_out_auc(totals: Array, seen: Array, media: Media) -> dict[str, Any] | None:
     if not (seen & media.fake).any() or not (seen & ~media.fake).any():
         return None
-    figure = auc(media.fake[seen], totals[seen], media.group[seen], Resampling(RESAMPLES))
+    return _numbers(auc(media.fake[seen], totals[seen], media.group[seen], Resampling(RESAMPLES)))
+
+
+def held_out_ranking(totals: Array, seen: Array, media: Media) -> dict[str, Any] | None:
+    """How many of the most suspicious files were forged. None without files of both classes."""
+    fake = media.fake[seen]
+    if not fake.any() or fake.all():
+        return None
+    tops = most_suspicious(fake, totals[seen], media.group[seen], Resampling(RESAMPLES))
+    return {
+        "files": len(fake),
+        "forged": int(fake.sum()),
+        "families": sorted({str(name) for name in media.family[seen & media.fake]} - {""}),
+        "most_suspicious": [
+            {"percent": top.percent, "files": top.files, "precision": _numbers(top.precision)}
+            for top in tops
+            if top.precision.value is not None
+        ],
+    }
+
+
+def _numbers(figure: Figure) -> dict[str, float | None]:
     numbers = {"value": figure.value, "low": figure.low, "high": figure.high}
     return {k: None if v is None else round(v, 4) for k, v in numbers.items()}
 

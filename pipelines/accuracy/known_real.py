@@ -9,13 +9,11 @@ leave them out, because they are not part of the archive's answer.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...models.calibration.bounds import groups_needed
 from ...models.calibration.fitting import MIN_GROUPS
@@ -25,6 +23,7 @@ from ...transforms.failures import UsageError, printable
 from ...transforms.listing import ListingOptions, list_sources
 from ...transforms.storage.output_names import KNOWN_REAL
 from ...transforms.storage.output_store import OutputStore
+from ...transforms.tables.schema import to_parquet
 from ..terminal.wording import counted, shell_word
 
 _IN_OUTPUT = """
@@ -106,7 +105,6 @@ def needed(rate: float) -> str:
 
 def mark(store: OutputStore, uris: Collection[str]) -> None:
     """Marks these files as known to be real, and no others."""
-    data = io.BytesIO()
-    pq.write_table(pa.table({"uri": pa.array(sorted(uris), pa.string())}), data, compression="zstd")
-    if not (store.exists(KNOWN_REAL) and store.read(KNOWN_REAL) == data.getvalue()):
-        store.replace(KNOWN_REAL, data.getvalue())
+    data = to_parquet(pa.table({"uri": pa.array(sorted(uris), pa.string())}))
+    if not (store.exists(KNOWN_REAL) and store.read(KNOWN_REAL) == data):
+        store.replace(KNOWN_REAL, data)

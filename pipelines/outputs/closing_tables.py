@@ -15,7 +15,7 @@ from ...transforms.failures import printable
 from ...transforms.storage.output_names import PAGE
 from ..terminal.tables import Column, print_table
 from ..terminal.wording import counted, seconds, shell_word, told_apart
-from .plain_words import FAMILIES, VERDICTS, outcome_sentence
+from .plain_words import VERDICTS, family_title, outcome_sentence
 from .reasons import family_of
 from .summary import SUSPICIOUS_BELOW, Leaned, Summary, Suspicious
 
@@ -135,6 +135,7 @@ def print_summary(summary: Summary, console: Console, output: str) -> None:
         title = f"Most suspicious{_first(len(told_of), summary.below)}{_within(folder)}"
         console.print()
         print_table(console, columns, cells, title)
+        _say(console, summary.rankings)
     word = shell_word(output, console.encoding)
     those = " where uri not in (select uri from known_real)" if summary.known_real else ""
     sql = f'"select verdict, count(*) from latest{those} group by 1"'
@@ -188,7 +189,7 @@ def _said(detectors: Sequence[Leaned], names: Sequence[str]) -> list[tuple[objec
     return [
         (
             one.detector,
-            FAMILIES[family].title if (family := family_of(one.detector)) in FAMILIES else "",
+            family_title(family_of(one.detector)),
             "yes" if one.has_say else "hint only",
             one.files,
             one.towards_manipulation,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...models.calibration.calibration import LEANS
 from ...transforms.failures import ERROR_CLASSES
@@ -66,6 +67,8 @@ SKIPPED: Mapping[str, str] = {
     "link": "a link inside an archive",
     "not_a_file": "a device, a socket, a pipe, or a loop of links",
 }
+LEAST_PERCENT = 5
+"""Of the files: the smallest part for which `ranking_sentence` says how many were forged. A hundredth is too few."""
 WHAT_A_SCORE_IS_NOT = (
     "A score is not proof, and a low score is not an accusation. It weighs what these detectors found, by a "
     "calibration that was made on other files. Look at the evidence before you act."
@@ -103,6 +106,28 @@ _POINTS: Mapping[str, tuple[str, str, str]] = {
         "What the file declares speaks neither for nor against it",
     ),
 }
+
+
+def ranking_sentence(calibration: Mapping[str, Any]) -> str:
+    """What the order by authenticity was worth on the files behind a calibration (its fields, as in its file); "" if
+    nobody measured it: set by hand, made from real files alone, or by an earlier version."""
+    try:
+        ranking = calibration["fusion"]["ranking"]
+        of, forged = int(ranking["files"]), int(ranking["forged"])
+        kinds = ", ".join(str(family).replace("_", " ") for family in ranking.get("families", ()))
+        shares = [
+            f"{float(top['precision']['value']):.0%} of the most suspicious {int(top['percent'])} %"
+            for top in ranking["most_suspicious"]
+            if int(top["percent"]) >= LEAST_PERCENT
+        ]
+    except (KeyError, TypeError, ValueError):
+        return ""
+    if not shares:
+        return ""
+    return (
+        f"What this order was worth: among {of} labelled files ({forged} of them forged{kinds and f': {kinds}'}), "
+        f"{' and '.join(shares)} were forged. Where fewer files are forged, these shares are lower."
+    )
 
 
 def verdict_of(outcome: str, verdict: str | None) -> str:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from ...models import registry
-from ...transforms.media.notes import is_note
+from ...transforms.media.notes import DAMAGED, is_note
 from .plain_words import abstention, family_title, finding, leaning
 
 MOST_STRETCH_GAP_SECONDS = 0.5
@@ -120,7 +120,7 @@ def silences_of(items: Sequence[Item]) -> list[Silence]:
 
 def notes_of(reasons: Iterable[str]) -> list[str]:
     """Of the column `reasons`, what is said of the file itself: what was not looked at, and what is damaged."""
-    return [reason for reason in reasons if is_note(reason) or reason.startswith("damaged at ")]
+    return [reason for reason in reasons if is_note(reason) or reason.startswith(DAMAGED)]
 
 
 def weighed_items(detector: str, items: Sequence[Item]) -> list[Item]:

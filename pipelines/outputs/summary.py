@@ -184,6 +184,8 @@ class Summary:
     """Scores of earlier versions, which did not record which way each detector leaned."""
     known_real: dict[str, int] = field(default_factory=dict)
     """Files that `audit --real` was given as real, by verdict, `failed` or `skipped`. They count nowhere else here."""
+    rankings: tuple[str, ...] = ()
+    """What the order by authenticity was worth on the files behind each calibration, one sentence each."""
     unfinished: int = 0
     """Runs that are at work or were interrupted. Results that they have not published are not counted."""
 

@@ -53,7 +53,7 @@ def choose(
         WorldError: a store that holds a named file does not answer.
     """
     cache = weights_folder(cache)
-    named = _parse(given)
+    named = parse_weights(given)
     try:
         published = {spec.name: spec for spec in registry.specs(None if names is None else _plain(names))}
     except registry.UnknownDetector as error:
@@ -174,7 +174,7 @@ def _plain(names: Sequence[str]) -> list[str]:
     return [name for name in names if registry.adapter_of(name) is None]
 
 
-def _parse(given: Sequence[str]) -> dict[tuple[str, str | None], str]:
+def parse_weights(given: Sequence[str]) -> dict[tuple[str, str | None], str]:
     """Paths by (name, role), from `NAME=PATH` and `NAME.ROLE=PATH`. None may be given twice."""
     installed = registry.installed()
     found: dict[tuple[str, str | None], str] = {}

@@ -3,7 +3,8 @@ core, in turn.
 
 `python -m tests.bench.bench_cores` takes some five minutes on two cores. `--clips 64 --rounds 1 --workers N`: how much
 is audited, how often, and by how many workers (default: one for each core). `--unbound`: also by one process that may
-use all cores.
+use all cores. `--apart`: also by an audit for each core that knows nothing of the others, all at the same time, each
+over its share of the clips. That is what the machine itself allows: processes on all cores wait for one memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +93,24 @@ def audit(source: Path, out: Path, workers: int, cores: set[int]) -> Taken:
     return Taken(wall, usage.ru_utime, usage.ru_stime, watch.peak_bytes, watch.processes)
 
 
-def bench(folder: Path, clips: int, rounds: int, workers: int, unbound: bool) -> Iterator[str]:
+def audits_apart(sources: Sequence[Path], out: Path, cores: set[int]) -> Taken:
+    """One audit for each source, each on a core of its own."""
+    with ThreadPoolExecutor(len(sources)) as threads:
+        tasks = [
+            threads.submit(audit, source, Path(f"{out}-{core}"), 1, {core})
+            for source, core in zip(sources, sorted(cores), strict=True)
+        ]
+        parts = [task.result() for task in tasks]
+    return Taken(
+        max(part.wall_seconds for part in parts),
+        sum(part.user_seconds for part in parts),
+        sum(part.system_seconds for part in parts),
+        sum(part.peak_bytes for part in parts),
+        sum(part.processes for part in parts),
+    )
+
+
+def bench(folder: Path, clips: int, rounds: int, workers: int, unbound: bool, apart: bool) -> Iterator[str]:
     one = make_face_video(folder / "one.mp4", SECONDS, 25, (1280, 720), gop=50, options={"preset": "veryfast"})
     source = copies(one, folder / "clips", clips)
     cores = os.sched_getaffinity(0)
@@ -100,8 +119,12 @@ def bench(folder: Path, clips: int, rounds: int, workers: int, unbound: bool) ->
         **({f"1 process, {len(cores)} cores": (1, cores)} if unbound else {}),
         f"{workers} workers, {len(cores)} cores": (workers, cores),
     }
-    taken: dict[str, list[Taken]] = {kind: [] for kind in kinds}
+    shares = [copies(one, folder / f"share-{n}", clips // len(cores)) for n in range(len(cores))] if apart else []
+    alone = {f"{len(shares)} audits apart, {len(cores)} cores": shares} if apart else {}
+    taken: dict[str, list[Taken]] = {kind: [] for kind in (*alone, *kinds)}
     for turn in range(rounds):
+        for kind, sources in alone.items():
+            taken[kind].append(audits_apart(sources, folder / f"apart-{turn}", cores))
         for number, (kind, (count, allowed)) in enumerate(kinds.items()):
             taken[kind].append(audit(source, folder / f"out-{turn}-{number}", count, allowed))
     yield f"{clips} clips of {SECONDS} s, 720p, default detectors; medians of {rounds}; with start and end"
@@ -113,7 +136,7 @@ def bench(folder: Path, clips: int, rounds: int, workers: int, unbound: bool) ->
         system = median([run.system_seconds / clips for run in runs])
         peak, processes = max(run.peak_bytes for run in runs) >> 20, max(run.processes for run in runs)
         yield f"| {kind} | {rate:.2f} | {spent:.2f} | {system:.2f} | {peak} | {processes} |"
-    single, *_, many = taken.values()
+    single, many = taken["1 process, 1 core"], list(taken.values())[-1]
     for kind, others in list(taken.items())[:-1]:
         ratios = [a.wall_seconds / b.wall_seconds for a, b in zip(others, many, strict=True)]
         yield f"{workers} workers against {kind}: {median(ratios):.2f} times the clips a second"
@@ -132,9 +155,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--unbound", action="store_true")
+    parser.add_argument("--apart", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="deephotlink-bench-") as name:
-        for line in bench(Path(name), args.clips, args.rounds, args.workers, args.unbound):
+        for line in bench(Path(name), args.clips, args.rounds, args.workers, args.unbound, args.apart):
             print(line, flush=True)
 
 

@@ -6,6 +6,8 @@ The probe writes these sentences. Fusing and rescoring recognise them by how the
 from __future__ import annotations
 
 NOT_LOOKED, NOT_HEARD, CLOCK = "not looked at: ", "not listened to: ", "its clock jumps "
+DAMAGED = "damaged at "
+"""Prefix of every reason that reports damage."""
 MOST_NOTES = 4
 """Most notes kept among the reasons of one file, so that room is left for what detectors say."""
 

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import duckdb
 
@@ -125,6 +126,11 @@ def header_html(summary: Summary, runs: Sequence[Run], folder: str, chosen: Chos
     )
 
 
+def ranking_html(summary: Summary) -> str:
+    """Under the most suspicious files: how far their order may be trusted."""
+    return "".join(f"<p class=meaning>{_text(one, 1000)}</p>" for one in summary.rankings)
+
+
 def verdicts_html(summary: Summary) -> str:
     """The counts as one bar. Six rectangles need no library; the chart over time is drawn with one."""
     counts = {name: count for name, count in counts_of(summary).items() if count}
@@ -238,17 +244,22 @@ def _runs_html(summary: Summary, runs: Sequence[Run]) -> str:
         f"<td>{_text(run.versions.get('deephotlink', ''))}</td></tr>"
         for run in list(runs)[-20:]
     ]
-    made = {
-        run.calibration_id: run.settings["calibration"]
-        for run in runs
-        if isinstance(run.settings.get("calibration"), Mapping)
-    }
+    made = calibrations_of(runs)
     on = "".join(
         f"<p><code>{_text(name)}</code> was made on: {_text(fields.get('data', ''), 1000)}</p>"
         for name, fields in sorted(made.items())
         if name in summary.calibrations
     )
     return f"{on}{_table(('Run', 'Kind', 'Files', 'Calibration', 'Version'), shown)}"
+
+
+def calibrations_of(runs: Iterable[Run]) -> dict[str, Mapping[str, Any]]:
+    """The fields of the calibrations that runs recorded, by name."""
+    return {
+        run.calibration_id: run.settings["calibration"]
+        for run in runs
+        if isinstance(run.settings.get("calibration"), Mapping)
+    }
 
 
 def _details(title: str, body: str) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import html
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -28,13 +29,23 @@ from ....transforms.storage.output_store import OutputStore
 from ....transforms.tables.runs import Run, list_runs
 from ...terminal.wording import shell_word
 from ..check import unfinished_runs
-from ..plain_words import VERDICTS, WHAT_A_SCORE_IS_NOT, family_title
+from ..plain_words import VERDICTS, WHAT_A_SCORE_IS_NOT, family_title, ranking_sentence
 from ..query import connect, published_files, readable
 from ..reasons import Item
 from ..summary import Summary, summarise
 from .cards import card_of, line_of, row_reasons
 from .chosen import MOST_FILES, Chosen, bounded, choose, evidence_of, rows_of
-from .overview import SYMBOLS, audited_folder, coverage_html, covered, header_html, method_html, verdicts_html
+from .overview import (
+    SYMBOLS,
+    audited_folder,
+    calibrations_of,
+    coverage_html,
+    covered,
+    header_html,
+    method_html,
+    ranking_html,
+    verdicts_html,
+)
 from .pictures import TABLE, Picture, pictures_of
 
 BLOCK_FILES = 20
@@ -95,6 +106,9 @@ def summarise_and_report(store: OutputStore, tables: duckdb.DuckDBPyConnection) 
 
 def _summarise_and_report(store: OutputStore, tables: duckdb.DuckDBPyConnection) -> tuple[Summary, Chosen]:
     summary = summarise(tables, unfinished=len(unfinished_runs(store)))
+    made = calibrations_of(list_runs(store))
+    rankings = (ranking_sentence(made[name]) for name in summary.calibrations if name in made)
+    summary = replace(summary, rankings=tuple(dict.fromkeys(filter(None, rankings))))
     chosen, page = report_page(store, tables, summary)
     store.replace(PAGE, page)
     return summary, chosen
@@ -133,6 +147,7 @@ def report_page(
         "title": html.escape(f"deephotlink: {printable(folder, 200) or 'report'}"),
         "header": header_html(summary, runs, folder, chosen, command),
         "verdicts": verdicts_html(summary),
+        "ranking": ranking_html(summary),
         "coverage": coverage_html(summary, families),
         "method": method_html(summary, runs, families),
         "data": _json_block("about", about) + _json_block("lines", lines) + "".join(blocks),

@@ -129,7 +129,7 @@ VIEW_ROWS = {
     "timeline": "The evidence behind the scores in `latest`, in order of time.",
     "to_retry": "The failures in `latest`, and scored files on which a detector raised (`detector_error`).",
     "known_real": "The rows of `files` about files that `audit --real` was given as real. The closing tables and the "
-    "summary page count them apart.",
+    "report count them apart.",
 }
 VIEW_COLUMNS = {"outcome": "`scored`, `failed` or `skipped`"}
 VIEWS_HEAD = """\
@@ -149,7 +149,7 @@ audit looks at it again.
 def dictionary() -> str:
     """The whole page."""
     parts = [HEAD, "## The five tables\n"]
-    parts += [_table(name, public_schema(TABLES[name])) for name in ROWS]
+    parts += [_table(name, _SCHEMAS[name]) for name in ROWS]
     parts += [VIEWS_HEAD, *_views()]
     parts += ["## Words\n", "### Verdicts\n", _words(VERDICTS)]
     parts += ["### `skipped.reason`\n", _words(SKIPPED)]

@@ -83,6 +83,20 @@ def test_a_file_says_what_it_was_made_on_and_no_more_than_its_counts():
     assert made.manipulated_at_most <= 0.5 and made.authentic_at_least > made.manipulated_at_most
 
 
+def test_a_file_says_what_its_order_was_worth_on_files_that_it_was_not_fitted_to():
+    media, said = simulate(70, 70, {"facial": 2.5})
+    ranking = fit(media, said).record["fusion"]["ranking"]
+    assert (ranking["files"], ranking["forged"]) == (140, 70)
+    tops = {top["percent"]: top for top in ranking["most_suspicious"]}
+    assert set(tops) == {1, 5, 20} and tops[20]["files"] == 28
+    assert 0.9 <= tops[20]["precision"]["low"] <= tops[20]["precision"]["value"] <= 1
+    media, said = simulate(70, 70, {"facial": 0.4})
+    weak = {top["percent"]: top for top in fit(media, said).record["fusion"]["ranking"]["most_suspicious"]}
+    assert 0.4 < weak[20]["precision"]["value"] < 0.9
+    media, said = simulate(70, 0, {"facial": 0.0})
+    assert fit(media, said, false_positive_rate=0.06).record["fusion"]["ranking"] is None
+
+
 def test_few_labels_do_not_blow_up():
     media, said = simulate(12, 10, {"facial": 2.0, "audio": 2.0})
     made = fit(media, said)

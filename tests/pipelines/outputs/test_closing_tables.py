@@ -69,6 +69,12 @@ def test_the_closing_table_counts_everything_and_takes_no_markup_from_names():
     assert "dull.mp4" not in text  # near 0.5 is not worth a name
 
 
+def test_the_order_of_the_most_suspicious_comes_with_what_it_was_worth():
+    text = printed(summary(rankings=("What this order was worth: [b]much[/b].",)))
+    assert text.index("Most suspicious") < text.index("What this order was worth: [b]much[/b].")
+    assert "worth" not in printed(summary(rankings=("worth",), suspicious=()))
+
+
 def test_every_outcome_has_its_word_and_a_sentence():
     text = re.sub(r"[\s│]+", " ", printed(summary(), 160))
     for word, meaning in (

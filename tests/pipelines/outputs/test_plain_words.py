@@ -9,9 +9,9 @@ import pytest
 
 from deephotlink.models import registry
 from deephotlink.models.base import FAMILIES
-from deephotlink.models.calibration.calibration import Verdict
+from deephotlink.models.calibration.calibration import Verdict, calibration_to_json, load_calibration
 from deephotlink.pipelines.outputs import plain_words
-from deephotlink.pipelines.outputs.plain_words import VERDICTS, finding, outcome_sentence, verdict_of
+from deephotlink.pipelines.outputs.plain_words import VERDICTS, finding, outcome_sentence, ranking_sentence, verdict_of
 from deephotlink.pipelines.outputs.reasons import Item, reasons_of, silences_of
 from deephotlink.pipelines.outputs.report import cards, timelines
 from deephotlink.transforms.failures import ERROR_CLASSES
@@ -34,6 +34,20 @@ def test_each_detector_has_a_sentence_for_each_leaning():
         said = {finding(spec.name, spec.family, log_odds, 12.0, 16.0) for log_odds in (2.0, 0.0, -2.0)}
         assert len(said) == 3 and not any(text.startswith(spec.name) or "{" in text for text in said), spec.name
     assert finding("theirs", "their family", 2.0, 1.0, 2.0) == "theirs points to manipulation at 0:01-0:02"
+
+
+def test_an_order_is_praised_only_by_figures_that_were_measured():
+    tops = [
+        {"percent": n, "files": n, "precision": {"value": v, "low": 0.5, "high": 1.0}} for n, v in ((1, 1), (20, 0.876))
+    ]
+    ranking = {"files": 100, "forged": 40, "families": ["face_swap", "speech"], "most_suspicious": tops}
+    assert ranking_sentence({"fusion": {"ranking": ranking}}) == (
+        "What this order was worth: among 100 labelled files (40 of them forged: face swap, speech), 88% of the "
+        "most suspicious 20 % were forged. Where fewer files are forged, these shares are lower."
+    )
+    unmeasured = ({}, {"fusion": None}, {"fusion": {"ranking": None}}, {"fusion": {"ranking": {"files": "many"}}})
+    assert not any(map(ranking_sentence, (*unmeasured, {"fusion": {"ranking": {**ranking, "most_suspicious": []}}})))
+    assert "of them forged" in ranking_sentence(calibration_to_json(load_calibration()))
 
 
 def item(detector: str, start: float, end: float, logit: float | None, clip: int = 0, why: str | None = None) -> Item:
