@@ -25,10 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.transforms.tables.evidence_frames import EVIDENCE_FRAMES
+from deephotlink.transforms.tables.public_files import public_name, public_schema
 from deephotlink.transforms.tables.runs import Run
 from deephotlink.transforms.tables.schema import TABLES
 from tests.browser import chromium, missing
-from tests.reporting import FRAMES, jpeg, make_media, make_output, make_result
+from tests.reporting import jpeg, make_media, make_output, make_result
 
 FILE_ROWS = 10_000
 FAMILIES = ("facial", "synthetic", "audio", "metadata")
@@ -88,27 +90,28 @@ def _evidence(key: dict, number: int, logit: float) -> dict:
 
 
 def _put(out: Path, run: Run, table: str, first: int, rows: Sequence[dict]) -> None:
-    folder = out / table / f"run_date={run.run_date}"
-    folder.mkdir(parents=True, exist_ok=True)
-    made = pa.Table.from_pylist(list(rows), schema=TABLES[table])
-    pq.write_table(made, folder / f"{run.run_id}-bench-{first:08d}.parquet", compression="zstd")
+    made = pa.Table.from_pylist(
+        [{"run_date": run.run_date, **row} for row in rows], schema=public_schema(TABLES[table])
+    )
+    pq.write_table(made, out / table / f"{run.run_id}-bench-{first:08d}.parquet", compression="zstd")
 
 
 def make_frames(out: Path, run: Run, count: int) -> None:
     picture = jpeg("frame", (320, 180))
     rest = 20 * 1024 - len(picture)
     picture = picture[:-2] + b"\xff\xfe" + rest.to_bytes(2, "big") + bytes(rest - 2) + picture[-2:]  # a comment
-    folder = out / "evidence_frames" / f"run_date={run.run_date}"
-    folder.mkdir(parents=True)
+    file = out / public_name(run, "evidence_frames", 0)
+    file.parent.mkdir(exist_ok=True)
     worst = f"select run_id, media_id, uri from scores order by authenticity nulls last, uri limit {count // 6}"
     rows = [
-        {**key, "clip_index": 0, "pts_seconds": float(n), "kind": "frame", "box_x0": 0.1,
+        {**key, "run_date": run.run_date, "clip_index": 0, "track_id": 0, "pts_seconds": float(n),
+         "kind": "frame", "box_x0": 0.1,
          "box_y0": 0.1, "box_x1": 0.5, "box_y1": 0.6, "detector": "facial", "logit": 1.0, "width": 320, "height": 180,
          "jpeg": picture}
         for key in run_query(str(out), worst).to_pylist()
         for n in range(6)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, schema=FRAMES), folder / "bench.parquet", row_group_size=500)
+    pq.write_table(pa.Table.from_pylist(rows, schema=public_schema(EVIDENCE_FRAMES)), file, row_group_size=500)
 
 
 def build(out: Path) -> tuple[float, float]:
