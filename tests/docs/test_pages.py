@@ -99,16 +99,27 @@ def _modules(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
 
+def test_the_fault_matrix_names_tests_that_are_there() -> None:
+    chaos = ROOT / "tests/chaos"
+    text = (chaos / "README.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"[\w./]*\w\.py\b", text))
+    assert files and not [name for name in files if not (chaos / name).exists() and not (ROOT / name).exists()]
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name in re.findall(r"`(test_\w+)", text) if f"def {name}" not in tests]
+
+
 def test_options_that_are_named_exist() -> None:
     ours = {option for parser in _parsers() for action in parser._actions for option in action.option_strings}
     others = {"--runner", "--flink_master", "--project", "--region", "--experiments", "--rm"}
     others |= {
+        "--apart",
         "--audit",
         "--autoencoder",
         "--cache",
         "--faces",
         "--logits",
         "--out",
+        "--rounds",
         "--rows",
         "--scores",
     }  # of tests/bench
