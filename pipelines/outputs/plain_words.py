@@ -109,10 +109,20 @@ _POINTS: Mapping[str, tuple[str, str, str]] = {
 
 
 def ranking_sentence(calibration: Mapping[str, Any]) -> str:
-    """What the order by authenticity was worth on the files behind a calibration (its fields, as in its file); "" if
-    nobody measured it: set by hand, made from real files alone, or by an earlier version."""
+    """What the order by authenticity was worth on the files behind a calibration (its fields, as in its file), and on
+    files by tools that it does not know; "" if nobody measured it: set by hand, made from real files alone, or by an
+    earlier version."""
+    fusion = calibration.get("fusion")
+    rankings = [fusion.get(name) for name in ("ranking", "ranking_elsewhere")] if isinstance(fusion, Mapping) else []
+    measured = [text for ranking in rankings if (text := _ranked(ranking))]
+    if not measured:
+        return ""
+    return f"What this order was worth: {'; '.join(measured)}. Where fewer files are forged, these shares are lower."
+
+
+def _ranked(ranking: object) -> str:
     try:
-        ranking = calibration["fusion"]["ranking"]
+        assert isinstance(ranking, Mapping)
         of, forged = int(ranking["files"]), int(ranking["forged"])
         kinds = ", ".join(str(family).replace("_", " ") for family in ranking.get("families", ()))
         shares = [
@@ -120,14 +130,11 @@ def ranking_sentence(calibration: Mapping[str, Any]) -> str:
             for top in ranking["most_suspicious"]
             if int(top["percent"]) >= LEAST_PERCENT
         ]
-    except (KeyError, TypeError, ValueError):
+    except (AssertionError, KeyError, TypeError, ValueError):
         return ""
-    if not shares:
-        return ""
-    return (
-        f"What this order was worth: among {of} labelled files ({forged} of them forged{kinds and f': {kinds}'}), "
-        f"{' and '.join(shares)} were forged. Where fewer files are forged, these shares are lower."
-    )
+    files = str(ranking.get("data", f"{of} labelled files"))
+    of_them = f"{forged} of them forged{kinds and f': {kinds}'}"
+    return f"among {files} ({of_them}), {' and '.join(shares)} were forged" if shares else ""
 
 
 def verdict_of(outcome: str, verdict: str | None) -> str:

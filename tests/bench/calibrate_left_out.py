@@ -3,6 +3,9 @@
     python -m tests.bench.scores_left_out ... --out LOGITS.csv
     python -m tests.bench.calibrate_left_out --labels MANIFEST.csv --logits LOGITS.csv --name NAME --out FILE.json
 
+Then, when other files were audited under it: `--elsewhere FIGURES.json` (of `deephotlink evaluate --json`) notes what
+the order was worth there. It changes no rule.
+
 `deephotlink calibrate` reads the evidence of an audit. The embedded `audio` and `face_swap` have learned from the very
 files that are labelled here, so their evidence on these files would flatter them. Here each file has one logit per
 detector, from a detector that never saw its repository, and everything else is as in `calibrate`. Only the families of
@@ -125,6 +128,25 @@ def default_calibration(
     return fields
 
 
+def ranking_elsewhere(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What `evaluate` found of the fused score's order, as `fusion.ranking` has it."""
+    [fused] = [subject for subject in evaluation["subjects"] if subject["kind"] == "fused"]
+    files = fused["real"] + fused["fake"]
+    return {
+        "data": f"{files} files of tools that it does not know",
+        "files": files,
+        "forged": fused["fake"],
+        "most_suspicious": [
+            {
+                "percent": top["percent"],
+                "files": top["files"],
+                "precision": {key: round(top["precision"][key], 4) for key in ("value", "low", "high")},
+            }
+            for top in fused["most_suspicious"]
+        ],
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
@@ -133,10 +155,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--logits", required=True, type=Path, help="CSV of scores_left_out: path, and one column per detector")
     add("--name", required=True, help="the new calibration's name")
     add("--false-positive-rate", type=float, default=0.02)
+    add("--elsewhere", type=Path, help="JSON of an evaluation of other files under these rules")
     add("--out", required=True, type=Path)
     args = parser.parse_args(arguments)
     items = read_items(args.labels, args.split, "audio") + read_items(args.labels, args.split, "video")
     fields = default_calibration(items, read_logits(args.logits), args.name, args.false_positive_rate)
+    if args.elsewhere:
+        evaluation = json.loads(args.elsewhere.read_text(encoding="utf-8"))
+        fields["fusion"]["ranking_elsewhere"] = ranking_elsewhere(evaluation)
     args.out.write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps({key: fields[key] for key in ("data", "note", "thresholds", "fusion")}, indent=1))
 

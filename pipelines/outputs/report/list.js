@@ -213,7 +213,7 @@ const fillTiles = () => {
       element(
         "button",
         { type: "button", class: `tile v-${verdictOf(line).name}`, onclick: () => goTo(place) },
-        shot ? element("img", { src: shot.src, alt: "" }) : "",
+        shot ? element("img", { src: shot.src, alt: "" }) : element("span", { class: "no-shot" }, line.kind === "audio" ? "Sound only" : "No picture kept"),
         element("span", { class: "tile-text" }, badge(line), element("bdi", { class: "name" }, line.name), folder ? element("bdi", { class: "folder" }, folder) : "", element("span", { class: "why", dir: "auto" }, line.why)),
         card.timeline && card.timeline.lanes.some((lane) => lane.counts && lane.spans.some((span) => span[2] > 0.05)) ? strip(card.timeline) : "",
       ),

@@ -45,9 +45,13 @@ def test_an_order_is_praised_only_by_figures_that_were_measured():
         "What this order was worth: among 100 labelled files (40 of them forged: face swap, speech), 88% of the "
         "most suspicious 20 % were forged. Where fewer files are forged, these shares are lower."
     )
+    other = {**ranking, "data": "9 files of others", "families": [], "forged": 3}
+    both = ranking_sentence({"fusion": {"ranking": ranking, "ranking_elsewhere": other}})
+    assert "forged; among 9 files of others (3 of them forged), 88% of the most suspicious 20 % were forged. W" in both
     unmeasured = ({}, {"fusion": None}, {"fusion": {"ranking": None}}, {"fusion": {"ranking": {"files": "many"}}})
     assert not any(map(ranking_sentence, (*unmeasured, {"fusion": {"ranking": {**ranking, "most_suspicious": []}}})))
-    assert "of them forged" in ranking_sentence(calibration_to_json(load_calibration()))
+    default = ranking_sentence(calibration_to_json(load_calibration()))
+    assert "among 407 labelled files" in default and "tools that it does not know" in default
 
 
 def item(detector: str, start: float, end: float, logit: float | None, clip: int = 0, why: str | None = None) -> Item:
