@@ -1,4 +1,4 @@
-"""The benchmarks and studies are not run by the tests; what they import must be there all the same."""
+"""The tests do not run the benchmarks and studies, but all of them must still import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study of lip-sync on short stretches: whether it can tell a true voice from others, and what it writes."""
+"""The study of lip-sync on short stretches: it can tell the true voice from others, and what it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The study of others' speech: a page that is left out is left out whole, and plain properties stand beside."""
+"""The study of other people's synthetic speech: a page is left out as a whole, and trivial properties are reported
+beside."""
 
 from __future__ import annotations
 

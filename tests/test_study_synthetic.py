@@ -1,4 +1,4 @@
-"""The study of generated film: both classes alike but for what a generator left, and figures that know their groups."""
+"""The study of generated film: both classes are coded alike, and the intervals resample groups."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a file or its name asks for is not fetched: strace records every opened file, every connection and every
-program."""
+"""A file's content or name cannot make us fetch anything: strace records every opened file, connection and program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted secrets and hostile names through whole jobs: nothing of them appears in any output."""
+"""Planted secrets and hostile names in whole jobs: no output shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of one shape: what happens to one item is not felt by its neighbours, bit for bit, with real layers."""
+"""Batches of one shape: an item's result does not depend on its neighbours, bit for bit, with real layers."""
 
 from collections.abc import Callable
 

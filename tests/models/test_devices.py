@@ -1,4 +1,4 @@
-"""Where models run: the best device there is, and never another than the one named."""
+"""Where models run: on the best device by default, and never on another than the one named."""
 
 import pytest
 import torch

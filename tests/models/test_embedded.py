@@ -1,4 +1,4 @@
-"""Weights that come with the package: what is in it, and what happens where something of it is missing or changed."""
+"""Weights that come with the package: what they hold, and what happens if a file is missing or changed."""
 
 from __future__ import annotations
 

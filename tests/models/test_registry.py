@@ -1,4 +1,4 @@
-"""Which detectors there are: what other packages add, and what of theirs is refused without harm to the rest."""
+"""Which detectors are installed: other packages can add some, and a bad one is refused without harm to the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The fused stage with detectors that obey: every unit is served by one decode, and no frame ever crosses a shuffle."""
+"""The fused stage with detectors made for the test: each clip is decoded once for all of them, and no frame crosses
+a shuffle."""
 
 from __future__ import annotations
 

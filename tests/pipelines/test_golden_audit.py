@@ -1,4 +1,4 @@
-"""The whole way, from a FLAC file to a row of the evidence table, ends at the logit that the authors' code gave."""
+"""A whole audit, from a FLAC file to a row of evidence, gives the logit of the authors' code."""
 
 from __future__ import annotations
 

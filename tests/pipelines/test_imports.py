@@ -1,4 +1,4 @@
-"""What a command imports: nothing that it does not compute with; and what it says where a package is not installed.
+"""A command imports only what it computes with, and says what to do if a package is not installed.
 
 Each runs in an interpreter of its own: this one has imported everything long ago.
 """

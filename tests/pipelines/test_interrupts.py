@@ -1,4 +1,4 @@
-"""A signal ends the body wherever it finds the main thread."""
+"""A signal ends the work wherever the main thread is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole audits that are cut short: by a fault of the world, by a signal, by another calibration on the way."""
+"""Whole audits that are interrupted: by storage that fails, by a signal, by another calibration in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An audit asks nobody on the network, and a checkpoint of a stranger is refused before anything begins."""
+"""An audit makes no network request, and a stranger's checkpoint is refused before anything begins."""
 
 from __future__ import annotations
 

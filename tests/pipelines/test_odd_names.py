@@ -1,4 +1,4 @@
-"""A whole audit of a bucket whose keys have anything in them: scored, checked, quarantined, audited again."""
+"""A whole audit of a bucket with odd keys: scored, checked, quarantined, audited again."""
 
 from __future__ import annotations
 

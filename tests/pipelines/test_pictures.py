@@ -1,4 +1,4 @@
-"""Pictures from a film to the table: of suspicious files their moments and faces, of others nothing that stays."""
+"""Pictures from a film to the table: moments and faces of suspicious files are kept, and nothing of other files."""
 
 from __future__ import annotations
 

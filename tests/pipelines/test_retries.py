@@ -1,4 +1,4 @@
-"""Limits, retries, the failure rate and the quarantine, as a person meets them: whole audits of real media."""
+"""Limits, retries, the failure rate and the quarantine as a user meets them, in whole audits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A runner that cannot be had is one line, in seconds, before anything is planned: 2 as given, 75 as things are now."""
+"""A runner that is not available gives one line within seconds, before anything is planned: exit code 2 if it never
+can work, 75 if it may later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where clips lie: on key frames, never overlapping, within the film, as dense on long films as on short ones."""
+"""Where clips lie: on key frames, without overlap, within the film, as dense in long films as in short ones."""
 
 import dataclasses
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Every plan ends in one outcome: what was decoded, what was damaged, and by whom."""
+"""Every planned file has one outcome: what was decoded, what was damaged, and by which decoder."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Faces followed through made clips: a portrait moved about, twice, hidden, cut, and not there at all."""
+"""Faces followed through made clips: one face, two faces, a hidden face, a cut, and none at all."""
 
 from collections.abc import Callable
 

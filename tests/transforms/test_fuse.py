@@ -1,4 +1,4 @@
-"""One answer a media: what abstained is missing, one forged stretch carries, length alone does not."""
+"""One score for each file: abstentions do not count, one forged stretch is enough, length alone is not."""
 
 import dataclasses
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Listing: every file that a user names, in whichever way, exactly once, with what is known about it."""
+"""Listing: every file that a user names, in any of the ways, exactly once and with what is known about it."""
 
 import csv
 import errno

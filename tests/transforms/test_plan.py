@@ -1,4 +1,4 @@
-"""Plans: each media once, nothing twice done, units of bounded work."""
+"""Plans: each file once, none that is done already, and units of bounded work."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""What a child says of a container is checked before it is believed."""
+"""What a child process reports about a container is checked before it is used."""
 
 import json
 import math

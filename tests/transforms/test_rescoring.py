@@ -1,4 +1,4 @@
-"""New scores from stored evidence: a run like any other, exactly once, with the media long gone."""
+"""New scores from stored evidence: a run like any other, exactly once, even if the files are gone."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Windows of sound are a detector's own: the first at 0 s, none past the end, never more than it can take."""
+"""Windows of sound: each detector has its own, the first begins at 0 s, none reaches past the end."""
 
 import dataclasses
 

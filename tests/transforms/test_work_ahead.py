@@ -1,4 +1,4 @@
-"""Work ahead: begun at once, given out in order, bounded in number, nothing left behind."""
+"""Work ahead: it starts at once, comes out in order, is bounded in number, and leaves nothing behind."""
 
 from concurrent.futures import ThreadPoolExecutor
 

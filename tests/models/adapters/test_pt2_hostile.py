@@ -1,4 +1,4 @@
-"""A `.pt2` is a stranger's file: whatever it holds, its code never runs, and what is wrong is said."""
+"""A `.pt2` file comes from a stranger: its code never runs, and the error says what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: batch norms folded into the convolutions make the same function."""
+"""EfficientNet-Lite0: folding the batch norms into the convolutions does not change its output."""
 
 from __future__ import annotations
 

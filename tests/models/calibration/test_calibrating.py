@@ -1,4 +1,5 @@
-"""Calibrations of made logits: their bounds hold on media they never saw, and length accuses nobody."""
+"""Calibrations of made-up logits: the bounds hold on files that they were not fitted to, and long files are not
+accused for their length."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Calibration files: read strictly, and the default one can accuse nobody by itself."""
+"""Calibration files are read strictly. The default one accuses nobody without evidence."""
 
 import json
 from importlib import resources

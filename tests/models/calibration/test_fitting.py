@@ -1,4 +1,4 @@
-"""Fits on arrays: groups are never split, curves never fall, what points the wrong way or is missing has no say."""
+"""Fits on arrays: groups are never split, curves never fall, and a detector that points the wrong way has no say."""
 
 import numpy as np
 import pytest

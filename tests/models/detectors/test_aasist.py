@@ -1,4 +1,4 @@
-"""AASIST: the published files answer as the authors' code did, on every golden input."""
+"""AASIST: with the published weights it gives the logits of the authors' code on every golden input."""
 
 from __future__ import annotations
 

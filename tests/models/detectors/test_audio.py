@@ -1,4 +1,4 @@
-"""The detector `audio`: what it refuses, what it answers the same, and what its planes say of sounds that are known."""
+"""The detector `audio`: when it abstains, what must not change its answer, and what its planes show of known sounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The detector `face_swap`: what it makes of a face's statistics, and when it says why it cannot."""
+"""The detector `face_swap`: its answer from a face's statistics, and when it abstains and why."""
 
 from __future__ import annotations
 

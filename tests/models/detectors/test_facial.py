@@ -1,4 +1,4 @@
-"""The detector `facial`: which frames of a track it judges, how they become an answer, and when there is none."""
+"""The detector `facial`: which frames of a track it judges, how they become one logit, and when it abstains."""
 
 from __future__ import annotations
 

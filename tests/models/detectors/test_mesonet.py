@@ -1,4 +1,4 @@
-"""MesoNet: the published files answer as the authors' code did, and faces are cut out as theirs were."""
+"""MesoNet: with the published weights it gives the outputs of the authors' code, and it crops faces as they did."""
 
 from __future__ import annotations
 

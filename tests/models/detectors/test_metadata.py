@@ -1,4 +1,4 @@
-"""The metadata detector: each rule on what it is for and on its near miss, and what the whole makes of them."""
+"""The metadata detector: each rule on a file that it is for and on one that nearly is, and how rules combine."""
 
 import json
 from datetime import UTC, datetime

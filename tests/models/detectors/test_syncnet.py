@@ -1,4 +1,4 @@
-"""SyncNet: names and shapes of the published file, the search for a planted shift, crops by the authors' steps.
+"""SyncNet: names and shapes of the published file, a planted shift is found, and crops follow the authors' steps.
 
 The published file is not at hand; weights are random, so that a score is asked to be well made, not to be right.
 """

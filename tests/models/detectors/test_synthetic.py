@@ -1,4 +1,4 @@
-"""`synthetic`: where its patches lie, what it abstains from, whose answer it gives, what stands still."""
+"""`synthetic`: where its patches lie, when it abstains, that it answers their mean, and still pictures."""
 
 from __future__ import annotations
 

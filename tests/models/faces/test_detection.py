@@ -1,4 +1,4 @@
-"""The face detector against the values of the `mtcnn` package itself, and where there is little or nothing to find."""
+"""The face detector against the output of the `mtcnn` package, and on pictures with small faces or none."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Statistics of a face against its surround: each reacts to what it claims to, and not to what happens to the frame."""
+"""Statistics of a face against its surround: each reacts to what it measures, and not to changes of the whole frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trembling: an inner face that moves on its own is told from a head that moves, turns and grows."""
+"""Trembling: an inner face that moves on its own is distinguished from a head that moves, turns and grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of speech: what each group says of sounds that are known, and what must not move it."""
+"""Statistics of speech: the values of each group on known sounds, and what must not change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of `audio`: vocoders, chains, the bank, and the small recipe from made voices to a loaded detector."""
+"""Training `audio`: vocoders, codecs and chains, batches, and a small training that ends in a loaded detector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`face_swap`'s training on drawn heads: pairs under one chain, closed forms that find what was put in."""
+"""Training `face_swap` on drawn heads: both of a pair go through one chain, and the fit finds what was put in."""
 
 from __future__ import annotations
 

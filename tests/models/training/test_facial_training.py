@@ -1,4 +1,4 @@
-"""The recipe of `facial`: what becomes material, what a batch holds, and how tracks are judged."""
+"""Training `facial`: which files become material, what a batch holds, and how tracks are judged."""
 
 from __future__ import annotations
 

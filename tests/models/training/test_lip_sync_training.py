@@ -1,4 +1,5 @@
-"""`lip_sync`'s training on talkers drawn by code: it learns which sound belongs to a mouth; nothing else can tell."""
+"""Training `lip_sync` on talkers drawn by code: it learns which sound belongs to a mouth, with nothing else to learn
+from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: a run that was cut off ends as one that was not, and says what it cannot go on with."""
+"""The training loop: a run that was interrupted ends like one that was not, and says which changes forbid resuming."""
 
 from __future__ import annotations
 

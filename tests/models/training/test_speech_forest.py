@@ -1,4 +1,5 @@
-"""The forest of `audio`: it grows the same from the same rows, answers as its trees do, and knows no page left out."""
+"""The forest of `audio`: the same rows give the same forest, it answers as its trees do, and a page left out is
+unknown to it."""
 
 from __future__ import annotations
 

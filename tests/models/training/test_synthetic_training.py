@@ -1,4 +1,5 @@
-"""`synthetic`'s training: generators that differ from what they copy, pairs alike but for that, a small run."""
+"""Training `synthetic`: generators change what they copy, both of a pair are otherwise alike, and a small training
+works."""
 
 from __future__ import annotations
 

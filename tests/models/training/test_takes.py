@@ -1,4 +1,4 @@
-"""Takes: forged by one hand with one set of settings, and sent through one chain, draw for draw."""
+"""Takes: all frames of one are forged with the same settings and go through the same chain."""
 
 from __future__ import annotations
 

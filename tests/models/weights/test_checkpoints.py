@@ -1,4 +1,4 @@
-"""Files of tensors from strangers: nothing in them runs, none of them keeps us busy, and what is wrong is said."""
+"""Checkpoints from strangers: no code in them runs, none of them hangs us, and the error says what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras weights files: what Keras writes is read, and what a stranger may have put there instead is refused unread."""
+"""Keras weights files: what Keras writes is read, and anything else that a stranger put there is refused unread."""
 
 from __future__ import annotations
 

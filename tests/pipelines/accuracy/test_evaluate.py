@@ -1,4 +1,5 @@
-"""From tables and labels to figures: what is compared with what, what is warned of, what is left unsaid."""
+"""`deephotlink evaluate`, from tables and labels to figures: what is compared with what, the warnings, and what is
+left out."""
 
 from __future__ import annotations
 

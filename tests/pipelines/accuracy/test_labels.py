@@ -1,4 +1,4 @@
-"""What a spreadsheet may hold, what each line is about, and how it is told where that cannot be known."""
+"""Labels as a spreadsheet saves them: which file each line is about, and the error if that is unclear."""
 
 import os
 

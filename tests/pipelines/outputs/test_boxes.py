@@ -1,4 +1,4 @@
-"""A face is cut out of the original file by what the tables say, and by nothing else: it is the face that was drawn."""
+"""With nothing but the tables, a face can be cut out of the original file, and it is the right face."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows is true, whatever was looked at, and escaped: names are the uploader's."""
+"""The closing tables say only what is true, whatever was looked at, and escape all names, which uploaders choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a file stands is told once: by the version of it that was looked at last, whatever came of that."""
+"""The state of a file is that of the version that was looked at last, whether it was scored or failed."""
 
 from __future__ import annotations
 

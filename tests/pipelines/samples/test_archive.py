@@ -1,4 +1,4 @@
-"""The sample archive holds what its README says, and the makers of media make what they are asked for."""
+"""The sample archive holds what its README says, and the functions that make media make what they are asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No terminal, pipe or disk that takes what is printed ends a finished job, or makes its exit code untrue."""
+"""A terminal, pipe or disk that refuses the output neither ends a finished job nor changes its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a running job is what it does."""
+"""The progress line shows what the job really does."""
 
 import time
 

@@ -1,4 +1,5 @@
-"""`forge`: files that are what their labels say, real ones through the same chain, the same bytes each time."""
+"""`deephotlink forge`: files are what their labels say, real ones go through the same chain, and a seed gives the
+same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of media: one meaning of a label wherever they are read, and a line for each that is none."""
+"""Lists of labelled files: a label means the same wherever it is read, and each bad line gets an error line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deephotlink train`: from made media to a detector that loads and scores; resumed and refused as it should be."""
+"""`deephotlink train`: from made media to a detector that loads and scores; resuming, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deephotlink detectors`: what is installed, what is on record of it, and what is to be done before it can run."""
+"""`deephotlink detectors`: what is installed, its record, and what is missing before it can run."""
 
 from __future__ import annotations
 

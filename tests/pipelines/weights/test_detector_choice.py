@@ -1,4 +1,5 @@
-"""Which detectors run with which files: settled at submission, and told in one line where it cannot be."""
+"""Which detectors run with which files of weights: decided before the job begins, with a one-line error if it cannot
+be."""
 
 from __future__ import annotations
 

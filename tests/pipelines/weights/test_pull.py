@@ -1,4 +1,4 @@
-"""`weights pull` and `verify` against servers and mirrors that behave, and that do not."""
+"""`weights pull` and `weights verify` against servers and mirrors, good and bad ones."""
 
 from __future__ import annotations
 

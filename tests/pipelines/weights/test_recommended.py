@@ -1,4 +1,5 @@
-"""What is recommended, what is said before anything is pulled, and what a mirror or a server may do wrong."""
+"""`weights pull --recommended`: what it picks, what it says before it downloads, and mirrors and servers that
+misbehave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archives whose headers lie about places and sizes: every member becomes a row, whatever is asked of it afterwards."""
+"""Archives whose headers lie about offsets and sizes: every member still becomes a row."""
 
 from __future__ import annotations
 

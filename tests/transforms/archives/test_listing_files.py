@@ -1,4 +1,4 @@
-"""Listings as people have them: saved by spreadsheets, dumped by databases, packed, in other charsets."""
+"""Listing files as people have them: from spreadsheets and databases, compressed, in other character sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that a store lists are the store's, to the byte: listed, planned, read, and named again by what tables say."""
+"""A store's names stay the same to the byte: listed, planned, read, and found again by what the tables say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The media's clock, by numbers alone: whatever time stamps do, film played through has one clock that goes forward."""
+"""The clock of a film, tested on bare numbers: whatever the time stamps do, time goes forward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Content Credentials: made media that the tests sign themselves, and the public test files where they are."""
+"""Content Credentials: media that the tests sign themselves, and the public test files if they are there."""
 
 import csv
 import json

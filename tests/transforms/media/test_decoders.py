@@ -1,4 +1,5 @@
-"""The frames that come are the frames asked for, by ffmpeg's own full decode, whatever the container does."""
+"""The decoders return the frames that were asked for, compared with ffmpeg's full decode, whatever the container
+does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file may ask: each limit is held before the thing that it bounds is done."""
+"""Limits on a file: each is enforced before the work that it bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sharpness and loudness against what can be worked out by hand, and against blur that was put in."""
+"""Sharpness and loudness against values worked out by hand, and against added blur."""
 
 import math
 

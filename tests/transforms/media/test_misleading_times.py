@@ -1,4 +1,4 @@
-"""How long a film is, what is seen when, what that costs: by what is there, whatever its time stamps and header say."""
+"""The length of a film and the times of its frames come from its content, whatever its time stamps and header claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool of decoder processes: what healthy files give, and that nothing a file does reaches anybody else."""
+"""The pool of decoder processes: healthy files are decoded, and no file can harm another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox, tried from the inside: a process that has locked itself in and then does what an intruder would."""
+"""The sandbox from the inside: a confined process tries what an intruder would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which streams are looked at and listened to, and that the others are named."""
+"""Which streams are decoded, and that the others are named in the reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First bytes: every kind by bytes that ffmpeg or the standard library made, and all the real material."""
+"""File kinds by their first bytes: files made by ffmpeg or the standard library, and all real material."""
 
 import csv
 import io

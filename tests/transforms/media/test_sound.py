@@ -1,4 +1,4 @@
-"""Sound at 16 kHz: bit-exact where the source is, at the right sample everywhere, whatever way it was reached."""
+"""Sound at 16 kHz: bit-exact if the source has that rate, and at the right sample wherever reading starts."""
 
 from __future__ import annotations
 

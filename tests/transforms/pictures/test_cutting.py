@@ -1,4 +1,4 @@
-"""What a picture shows: the whole frame and the face in it, small, upright, and never a byte of the file."""
+"""What a picture shows: the whole frame and the face in it, small and upright, with no byte copied from the file."""
 
 import io
 

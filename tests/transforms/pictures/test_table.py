@@ -1,4 +1,4 @@
-"""Pictures are committed with their unit and published once; what is not suspicious leaves none anywhere."""
+"""Pictures are committed with their unit and published once; a file that is not suspicious leaves none."""
 
 import json
 from pathlib import Path

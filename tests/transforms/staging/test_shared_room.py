@@ -1,4 +1,4 @@
-"""The spool's room, where several processes of one command share it: each is a SpoolRoom here."""
+"""The space of the spool, shared by several processes of one command: each is a SpoolRoom here."""
 
 from __future__ import annotations
 

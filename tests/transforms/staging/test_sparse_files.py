@@ -1,4 +1,5 @@
-"""Large remote films come as they are read: the same frames, a small part of the bytes, and never half a file."""
+"""Large remote films are fetched as they are read: the same frames from a small part of the bytes, never from half a
+file."""
 
 from __future__ import annotations
 

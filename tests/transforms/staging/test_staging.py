@@ -1,4 +1,4 @@
-"""Staging: the right bytes on a local path, whatever the store does meanwhile."""
+"""Staging: the right bytes arrive on a local path, whatever the store does."""
 
 import contextlib
 import errno

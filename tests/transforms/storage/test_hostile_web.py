@@ -1,4 +1,4 @@
-"""Web servers that drip their headers, send more than was asked for, or pack it: nobody waits, and no memory goes."""
+"""Web servers that send headers slowly, send too much, or compress it: nothing hangs, and memory stays bounded."""
 
 import contextlib
 import gzip

@@ -1,4 +1,4 @@
-"""Servers that are down, that refuse and that cut: told apart from files that are not there, and without secrets."""
+"""Servers that are down, refuse or cut the connection: told apart from missing files, and no secret is shown."""
 
 import ftplib
 import socket

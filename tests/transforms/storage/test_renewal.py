@@ -1,4 +1,4 @@
-"""Credentials for a time: what a store refuses after they ran out is asked for once more with those of now."""
+"""Temporary credentials: after they expire, a refused request is made once more with the current ones."""
 
 import base64
 import http.client

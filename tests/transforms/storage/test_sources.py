@@ -1,4 +1,4 @@
-"""Names that lose nothing, secrets that are told to nobody, reads that are exact or an error."""
+"""Names lose nothing, secrets are never shown, and a read is exact or an error."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Weights on the way to a cluster's workers: put once, found again, checked on arrival."""
+"""Weights for a cluster's workers: stored once, found again, checked on arrival."""
 
 from __future__ import annotations
 

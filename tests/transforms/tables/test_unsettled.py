@@ -1,4 +1,4 @@
-"""Which media a retry asks again, and what the failure classes are called."""
+"""Which files a retry looks at again, and the names of the failure classes."""
 
 from __future__ import annotations
 

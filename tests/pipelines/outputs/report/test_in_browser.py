@@ -1,4 +1,4 @@
-"""The report as a reader has it: by mouse, by keyboard, on a phone, on paper, and with names that attack it."""
+"""The report in a browser: by mouse, by keyboard, on a phone, in print, and with hostile file names."""
 
 from __future__ import annotations
 

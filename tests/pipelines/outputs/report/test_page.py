@@ -1,4 +1,5 @@
-"""The page as a file: which files are in it, that nothing can break out of it, that pictures are what they say."""
+"""The page as a file: which files are in it, that no text can break out of its place, and that pictures are what
+they claim."""
 
 from __future__ import annotations
 
