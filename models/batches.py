@@ -19,6 +19,7 @@ import numpy as np
 
 from .base import ClipItem, Detector, Judgement, Precision, TrackItem
 from .devices import same_bits_each_time
+from .frames import KEPT
 from .late import late
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class BatchedDetector(Detector):
 
     def _scored(self, items: Sequence[Any]) -> list[Judgement]:
         answers: list[Judgement] = []
-        before = self.batch_items
+        before, frames_gave_room = self.batch_items, False
         while len(answers) < len(items):
             size = self.batch_items  # another thread of the worker may halve it at any time
             try:
@@ -191,10 +192,13 @@ class BatchedDetector(Detector):
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                if size == 1:
+                if not frames_gave_room and KEPT.release():
+                    frames_gave_room = True
+                elif size == 1:
                     self.batch_items = before
                     raise
-                self.batch_items = min(self.batch_items, size // 2)
+                else:
+                    self.batch_items = min(self.batch_items, size // 2)
             # Outside the handler: as long as the exception lives, it keeps the tensors in its stack frames alive.
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

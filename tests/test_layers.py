@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipelines", "transforms", "models")
 MODULES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 FLOORS = {
-    "models": "late extras | devices weights metadata | embedded | base calibration | batches signals | adapters faces"
-    " | architectures | detectors | registry training",
+    "models": "late extras | devices frames weights metadata | embedded | base calibration | batches signals"
+    " | adapters faces | architectures | detectors | registry training",
     "models.training": "loop split | forgeries | augmentation | detectors",
     "transforms": "failures metrics work_ahead | media pictures | records | storage | staging | archives tables"
     " | clips coders sound_windows faces fuse | listing plan probe decode detect rescoring commit publish",

@@ -68,7 +68,7 @@ def track_or_tell(clip: Clip, detector: FaceDetector) -> tuple[Clip, ClipFaces]:
 def _tracks(frames: np.ndarray, pts_seconds: np.ndarray, detector: FaceDetector) -> tuple[FaceTrack, ...]:
     positions = detection_positions(pts_seconds, MOST_SEARCHES, LEAST_GAP_SECONDS)
     cuts = scene_cuts(frames)
-    trails = link(detector.detect(frames[positions]), positions.tolist(), cuts)
+    trails = link(detector.detect(frames, positions), positions.tolist(), cuts)
     kept = [t for t in trails if len(t.sightings) > 1 or t.sightings[0].confidence >= SEEN_ONCE]
     kept.sort(key=lambda t: (t.start - t.stop, -max(s.confidence for s in t.sightings)))
     found = [

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..base import AudioItem, ClipItem, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, film_frames, out_of_memory, spread, spread_faces
-from ..signals.preprocess import crop_box, to_images
+from ..signals.preprocess import crop_box, images_at
 from ..signals.speech import unheard
 from ..weights.files import Weights, WeightsError
 from .settings import AudioSettings, ImageSettings, Settings
@@ -68,8 +68,8 @@ def picture_rows(
     if isinstance(chosen, Judgement):
         return chosen
     if isinstance(item, ClipItem):
-        return _stacked(image.preprocessing(to_images(item.frames[chosen], device)), image)
-    frames, scale = to_images(item.clip.frames[item.frame_positions[chosen]], device), image.face_scale
+        return _stacked(image.preprocessing(images_at(item.frames, chosen, device)), image)
+    frames, scale = images_at(item.clip.frames, item.frame_positions[chosen], device), image.face_scale
     crops = [
         image.preprocessing(crop_box(frame, box, scale, scale, square=image.face_square)[None])
         for frame, box in zip(frames, item.boxes[chosen], strict=True)

@@ -25,8 +25,10 @@ import numpy as np
 from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import MIN_CONFIDENCE, BatchedDetector, spread_faces
 from ..embedded.files import embedded_weights
+from ..faces.crops import scaled_squares
 from ..faces.geometry import cut_square, face_square
 from ..faces.trembling import Trembling, trembling
+from ..frames import apart, frames_on
 from ..late import late
 from ..signals.preprocess import resize
 from ..weights.checkpoints import load_exactly, read_safetensors
@@ -82,15 +84,20 @@ class FacialDetector(BatchedDetector):
         if isinstance(chosen, Judgement):
             return chosen
         try:
-            return torch.cat([self._face(item, int(row)) for row in chosen])
+            return normalised(self._faces(item, chosen))
         except ValueError as error:  # the landmarks lie outside the frame
             return Judgement(abstained="face_hidden", detail=str(error))
 
-    def _face(self, item: TrackItem, row: int) -> Tensor:
-        """(1, 3, 224, 224), normalised for the network."""
-        square = cut_square(item.clip.frames[item.frame_positions[row]], *face_square(item.landmarks[row]))
-        levels = torch.from_numpy(np.ascontiguousarray(square)).to(self.device).permute(2, 0, 1)[None]
-        return normalised(resize(levels, PIXELS, PIXELS))
+    def _faces(self, item: TrackItem, rows: np.ndarray) -> Tensor:
+        """(k, 3, 224, 224), whole grey levels: the same on a CPU and on a GPU."""
+        positions, squares = item.frame_positions[rows], [face_square(points) for points in item.landmarks[rows]]
+        if apart(self.device):
+            return scaled_squares(
+                frames_on(item.clip.frames, self.device), positions, np.array(squares), PIXELS, "mirror"
+            )
+        cut = (cut_square(item.clip.frames[at], *square) for at, square in zip(positions, squares, strict=True))
+        planes = (torch.from_numpy(np.ascontiguousarray(face)).permute(2, 0, 1)[None] for face in cut)
+        return torch.cat([resize(face, PIXELS, PIXELS) for face in planes])
 
     def conclude(self, item: TrackItem, logits: Tensor) -> Judgement:
         frames = [round(float(logit), 3) for logit in logits]

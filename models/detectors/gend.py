@@ -31,7 +31,7 @@ from ..base import ClipGeometry, Detector, DetectorSpec, Judgement, TrackItem
 from ..batches import BatchedDetector, spread_faces, two_class_logit
 from ..faces.mouth import eye_distances
 from ..late import late
-from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, to_images
+from ..signals.preprocess import CLIP_MEAN, CLIP_STD, ImagePreprocessing, images_at
 from ..weights.checkpoints import load_exactly, read_safetensors_part
 from ..weights.clip_l14 import CLIP_L14
 from ..weights.files import NO_WEIGHTS, Weights, WeightsError, WeightsFile
@@ -114,7 +114,7 @@ class GendDetector(BatchedDetector):
         chosen = spread_faces(item, item.landmarks, eye_distances, LEAST_EYE_PIXELS, self.rows)
         if isinstance(chosen, Judgement):
             return chosen
-        frames = to_images(item.clip.frames[item.frame_positions[chosen]], self.device)
+        frames = images_at(item.clip.frames, item.frame_positions[chosen], self.device)
         return PREPROCESSING(aligned_faces(frames, item.landmarks[chosen]))
 
     def forward(self, batch: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ import numpy as np
 from ..base import ClipGeometry, ClipItem, Detector, DetectorSpec, Judgement
 from ..batches import BatchedDetector, spread
 from ..embedded.files import embedded_weights
+from ..frames import frames_at
 from ..late import late
-from ..signals.preprocess import to_images
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights
 
@@ -83,13 +83,12 @@ class SyntheticDetector(BatchedDetector):
             detail = f"a side of {side} pixels, at least {PIXELS} are needed"
             return Judgement(abstained="low_resolution", detail=detail)
         first = (len(item.frames) - FRAMES) // 2
-        frames = item.frames[first : first + FRAMES]
-        places = patch_places(frames[FRAMES // 2])
+        places = patch_places(item.frames[first + FRAMES // 2])
         if not places:
             return Judgement(abstained="flat", detail="no part of the picture has enough detail to judge")
-        patches = np.stack([frames[:, top : top + PIXELS, left : left + PIXELS] for top, left in places])
-        images = to_images(patches.reshape(-1, PIXELS, PIXELS, 3), self.device)
-        return images.unflatten(0, (len(places), FRAMES)).float()
+        frames = frames_at(item.frames, np.arange(first, first + FRAMES), self.device)
+        patches = [frames[:, top : top + PIXELS, left : left + PIXELS] for top, left in places]
+        return torch.stack(patches).permute(0, 1, 4, 2, 3).float()
 
     def forward(self, batch: Tensor) -> Tensor:
         """(R, 6, 3, 96, 96) → (R, 3): logits of the frames and of the motion, mean frame difference (grey levels)."""

@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..devices import same_bits_each_time
+from ..frames import KEPT, apart, frames_at, frames_on
 from ..signals.resampling import resize
+from .crops import GREY, scaled_squares
 from .mtcnn import ONet, PNet, RNet, crop, suppress
 from .mtcnn_weights import load_mtcnn_arrays
 from .tracking import Faces
@@ -67,13 +69,14 @@ class FaceDetector:
         self._onet = ONet(arrays["onet"]).to(self.device)
 
     @torch.inference_mode()
-    def detect(self, frames: np.ndarray) -> list[Faces]:
-        """uint8 [B, H, W, 3] RGB → the faces on each frame, most confident first.
+    def detect(self, frames: np.ndarray, positions: np.ndarray | None = None) -> list[Faces]:
+        """uint8 [T, H, W, 3] RGB → the faces on each frame, or on those at `positions`, most confident first.
 
         A frame gives the same answer alone or among others, within 0.01 px and 1e-4 of confidence.
         """
         _check(frames)
         height, width = frames.shape[1:3]
+        positions = np.arange(len(frames)) if positions is None else positions
         shrink = min(
             1.0, SEARCH_SHORT_SIDE / max(1, min(height, width)), (CHUNK_PIXELS / max(1, height * width)) ** 0.5
         )
@@ -81,13 +84,16 @@ class FaceDetector:
         chunk = max(1, CHUNK_PIXELS // (size[0] * size[1]))
         faces: list[Faces] = []
         start = 0
-        while start < len(frames):
+        while start < len(positions):
             try:
-                faces += self._search(self._resized(_planes(frames[start : start + chunk]).to(self.device), size))
+                chosen = frames_at(frames, positions[start : start + chunk], self.device)
+                faces += self._search(self._resized(chosen.permute(0, 3, 1, 2), size))
             except torch.OutOfMemoryError:
+                if KEPT.release():
+                    continue
                 if chunk == 1:
                     raise
-                chunk = max(1, min(chunk, len(frames)) // 2)
+                chunk = max(1, min(chunk, len(positions)) // 2)
                 continue
             start += chunk
         scale = np.array([width / size[1], height / size[0]], dtype=np.float32)
@@ -103,16 +109,25 @@ class FaceDetector:
         count = len(positions)
         if not count:
             return _no_faces()
-        crops = torch.empty((count, 3, 48, 48), dtype=torch.uint8, memory_format=torch.channels_last)
-        windows = torch.empty((count, 4))
-        for row, (position, box) in enumerate(zip(positions, boxes, strict=True)):
-            crops[row], windows[row] = _window(frames[position], box)
+        squares = _squares_around(boxes, *frames.shape[1:3])
+        crops = self._cut(frames, positions, squares)
+        windows = torch.from_numpy(squares[:, [0, 1, 0, 1]]).float()
+        windows[:, 2:] += torch.from_numpy(squares[:, 2:])
         parts = []
         for start in range(0, count, 256):
             rows = slice(start, start + 256)
-            parts.append(self._output(_normal(crops[rows].to(self.device)), windows[rows].to(self.device)))
+            parts.append(self._output(_normal(crops[rows]), windows[rows].to(self.device)))
         boxes_out, landmarks, scores = (torch.cat(p).cpu().numpy() for p in zip(*parts, strict=True))
         return Faces(boxes_out, landmarks, scores)
+
+    def _cut(self, frames: np.ndarray, positions: np.ndarray, squares: np.ndarray) -> Tensor:
+        """[N] positions, int [N, 3] left, top and side → uint8 (N, 3, 48, 48) on the device, grey beyond the edges."""
+        if apart(self.device):
+            return scaled_squares(frames_on(frames, self.device), positions, squares, 48, "grey")
+        crops = torch.empty((len(squares), 3, 48, 48), dtype=torch.uint8, memory_format=torch.channels_last)
+        for row, (position, square) in enumerate(zip(positions, squares.tolist(), strict=True)):
+            crops[row] = _window(frames[position], *square)
+        return crops
 
     def _search(self, frames: Tensor) -> list[Faces]:
         """uint8 (B, 3, H, W) → the faces on each frame, in its pixels."""
@@ -197,14 +212,6 @@ def _check(frames: np.ndarray) -> None:
         raise ValueError(f"expected uint8 [B, H, W, 3]: got {frames.shape = }, {frames.dtype = }")
 
 
-def _planes(frames: np.ndarray) -> Tensor:
-    """(B, H, W, 3) → (B, 3, H, W) on the same memory, channels last."""
-    # Frames in shared memory are read-only, and torch.from_numpy warns about that. Nothing here writes to them.
-    if not frames.flags.writeable or not frames.flags.c_contiguous:
-        frames = frames.copy()
-    return torch.from_numpy(frames).permute(0, 3, 1, 2)
-
-
 def _normal(pixels: Tensor) -> Tensor:
     return pixels.float().sub_(127.5).mul_(1 / 128)
 
@@ -221,20 +228,26 @@ def _squares(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=1)
 
 
-def _window(frame: np.ndarray, box: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The square around `box` on whole pixels, scaled to 48 × 48, uint8 (3, 48, 48), and its own box (4,).
+def _squares_around(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[N, 4] → int64 [N, 3]: left, top and side of the square around each box, in whole pixels."""
+    sides = np.clip(np.round((boxes[:, 2:] - boxes[:, :2]).max(axis=1)), CELL, 4 * max(height, width))
+    corners = np.round((boxes[:, :2] + boxes[:, 2:] - sides[:, None]) / 2)
+    squares: np.ndarray = np.concatenate([corners, sides[:, None]], axis=1).astype(np.int64)
+    return squares
+
+
+def _window(frame: np.ndarray, left: int, top: int, side: int) -> Tensor:
+    """A square of a frame scaled to 48 × 48, uint8 (3, 48, 48).
 
     It is cut out before any conversion, which would cost more than the network on whole frames.
     """
     height, width = frame.shape[:2]
-    side = int(min(max(round(float(max(box[2] - box[0], box[3] - box[1]))), CELL), 4 * max(height, width)))
-    left, top = (round(float(box[i] + box[i + 2] - side) / 2) for i in (0, 1))
-    patch = np.full((side, side, 3), 128, dtype=np.uint8)
+    patch = np.full((side, side, 3), GREY, dtype=np.uint8)
     y1, y2, x1, x2 = max(top, 0), min(top + side, height), max(left, 0), min(left + side, width)
     if y1 < y2 and x1 < x2:
         patch[y1 - top : y2 - top, x1 - left : x2 - left] = frame[y1:y2, x1:x2]
-    small = F.interpolate(_planes(patch[None]), size=(48, 48), mode="bilinear", antialias=True)
-    return small[0], torch.tensor([left, top, left + side, top + side], dtype=torch.float32)
+    planes = torch.from_numpy(patch).permute(2, 0, 1)[None]
+    return F.interpolate(planes, size=(48, 48), mode="bilinear", antialias=True)[0]
 
 
 def _no_faces() -> Faces:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..frames import frames_at
 from ..late import late
 from .resampling import Resample, Span, resize, resize_part
 
@@ -35,6 +36,7 @@ __all__ = [
     "centre_crop",
     "crop_box",
     "from_processor",
+    "images_at",
     "resize",
     "shortest_edge",
     "to_images",
@@ -56,6 +58,11 @@ def to_images(frames: np.ndarray, device: torch.device | str) -> Tensor:
     if not frames.flags.writeable:  # shared memory: torch warns, although nothing here writes to it
         frames = frames.copy()
     return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)
+
+
+def images_at(frames: np.ndarray, rows: np.ndarray | Sequence[int], device: torch.device | str) -> Tensor:
+    """uint8 [T, H, W, 3] and positions [k] in it → uint8 (k, 3, H, W) on the device."""
+    return frames_at(frames, rows, device).permute(0, 3, 1, 2)
 
 
 def shortest_edge(height: int, width: int, edge: int) -> tuple[int, int]:

@@ -170,10 +170,10 @@ class Claims(FaceDetector):
     def _faces(self, boxes: np.ndarray, confidence: float) -> Faces:
         return Faces(boxes, boxes[:, None, :2].repeat(5, axis=1), np.full(len(boxes), confidence, np.float32))
 
-    def detect(self, frames):
+    def detect(self, frames, positions):
         left = np.arange(self.faces, dtype=np.float32) * 30
         boxes = np.stack([left, left * 0, left + 20, left * 0 + 20], axis=1)
-        confidences = [self.searched[i] if i < len(self.searched) else None for i in range(len(frames))]
+        confidences = [self.searched[i] if i < len(self.searched) else None for i in range(len(positions))]
         return [self._faces(boxes if c else boxes[:0], c or 0) for c in confidences]
 
     def refine(self, frames, positions, boxes):

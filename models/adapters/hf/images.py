@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...base import ClipItem, DetectorSpec, Judgement, TrackItem
 from ...batches import BatchedDetector
-from ...signals.preprocess import ImagePreprocessing, crop_box, to_images
+from ...signals.preprocess import ImagePreprocessing, crop_box, images_at
 from ...weights.files import Weights
 from ..items import film_of, seen_frames
 from ..labels import Classes
@@ -80,8 +80,8 @@ class PictureDetector(HfDetector):
     def pictures(self, item: ClipItem | TrackItem, chosen: np.ndarray) -> Tensor:
         """(k, 3, h, w): the frames at these positions of a clip, or the face at these positions of its track."""
         if isinstance(item, ClipItem):
-            return self.preprocessing(to_images(item.frames[chosen], self.device))
-        frames, wider = to_images(item.clip.frames[item.frame_positions[chosen]], self.device), self.sidecar.face_scale
+            return self.preprocessing(images_at(item.frames, chosen, self.device))
+        frames, wider = images_at(item.clip.frames, item.frame_positions[chosen], self.device), self.sidecar.face_scale
         crops = [
             self.preprocessing(crop_box(frame, box, wider, wider)[None])
             for frame, box in zip(frames, item.boxes[chosen], strict=True)
