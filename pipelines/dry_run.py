@@ -24,7 +24,7 @@ from .terminal.progress import listing_progress
 from .terminal.tables import Column, print_table
 from .waves import with_secret
 from .workers.queue import UnitQueue
-from .workers.shares import WORKER_BYTES, most_workers, worth
+from .workers.shares import bytes_of_worker, most_workers, worth
 
 ROW_BYTES = 1_500
 """Compressed bytes in the tables for each file and for each clip. Measured on media/dev, rounded up."""
@@ -67,7 +67,7 @@ def dry_run(config: AuditConfig) -> int:
     spool = min(staged, largest * ((config.reading.decoders or 1) + 12) * workers, max(largest, room or sys.maxsize))
     memory = PARENT_BYTES + 2 * config.reading.ahead_bytes + ((config.reading.decoders or 1) + 1) * CHILD_BYTES
     if workers > 1:
-        memory = PARENT_BYTES + workers * WORKER_BYTES
+        memory = PARENT_BYTES + workers * bytes_of_worker(config)
     seen = media - kinds["audio"]
     # Each picture stands in its unit and in the table.
     most_pictures = 2 * min(seen * FILE_BYTES, plan.units * UNIT_BYTES) if config.reading.pictures else 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS, OWN_CGROUP, MEMORY = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
+NVIDIA_SECONDS = 20
 
 
 def usable_cores() -> int:
@@ -23,6 +25,19 @@ def available_bytes() -> int | None:
         lines = (line.split() for line in MEMORY.read_text().splitlines())
         found += [int(words[1]) << 10 for words in lines if words[0] == "MemAvailable:"]
     return max(0, min(found)) if found else None
+
+
+def free_gpu_bytes() -> int | None:
+    """Free memory of the GPU that has least of it, as the driver's own program says; None: not known.
+
+    CUDA itself is not asked here, for then this process could no longer be forked.
+    """
+    command = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SECONDS, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return min((int(word) << 20 for word in said.split() if word.isdecimal()), default=None)
 
 
 def _quotas() -> Iterator[float]:

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -28,6 +29,8 @@ from .pictures.cutting import cut
 from .pictures.picture import Picture
 from .records import AudioWindow, Box, Clip, Evidence, MediaProbe
 
+WAITING_BYTES = 512 << 20
+"""Most bytes of the clips that wait in one batch for it to be full: five clips of 60 frames of 960 × 540."""
 TAKE_ONE = ("embedded", "published")
 """Origin of detectors that take one item at a time on a CPU anyway (models/batches.py)."""
 
@@ -39,6 +42,7 @@ class Question:
     media_id: str
     item: Item
     size_bytes: int
+    """That it keeps in memory. The frames of a clip count for its first face only."""
     clip_index: int | None = None
     track_id: int | None = None
     start_seconds: float | None = None
@@ -74,13 +78,13 @@ def questions(element: MediaProbe | Clip | AudioWindow, spec: DetectorSpec) -> I
             yield Question(
                 element.file.media_id, clip, element.frames.nbytes, element.spec.clip_index, None, start, end
             )
-        for track in (element.tracks or ()) if spec.unit == "face_track" else ():
+        for number, track in enumerate((element.tracks or ()) if spec.unit == "face_track" else ()):
             middle = len(track.boxes) // 2
             _, height, width, _ = element.frames.shape
             yield Question(
                 element.file.media_id,
                 TrackItem(clip, track.frame_positions, track.boxes, track.landmarks, track.confidences),
-                element.frames.nbytes,
+                0 if number else element.frames.nbytes,
                 element.spec.clip_index,
                 track.track_id,
                 start,
@@ -202,12 +206,22 @@ class DetectorHandler(ModelHandler[Question, Evidence | Picture, Detector]):
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         # min = max: otherwise Beam works its way up from batches of one.
         size = self.spec.batch_size
-        if self.device == "cpu" and self.spec.unit in ("clip", "face_track") and self.spec.origin in TAKE_ONE:
+        if self.spec.unit not in ("clip", "face_track"):
+            return {"min_batch_size": size, "max_batch_size": size}
+        if self.device == "cpu" and self.spec.origin in TAKE_ONE:
             size = 1  # a full batch keeps the frames of all its clips in memory: 800 MB of an audit's 1.8 GB
-        return {"min_batch_size": size, "max_batch_size": size}
+        return {"min_batch_size": size, "max_batch_size": size, "element_size_fn": partial(_part_of_batch, size)}
 
     def get_metrics_namespace(self) -> str:
         return f"deephotlink.{self.spec.name}"
+
+
+def _part_of_batch(size: int, question: Question) -> float:
+    """How much of a batch of `size` items a question fills: 1, or more if its frames take more than their part of
+    WAITING_BYTES. Never more than all of it, because Beam would put an empty batch before it.
+
+    """
+    return min(max(1.0, size * question.size_bytes / WAITING_BYTES), float(size))
 
 
 @dataclass

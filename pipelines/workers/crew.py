@@ -145,7 +145,7 @@ class Workers:
         folder.mkdir(exist_ok=True)
         ours, theirs = blocking_pair()
         with theirs:
-            pid = self._ask(Fork(share.threads), theirs)
+            pid = self._ask(Fork(share.threads, share.device, share.on_device), theirs)
         assert self._template is not None
         self._workers.append(_Worker(number, pid, self._template, Connection(ours.detach()), folder, share, []))
 

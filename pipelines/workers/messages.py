@@ -25,6 +25,9 @@ class Fork:
 
     threads: int
     """That its libraries compute with."""
+    device: str
+    on_device: int
+    """Workers that share that device."""
 
 
 @dataclass(frozen=True, slots=True)

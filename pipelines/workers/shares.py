@@ -20,6 +20,12 @@ WORKER_BYTES = 900 << 20
 """Memory of a worker and its decoder children, without the pages that all workers share and the weights (measured)."""
 WEIGHT_COPIES = 2
 """Of the weights' bytes, while a file is read."""
+GPU_HOST_BYTES, GPU_BYTES = 2 << 30, 3 << 30
+"""What a worker on a GPU takes besides: of the machine's memory (CUDA's libraries, pinned frames, clips that wait for a
+full batch), and of the GPU's (CUDA's context, frames and a batch). Estimates; the second includes the 2.4 GiB that the
+largest batch of docs/benchmarks.md took on an H200."""
+UNKNOWN_GPU_FITS = 4
+"""Workers on a GPU whose memory is not known."""
 CLIP_SECONDS, GLANCE_SECONDS, WORTH_SECONDS = 2.5, 0.1, 8.0
 """Of a core: what a clip costs with the detectors of a default audit, what a file costs of which no frame is decoded,
 and how much work is worth another worker, whose decoder children and Beam job take some three seconds."""
@@ -34,6 +40,8 @@ class Share:
     decoders: int
     ahead_bytes: int
     device: str
+    on_device: int
+    """Workers that use the same device. On a GPU each may take as large a part of its memory."""
     max_spool_bytes: int
 
     def of(self, reading: Reading) -> Reading:
@@ -56,12 +64,35 @@ def most_workers(config: AuditConfig, notice: Callable[[str], None]) -> int:
         return 1
     wanted = config.workers or _default(config)
     weights = sum(file.size_bytes or 0 for held in config.weights.values() for file in held.files.values())
-    each = WORKER_BYTES + WEIGHT_COPIES * weights
+    each = bytes_of_worker(config) + WEIGHT_COPIES * weights
     free = machine.available_bytes()
     fit = wanted if free is None else max(1, free // each)
     if config.workers is not None and fit < wanted:
         needed, left = wanted * each >> 20, (free or 0) >> 20
         notice(f"--workers={wanted} would need {needed} MiB of memory, and {left} MiB are free: {fit} of them start")
+    return _fit_on_gpus(config, min(wanted, fit), weights, notice)
+
+
+def bytes_of_worker(config: AuditConfig) -> int:
+    """Of the machine's memory, without weights."""
+    return WORKER_BYTES + (GPU_HOST_BYTES if _gpus(config) else 0)
+
+
+def _fit_on_gpus(config: AuditConfig, wanted: int, weights: int, notice: Callable[[str], None]) -> int:
+    """As many of the wanted workers as the GPUs have memory for, at least one for each. Where the memory is not known,
+    whoever asks for a number gets it."""
+    gpus = _gpus(config)
+    if not gpus or wanted <= gpus:
+        return wanted
+    each, free = GPU_BYTES + weights, machine.free_gpu_bytes()
+    if free is None:
+        return wanted if config.workers is not None else min(wanted, gpus * UNKNOWN_GPU_FITS)
+    fit = gpus * max(1, free // each)
+    if config.workers is not None and fit < wanted:
+        notice(
+            f"--workers={wanted} would need {each >> 20} MiB of a GPU's memory each, and {free >> 20} MiB are free on "
+            f"each GPU: {fit} of them start"
+        )
     return min(wanted, fit)
 
 
@@ -77,14 +108,15 @@ def worth(most: int, sizes: UnitSizes, config: AuditConfig) -> int:
 
 
 def share_of(reading: Reading, number: int, count: int, spool: Path) -> Share:
-    """What the worker of this number, of `count`, may use: cores, decoders and decoded clips are divided. A GPU is one
-    worker's, while there are enough. Room in the spool is shared (spool_space.py), so each is told of all of it."""
+    """What the worker of this number, of `count`, may use: cores, decoders and decoded clips are divided, and so is the
+    memory of a GPU. Room in the spool is shared (spool_space.py), so each is told of all of it."""
     room = reading.max_spool_bytes
     return Share(
         threads=max(1, machine.usable_cores() // count),
         decoders=max(1, decoders_of(reading) // count),
         ahead_bytes=max(1, reading.ahead_bytes // count),
-        device=device_of(reading.device, number),
+        device=(device := device_of(reading.device, number)),
+        on_device=sum(device_of(reading.device, other) == device for other in range(count)),
         max_spool_bytes=int(FREE_SHARE * shutil.disk_usage(spool).free) if room is None else room,
     )
 
@@ -101,7 +133,13 @@ def device_of(device: str, number: int) -> str:
 
 
 def _default(config: AuditConfig) -> int:
+    """One for each core. On a GPU too: a single process cannot decode and follow faces as fast as a GPU judges."""
+    return max(machine.usable_cores(), _gpus(config))
+
+
+def _gpus(config: AuditConfig) -> int:
+    """How many GPUs the workers are spread over."""
     device = config.reading.device
     if best_device(device) == "cpu":
-        return machine.usable_cores()
+        return 0
     return torch.cuda.device_count() if device == "auto" else 1

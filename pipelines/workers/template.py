@@ -28,7 +28,7 @@ from ..interrupts import SIGNALS
 from ..options import AuditConfig
 from ..waves import load_detectors
 from .messages import Fork, Load, Reap, take_socket
-from .settings import spare_work, use_threads
+from .settings import share_gpu, spare_work, use_threads
 from .worker import sendable, work
 
 OURS = ("embedded", "published")
@@ -59,8 +59,8 @@ def _answer(connection: Connection, asked: Load | Fork | Reap) -> Any:
     match asked:
         case Load(config):
             return _load(config)
-        case Fork(threads):
-            return _fork(connection, threads)
+        case Fork():
+            return _fork(connection, asked)
         case Reap(pid, seconds):
             return _reap(pid, seconds)
 
@@ -106,7 +106,7 @@ def _try_elsewhere(config: AuditConfig) -> Exception | None:
             os.waitpid(pid, 0)
 
 
-def _fork(connection: Connection, threads: int) -> int:
+def _fork(connection: Connection, asked: Fork) -> int:
     theirs = take_socket(connection)
     above = os.getpid()
     if pid := os.fork():
@@ -119,7 +119,8 @@ def _fork(connection: Connection, threads: int) -> int:
         with contextlib.suppress(OSError):  # where memory runs out, the kernel shall take a worker, not the command
             Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
         take_along()
-        use_threads(threads)
+        use_threads(asked.threads)
+        share_gpu(asked.device, asked.on_device)
         code = work(theirs)
     finally:
         os._exit(code)  # whatever the parent has registered for its own end is not ours

@@ -10,8 +10,9 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
 from deephotlink.models.base import ClipItem, Judgement
+from deephotlink.transforms import detect
 from deephotlink.transforms.detect import Detect, DetectorHandler, evidence, judge, preload, questions
-from tests.builders import FakeDetector, is_marked, make_audio_window, make_clip, make_item, make_probe
+from tests.builders import FakeDetector, is_marked, make_audio_window, make_clip, make_item, make_media_file, make_probe
 from tests.models.test_batches import TOLERANCE, Small, marked
 from tests.models.test_batches import items as arrays
 
@@ -59,12 +60,37 @@ DEVICES = ("cpu", "cuda")
 
 def test_batches_are_of_one_size_and_the_model_is_loaded_once():
     seen = FakeDetector(batch_size=4)
-    sizes = {device: DetectorHandler(seen.spec, lambda: seen, device).batch_elements_kwargs() for device in DEVICES}
-    assert sizes["cuda"] == {"min_batch_size": 4, "max_batch_size": 4}
+    given = {device: DetectorHandler(seen.spec, lambda: seen, device).batch_elements_kwargs() for device in DEVICES}
+    sizes = {device: (how["min_batch_size"], how["max_batch_size"]) for device, how in given.items()}
     # On a CPU a clip does not wait for others: they would all lie in memory.
-    assert sizes["cpu"] == {"min_batch_size": 1, "max_batch_size": 1}
+    assert sizes == {"cuda": (4, 4), "cpu": (1, 1)}
     handler = DetectorHandler(seen.spec, lambda: seen, "cpu")
     assert handler.load_model() is handler.load_model() is seen
+
+
+def batches_of(clips: list, monkeypatch: pytest.MonkeyPatch, **spec) -> list[int]:
+    """The sizes of the batches in which a detector gets these clips through Beam as on a GPU, in order."""
+    seen = FakeDetector(name=f"batches_{len(detect._loaded)}", **spec)
+    monkeypatch.setattr(detect, "best_device", lambda wanted: "cpu")
+    with beam.Pipeline(runner=FnApiRunner()) as p:
+        _ = p | beam.Create([None]) | beam.FlatMap(lambda _: clips) | Detect(seen.spec, lambda: seen, "cuda:0")
+    (loaded,) = [d for (_, key, _), d in detect._loaded.items() if key.startswith(f"{seen.spec.name} ")]
+    return loaded.batches
+
+
+def test_a_batch_is_filled_across_clips_and_files_as_far_as_their_frames_may_wait(monkeypatch):
+    clips = [make_clip(make_media_file(f"/archive/{n}.mp4")) for n in range(10)]
+    assert batches_of(clips, monkeypatch, batch_size=4) == [4, 4, 2]
+    faces = [make_clip(make_media_file(f"/archive/{n}.mp4"), tracks=n % 3) for n in range(9)]
+    assert batches_of(faces, monkeypatch, batch_size=4, unit="face_track") == [4, 4, 1]
+    # Clips so large that three of them may wait. A clip counts once, however many faces it has: else three would fill it.
+    monkeypatch.setattr(detect, "WAITING_BYTES", 3 * clips[0].frames.nbytes)
+    assert batches_of(clips[:9], monkeypatch, batch_size=8) == [3, 3, 3]
+    many = [make_clip(make_media_file(f"/archive/{n}.mp4"), tracks=4) for n in range(4)]
+    assert batches_of(many, monkeypatch, batch_size=16, unit="face_track")[0] > 3
+    # A clip that is larger than that goes alone, and no empty batch before it.
+    monkeypatch.setattr(detect, "WAITING_BYTES", 1000)
+    assert batches_of(clips[:3], monkeypatch, batch_size=8) == [1, 1, 1]
 
 
 def test_through_beam_each_clip_is_answered_and_no_frame_comes_out():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from deephotlink.models.calibration.calibration import load_calibration
+from deephotlink.models.frames import KeptFrames
 from deephotlink.models.weights.files import LocalFile, Weights
 from deephotlink.pipelines import machine
 from deephotlink.pipelines.options import AuditConfig, Reading
@@ -73,13 +75,67 @@ def test_none_where_a_runner_does_the_work_or_no_other_process_sees_the_store(el
     assert most(config) == (1, [])
 
 
-def test_one_for_each_gpu(of_16, monkeypatch):
+@pytest.fixture
+def two_gpus(of_16, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert most(config_of(reading=Reading(device="auto"))) == (2, [])
-    assert most(config_of(reading=Reading(device="cuda:1"))) == (1, [])
-    assert most(config_of(4, reading=Reading(device="auto"))) == (4, [])
+    monkeypatch.setattr(machine, "free_gpu_bytes", lambda: 140 << 30)
+
+
+def test_on_gpus_there_is_one_for_each_core_too_that_their_memory_allows(two_gpus, monkeypatch):
+    auto, one = Reading(device="auto"), Reading(device="cuda:1")
+    assert most(config_of(reading=auto)) == (16, []) == most(config_of(reading=one))
+    monkeypatch.setattr(machine, "free_gpu_bytes", lambda: 5 * shares.GPU_BYTES)
+    assert most(config_of(reading=auto)) == (10, []) and most(config_of(reading=one)) == (5, [])
+    count, (said,) = most(config_of(7, reading=one))
+    assert count == 5 and said.startswith("--workers=7 would need 3072 MiB of a GPU's memory each, and 15360 MiB are")
+    heavy = Weights({"model": LocalFile("/w", "0" * 64, size_bytes=shares.GPU_BYTES)})
+    assert most(config_of(reading=one, weights={"clips": heavy}))[0] == 2
+    # At least one for each GPU, however little memory it has.
+    monkeypatch.setattr(machine, "free_gpu_bytes", lambda: 0)
+    assert most(config_of(reading=auto))[0] == 2
+    # Where the driver's program cannot be asked, the default is cautious, and a number that was asked for is kept.
+    monkeypatch.setattr(machine, "free_gpu_bytes", lambda: None)
+    assert most(config_of(reading=one))[0] == shares.UNKNOWN_GPU_FITS and most(config_of(9, reading=one)) == (9, [])
+    # A worker on a GPU takes more of the machine's memory as well.
+    monkeypatch.setattr(machine, "available_bytes", lambda: 3 * (shares.WORKER_BYTES + shares.GPU_HOST_BYTES))
+    assert most(config_of(reading=auto))[0] == 3
+    assert most(config_of())[0] > 3
+
+
+def test_workers_are_spread_over_gpus_and_know_with_how_many_they_share_one(two_gpus, tmp_path):
     assert [shares.device_of("auto", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    found = [shares.share_of(Reading(device="auto"), number, 5, tmp_path) for number in range(5)]
+    assert [(share.device, share.on_device) for share in found] == [("cuda:0", 3), ("cuda:1", 2)] * 2 + [("cuda:0", 3)]
+    assert shares.share_of(Reading(device="cuda:1"), 0, 5, tmp_path).on_device == 5
+
+
+def test_a_worker_bounds_its_part_of_a_gpus_memory(monkeypatch):
+    told, kept = [], KeptFrames(2 << 30)
+    properties = SimpleNamespace(total_memory=16 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: told.append(given))
+    monkeypatch.setattr(settings, "KEPT", kept)
+    settings.share_gpu("cpu", 16)
+    settings.share_gpu("cuda:0", 1)
+    assert told == [] and kept.most_bytes == 2 << 30
+    settings.share_gpu("cuda:1", 4)
+    settings.share_gpu("cuda", 8)
+    room = [settings.room_on_gpu(16 << 30, n) for n in (4, 8)]
+    assert told == [(room[0] / (16 << 30), 1), (room[1] / (16 << 30), 0)]
+    assert all(n * (part + settings.CONTEXT_BYTES) <= 16 << 30 for n, part in zip((4, 8), room, strict=True))
+    assert kept.most_bytes == room[1] // settings.FRAMES_SHARE < room[1]
+
+
+def test_the_drivers_program_is_asked_for_free_memory(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    for said, expected in (("81000\n40536", 40536 << 20), ("[N/A]", None), ("; exit 9", None)):
+        program.write_text(f"#!/bin/sh\necho '{said}'\n" if ";" not in said else "#!/bin/sh\nexit 9\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert machine.free_gpu_bytes() == expected
+    program.unlink()
+    assert machine.free_gpu_bytes() is None
 
 
 def test_a_small_archive_is_not_worth_several():
