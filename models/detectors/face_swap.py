@@ -29,6 +29,7 @@ from ..embedded.files import embedded_weights
 from ..faces.geometry import face_axes
 from ..faces.regions import face_piece
 from ..faces.statistics import EVIDENCE, LEAST_FRAMES, MOST_FRAMES, NAMES, face_statistics
+from ..frames import apart, frames_at
 from ..late import late
 from ..weights.checkpoints import load_exactly, read_safetensors
 from ..weights.files import NO_WEIGHTS, Weights
@@ -65,21 +66,23 @@ DETECTOR = DetectorSpec(
     weights=embedded_weights("face_swap"),
     clip=ClipGeometry(short_side=540),
     batch_size=4,
+    device_tolerance=2e-2,
 )
 
 
 class FaceSwapDetector(Detector):
-    """Judges each item alone, on the CPU: there are only a few hundred numbers, and the bits are the same
-    everywhere."""
+    """Judges each item alone. Pixels are measured on the device. The few hundred numbers that come of it are judged on
+    the CPU."""
 
     def load(self, device: str) -> None:
-        same_bits_each_time(torch.device("cpu"))
+        self.device = torch.device(device)
+        same_bits_each_time(self.device)
         network = SwapMap()
         load_exactly(network, read_safetensors(self.weights.read(), self.spec.name), self.spec.name)
         self.network = network.float().eval().requires_grad_(False)
 
     def score(self, items: Sequence[TrackItem]) -> list[Judgement]:
-        return [judged_alone(partial(judge, self.network), item) for item in items]
+        return [judged_alone(partial(judge, self.network, device=self.device), item) for item in items]
 
 
 def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
@@ -93,9 +96,9 @@ def sure_run(item: TrackItem) -> np.ndarray:
     return max(runs, key=len)
 
 
-def judge(network: SwapMap, item: TrackItem) -> Judgement:
-    """One face in one clip → a logit, or an abstention (see `statistics_of`)."""
-    found = statistics_of(item)
+def judge(network: SwapMap, item: TrackItem, device: torch.device | str = "cpu") -> Judgement:
+    """One face in one clip → a logit, or an abstention (see `statistics_of`). `network` is on the CPU."""
+    found = statistics_of(item, device)
     if isinstance(found, Judgement):
         return found
     with torch.inference_mode():
@@ -105,8 +108,8 @@ def judge(network: SwapMap, item: TrackItem) -> Judgement:
     return Judgement(logit=logit, detail=_detail(logit, shares))
 
 
-def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
-    """The statistics of the first frames of the longest confident run, or an abstention.
+def statistics_of(item: TrackItem, device: torch.device | str = "cpu") -> Mapping[str, float] | Judgement:
+    """The statistics of the first frames of the longest confident run, measured on the device, or an abstention.
 
     Abstains with `no_face`, `face_hidden`, `too_short`, `low_frame_rate`, `low_resolution`, `no_motion`,
     `too_much_motion`.
@@ -136,7 +139,10 @@ def statistics_of(item: TrackItem) -> Mapping[str, float] | Judgement:
     x, y = np.median([a.centre for a in axes], axis=0)
     if not (0 <= x < width and 0 <= y < height):
         return Judgement(abstained="face_hidden", detail="the face lies outside the frame")
-    piece = face_piece([item.clip.frames[at] for at in places], landmarks, seconds)
+    frames = item.clip.frames
+    # On a CPU only the piece around the face is copied.
+    shown = frames_at(frames, places, device) if apart(torch.device(device)) else [frames[at] for at in places]
+    piece = face_piece(shown, landmarks, seconds)
     if len(piece.images) < LEAST_FRAMES:
         detail = f"{len(piece.images)} frames that differ, at least {LEAST_FRAMES} are needed"
         return Judgement(abstained="no_motion", detail=detail)

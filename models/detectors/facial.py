@@ -28,7 +28,7 @@ from ..embedded.files import embedded_weights
 from ..faces.crops import scaled_squares
 from ..faces.geometry import cut_square, face_square
 from ..faces.trembling import Trembling, trembling
-from ..frames import apart, frames_on
+from ..frames import apart, frames_at
 from ..late import late
 from ..signals.preprocess import resize
 from ..weights.checkpoints import load_exactly, read_safetensors
@@ -92,9 +92,8 @@ class FacialDetector(BatchedDetector):
         """(k, 3, 224, 224), whole grey levels: the same on a CPU and on a GPU."""
         positions, squares = item.frame_positions[rows], [face_square(points) for points in item.landmarks[rows]]
         if apart(self.device):
-            return scaled_squares(
-                frames_on(item.clip.frames, self.device), positions, np.array(squares), PIXELS, "mirror"
-            )
+            frames = frames_at(item.clip.frames, positions, self.device)
+            return scaled_squares(frames, np.arange(len(frames)), np.array(squares), PIXELS, "mirror")
         cut = (cut_square(item.clip.frames[at], *square) for at, square in zip(positions, squares, strict=True))
         planes = (torch.from_numpy(np.ascontiguousarray(face)).permute(2, 0, 1)[None] for face in cut)
         return torch.cat([resize(face, PIXELS, PIXELS) for face in planes])

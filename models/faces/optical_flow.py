@@ -1,6 +1,6 @@
 """Where each pixel of a frame moves in the next one: Lucas and Kanade (1981), on a pyramid (Bouguet 2001).
 
-Plain torch operations on the CPU: the bits are the same each time, and no library version changes a statistic.
+Plain torch operations: the bits are the same each time, and no library version changes a statistic.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def flow_between(before: Tensor, after: Tensor) -> Tensor:
     while len(pyramid) < LEVELS and min(pyramid[-1][0].shape[2:]) >= SMALLEST_SIDE:
         first, second = pyramid[-1]
         pyramid.append((F.avg_pool2d(first, 2), F.avg_pool2d(second, 2)))
-    flow = torch.zeros(len(before), 2, *pyramid[-1][0].shape[2:])
+    flow = before.new_zeros(len(before), 2, *pyramid[-1][0].shape[2:])
     for number, (first, second) in enumerate(reversed(pyramid)):
         if number:
             flow = 2 * F.interpolate(flow, size=first.shape[2:], mode="bilinear", align_corners=False)
@@ -53,7 +53,7 @@ def moved_by(images: Tensor, flow: Tensor) -> Tensor:
     edge."""
     height, width = images.shape[2:]
     y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij"
+        *(torch.arange(side, dtype=torch.float32, device=images.device) for side in (height, width)), indexing="ij"
     )
     at_x, at_y = x + flow[:, 0], y + flow[:, 1]
     grid = torch.stack([(2 * at_x + 1) / width - 1, (2 * at_y + 1) / height - 1], dim=-1)
@@ -71,11 +71,11 @@ def _mean_around(x: Tensor, side: int) -> Tensor:
     found = rows[:, :, :height].clone()
     for at in range(1, side):
         found += rows[:, :, at : at + height]
-    return found / (_counts(height, half)[:, None] * _counts(width, half))
+    return found / (_counts(height, half, x.device)[:, None] * _counts(width, half, x.device))
 
 
-def _counts(length: int, half: int) -> Tensor:
-    places = torch.arange(length)
+def _counts(length: int, half: int, device: torch.device) -> Tensor:
+    places = torch.arange(length, device=device)
     return ((places + half).clamp(max=length - 1) - (places - half).clamp(min=0) + 1).float()
 
 

@@ -61,8 +61,10 @@ class FacePiece:
         return np.array([face_axes(points).size for points in self.landmarks])
 
 
-def face_piece(frames: Sequence[np.ndarray], landmarks: np.ndarray, seconds: np.ndarray) -> FacePiece:
+def face_piece(frames: Sequence[np.ndarray] | Tensor, landmarks: np.ndarray, seconds: np.ndarray) -> FacePiece:
     """uint8 [H, W, 3] frames, [T, 5, 2] landmarks in their pixels, [T] seconds → the piece around the face.
+
+    Frames in a tensor (T, H, W, 3) may be on any device, and the piece is then there too.
 
     Frames that repeat the one before are left out: cameras and converters duplicate frames, and a duplicate would look
     perfectly steady.
@@ -74,8 +76,11 @@ def face_piece(frames: Sequence[np.ndarray], landmarks: np.ndarray, seconds: np.
     half = AROUND / 2 * size
     left, right = _within(x - half, x + half, width)
     top, bottom = _within(y - half, y + half, height)
-    cut = np.stack([frame[top:bottom, left:right] for frame in frames])
-    images = torch.from_numpy(cut).permute(0, 3, 1, 2).float()
+    if isinstance(frames, torch.Tensor):
+        cut = frames[:, top:bottom, left:right]
+    else:
+        cut = torch.from_numpy(np.stack([frame[top:bottom, left:right] for frame in frames]))
+    images = cut.permute(0, 3, 1, 2).float()
     points = landmarks - np.array([left, top], np.float32)
     if size > LARGEST_SIZE:
         scale = LARGEST_SIZE / size
@@ -95,23 +100,44 @@ def _within(low: float, high: float, side: int) -> tuple[int, int]:
 
 
 def _moving_rows(images: Tensor) -> list[int]:
-    steps = (images[1:] - images[:-1]).abs().mean((1, 2, 3)).numpy()
+    steps = (images[1:] - images[:-1]).abs().mean((1, 2, 3)).cpu().numpy()
     usual = float(np.median(steps)) if len(steps) else 0.0
     return [0, *(at + 1 for at, step in enumerate(steps) if step > 0.1 * usual)]
 
 
-def region_masks(shape: tuple[int, int], landmarks: np.ndarray) -> dict[str, np.ndarray]:
-    """Height and width, [5, 2] landmarks → bool [H, W] by the names in REGIONS."""
+def region_masks(shape: tuple[int, int], landmarks: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Height and width, [T, 5, 2] landmarks → bool (T, R, H, W), regions in the order of REGIONS."""
+    height, width = shape
+    x, y = np.meshgrid(np.arange(width) - width / 2, np.arange(height) - height / 2)
+    unit = max(height, width) / 4
+    # Each ellipse is a quadratic form in x and y, and all forms of a frame are one matrix product.
+    powers = np.stack([x * x, x * y, y * y, x, y, np.ones_like(x)]).reshape(6, -1)
+    powers /= np.array([unit**2, unit**2, unit**2, unit, unit, 1])[:, None]
+    basis = torch.from_numpy(powers.astype(np.float32)).to(device)
+    forms = np.stack([_forms(points, shape, unit) for points in landmarks])
+    found = torch.empty((len(landmarks), len(REGIONS), height * width), dtype=torch.bool, device=basis.device)
+    for masks, coefficients in zip(found, torch.from_numpy(forms.astype(np.float32)).to(device), strict=True):
+        values = coefficients @ basis
+        first = 0
+        for number, ellipses in enumerate(ELLIPSES.values()):
+            masks[number] = (values[first : first + len(ellipses)] < 1).any(dim=0)
+            first += len(ellipses)
+        masks[-1] = (values[-1] > RING[0] ** 2) & (values[-1] < RING[1] ** 2)
+    return found.view(len(landmarks), len(REGIONS), height, width)
+
+
+def _forms(landmarks: np.ndarray, shape: tuple[int, int], unit: float) -> np.ndarray:
+    """float64 [E, 6]: the coefficients of x², xy, y², x, y and 1, in `unit` pixels from the middle of the picture, that
+    give the square of a pixel's distance from the centre of each ellipse in its radii; last that of the ring."""
     axes = face_axes(landmarks)
-    x, y = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
     to_face = np.linalg.inv(np.stack([axes.across, axes.down], axis=1).astype(np.float64))
-    across, down = np.einsum("ij,jhw->ihw", to_face, np.stack([x - axes.centre[0], y - axes.centre[1]]))
-    found = {}
-    for name, ellipses in ELLIPSES.items():
-        mask = np.zeros(shape, bool)
-        for centre_across, centre_down, wide, high in ellipses:
-            mask |= ((across - centre_across) / wide) ** 2 + ((down - centre_down) / high) ** 2 < 1
-        found[name] = mask
-    radius = np.sqrt((across / 1.1) ** 2 + (down / 1.35) ** 2)
-    found["ring"] = (radius > RING[0]) & (radius < RING[1])
-    return found
+    middle = to_face @ (np.array([shape[1], shape[0]]) / 2 - axes.centre)
+    found = []
+    for across, down, wide, high in (*(one for of in ELLIPSES.values() for one in of), (0.0, 0.0, 1.1, 1.35)):
+        form = np.zeros(6)
+        for row, centre, radius in ((0, across, wide), (1, down, high)):
+            p, q = to_face[row] * unit / radius
+            r = (middle[row] - centre) / radius
+            form += np.array([p * p, 2 * p * q, q * q, 2 * p * r, 2 * q * r, r * r])
+        found.append(form)
+    return np.stack(found)

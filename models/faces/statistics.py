@@ -13,13 +13,14 @@ minus the ring (`inner-ring`). All are means over the frames in which they can b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..late import late
-from .optical_flow import flow_between, moved_by
+from .optical_flow import flow_between
+from .regional import COLOURED, PAIRS, TEXTURED, along, blurred, detail_around, log_motion, seen, steps, texture
 from .regions import REGIONS, FacePiece, region_masks
 
 if TYPE_CHECKING:
@@ -68,16 +69,12 @@ STATISTICS: Mapping[str, str] = {
     "lag2": "the same 2 px to the side",
 }
 """What each measures, in which unit, and why a forged face differs. `log` is the natural logarithm."""
-PAIRS = ("inner+ring", "mouth+chin", "inner+neck", "ring+neck", "eyes+mouth")
-TEXTURED, COLOURED = ("inner", "skin", "ring"), ("inner", "skin", "ring", "mouth")
 AGAINST_RING = ("inner", "skin", "mouth", "eyes")
 LEAST_FRAMES, MOST_FRAMES = 6, 16
 MOST_STILL = 5
 """Frames used for the single-frame statistics, evenly spread."""
 FLOW_SIZE = 40.0
 """Largest `FaceAxes.size` at which motion is measured."""
-LEAST_PIXELS = 30
-_FLOOR, _TINY = 1e-3, 1e-4
 _YCC = ((0.299, 0.587, 0.114), (0.5, -0.4187, -0.0813), (-0.1687, -0.3313, 0.5))
 
 
@@ -108,12 +105,6 @@ EVIDENCE = _names()
 NAMES = (*EVIDENCE, *CONDITIONS)
 
 
-class _Gathered(dict[str, list[float]]):
-    def add(self, name: str, value: float) -> None:
-        if math.isfinite(value):
-            self.setdefault(name, []).append(float(value))
-
-
 def face_statistics(piece: FacePiece) -> dict[str, float]:
     """A value for every name in NAMES; NaN if it cannot be measured. Uses at most MOST_FRAMES frames."""
     with torch.inference_mode():
@@ -124,25 +115,22 @@ def _measured(piece: FacePiece) -> dict[str, float]:
     images, landmarks, seconds = piece.images[:MOST_FRAMES], piece.landmarks[:MOST_FRAMES], piece.seconds[:MOST_FRAMES]
     sizes, count = piece.sizes[:MOST_FRAMES], len(images)
     size = float(np.median(sizes))
-    ycc = torch.einsum("ij,tjhw->tihw", torch.tensor(_YCC), images)
+    ycc = torch.einsum("ij,tjhw->tihw", torch.tensor(_YCC, device=images.device), images)
     fine = ycc - blurred(ycc)
-    shape = (int(images.shape[2]), int(images.shape[3]))
-    regions = [region_masks(shape, points) for points in landmarks]
-    got = _Gathered()
-    for at in range(0, count, max(1, -(-count // MOST_STILL))):
-        _detail_around(got, ycc[at], fine[at], regions[at])
-        _texture(got, ycc[at].numpy(), regions[at])
+    masks = region_masks((int(images.shape[2]), int(images.shape[3])), landmarks, images.device)
+    stills = slice(0, count, max(1, -(-count // MOST_STILL)))
+    measured = detail_around(ycc[stills], fine[stills], masks[stills]) | texture(ycc[stills], masks[stills])
     if count > 1:
         flow = _flow(ycc[:, :1], size)
-        _steps(got, ycc, fine, flow, regions, sizes)
-        _along(got, ycc[:, 0].numpy(), flow.numpy(), regions, sizes)
-    statistics = {name: float(np.mean(values)) for name, values in got.items()}
+        measured |= steps(ycc, fine, flow, masks[:-1], sizes[:-1])
+        measured |= along(ycc[:, :1], flow, masks, sizes[:-1])
+    statistics = {name: float(values[np.isfinite(values)].mean()) for name, values in measured.items() if seen(values)}
     if count >= 4:
         places = landmarks / size
         bent = places - places.mean(axis=1, keepdims=True)
-        statistics["points"] = _log_motion(np.diff(places, axis=0))
-        statistics["pointsJerk"] = _log_motion(np.diff(places, 2, axis=0))
-        statistics["pointsBend"] = _log_motion(np.diff(bent, 2, axis=0))
+        statistics["points"] = log_motion(np.abs(np.diff(places, axis=0)).mean())
+        statistics["pointsJerk"] = log_motion(np.abs(np.diff(places, 2, axis=0)).mean())
+        statistics["pointsBend"] = log_motion(np.abs(np.diff(bent, 2, axis=0)).mean())
     statistics["size"] = math.log(size)
     statistics["step"] = float(np.median(np.diff(seconds))) if count > 1 else math.nan
     for name in NAMES:
@@ -153,75 +141,6 @@ def _measured(piece: FacePiece) -> dict[str, float]:
     return {name: statistics.get(name, math.nan) for name in NAMES}
 
 
-def blurred(images: Tensor, half: int = 4) -> Tensor:
-    """(..., H, W) → the same, blurred by a Gaussian with a standard deviation of 1 px."""
-    bell = [math.exp(-(at**2) / 2) for at in range(-half, half + 1)]
-    height, width = images.shape[-2:]
-    flat = F.pad(images.reshape(-1, 1, height, width), (half,) * 4, mode="reflect")[:, 0]
-    # Sums of shifted pictures: torch's own convolution of one channel takes three times as long.
-    rows = torch.zeros(len(flat), height + 2 * half, width)
-    for at, share in enumerate(bell):
-        rows.add_(flat[:, :, at : at + width], alpha=share / sum(bell))
-    found = torch.zeros(len(flat), height, width)
-    for at, share in enumerate(bell):
-        found.add_(rows[:, at : at + height], alpha=share / sum(bell))
-    return found.reshape(images.shape)
-
-
-def _log(value: float) -> float:
-    return math.log(max(float(value), 0.0) + _FLOOR)
-
-
-def _log_motion(motion: np.ndarray) -> float:
-    return math.log(float(np.abs(motion).mean()) + _TINY)
-
-
-def _detail_around(got: _Gathered, ycc: Tensor, fine: Tensor, regions: Mapping[str, np.ndarray]) -> None:
-    """Sharpness, noise and coding of the shot, measured in the ring; light on the face."""
-    ring, inner, luma = regions["ring"], regions["inner"], ycc[0].numpy()
-    if inner.sum() >= LEAST_PIXELS:
-        got.add("light_inner", float(luma[inner].mean()) / 64)
-        got.add("contrast_inner", _log(luma[inner].std()))
-    level = ycc[:1]
-    for depth in range(3):
-        mask = ring[:: 2**depth, :: 2**depth]
-        # Pictures that are too small cannot be blurred.
-        if mask.sum() < LEAST_PIXELS or min(level.shape[1:]) <= 4:
-            break
-        detail = fine[:1] if depth == 0 else level - blurred(level)
-        got.add(f"fineY{depth}_ring", _log(np.abs(detail[0].numpy()[mask]).mean()))
-        level = F.avg_pool2d(level[None], 2, ceil_mode=True)[0]
-    if ring.sum() < 2 * LEAST_PIXELS:
-        return
-    for channel, name in ((1, "R"), (2, "B")):
-        got.add(f"fine{name}0_ring", _log(np.abs(fine[channel].numpy()[ring]).mean()))
-    laplacian = np.zeros_like(luma)
-    laplacian[1:-1, 1:-1] = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
-    inside = laplacian[ring] - laplacian[ring].mean()
-    got.add("peaked_ring", math.log((inside**4).mean() / ((inside**2).mean() ** 2 + 1e-3) + 1e-2))
-    grain = fine[0].numpy()
-    got.add("flat_ring", float((np.abs(grain[ring]) < 0.6).mean()))
-    power = float((grain[ring] ** 2).mean()) + 1e-3
-    for lag in (1, 2):
-        both = ring[:, lag:] & ring[:, :-lag]
-        if both.sum() >= LEAST_PIXELS:
-            got.add(f"lag{lag}_ring", float((grain[:, lag:][both] * grain[:, :-lag][both]).mean()) / power)
-
-
-def _texture(got: _Gathered, ycc: np.ndarray, regions: Mapping[str, np.ndarray]) -> None:
-    for channel, name in ((ycc[0], "Y"), (ycc[1], "R")):
-        along, down = channel[1:, 1:] - channel[1:, :-1], channel[1:, 1:] - channel[:-1, 1:]
-        diagonal = np.abs(along - (channel[:-1, 1:] - channel[:-1, :-1]))
-        along, down = np.abs(along), np.abs(down)
-        for where in TEXTURED:
-            mask = regions[where][1:, 1:]
-            if mask.sum() < 2 * LEAST_PIXELS:
-                continue
-            straight = (along[mask] + down[mask]).mean() / 2
-            got.add(f"diagonal{name}_{where}", _log(diagonal[mask].mean()) - _log(straight))
-            got.add(f"upright{name}_{where}", _log(along[mask].mean()) - _log(down[mask].mean()))
-
-
 def _flow(grey: Tensor, size: float) -> Tensor:
     """(T, 1, H, W) → (T - 1, 2, H, W), measured on pictures reduced to a face size of at most FLOW_SIZE."""
     scale, (height, width) = min(1.0, FLOW_SIZE / size), grey.shape[2:]
@@ -230,70 +149,4 @@ def _flow(grey: Tensor, size: float) -> Tensor:
     small = (max(24, round(height * scale)), max(24, round(width * scale)))
     reduced = F.interpolate(grey, size=small, mode="bilinear", antialias=True)
     flow = F.interpolate(flow_between(reduced[:-1], reduced[1:]), size=(height, width), mode="bilinear")
-    return flow * torch.tensor([width / small[1], height / small[0]]).view(1, 2, 1, 1)
-
-
-def _steps(
-    got: _Gathered,
-    ycc: Tensor,
-    fine: Tensor,
-    flow: Tensor,
-    regions: Sequence[Mapping[str, np.ndarray]],
-    sizes: np.ndarray,
-) -> None:
-    moved = moved_by(ycc[1:, :2], flow).numpy()
-    levels, detail, motion = ycc.numpy(), fine.numpy(), flow.numpy()
-    x, y = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in (levels.shape[3], levels.shape[2])))
-    for at in range(len(motion)):
-        left, left_red = (np.abs(levels[at, channel] - moved[at, channel]) for channel in (0, 1))
-        far = np.hypot(motion[at, 0], motion[at, 1]) / sizes[at]
-        for where in REGIONS:
-            mask = regions[at][where]
-            count = int(mask.sum())
-            if count < LEAST_PIXELS:
-                continue
-            unexplained = _log(left[mask].mean())
-            got.add(f"moves_{where}", math.log(float(far[mask].mean()) + _TINY))
-            got.add(f"left_{where}", unexplained)
-            got.add(f"unsteady_{where}", unexplained - _log(np.abs(detail[at, 0][mask]).mean()))
-            if where in COLOURED:
-                red = _log(left_red[mask].mean())
-                got.add(f"unsteadyR_{where}", red - _log(np.abs(detail[at, 1][mask]).mean()))
-            if where in ("inner", "ring"):
-                every = max(1, count // 600)
-                places = np.stack([x[mask], y[mask], np.ones(count)], axis=1)[::every]
-                went = motion[at][:, mask].T[::every].astype(np.float64)
-                bent = went - places @ np.linalg.lstsq(places, went, rcond=None)[0]
-                got.add(f"bends_{where}", _log_motion(bent / sizes[at]))
-
-
-def _along(
-    got: _Gathered,
-    luma: np.ndarray,
-    flow: np.ndarray,
-    regions: Sequence[Mapping[str, np.ndarray]],
-    sizes: np.ndarray,
-) -> None:
-    count = len(flow)
-    if count < 3:
-        return
-    motion = {}
-    for where in REGIONS:
-        masks = [region[where] for region in regions]
-        if min(mask.sum() for mask in masks) < LEAST_PIXELS:
-            continue
-        motion[where] = np.array([flow[at][:, masks[at]].mean(axis=1) / sizes[at] for at in range(count)])
-        jerks = _log_motion(np.diff(motion[where], axis=0))
-        got.add(f"jerks_{where}", jerks)
-        got.add(f"jerky_{where}", jerks - _log_motion(motion[where]))
-        if where in TEXTURED:
-            light = np.array([luma[at][masks[at]].mean() for at in range(count + 1)])
-            got.add(f"flickers_{where}", _log(np.abs(np.diff(light, 2)).mean()))
-    for pair in PAIRS:
-        a, b = (motion.get(where) for where in pair.split("+"))
-        if a is None or b is None:
-            continue
-        p, q = a - a.mean(axis=0), b - b.mean(axis=0)
-        got.add(f"together_{pair}", float((p * q).sum() / np.sqrt((p**2).sum() * (q**2).sum() + 1e-9)))
-        got.add(f"more_{pair}", _log_motion(a) - _log_motion(b))
-        got.add(f"apart_{pair}", _log_motion(np.diff(a - b, axis=0)))
+    return flow * torch.tensor([width / small[1], height / small[0]], device=flow.device).view(1, 2, 1, 1)

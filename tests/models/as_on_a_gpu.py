@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from deephotlink.models import frames
-from deephotlink.models.detectors import facial
+from deephotlink.models.detectors import face_swap, facial
 from deephotlink.models.faces import detection
 
-BRANCHING = (frames, detection, facial)
+BRANCHING = (frames, detection, face_swap, facial)
 """The modules that ask whether the device has a memory of its own."""
 
 

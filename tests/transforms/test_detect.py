@@ -83,7 +83,7 @@ def test_a_batch_is_filled_across_clips_and_files_as_far_as_their_frames_may_wai
     assert batches_of(clips, monkeypatch, batch_size=4) == [4, 4, 2]
     faces = [make_clip(make_media_file(f"/archive/{n}.mp4"), tracks=n % 3) for n in range(9)]
     assert batches_of(faces, monkeypatch, batch_size=4, unit="face_track") == [4, 4, 1]
-    # Clips so large that three of them may wait. A clip counts once, however many faces it has: else three would fill it.
+    # Clips so large that three of them may wait. A clip of many faces counts once: else three faces would be a batch.
     monkeypatch.setattr(detect, "WAITING_BYTES", 3 * clips[0].frames.nbytes)
     assert batches_of(clips[:9], monkeypatch, batch_size=8) == [3, 3, 3]
     many = [make_clip(make_media_file(f"/archive/{n}.mp4"), tracks=4) for n in range(4)]

@@ -19,6 +19,7 @@ from deephotlink.models.training.augmentation.film_chains import coded_h264
 from deephotlink.models.training.detectors.face_swap import fitted
 from deephotlink.models.training.loop import export
 from deephotlink.models.weights.files import LocalFile, Weights, WeightsError
+from tests.models.as_on_a_gpu import as_on_a_gpu
 from tests.models.faces.test_statistics import FRAMES, film, told
 
 FORGED = ("blurred", "foreign", "trembling", "sticking", "grey")
@@ -190,3 +191,19 @@ def test_the_packaged_weights_say_what_they_said_when_they_were_made() -> None:
 
 GOLDEN = {("real", 0): -3.035, ("foreign", 0): -3.715, ("blurred", 1): -0.762}
 """Drawn heads are like no film: these say that nothing changed, not what it finds."""
+
+
+def test_it_measures_the_same_where_frames_have_a_memory_of_their_own(detector, monkeypatch):
+    item = track("trembling")
+    expected = detector.score([item])
+    as_on_a_gpu(monkeypatch)
+    assert detector.score([item]) == expected
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_agrees_with_the_cpu(detector):
+    there = make(DETECTOR, detector.weights)
+    there.load("cuda:0")
+    for kind in ("real", *FORGED):
+        got, expected = there.score([track(kind)])[0].logit, detector.score([track(kind)])[0].logit
+        assert got == pytest.approx(expected, abs=DETECTOR.device_tolerance), kind

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from deephotlink.models.faces.geometry import face_axes
 from deephotlink.models.faces.optical_flow import flow_between, moved_by
-from deephotlink.models.faces.regions import LARGEST_SIZE, REGIONS, face_piece, region_masks
-from deephotlink.models.faces.statistics import CONDITIONS, EVIDENCE, NAMES, STATISTICS, blurred, face_statistics
+from deephotlink.models.faces.regional import blurred
+from deephotlink.models.faces.regions import ELLIPSES, LARGEST_SIZE, REGIONS, RING, face_piece, region_masks
+from deephotlink.models.faces.statistics import CONDITIONS, EVIDENCE, NAMES, STATISTICS, face_statistics
 from deephotlink.models.training.augmentation.film_chains import coded_h264
 
 LANDMARKS = np.array([[83, 78], [117, 78], [100, 97], [87, 114], [113, 114]], np.float32)
@@ -143,16 +145,42 @@ def test_a_large_face_is_reduced_and_one_at_the_edge_is_cut() -> None:
         assert set(edge) == set(NAMES)
 
 
+def masks_of(side: int, landmarks: np.ndarray) -> dict[str, np.ndarray]:
+    found = region_masks((side, side), landmarks[None])[0].numpy()
+    return dict(zip(REGIONS, found, strict=True))
+
+
+def test_a_region_is_its_ellipses_in_the_axes_of_the_face() -> None:
+    """Pixel by pixel, for faces that are turned, small, large and half outside."""
+    rng = np.random.default_rng(0)
+    landmarks = np.stack([LANDMARKS * rng.uniform(0.3, 1.6) + rng.uniform(-60, 60, 2) for _ in range(6)])
+    landmarks[1] = landmarks[1][:, ::-1]
+    found = region_masks((150, 210), landmarks.astype(np.float32)).numpy()
+    y, x = np.indices((150, 210))
+    for masks, points in zip(found, landmarks.astype(np.float32), strict=True):
+        axes = face_axes(points)
+        across, down = np.linalg.solve(
+            np.stack([axes.across, axes.down], axis=1).astype(np.float64),
+            np.stack([x - axes.centre[0], y - axes.centre[1]]).reshape(2, -1),
+        )
+        for name, mask in zip(REGIONS, masks, strict=True):
+            forms = [((across - a) / w) ** 2 + ((down - d) / h) ** 2 for a, d, w, h in ELLIPSES.get(name, ())]
+            radius = np.sqrt((across / 1.1) ** 2 + (down / 1.35) ** 2)
+            expected = (
+                np.any([form < 1 for form in forms], axis=0) if forms else (radius > RING[0]) & (radius < RING[1])
+            )
+            assert (mask.ravel() != expected).sum() <= 2, name
+
+
 def test_regions_follow_the_face_when_it_turns_and_grows() -> None:
-    masks = region_masks((SIDE, SIDE), LANDMARKS)
-    assert set(masks) == set(REGIONS)
+    masks = masks_of(SIDE, LANDMARKS)
     assert not (masks["inner"] & masks["ring"]).any()
     turned = LANDMARKS[:, ::-1] * np.float32([1, -1]) + np.float32([0, SIDE - 1])  # a quarter turn to the left
-    again = region_masks((SIDE, SIDE), turned)
+    again = masks_of(SIDE, turned)
     for name in ("skin", "mouth", "ring"):
         assert abs(int(again[name].sum()) - int(masks[name].sum())) < 0.02 * masks[name].sum() + 8
         assert (np.rot90(masks[name]) == again[name]).mean() > 0.99
-    twice = region_masks((2 * SIDE, 2 * SIDE), LANDMARKS * 2)
+    twice = masks_of(2 * SIDE, LANDMARKS * 2)
     assert twice["inner"].sum() == pytest.approx(4 * masks["inner"].sum(), rel=0.03)
 
 
@@ -173,3 +201,39 @@ def test_blur_is_a_gaussian() -> None:
     along = spread.sum(dim=0)
     deviation = float((along * (torch.arange(21) - 10.0) ** 2).sum()) ** 0.5
     assert deviation == pytest.approx(1, abs=0.01)
+
+
+GOLDEN = {
+    "diagonalY_skin": -0.36403,
+    "uprightR_ring": -0.00276,
+    "unsteady_mouth": -0.82821,
+    "unsteadyR_inner": 0.14599,
+    "moves_eyes": -3.57508,
+    "bends_inner": -6.95045,
+    "bends_ring": -6.93271,
+    "jerks_inner": -3.56569,
+    "jerky_chin": 0.05365,
+    "flickers_skin": -1.31199,
+    "together_inner+ring": 0.69355,
+    "more_eyes+mouth": 0.00789,
+    "apart_inner+neck": -3.57699,
+    "pointsBend": -9.20828,
+    "diagonalY_inner-ring": -0.00918,
+    "light_inner": 1.78351,
+    "contrast_inner": 3.12503,
+    "left_ring": 0.60376,
+    "fineY0_ring": 1.32641,
+    "fineY2_ring": 1.97649,
+    "fineB0_ring": 0.03088,
+    "peaked_ring": 1.16415,
+    "flat_ring": 0.10343,
+    "lag1_ring": 0.51322,
+    "lag2_ring": -0.11958,
+}
+"""By the code that the embedded weights were fitted with: frame by frame and region by region, in numpy."""
+
+
+def test_numbers_are_those_that_the_weights_were_fitted_with(by_kind) -> None:
+    found = by_kind["trembling"]
+    # One pixel that lies on the edge of a region may count or not, which is 3e-4 of a logarithm here.
+    assert {name: found[name] for name in GOLDEN} == pytest.approx(GOLDEN, abs=5e-4)
