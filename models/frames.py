@@ -7,6 +7,7 @@ the copy stays there as long as the clip is being judged.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections import OrderedDict
@@ -74,7 +75,11 @@ class _SaidWriteable:
 
 def sent(frames: np.ndarray, device: torch.device) -> Tensor:
     """A copy on the GPU. From pinned memory the transfer runs beside whatever the CPU does next."""
-    return view_of(np.ascontiguousarray(frames)).pin_memory().to(device, non_blocking=True)
+    array = view_of(np.ascontiguousarray(frames))
+    # The system may allow no more pinned memory. The CPU then waits for the transfer.
+    with contextlib.suppress(RuntimeError):
+        array = array.pin_memory()
+    return array.to(device, non_blocking=True)
 
 
 class KeptFrames:

@@ -28,16 +28,20 @@ def available_bytes() -> int | None:
 
 
 def free_gpu_bytes() -> int | None:
-    """Free memory of the GPU that has least of it, as the driver's own program says; None: not known.
+    """Free memory of the GPU that has least of it, as the driver's own program says; 0 if one is set to serve a single
+    process; None: not known.
 
-    CUDA itself is not asked here, for then this process could no longer be forked.
+    CUDA itself is not asked here, because this process could no longer be forked then.
     """
-    command = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+    command = ("nvidia-smi", "--query-gpu=memory.free,compute_mode", "--format=csv,noheader,nounits")
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SECONDS, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return min((int(word) << 20 for word in said.split() if word.isdecimal()), default=None)
+    lines = [[word.strip() for word in line.split(",")] for line in said.splitlines()]
+    if any(words[-1] == "Exclusive_Process" for words in lines):
+        return 0
+    return min((int(words[0]) << 20 for words in lines if words[0].isdecimal()), default=None)
 
 
 def _quotas() -> Iterator[float]:

@@ -116,7 +116,7 @@ class LipSyncDetector(Detector):
 
     def score(self, items: Sequence[TrackItem]) -> list[Judgement]:
         with torch.inference_mode():
-            return [judged_alone(partial(judge, self.network), item) for item in items]
+            return [judged_alone(partial(judge, self.network, device=self.device), item) for item in items]
 
 
 def make(spec: DetectorSpec = DETECTOR, weights: Weights = NO_WEIGHTS) -> Detector:
@@ -137,9 +137,9 @@ class Talk:
     speech: Speech
 
 
-def judge(network: VoiceLines, item: TrackItem) -> Judgement:
-    """One face in one clip → a logit, or an abstention (see `talk_of`)."""
-    talk = talk_of(item)
+def judge(network: VoiceLines, item: TrackItem, device: torch.device | str = "cpu") -> Judgement:
+    """One face in one clip → a logit, or an abstention (see `talk_of`). `network` is on the device."""
+    talk = talk_of(item, device)
     if isinstance(talk, Judgement):
         return talk
     found = agreement(network, talk)
@@ -149,8 +149,8 @@ def judge(network: VoiceLines, item: TrackItem) -> Judgement:
     return Judgement(logit=logit, detail=_detail(found))
 
 
-def talk_of(item: TrackItem) -> Talk | Judgement:
-    """One face in one clip → what can be compared, or an abstention.
+def talk_of(item: TrackItem, device: torch.device | str = "cpu") -> Talk | Judgement:
+    """One face in one clip → what can be compared, or an abstention. The mouth is cut out on the device.
 
     Abstains with `no_audio`, `no_speech`, `too_short`, `low_frame_rate`, `low_resolution`, `face_hidden`, `no_motion`.
     """
@@ -177,7 +177,7 @@ def talk_of(item: TrackItem) -> Talk | Judgement:
     rows = np.arange(len(times))
     flat = landmarks.reshape(len(rows), 10)
     filled = np.stack([np.interp(rows, rows[sure], column[sure]) for column in flat.T], axis=1).reshape(-1, 5, 2)
-    patches = mouth_patches(clip.frames, positions, filled)
+    patches = mouth_patches(clip.frames, positions, filled, device)
     mouth = mouth_signals(patches)
     if float(mouth.motion.std()) < LEAST_MOTION:
         return Judgement(abstained="no_motion")

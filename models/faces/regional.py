@@ -28,6 +28,8 @@ TEXTURED, COLOURED = ("inner", "skin", "ring"), ("inner", "skin", "ring", "mouth
 LEAST_PIXELS = 30
 MOST_PLACES = 600
 """Half of the most pixels of a region to which an affine motion is fitted; they are evenly spread."""
+BLOCK = 8192
+"""Pixels that are summed in single precision."""
 _FLOOR, _TINY = 1e-3, 1e-4
 
 Measured = dict[str, np.ndarray]
@@ -200,10 +202,14 @@ def _numbers(means: Tensor) -> np.ndarray:
 
 def _means(values: Tensor, masks: Tensor, least: int = LEAST_PIXELS) -> Tensor:
     """(N, C, H, W), bool (N, R, H, W) → (N, C, R) means over each mask; NaN where it has fewer than `least` pixels."""
-    flat = masks.flatten(2).float()
-    counts = flat.sum(2)
+    pixels, flat = values.flatten(2), masks.flatten(2)
+    counts = flat.sum(2).double()
+    sums = torch.zeros((len(pixels), pixels.shape[1], flat.shape[1]), dtype=torch.float64, device=values.device)
+    # In float32 a sum over a whole picture is 1e-5 off, which changes of the mean light from frame to frame would show.
+    for part, shown in zip(pixels.split(BLOCK, dim=2), flat.split(BLOCK, dim=2), strict=True):
+        sums += torch.bmm(part, shown.to(part.dtype).transpose(1, 2))
     counts = torch.where(counts >= least, counts, torch.full_like(counts, math.nan))
-    return torch.bmm(values.flatten(2), flat.transpose(1, 2)) / counts[:, None]
+    return (sums / counts[:, None]).to(values.dtype)
 
 
 def _bends(flow: Tensor, masks: Tensor) -> np.ndarray:

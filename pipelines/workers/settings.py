@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 
@@ -49,10 +50,12 @@ def share_gpu(device: str, processes: int) -> None:
     if processes < 2 or not device.startswith("cuda"):
         return
     number = torch.device(device).index or 0
-    total = torch.cuda.get_device_properties(number).total_memory
-    room = room_on_gpu(total, processes)
-    torch.cuda.set_per_process_memory_fraction(room / total, number)
-    KEPT.most_bytes = min(KEPT.most_bytes, room // FRAMES_SHARE)
+    # A GPU that cannot be used is told of when the first network goes there: that error reaches the user.
+    with contextlib.suppress(RuntimeError):
+        total = torch.cuda.get_device_properties(number).total_memory
+        room = room_on_gpu(total, processes)
+        torch.cuda.set_per_process_memory_fraction(room / total, number)
+        KEPT.most_bytes = min(KEPT.most_bytes, room // FRAMES_SHARE)
 
 
 def room_on_gpu(total: int, processes: int) -> int:

@@ -90,8 +90,8 @@ def _fit_on_gpus(config: AuditConfig, wanted: int, weights: int, notice: Callabl
     fit = gpus * max(1, free // each)
     if config.workers is not None and fit < wanted:
         notice(
-            f"--workers={wanted} would need {each >> 20} MiB of a GPU's memory each, and {free >> 20} MiB are free on "
-            f"each GPU: {fit} of them start"
+            f"--workers={wanted} would need {each >> 20} MiB of a GPU's memory each, and each GPU has {free >> 20} MiB "
+            f"for them: {fit} of them start"
         )
     return min(wanted, fit)
 

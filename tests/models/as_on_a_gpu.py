@@ -6,9 +6,9 @@ import pytest
 
 from deephotlink.models import frames
 from deephotlink.models.detectors import face_swap, facial
-from deephotlink.models.faces import detection
+from deephotlink.models.faces import detection, mouth
 
-BRANCHING = (frames, detection, face_swap, facial)
+BRANCHING = (frames, detection, face_swap, facial, mouth)
 """The modules that ask whether the device has a memory of its own."""
 
 

@@ -19,6 +19,7 @@ from deephotlink.models.weights.files import Weights
 from deephotlink.transforms.media.children.pool import WorkerPool
 from deephotlink.transforms.media.protocol import Limits
 from tests.bench.measure_lip_sync import track_items
+from tests.models.as_on_a_gpu import as_on_a_gpu
 from tests.published import local_file
 
 RATE = 16_000
@@ -261,3 +262,30 @@ def test_real_talkers_fit_their_own_sound_better_than_shifted(tmp_path, shared, 
     finally:
         pool.close()
     assert len(better) >= 4 and np.mean(better) >= 0.75
+
+
+def test_patches_cut_out_together_are_those_of_one_frame_after_the_other(monkeypatch):
+    item = talking_face(seconds=1.0)
+    frames = np.repeat(np.repeat(item.clip.frames, 3, axis=1), 3, axis=2)
+    places = {
+        "as large as the patch": (item.clip.frames, item.landmarks),
+        "reduced, each by its own step": (frames, item.landmarks * 3 * np.linspace(0.4, 1, 15)[:, None, None]),
+        "across the edge and outside": (item.clip.frames, item.landmarks + np.linspace(-200, 200, 15)[:, None, None]),
+        "as small as a pixel": (item.clip.frames, item.landmarks.mean(1, keepdims=True) + item.landmarks / 100),
+        "larger than any frame": (item.clip.frames, item.landmarks * 40),
+    }
+    positions = np.arange(15)[::-1].copy()
+    expected = {name: mouth_patches(film, positions, points) for name, (film, points) in places.items()}
+    as_on_a_gpu(monkeypatch)
+    for name, (film, points) in places.items():
+        found = mouth_patches(film, positions, points)
+        np.testing.assert_allclose(found, expected[name], rtol=0, atol=1e-3, err_msg=name)
+    assert any(np.ptp(patch) == 0 for patch in expected["across the edge and outside"])
+
+
+def test_the_answer_is_the_same_where_frames_have_a_memory_of_their_own(talking, monkeypatch):
+    expected = judge(talking)
+    kept = as_on_a_gpu(monkeypatch)
+    answer = judge(talking)
+    assert kept.held_bytes == talking.clip.frames.nbytes
+    assert answer.logit == pytest.approx(expected.logit, abs=DETECTOR.device_tolerance)

@@ -88,7 +88,9 @@ def test_on_gpus_there_is_one_for_each_core_too_that_their_memory_allows(two_gpu
     monkeypatch.setattr(machine, "free_gpu_bytes", lambda: 5 * shares.GPU_BYTES)
     assert most(config_of(reading=auto)) == (10, []) and most(config_of(reading=one)) == (5, [])
     count, (said,) = most(config_of(7, reading=one))
-    assert count == 5 and said.startswith("--workers=7 would need 3072 MiB of a GPU's memory each, and 15360 MiB are")
+    assert count == 5 and said.startswith(
+        "--workers=7 would need 3072 MiB of a GPU's memory each, and each GPU has 15360"
+    )
     heavy = Weights({"model": LocalFile("/w", "0" * 64, size_bytes=shares.GPU_BYTES)})
     assert most(config_of(reading=one, weights={"clips": heavy}))[0] == 2
     # At least one for each GPU, however little memory it has.
@@ -129,8 +131,14 @@ def test_a_worker_bounds_its_part_of_a_gpus_memory(monkeypatch):
 
 def test_the_drivers_program_is_asked_for_free_memory(monkeypatch, tmp_path):
     program = tmp_path / "nvidia-smi"
-    for said, expected in (("81000\n40536", 40536 << 20), ("[N/A]", None), ("; exit 9", None)):
-        program.write_text(f"#!/bin/sh\necho '{said}'\n" if ";" not in said else "#!/bin/sh\nexit 9\n")
+    answers = {
+        "81000, Default\n40536, Default": 40536 << 20,
+        "81000, Exclusive_Process": 0,
+        "[N/A], Default": None,
+        "": None,
+    }
+    for said, expected in answers.items():
+        program.write_text(f"#!/bin/sh\necho '{said}'\n" if said else "#!/bin/sh\nexit 9\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         assert machine.free_gpu_bytes() == expected
