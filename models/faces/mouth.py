@@ -159,13 +159,13 @@ def patches_together(frames: Tensor, positions: np.ndarray, cuts: Sequence[_Cut]
     """As `_patch` for each cut, in one go on the device of the frames: uint8 (T, H, W, 3) → float64 [N, 48, 64]."""
     device = frames.device
 
-    def sent(values: list[int] | np.ndarray) -> Tensor:
+    def sent(values: Sequence[Sequence[int]] | np.ndarray) -> Tensor:
         return torch.as_tensor(np.asarray(values), device=device)
 
     top, left = min(cut.top for cut in cuts), min(cut.left for cut in cuts)
     bottom, right = max(cut.bottom for cut in cuts), max(cut.right for cut in cuts)
     shown = frames[:, top:bottom, left:right][sent(positions)].float()
-    grey = sum(shown[..., channel] * share for channel, share in enumerate(_GREY))
+    grey = shown @ torch.tensor(_GREY, device=device)
     each, steps, tops, lefts, lasts_y, lasts_x = sent(
         [(n, c.step, c.top - top, c.left - left, c.rows - 2, c.columns - 2) for n, c in enumerate(cuts)]
     ).T[:, :, None, None]

@@ -128,9 +128,9 @@ def _measured(piece: FacePiece) -> dict[str, float]:
     if count >= 4:
         places = landmarks / size
         bent = places - places.mean(axis=1, keepdims=True)
-        statistics["points"] = log_motion(np.abs(np.diff(places, axis=0)).mean())
-        statistics["pointsJerk"] = log_motion(np.abs(np.diff(places, 2, axis=0)).mean())
-        statistics["pointsBend"] = log_motion(np.abs(np.diff(bent, 2, axis=0)).mean())
+        statistics["points"] = float(log_motion(np.abs(np.diff(places, axis=0)).mean()))
+        statistics["pointsJerk"] = float(log_motion(np.abs(np.diff(places, 2, axis=0)).mean()))
+        statistics["pointsBend"] = float(log_motion(np.abs(np.diff(bent, 2, axis=0)).mean()))
     statistics["size"] = math.log(size)
     statistics["step"] = float(np.median(np.diff(seconds))) if count > 1 else math.nan
     for name in NAMES:
