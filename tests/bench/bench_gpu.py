@@ -7,6 +7,9 @@ docs/benchmarks.md. `--device cpu --clips 2 --workers 1,2 --no-large` shows on a
 NVML (by `nvidia-ml-py`, or else `nvidia-smi`) is asked every half second how busy the GPU is: the share of time in
 which a kernel ran. The mean is over the time from the first kernel to the last, without the start and the end of the
 command.
+
+Films are made by ffmpeg. For a machine that has none, `--make FOLDER` makes them elsewhere, and `--films FOLDER` takes
+them from there.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ from tests.bench.studies import table
 from tests.builders import make_clip, make_face_video
 
 LOOK_SECONDS = 0.5
+FILMS = {"a.mp4": (1280, 720), "b.mp4": (640, 360), "c.mp4": (480, 848)}
+"""Name and size of what is made."""
 UNIT_SIZE = 2
 """Files in a unit, so that sixteen workers have enough of them."""
 LARGE = "gend_clip_l14"
@@ -152,11 +157,23 @@ def row(what: str, workers: int, clips: int, taken: Taken) -> tuple[str, ...]:
     )
 
 
-def throughput(folder: Path, device: str, clips: int, workers: Sequence[int], what: str, more: Sequence[str | Path]):
+def make_films(folder: Path) -> None:
+    """Ten seconds with a face each. The first is audited many times over, all are compared."""
+    for name, size in FILMS.items():
+        make_face_video(folder / name, SECONDS, 25, size, gop=50, options={"preset": "veryfast"})
+
+
+def throughput(
+    folder: Path,
+    films: Path,
+    device: str,
+    clips: int,
+    workers: Sequence[int],
+    what: str,
+    more: Sequence[str | Path] = (),
+) -> Iterator[tuple[str, ...]]:
     """Yields a row for each number of workers; each worker gets `clips` clips of ten seconds of 720p with a face."""
-    one = folder / "one.mp4"
-    if not one.exists():
-        make_face_video(one, SECONDS, 25, (1280, 720), gop=50, options={"preset": "veryfast"})
+    one = films / next(iter(FILMS))
     for count in workers:
         source = folder / f"clips-{count}"
         if not source.exists():
@@ -180,14 +197,10 @@ def large_weights(folder: Path) -> list[str | Path]:
     return ["--detectors", LARGE, "--weights", f"{LARGE}={path}", "--allow-unpinned", LARGE]
 
 
-def agreement(folder: Path, device: str) -> Iterator[tuple[str, ...]]:
+def agreement(folder: Path, films: Path, device: str) -> Iterator[tuple[str, ...]]:
     """By detector: items that both devices judged, items that only one did, and the largest difference of logits."""
-    source = folder / "different"
-    source.mkdir()
-    for number, (width, height) in enumerate(((1280, 720), (640, 360), (480, 848))):
-        make_face_video(source / f"{number}.mp4", SECONDS, 25, (width, height), gop=50)
     for name, where in (("there", device), ("here", "cpu")):
-        audit(source, folder / f"agreement-{name}", where, 1)
+        audit(films, folder / f"agreement-{name}", where, 1)
     tables = [f"read_parquet('{folder}/agreement-{name}/evidence/**/*.parquet')" for name in ("there", "here")]
     keys = "uri, detector, clip_index, track_id, start_seconds"
     on = " and ".join(f"a.{key} is not distinct from b.{key}" for key in keys.split(", "))
@@ -243,7 +256,13 @@ def main() -> None:
     parser.add_argument("--workers", default=",".join(map(str, counts)), help="comma-separated numbers of workers")
     parser.add_argument("--no-large", action="store_true", help=f"without the audit by {LARGE}")
     parser.add_argument("--seconds", type=float, default=330.0, help="begin nothing new after so long (default 330)")
+    parser.add_argument("--make", type=Path, metavar="FOLDER", help="make the films there, and end")
+    parser.add_argument("--films", type=Path, metavar="FOLDER", help="take them from there")
     args = parser.parse_args()
+    if args.make is not None:
+        args.make.mkdir(parents=True, exist_ok=True)
+        make_films(args.make)
+        return
     workers, until = [int(count) for count in args.workers.split(",")], time.monotonic() + args.seconds
     on_gpu = args.device.startswith("cuda")
     if on_gpu and not torch.cuda.is_available():
@@ -251,23 +270,31 @@ def main() -> None:
     name = torch.cuda.get_device_name(args.device) if on_gpu else "CPU"
     print(f"{name}, {cores} cores, torch {torch.__version__}; {SECONDS} s of 720p a clip, start and end included")
 
-    def within_time(head: Sequence[str], rows: Iterator[tuple[str, ...]]) -> None:
+    def within_time(head: Sequence[str], rows: Iterator[tuple[str, ...]], together: bool = False) -> None:
+        """Prints the rows as they come. `together`: the first one takes all the time."""
+        late = time.monotonic() >= until
         print(f"\n{table(head, [])}", flush=True)
-        for one in rows:
+        for one in () if late else rows:
             print(table(one, []).partition("\n")[0], flush=True)
-            if time.monotonic() >= until:
-                print("No time was left for the rest, if there is any.", flush=True)
+            late = not together and time.monotonic() >= until
+            if late:
                 break
+        if late:
+            print("No time was left for the rest, if there is any.", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="deephotlink-bench-") as folder_name:
         folder = Path(folder_name)
+        films = args.films or folder / "films"
+        if args.films is None:
+            films.mkdir()
+            make_films(films)
         # The last number of workers first: if time runs out, that is the one that counts.
-        within_time(HEAD, throughput(folder, args.device, args.clips, workers[::-1], "default", ()))
+        within_time(HEAD, throughput(folder, films, args.device, args.clips, workers[::-1], "default"))
         agrees = ("detector", "judged by both", "by one only", "largest difference", "tolerance", "within it")
-        within_time(agrees, agreement(folder, args.device))
+        within_time(agrees, agreement(folder, films, args.device), together=True)
         if not args.no_large and time.monotonic() < until:
             large = large_weights(folder)
-            within_time(HEAD, throughput(folder, args.device, args.clips, workers[-1:], LARGE, large))
+            within_time(HEAD, throughput(folder, films, args.device, args.clips, workers[-1:], LARGE, large))
         if on_gpu:
             halved = ("detector", "batch", "batch after", "items lost", "largest difference", "tolerance")
             within_time(halved, crowded(args.device))

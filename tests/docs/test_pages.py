@@ -118,6 +118,7 @@ def test_options_that_are_named_exist() -> None:
         "--cache",
         "--faces",
         "--logits",
+        "--no-large",
         "--out",
         "--rounds",
         "--rows",
