@@ -26,7 +26,7 @@ from .media.protocol import ClipRequest, DecodedClip, DecodedItem, DecodedWindow
 from .metrics import inc_counter
 from .records import AudioWindow, Clip, ClipFailure, ClipSpec, DecodePlan, Decoder, Failure, MediaOutcome
 from .staging.spool_files import refuse_partial, remove
-from .work_ahead import InOrder
+from .work_ahead import InOrder, Place
 
 CLIPS, WINDOWS = "clips", "windows"
 MAX_DAMAGE_NOTES = 5
@@ -229,6 +229,9 @@ class DecodeTally:
         return self.sound_failure or Failure("decode", "no_samples", "none of the sound could be decoded")
 
 
+_WINDOW, _TIMESTAMP = beam.DoFn.WindowParam, beam.DoFn.TimestampParam
+
+
 @dataclass
 class _Work:
     tally: DecodeTally
@@ -243,13 +246,13 @@ class _Decode(beam.DoFn):
         self.teardown()  # a failed bundle left its work behind
         self.in_order: InOrder[_Work, Any] = InOrder(self.ahead, self._give)
 
-    def process(self, plan: DecodePlan):
+    def process(self, plan: DecodePlan, window: Any = _WINDOW, timestamp: Any = _TIMESTAMP):
         request = decode_request(plan)
         stream = self.make_pool().decode(request) if request.clips or request.windows else None
-        yield from self.in_order.begin(_Work(DecodeTally(plan), stream))
+        yield from self.in_order.begin(_Work(DecodeTally(plan), stream), Place(window, timestamp))
 
     def finish_bundle(self):
-        yield from self.in_order.finish_bundle()
+        yield from self.in_order.finish()
 
     def teardown(self):
         for work in self.in_order.pending if hasattr(self, "in_order") else ():

@@ -24,7 +24,7 @@ from .records import AudioStream, Failure, MediaFile, MediaOutcome, MediaProbe, 
 from .staging.spool_files import Staged, read_head, refuse_partial, refuse_replaced, remove, stage
 from .staging.spool_space import ROOM
 from .storage.sources import MAX_FILE_BYTES
-from .work_ahead import InOrder
+from .work_ahead import InOrder, Place
 
 Planned = tuple[MediaFile, MediaOutcome | None]
 ENDED = "ended"
@@ -175,6 +175,9 @@ def _count(value: Any) -> int:
     return number
 
 
+_WINDOW, _TIMESTAMP = beam.DoFn.WindowParam, beam.DoFn.TimestampParam
+
+
 class _Work(NamedTuple):
     probe: Future[MediaProbe | MediaOutcome]
     ticket: int
@@ -193,13 +196,14 @@ class _Probe(beam.DoFn):
         self.threads = ThreadPoolExecutor(self.step.ahead, "deephotlink-probe")
         self.in_order: InOrder[_Work, Any] = InOrder(self.step.ahead, self._give)
 
-    def process(self, planned: Planned):
+    def process(self, planned: Planned, window: Any = _WINDOW, timestamp: Any = _TIMESTAMP):
         step, ticket = self.step, ROOM.ticket()
         given = planned, self.pool, Path(step.spool), step.credentials, step.max_bytes, step.max_seconds, ticket
-        yield from self.in_order.begin(_Work(self.threads.submit(probe_media, *given), ticket))
+        work = _Work(self.threads.submit(probe_media, *given), ticket)
+        yield from self.in_order.begin(work, Place(window, timestamp))
 
     def finish_bundle(self):
-        yield from self.in_order.finish_bundle()
+        yield from self.in_order.finish()
         self.teardown()
 
     def teardown(self):

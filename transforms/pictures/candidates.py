@@ -7,18 +7,20 @@ each detector proposes pictures of its most suspicious moments so far, and only 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
 
-from ..work_ahead import in_global_window
+from ..work_ahead import Place, in_place
 from .picture import DETECTOR_MOMENTS, Picture
 
 MOST_FILES = 1 << 10
 """Files that one detector keeps in mind. One that was forgotten may propose more moments again, nothing else."""
 HELD_BYTES = 16 << 20
-"""Of the JPEGs that a bundle holds back."""
+"""Of the JPEGs that a bundle holds back, in one window."""
+MOST_WINDOWS = 4
+"""Windows of which a bundle holds pictures back."""
 
 
 class Best:
@@ -73,17 +75,24 @@ class Held:
 
 
 class KeepBest(beam.DoFn):
-    """Passes everything on; candidate pictures only at the end of a bundle, and then only the best of them."""
+    """Passes everything on; candidate pictures only at the end of a bundle, and then only the best of them. A file that
+    is scored in two windows has pictures in both."""
 
     def start_bundle(self) -> None:
-        self._held = Held()
+        self._held: OrderedDict[Any, Held] = OrderedDict()
 
-    def process(self, said: Any) -> Iterable[Any]:
-        if isinstance(said, Picture):
-            yield from self._held.add(said)
-        else:
+    def process(self, said: Any, window: Any = beam.DoFn.WindowParam) -> Iterator[Any]:
+        if not isinstance(said, Picture):
             yield said
+            return
+        if window not in self._held and len(self._held) >= MOST_WINDOWS:
+            yield from self._drain(*self._held.popitem(last=False))
+        yield from self._held.setdefault(window, Held()).add(said)
 
-    def finish_bundle(self) -> Iterable[Any]:
-        for picture in self._held.drain():
-            yield in_global_window(picture)
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._held:
+            yield from self._drain(*self._held.popitem(last=False))
+
+    def _drain(self, window: Any, held: Held) -> Iterator[Any]:
+        place = Place(window, window.max_timestamp())
+        return (in_place(picture, place) for picture in held.drain())
