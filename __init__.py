@@ -1,9 +1,13 @@
 """deephotlink: screens video archives for deepfakes as Apache Beam batch jobs.
 
-Steps to compose in a Beam pipeline: `ListMedia`, `ScoreMedia`. What they yield: `MediaFile`, `MediaResult` with its
-`MediaOutcome`, `AuthenticityScore`, `Evidence` and `Failure`. Tables of a finished audit: `read_scores`,
-`read_evidence`, `read_evidence_frames`, `read_failures` and `read_skipped` give pyarrow datasets, and `query` gives
-what an SQL query finds.
+Steps to compose in a Beam pipeline: `ListMedia` yields `MediaFile`. `ScoreMedia` takes files by name and yields rows
+with a schema: `ScoreRow`, `EvidenceRow`, `EvidenceFrameRow`, `FailureRow` and `SkippedRow`. `AuditOptions` puts the
+options of an audit among Beam's. `as_dict` and `bigquery_schema` are for BigQuery. `AssessMedia` is the step inside
+`ScoreMedia`: it yields everything about a file in one record, a `MediaResult` with its `MediaOutcome`,
+`AuthenticityScore`, `Evidence` and `Failure`.
+
+Tables of a finished audit: `read_scores`, `read_evidence`, `read_evidence_frames`, `read_failures` and `read_skipped`
+give pyarrow datasets, and `query` gives what an SQL query finds.
 """
 
 from importlib import import_module
@@ -13,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from deephotlink._version import __version__
 
 if TYPE_CHECKING:
-    from deephotlink.pipelines.audit import ScoreMedia
+    from deephotlink.pipelines.audit import AssessMedia
     from deephotlink.pipelines.outputs.datasets import (
         read_evidence,
         read_evidence_frames,
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
         read_skipped,
     )
     from deephotlink.pipelines.outputs.query import run_query as query
+    from deephotlink.pipelines.plugin.audit_options import AuditOptions
+    from deephotlink.pipelines.plugin.score_media import ScoreMedia
     from deephotlink.transforms.listing import ListMedia
     from deephotlink.transforms.records import (
         AuthenticityScore,
@@ -31,17 +37,35 @@ if TYPE_CHECKING:
         MediaOutcome,
         MediaResult,
     )
+    from deephotlink.transforms.tables.beam_rows import (
+        EvidenceFrameRow,
+        EvidenceRow,
+        FailureRow,
+        ScoreRow,
+        SkippedRow,
+        as_dict,
+        bigquery_schema,
+    )
 
 __all__ = [
+    "AssessMedia",
+    "AuditOptions",
     "AuthenticityScore",
     "Evidence",
+    "EvidenceFrameRow",
+    "EvidenceRow",
     "Failure",
+    "FailureRow",
     "ListMedia",
     "MediaFile",
     "MediaOutcome",
     "MediaResult",
     "ScoreMedia",
+    "ScoreRow",
+    "SkippedRow",
     "__version__",
+    "as_dict",
+    "bigquery_schema",
     "query",
     "read_evidence",
     "read_evidence_frames",
@@ -52,11 +76,15 @@ __all__ = [
 
 _RECORDS = ("AuthenticityScore", "Evidence", "Failure", "MediaFile", "MediaOutcome", "MediaResult")
 _READERS = ("read_evidence", "read_evidence_frames", "read_failures", "read_scores", "read_skipped")
+_ROWS = ("EvidenceFrameRow", "EvidenceRow", "FailureRow", "ScoreRow", "SkippedRow", "as_dict", "bigquery_schema")
 _HOMES = {
+    "AssessMedia": ("pipelines.audit", "AssessMedia"),
+    "AuditOptions": ("pipelines.plugin.audit_options", "AuditOptions"),
     "ListMedia": ("transforms.listing", "ListMedia"),
-    "ScoreMedia": ("pipelines.audit", "ScoreMedia"),
+    "ScoreMedia": ("pipelines.plugin.score_media", "ScoreMedia"),
     "query": ("pipelines.outputs.query", "run_query"),
     **{name: ("transforms.records", name) for name in _RECORDS},
+    **{name: ("transforms.tables.beam_rows", name) for name in _ROWS},
     **{name: ("pipelines.outputs.datasets", name) for name in _READERS},
 }
 

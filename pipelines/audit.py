@@ -27,11 +27,12 @@ from ..transforms.decode import CLIPS, WINDOWS, DecodeClips
 from ..transforms.detect import Detect
 from ..transforms.faces import TrackFaces
 from ..transforms.fuse import FuseMedia
+from ..transforms.listing import planned_of
 from ..transforms.media.children.pool import WorkerPool
 from ..transforms.media.children.shared_pool import shared_pool
 from ..transforms.pictures.candidates import KeepBest
 from ..transforms.probe import ENDED, ProbeMedia
-from ..transforms.records import MediaFile, MediaOutcome, MediaProbe
+from ..transforms.records import MediaProbe
 from ..transforms.sound_windows import plan_windows
 from ..transforms.tables.staged_weights import localise
 from . import machine
@@ -77,10 +78,10 @@ def clip_geometry(probe: MediaProbe, detectors: Sequence[DetectorSpec]) -> ClipG
 
 
 @dataclass
-class ScoreMedia(beam.PTransform):
+class AssessMedia(beam.PTransform):
     """Scores media with the chosen detectors. Takes MediaFile or (MediaFile, MediaOutcome | None), yields MediaResult.
 
-    A MediaOutcome that comes with a file is what is already known about it.
+    A MediaOutcome that comes with a file is what is already known about it. No file may come twice.
     """
 
     detectors: Sequence[str | DetectorSpec] | None = None
@@ -96,7 +97,7 @@ class ScoreMedia(beam.PTransform):
     files from the package or the weights cache."""
 
     def expand(self, pcoll):
-        specs, weights = self._chosen()
+        specs, weights = chosen_detectors(self.detectors, self.weights)
         reading = self.reading
         make_pool = partial(pool_of, reading)
         spool = self.spool or tempfile.gettempdir()
@@ -104,7 +105,7 @@ class ScoreMedia(beam.PTransform):
 
         probed = (
             pcoll
-            | "Pair" >> beam.Map(_planned)
+            | "Pair" >> beam.Map(planned_of)
             | "ProbeMedia"
             >> ProbeMedia(
                 make_pool,
@@ -142,16 +143,22 @@ class ScoreMedia(beam.PTransform):
             together = together | "KeepBestPictures" >> beam.ParDo(KeepBest())
         return together | "FuseMedia" >> FuseMedia(specs, self.calibration)
 
-    def _chosen(self) -> tuple[tuple[DetectorSpec, ...], Mapping[str, Weights]]:
-        given = self.detectors
-        specs = tuple(d for d in given or () if isinstance(d, DetectorSpec))
-        names = None if given is None else [d for d in given if isinstance(d, str)]
-        if self.weights is not None:
-            return (*(registry.specs(names) if names != [] else ()), *specs), self.weights
-        if names == []:
-            return specs, {}
-        chosen = choose(names)
-        return (*chosen.specs, *specs), chosen.weights
+    def display_data(self):
+        return shown_settings(self.detectors, self.reading, self.calibration)
+
+
+def chosen_detectors(
+    given: Sequence[str | DetectorSpec] | None, weights: Mapping[str, Weights] | None
+) -> tuple[tuple[DetectorSpec, ...], Mapping[str, Weights]]:
+    """The specs of detectors that are given by name or spec, and where their files are (`AssessMedia.weights`)."""
+    specs = tuple(d for d in given or () if isinstance(d, DetectorSpec))
+    names = None if given is None else [d for d in given if isinstance(d, str)]
+    if weights is not None:
+        return (*(registry.specs(names) if names != [] else ()), *specs), weights
+    if names == []:
+        return specs, {}
+    chosen = choose(names)
+    return (*chosen.specs, *specs), chosen.weights
 
 
 def build_detector(make: Callable[[DetectorSpec, Weights], Detector], spec: DetectorSpec, weights: Weights) -> Detector:
@@ -159,8 +166,21 @@ def build_detector(make: Callable[[DetectorSpec, Weights], Detector], spec: Dete
     return make(spec, localise(weights))
 
 
-def _planned(element: MediaFile | tuple[MediaFile, MediaOutcome | None]) -> tuple[MediaFile, MediaOutcome | None]:
-    return (element, None) if isinstance(element, MediaFile) else element
+def shown_settings(
+    detectors: Sequence[str | DetectorSpec] | None, reading: Reading, calibration: Calibration
+) -> dict[str, str | float]:
+    """The settings of the step, for the pages of a runner."""
+    names = ["all that are ready"] if detectors is None else [d if isinstance(d, str) else d.name for d in detectors]
+    sampling = reading.sampling
+    return {
+        "detectors": ", ".join(names),
+        "calibration": calibration.calibration_id,
+        "every_seconds": sampling.every_seconds,
+        "clips": "no limit" if sampling.clips is None else sampling.clips,
+        "device": reading.device,
+        "sandbox": reading.sandbox,
+        "pictures": str(reading.pictures),
+    }
 
 
 def pool_of(reading: Reading) -> WorkerPool:

@@ -65,6 +65,41 @@ class Reading:
     the fingerprint nor the resume key."""
 
 
+def fingerprint_of(detectors: Sequence[DetectorSpec], reading: Reading) -> dict[str, Any]:
+    """Everything that may change a logit by more than rounding. The calibration does not.
+
+    Torch and the device are left out: CPU and GPU, and different torch releases, agree within each detector's
+    tolerance, so an archive need not be read again when they change.
+    """
+    from ..transforms.clips import SAMPLING_VERSION
+    from ..transforms.faces import FACES_VERSION
+
+    needs = frozenset[str]().union(*(d.needs for d in detectors))
+    return {
+        "sampling": {"version": SAMPLING_VERSION, **asdict(reading.sampling)},
+        "detectors": [
+            {
+                "name": d.name,
+                "version": d.version,
+                "weights_sha256": d.weights_sha256,
+                "clip": asdict(d.clip) if d.clip else None,
+                "audio": asdict(d.audio) if d.audio else None,
+            }
+            for d in detectors
+        ],
+        "decoders": {"av": version("av"), "decord2": version("decord2")},
+        "faces": {"version": FACES_VERSION, "weights": dict(WEIGHTS_SHA256)} if "faces" in needs else None,
+        "credentials": version("c2pa-python") if "credentials" in needs else None,
+        "limits": budgets_of(reading.limits),
+    }
+
+
+def fingerprint(detectors: Sequence[DetectorSpec], reading: Reading) -> str:
+    """16 hex digits of a hash of `fingerprint_of`."""
+    text = json.dumps(fingerprint_of(detectors, reading), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class AuditConfig:
     sources: tuple[str, ...]
@@ -96,32 +131,7 @@ class AuditConfig:
     beam_args: tuple[str, ...] = ()
 
     def fingerprint_of(self) -> dict[str, Any]:
-        """Everything that may change a logit by more than rounding. The calibration does not.
-
-        Torch and the device are left out: CPU and GPU, and different torch releases, agree within each detector's
-        tolerance, so an archive need not be read again when they change.
-        """
-        from ..transforms.clips import SAMPLING_VERSION
-        from ..transforms.faces import FACES_VERSION
-
-        needs = frozenset[str]().union(*(d.needs for d in self.detectors))
-        return {
-            "sampling": {"version": SAMPLING_VERSION, **asdict(self.reading.sampling)},
-            "detectors": [
-                {
-                    "name": d.name,
-                    "version": d.version,
-                    "weights_sha256": d.weights_sha256,
-                    "clip": asdict(d.clip) if d.clip else None,
-                    "audio": asdict(d.audio) if d.audio else None,
-                }
-                for d in self.detectors
-            ],
-            "decoders": {"av": version("av"), "decord2": version("decord2")},
-            "faces": {"version": FACES_VERSION, "weights": dict(WEIGHTS_SHA256)} if "faces" in needs else None,
-            "credentials": version("c2pa-python") if "credentials" in needs else None,
-            "limits": budgets_of(self.reading.limits),
-        }
+        return fingerprint_of(self.detectors, self.reading)
 
     @property
     def limits(self) -> FileLimits:
@@ -129,8 +139,7 @@ class AuditConfig:
 
     @property
     def fingerprint(self) -> str:
-        text = json.dumps(self.fingerprint_of(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(self.detectors, self.reading)
 
     def provenance(self) -> dict[str, Any]:
         """How the run was made, for its record. Holds no secrets: no source with a query, no environment variables."""

@@ -80,12 +80,17 @@ def check_runner(beam_args: Sequence[str]) -> None:
 def fault_of_runner(error: BaseException, beam_args: Sequence[str]) -> WorldError | UsageError | None:
     """What an external runner itself raised, as one of our errors; None if the runner is in this process, because its
     faults are ours."""
-    if not runner_named(beam_args) or _name(beam_args).lower().removesuffix("runner") in _IN_PROCESS:
+    if not runner_named(beam_args) or is_in_process(_name(beam_args)):
         return None
     told = f"--runner={_name(beam_args)}: {_first_words(error)}"
     if isinstance(error, (ImportError, NotImplementedError, ValueError)):
         return UsageError(told)
     return WorldError(told) if isinstance(error, Exception) else None
+
+
+def is_in_process(runner: str | None) -> bool:
+    """Whether the runner of this name works in this process; None is Beam's default."""
+    return runner is None or runner.rpartition(".")[2].lower().removesuffix("runner") in _IN_PROCESS
 
 
 def foreseen(error: BaseException | None) -> WorldError | UsageError | None:

@@ -23,7 +23,7 @@ from ..transforms.storage.retries import describe_error
 from ..transforms.storage.sources import Planned
 from ..transforms.tables.runs import Run, pending_units, plan_of
 from ..transforms.tables.staged_weights import stage_weights
-from .audit import ScoreMedia, build_detector
+from .audit import AssessMedia, build_detector
 from .options import AuditConfig, runner_named
 from .runners import fault_of_runner, foreseen, make_pipeline
 
@@ -142,8 +142,8 @@ class _ScoreAndCommit(beam.PTransform):
             reading = replace(reading, device=best_device(reading.device))  # the work is done here
         return (
             pcoll
-            | "ScoreMedia"
-            >> ScoreMedia(config.detectors, reading, config.calibration, spool=self.wave.spool, weights=config.weights)
+            | "AssessMedia"
+            >> AssessMedia(config.detectors, reading, config.calibration, spool=self.wave.spool, weights=config.weights)
             | "KeyByUnit" >> beam.Map(_by_unit).with_output_types(tuple[str, MediaResult])
             | "GroupByUnit" >> beam.GroupByKey()
             | "CommitUnits" >> CommitUnits(self.wave.store, self.wave.run)

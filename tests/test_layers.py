@@ -21,7 +21,8 @@ FLOORS = {
     "transforms.media": "protocol notes measures | containers | clock"
     " | stream_facts appended_recording decoder_choice decoders | selection | probe_file | children",
     "pipelines": "limits machine spool interrupts terminal | samples weights outputs | accuracy options"
-    " | training audit runners | waves | workers | arguments jobs | dry_run | field_grade | cli",
+    " | training audit runners | plugin waves | workers | arguments jobs | dry_run | field_grade | cli",
+    "pipelines.plugin": "audit_options inputs | score_media | yaml_steps",
     "pipelines.workers": "messages settings queue shares | worker | template | template_process __main__ | crew",
     "pipelines.outputs": "plain_words views implausible_rows | reasons query implausible_pictures"
     " | datasets check quarantine versions summary | closing_tables | report schema | forget_pictures",

@@ -42,7 +42,7 @@ ERROR_CLASSES = {
     "sound_failed": "the sound could not be read",
     "too_large": "it is over one of the limits (`deephotlink audit -h`)",
     "truncated": "the archive ends before the member does",
-    "unaddressable": "the store lists it under a name that cannot be requested: rename or copy it there",
+    "unaddressable": "it cannot be requested under its name: rename or copy it, or name it by another URI",
     "unknown": "no reason was recorded",
     "unknown_size": "the server does not say how large it is",
     "unreadable": "not a readable container, or no permission to read it",

@@ -335,7 +335,10 @@ class FuseMedia(beam.PTransform):
             pcoll
             | "KeyByMedia" >> beam.Map(_keyed).with_output_types(tuple[str, object])
             | "GroupByMedia" >> beam.GroupByKey()
-            | "Fuse" >> beam.Map(lambda pair: fuse_media(pair[1], self.detectors, self.calibration))
+            | "Fuse"
+            >> beam.Map(lambda pair: fuse_media(pair[1], self.detectors, self.calibration)).with_output_types(
+                MediaResult
+            )
         )
 
 

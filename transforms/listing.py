@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import apache_beam as beam
@@ -34,13 +34,22 @@ from .archives.shards import list_members, member_file, shard_kind
 from .failures import MediaError, NothingFound, UsageError, WorldError
 from .media.containers.sniff import HEAD_BYTES, sniff
 from .metrics import inc_counter
-from .records import MediaFile
+from .records import MediaFile, MediaOutcome
 from .staging.spool_files import content
 from .storage.retries import LISTING, ONCE
 from .storage.sources import Found, LocalBlob, Planned, RemoteBlob, failed, open_blob, skipped
 from .storage.uris import escape, is_member, is_remote, local_path, meanings, shards_of, split_remote
 
-__all__ = ["ListMedia", "ListingOptions", "expand", "fetch_address", "list_sources", "secret_addresses"]
+__all__ = [
+    "EndedFile",
+    "ListMedia",
+    "ListingOptions",
+    "expand",
+    "fetch_address",
+    "list_sources",
+    "planned_of",
+    "secret_addresses",
+]
 
 Identity = Literal["version", "content"]
 _NO_SHARD = re.compile(
@@ -279,17 +288,30 @@ def _identified(file: MediaFile, options: ListingOptions, blob: LocalBlob | Remo
         return failed(file, MediaError(error.error_class, error.message, stage="listing"))
 
 
+@dataclass(frozen=True, slots=True)
+class EndedFile(MediaFile):
+    """A file that need not be read, because the listing found how it ends: not media, or not readable."""
+
+    outcome: MediaOutcome | None = None
+    """Never None, but the fields of a MediaFile before it have defaults."""
+
+
+def planned_of(element: MediaFile | tuple[MediaFile, MediaOutcome | None]) -> tuple[MediaFile, MediaOutcome | None]:
+    """A listed file, with its outcome if the listing knew it."""
+    if isinstance(element, EndedFile) and element.outcome is not None:
+        return element.outcome.file, element.outcome
+    return (element, None) if isinstance(element, MediaFile) else element
+
+
 @dataclass
 class ListMedia(beam.PTransform):
-    """Lists what the sources name. Takes the pipeline, yields MediaFile: every file that may be media.
+    """Lists what the sources name. Takes the pipeline, yields MediaFile: every file that is there.
 
-    Files that the listing itself finds not to be media, or not to be readable, are counted and left out. With
-    `known_outcomes` every file is yielded, as `Planned` (MediaFile, MediaOutcome | None).
+    Files that the listing itself finds not to be media, or not to be readable, are `EndedFile`, with their outcome.
     """
 
     sources: str | Sequence[str]
     options: ListingOptions = field(default_factory=ListingOptions)
-    known_outcomes: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -299,21 +321,21 @@ class ListMedia(beam.PTransform):
         return (
             pbegin
             | beam.Create(sources)
-            | beam.FlatMap(_list_one, self.options, self.known_outcomes)
+            | beam.FlatMap(_list_one, self.options).with_output_types(MediaFile)
             # Without it, whoever lists a bucket would also score all of it: runners fuse steps into one stage.
             | "Spread" >> beam.Reshuffle()
         )
 
+    def display_data(self):
+        sources = [self.sources] if isinstance(self.sources, str) else self.sources
+        return {"sources": ", ".join(map(shown_source, sources)), "identity": self.options.identity}
 
-def _list_one(source: str, options: ListingOptions, known_outcomes: bool) -> Iterator[MediaFile | Planned]:
-    left_out = 0
+
+def _list_one(source: str, options: ListingOptions) -> Iterator[MediaFile]:
     for entry in _list_source(source, options, _log_notice):
         inc_counter("files_listed")
-        if known_outcomes:
-            yield entry
-        elif entry.outcome is None:
-            yield entry.file
-        else:
-            left_out += 1
-    if left_out:
-        logging.getLogger(__name__).info("%s: %d files are not media or cannot be read", shown_source(source), left_out)
+        yield entry.file if entry.outcome is None else _ended(entry.file, entry.outcome)
+
+
+def _ended(file: MediaFile, outcome: MediaOutcome) -> EndedFile:
+    return EndedFile(**{one.name: getattr(file, one.name) for one in fields(file)}, outcome=outcome)

@@ -152,7 +152,7 @@ def test_all_detectors_and_views_are_told() -> None:
 def test_blocks_have_a_kind() -> None:
     for page in PAGES:
         for block in blocks_of(page):
-            assert block.kind in ("console", "sh", "python", "toml", "csv", ""), f"{page.name}: {block.kind}"
+            assert block.kind in ("console", "sh", "python", "toml", "csv", "yaml", ""), f"{page.name}: {block.kind}"
 
 
 def _parsers() -> list:

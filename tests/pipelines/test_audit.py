@@ -15,7 +15,7 @@ import pytest
 from deephotlink.models.base import ClipGeometry, DetectorSpec
 from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration
 from deephotlink.models.weights.files import Weights
-from deephotlink.pipelines.audit import ScoreMedia, clip_geometry
+from deephotlink.pipelines.audit import AssessMedia, clip_geometry
 from deephotlink.pipelines.options import Reading
 from deephotlink.pipelines.runners import foreseen, make_pipeline
 from deephotlink.transforms import faces
@@ -53,7 +53,7 @@ def build(spec: DetectorSpec, weights: Weights) -> FakeDetector:
 
 def score(paths, names=tuple(FAKES), **reading) -> dict:
     _results.clear()
-    transform = ScoreMedia(
+    transform = AssessMedia(
         [FAKES[name].spec for name in names], Reading(**reading), CALIBRATION, build, spool=tempfile.gettempdir()
     )
     with make_pipeline(()) as p:
@@ -141,7 +141,7 @@ def test_what_the_listing_knew_is_kept(media):
 def test_users_compose_the_same_transforms(media):
     _results.clear()
     with make_pipeline(()) as p:
-        _ = p | ListMedia([str(media)]) | ScoreMedia(detectors=["metadata"]) | beam.Map(keep)
+        _ = p | ListMedia([str(media)]) | AssessMedia(detectors=["metadata"]) | beam.Map(keep)
     assert sum(r.score is not None for r in _results) == 3
 
 
@@ -155,7 +155,7 @@ def test_only_our_own_copies_are_removed(media, tmp_path):
     _results.clear()
     with make_pipeline(()) as p:
         listed = p | ListMedia([str(folder), str(tmp_path / "shard.tar")])
-        _ = listed | ScoreMedia([FAKES["clips"].spec], Reading(), CALIBRATION, build, str(folder)) | beam.Map(keep)
+        _ = listed | AssessMedia([FAKES["clips"].spec], Reading(), CALIBRATION, build, str(folder)) | beam.Map(keep)
     assert sorted(r.outcome.status for r in _results) == ["read", "read"]
     assert [path.name for path in folder.iterdir()] == ["mine.mkv"]
 

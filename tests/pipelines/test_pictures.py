@@ -17,7 +17,7 @@ from PIL import Image
 
 from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration
 from deephotlink.pipelines import cli, jobs
-from deephotlink.pipelines.audit import ScoreMedia
+from deephotlink.pipelines.audit import AssessMedia
 from deephotlink.pipelines.options import Reading
 from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.pipelines.outputs.query import run_query
@@ -38,7 +38,7 @@ def keep(result: MediaResult) -> None:
 
 def score(path: Path, detectors: list[FakeDetector], **reading) -> MediaResult:
     by_name = {detector.spec.name: detector for detector in detectors}
-    transform = ScoreMedia(
+    transform = AssessMedia(
         [detector.spec for detector in detectors],
         Reading(**reading),
         CALIBRATION,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import apache_beam as beam
+from apache_beam.io.fileio import MatchFiles
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from deephotlink import ListMedia, ScoreMedia
+from deephotlink import AssessMedia, ListMedia, ScoreMedia
 from deephotlink.pipelines.runners import make_pipeline
 from tests.builders import make_media_file
 
@@ -34,22 +35,35 @@ def test_who_lists_a_bucket_does_not_score_all_of_it():
     _ = pipeline | ListMedia("archive") | ScoreMedia(DETECTORS)
     stages = stages_of(pipeline)
     (lists,) = stages_with(stages, "FlatMap(_list_one)")
+    (finds,) = stages_with(stages, "/FindMedia/Find")
     (scores,) = stages_with(stages, "/ProbeMedia/")
-    assert lists < scores
+    assert lists < finds < scores
     assert all(stages_with(stages, f"/{step}/") == {scores} for step in STEPS)
     assert shuffles_of(stages) == {
         "ListMedia/Spread/ReshufflePerKey/GroupByKey/Write",
-        "ScoreMedia/FuseMedia/GroupByMedia/Write",
+        "ScoreMedia/FindMedia/Spread/ReshufflePerKey/GroupByKey/Write",
+        "ScoreMedia/AssessMedia/FuseMedia/GroupByMedia/Write",
     }
 
 
-def test_a_wave_of_an_audit_has_a_plan_of_its_own():
-    """`Create` spreads its files, and `ScoreMedia` adds no shuffle before the evidence."""
+def test_who_matches_files_does_not_score_all_of_them():
+    """`MatchFiles` breaks no fusion of its own: `ScoreMedia` does."""
     pipeline = make_pipeline(())
-    _ = pipeline | "Plan" >> beam.Create([make_media_file("/a.mp4"), make_media_file("/b.mp4")]) | ScoreMedia(DETECTORS)
+    _ = pipeline | MatchFiles("archive/*") | ScoreMedia(DETECTORS)
+    stages = stages_of(pipeline)
+    (matches,) = stages_with(stages, "_MatchAllFn")
+    (scores,) = stages_with(stages, "/ProbeMedia/")
+    assert matches < scores
+
+
+def test_a_wave_of_an_audit_has_a_plan_of_its_own():
+    """`Create` spreads its files, and `AssessMedia` adds no shuffle before the evidence."""
+    pipeline = make_pipeline(())
+    files = [make_media_file("/a.mp4"), make_media_file("/b.mp4")]
+    _ = pipeline | "Plan" >> beam.Create(files) | AssessMedia(DETECTORS)
     stages = stages_of(pipeline)
     (scores,) = stages_with(stages, "/ProbeMedia/")
     assert all(stages_with(stages, f"/{step}/") == {scores} for step in STEPS)
     assert {name for name in shuffles_of(stages) if not name.startswith("Plan/")} == {
-        "ScoreMedia/FuseMedia/GroupByMedia/Write"
+        "AssessMedia/FuseMedia/GroupByMedia/Write"
     }

@@ -29,8 +29,9 @@ from deephotlink.transforms.archives import folders, listing_files
 from deephotlink.transforms.archives.members import ShardLimits
 from deephotlink.transforms.archives.secret_addresses import Secrets, fetch_address
 from deephotlink.transforms.failures import NothingFound, UsageError, WorldError
-from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, secret_addresses
+from deephotlink.transforms.listing import ListingOptions, ListMedia, list_sources, planned_of, secret_addresses
 from deephotlink.transforms.plan import plan_media
+from deephotlink.transforms.records import MediaFile
 from deephotlink.transforms.storage.sources import Planned
 from deephotlink.transforms.tables.id_sets import SortedIds
 
@@ -473,8 +474,13 @@ def test_a_listing_that_stops_in_the_middle_is_the_worlds_fault(tmp_path, monkey
 def test_the_step(archive) -> None:
     options = PipelineOptions(["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"])
     with beam.Pipeline(options=options) as pipeline:
-        names = pipeline | ListMedia(str(archive)) | beam.Map(lambda file: file.uri.rpartition("/")[2])
-        assert_that(names, equal_to(["b.mp4", "a film.mp4", "c.mp4", "d%20e.mov", "f[1].mp4", "-rf"]))
+        files = pipeline | ListMedia(str(archive))
+        assert files.element_type is MediaFile
+        names = files | beam.Filter(lambda file: planned_of(file)[1] is None) | beam.Map(lambda file: file.uri)
+        ends = files | beam.Map(lambda file: Planned(*planned_of(file)))
+        wanted = ["b.mp4", "a film.mp4", "c.mp4", "d%20e.mov", "f[1].mp4", "-rf"]
+        assert_that(names | beam.Map(lambda uri: uri.rpartition("/")[2]), equal_to(wanted), "names")
+        assert_that(ends, equal_to(list(list_sources([str(archive)]))), "ends")
 
 
 @pytest.mark.real

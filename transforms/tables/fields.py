@@ -24,3 +24,5 @@ VERSION = field(
     pa.string(),
     "version of the file (for a member, of its shard): ETag, generation, or size and modification time",
 )
+ONLY_OF_RUNS = ("run_id", "run_date", "evidence_run_id", "attempts")
+"""Columns that only the tables of an audit have: rows that a Beam pipeline gets belong to no run."""

@@ -18,6 +18,7 @@ from ....transforms.pictures.picture import (
     SUSPICIOUS_BELOW,
     UNIT_BYTES,
 )
+from ....transforms.tables.fields import ONLY_OF_RUNS
 from ....transforms.tables.public_files import public_schema
 from ....transforms.tables.schema import TABLES
 from ..plain_words import ABSTAINED, SKIPPED
@@ -103,6 +104,10 @@ tracks of one recording are heard together; otherwise the track in which somebod
 than two channels, all channels that contain sound count equally.
 """
 
+BEAM = f"""\
+In a [Beam pipeline of your own](beam.md#what-comes-out) they are rows with the same columns, except
+{", ".join(f"`{name}`" for name in ONLY_OF_RUNS)}, and times are text.
+"""
 EVIDENCE_FRAMES = f"""\
 One row for each small picture of what a detector judged: the whole frame, or the face cut out of it.
 
@@ -148,7 +153,7 @@ audit looks at it again.
 
 def dictionary() -> str:
     """The whole page."""
-    parts = [HEAD, "## The five tables\n"]
+    parts = [HEAD, "## The five tables\n", f"{BEAM}\n"]
     parts += [_table(name, _SCHEMAS[name]) for name in ROWS]
     parts += [VIEWS_HEAD, *_views()]
     parts += ["## Words\n", "### Verdicts\n", _words(VERDICTS)]

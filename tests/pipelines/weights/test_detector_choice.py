@@ -264,13 +264,13 @@ def test_models_of_the_users_own(adapter, tmp_path, cache):
         choose([typed])
 
 
-def test_score_media_chooses_by_itself(cache, monkeypatch):
+def test_assess_media_chooses_by_itself(cache, monkeypatch):
     put(cache, "one/weights.pth")
-    specs, weights = audit.ScoreMedia()._chosen()
+    specs, weights = audit.chosen_detectors(None, None)
     assert [spec.name for spec in specs] == ["free", "one"] and weights["one"].read() == DATA
     own = FakeDetector(name="own").spec
-    specs, weights = audit.ScoreMedia(["one", own])._chosen()
+    specs, weights = audit.chosen_detectors(["one", own], None)
     assert [spec.name for spec in specs] == ["one", "own"] and set(weights) == {"one"}
-    assert audit.ScoreMedia([own])._chosen() == ((own,), {})
+    assert audit.chosen_detectors([own], None) == ((own,), {})
     with pytest.raises(UsageError, match="pull two"):
-        audit.ScoreMedia(["two"])._chosen()
+        audit.chosen_detectors(["two"], None)
