@@ -23,6 +23,7 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser
     add("audit", help="score the files of an archive", allow_abbrev=False, arguments=_audit)
+    add("estimate", help=_ESTIMATE, allow_abbrev=False, arguments=_estimate)
     add("check", help=_CHECK, arguments=_check)
     add(
         "query",
@@ -57,6 +58,7 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
 _QUERY = "ask the tables in SQL (DuckDB); views: files, latest, timeline, to_retry, known_real"
 _CHECK = "prove that every planned file is in exactly one table, or say what is unfinished"
 
+_ESTIMATE = "say what an audit would take: time, cores, storage, cost; audits a sample for that"
 _REPORT = "write the page for people, OUT/report.html, anew"
 
 
@@ -65,6 +67,12 @@ def _audit(parser: Parser) -> None:
 
     parser.description = "Scores the files of an archive. Unrecognised options are passed to Apache Beam (--runner=…)."
     add_audit_arguments(parser)
+
+
+def _estimate(parser: Parser) -> None:
+    from .estimating.options import add_estimate_arguments
+
+    add_estimate_arguments(parser)
 
 
 def _check(parser: Parser) -> None:

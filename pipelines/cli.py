@@ -128,6 +128,16 @@ def _audit(args: argparse.Namespace, rest: Sequence[str]) -> int:
         return dry_run(config) if args.dry_run else audit_archive(config)
 
 
+def _estimate(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .estimating.command import estimate_command
+    from .interrupts import interruptible
+    from .workers.settings import spare_work
+
+    spare_work()
+    with interruptible():
+        return estimate_command(args)
+
+
 def _check(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .outputs.check import describe_check, inspect_output
 
@@ -287,6 +297,7 @@ def _forge(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 _COMMANDS = {
     "audit": _audit,
+    "estimate": _estimate,
     "check": _check,
     "evaluate": _evaluate,
     "query": _query,

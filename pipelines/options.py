@@ -37,6 +37,7 @@ else:
 Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
 MiB = 1 << 20
+SOURCES_HELP = "file, folder, glob, URI, tar or zip, or listing (column `uri`)"
 LOCAL_WAVE, CLUSTER_WAVE = 2, 128
 """Units in a wave: some minutes on one machine; about half an hour on a few dozen cores."""
 
@@ -189,15 +190,9 @@ class AuditConfig:
 
 def add_audit_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add("sources", nargs="+", metavar="SOURCE", help="file, folder, glob, URI, tar or zip, or listing (column `uri`)")
+    add("sources", nargs="+", metavar="SOURCE", help=SOURCES_HELP)
     add("--output", required=True, metavar="OUT", help="folder or URI for the tables")
-    add("--detectors", metavar="NAMES", help="comma-separated names (default: all that are ready)")
-    add("--weights", action="append", default=[], metavar="NAME=PATH", help="weights of a detector (or NAME.ROLE=PATH)")
-    add("--weights-cache", metavar="DIR", help="folder or URL of weights (default: $DEEPHOTLINK_WEIGHTS)")
-    add(
-        "--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights other than those on record"
-    )
-    add("--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence")
+    add_work_arguments(parser)
     add("--recommended", action="store_true", help="pull and run the best detectors on record; asks before it pulls")
     add("--yes", action="store_true", help="pull what is recommended without asking")
     add("--weights-from", metavar="URL", help="a mirror to pull recommended weights from (URL/NAME/FILE)")
@@ -208,16 +203,7 @@ def add_audit_arguments(parser: Parser) -> None:
         metavar="SOURCE",
         help="real files of your own: audit them too, calibrate on them, and rescore",
     )
-    add("--calibration", metavar="FILE", help="calibration file (default: the built-in one)")
-    add("--clips", type=positive, metavar="N", help="at most N clips from each file")
-    add("--frames", type=positive, metavar="N", help="frames in each clip (default: what the detectors need)")
-    add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="one clip every SECONDS (default 10)")
-    add("--short-side", type=positive, metavar="PX", help="shorter side of frames (default 360, or as detectors need)")
-    add("--no-pictures", action="store_true", help="keep no pictures of suspicious files (table evidence_frames)")
-    add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same every time")
     add("--dry-run", action="store_true", help="print what would be done and needed; write nothing")
-    add("--identity", choices=("version", "content"), default="version", help="how files are recognised")
-    add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder processes")
     add(
         "--retry-failures",
         type=error_classes,
@@ -226,6 +212,27 @@ def add_audit_arguments(parser: Parser) -> None:
     )
     parser.bare_options["--retry-failures"] = ""
     add("--max-failure-rate", type=share, metavar="SHARE", help="exit with 4 if a larger share of files failed")
+
+
+def add_work_arguments(parser: Parser) -> None:
+    """What decides how files are read and scored, and what that costs: `audit` and `estimate` share it."""
+    add = parser.add_argument
+    add("--detectors", metavar="NAMES", help="comma-separated names (default: all that are ready)")
+    add("--weights", action="append", default=[], metavar="NAME=PATH", help="weights of a detector (or NAME.ROLE=PATH)")
+    add("--weights-cache", metavar="DIR", help="folder or URL of weights (default: $DEEPHOTLINK_WEIGHTS)")
+    add(
+        "--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights other than those on record"
+    )
+    add("--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence")
+    add("--calibration", metavar="FILE", help="calibration file (default: the built-in one)")
+    add("--clips", type=positive, metavar="N", help="at most N clips from each file")
+    add("--frames", type=positive, metavar="N", help="frames in each clip (default: what the detectors need)")
+    add("--every", type=positive_seconds, default=10.0, metavar="SECONDS", help="one clip every SECONDS (default 10)")
+    add("--short-side", type=positive, metavar="PX", help="shorter side of frames (default 360, or as detectors need)")
+    add("--no-pictures", action="store_true", help="keep no pictures of suspicious files (table evidence_frames)")
+    add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same every time")
+    add("--identity", choices=("version", "content"), default="version", help="how files are recognised")
+    add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder processes")
     add("--wave-size", type=positive, metavar="UNITS", help="units between commits (2; with --runner 128)")
     add("--unit-size", type=positive, default=16, metavar="N", help="at most N files in a unit (default 16)")
     add("--workers", type=positive, metavar="N", help="processes that score (default: one a core, or a GPU)")

@@ -31,6 +31,7 @@ NAMES = (
     "items_abstained",
     "detector_errors",
     "bytes_read",
+    "bytes_fetched",
     "media_probed",
     "film_milliseconds",
     "sound_milliseconds",
@@ -65,6 +66,14 @@ def inc_counter(name: str, by: int = 1) -> None:
         page = _page()
         if page is not None:
             struct.pack_into("<q", page, offset, struct.unpack_from("<q", page, offset)[0] + by)
+
+
+def own_counters() -> dict[str, int]:
+    """By counter name, what this process has counted; zeros where it does not count for a reader."""
+    with _lock:
+        page = _page()
+        values = struct.unpack(f"<{len(NAMES)}q", page[:_SIZE]) if page is not None else (0,) * len(NAMES)
+    return dict(zip(NAMES, values, strict=True))
 
 
 def read_counters(folder: str | os.PathLike[str]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from .. import machine
 from ..interrupts import heed_signals
 from ..options import AuditConfig
 from ..waves import Wave
+from .cost import Cost
 from .messages import Done, Fork, Load, Reap, Work
 from .queue import UnitQueue
 from .shares import WORKER_BYTES, Share, share_of
@@ -51,9 +52,12 @@ class _Worker:
 class Workers:
     """The processes that score, `most` at a time. A context: at its end they have ended."""
 
-    def __init__(self, most: int, warn: Callable[[str], None]):
-        """With more than one the template is forked now, while this process may have a single thread."""
-        self.most, self._warn = most, warn
+    def __init__(self, most: int, warn: Callable[[str], None], metered: bool = False):
+        """With more than one the template is forked now, while this process may have a single thread. `metered`: what
+        each wave cost is kept in `costs`."""
+        self.most, self._warn, self._metered = most, warn, metered
+        self.costs: dict[tuple[int, ...], Cost] = {}
+        """By the units of a wave, if it was asked for."""
         self._template = TemplateProcess() if most > 1 else None
         self._workers: list[_Worker] = []
         self._config: AuditConfig | None = None
@@ -120,6 +124,8 @@ class Workers:
                     if not (isinstance(answer.error, WorldError) and again(units)):
                         raise answer.error
                     continue
+                if answer.cost is not None:
+                    self.costs[tuple(units)] = answer.cost
                 self._hand_out(worker, queue, make)  # before anything else: it waits
                 yield units
             heed_signals()
@@ -135,7 +141,7 @@ class Workers:
         worker.page = page_of(folder, worker.pid) if folder else None
         worker.counted = worker.page.read_bytes() if worker.page is not None and worker.page.exists() else None
         with contextlib.suppress(OSError):  # it is dead: that is found out when its answer is awaited
-            worker.connection.send(Work(wave, folder))
+            worker.connection.send(Work(wave, folder, self._metered))
 
     def _start(self, spool: Path) -> None:
         assert self._config is not None, "load() comes first"

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 from ..options import AuditConfig
 from ..waves import Wave
+from .cost import Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,14 @@ class Work:
     wave: Wave
     counters: str
     """The folder of the counters that progress is shown from; empty for none."""
+    metered: bool = False
+    """Whether the answer shall say what it cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
     error: Exception | None = None
+    cost: Cost | None = None
 
 
 def send_socket(connection: Connection, end: socket.socket) -> None:

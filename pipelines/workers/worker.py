@@ -13,7 +13,8 @@ from ...transforms.media.children.shared_pool import close_shared_pool
 from ...transforms.metrics import FOLDER_VARIABLE
 from ...transforms.staging.spool_space import ROOM
 from ..interrupts import heed_signals, interruptible
-from ..waves import Wave, run_wave
+from ..waves import run_wave
+from .cost import Meter
 from .messages import Done, Work
 
 INTERRUPTED = 130
@@ -37,7 +38,7 @@ def work(connection: Connection) -> int:
                 os.environ[FOLDER_VARIABLE] = asked.counters
                 tempfile.tempdir = asked.wave.spool  # Beam's own temporary folders
                 ROOM.share(Path(asked.wave.spool))
-                answer = _score(asked.wave)
+                answer = _score(asked)
                 heed_signals()
                 connection.send(answer)
     except KeyboardInterrupt:
@@ -48,13 +49,14 @@ def work(connection: Connection) -> int:
         close_shared_pool()
 
 
-def _score(wave: Wave) -> Done:
+def _score(asked: Work) -> Done:
+    meter = Meter() if asked.metered else None
     try:
-        run_wave(wave)
+        run_wave(asked.wave)
     except Exception as error:
         heed_signals()
         return Done(sendable(error))
-    return Done()
+    return Done(cost=meter.read() if meter is not None else None)
 
 
 def sendable(error: Exception) -> Exception:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..failures import MediaError
 from ..media.containers.fed_file import BLOCK_BYTES
+from ..metrics import inc_counter
 from ..storage.sources import RemoteBlob
 from .spool_space import private, spool_faults
 
@@ -70,6 +71,7 @@ class SparseFile:
                 raise
             self.requests += 1
             self.fetched_bytes += length
+            inc_counter("bytes_fetched", length)
             with spool_faults():
                 while data:
                     written = os.pwrite(self._file.fileno(), data, at)

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..failures import MediaError
 from ..media.children import feeding
 from ..media.containers.sniff import HEAD_BYTES, sniff
+from ..metrics import inc_counter
 from ..records import MediaFile
 from ..storage.retries import ShortRead, retried
 from ..storage.sources import (
@@ -115,7 +116,10 @@ def stage(file: MediaFile, spool: Path, *, max_bytes: int = MAX_FILE_BYTES, tick
             return Staged(os.fsdecode(path_of(file)), head, sniff(head).suffix, owned=False)
         ROOM.take(ticket, file.size_bytes)
         try:
-            staged = _by_ranges(file, blob, spool) or _spooled(file, blob, spool)
+            if (staged := _by_ranges(file, blob, spool)) is None:
+                staged = _spooled(file, blob, spool)
+                if isinstance(blob, RemoteBlob):
+                    inc_counter("bytes_fetched", file.member_compressed_bytes or file.size_bytes)
         except BaseException as error:
             ROOM.give_back(file.size_bytes)
             if isinstance(error, MediaError):

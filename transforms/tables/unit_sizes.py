@@ -35,6 +35,11 @@ class UnitSizes:
         return UnitSizes(self.media[units], self.size_bytes[units], self.clips[units])
 
 
+def clips_by_size(size_bytes: np.ndarray) -> np.ndarray:
+    """float64 [N]: a guess at the ten-second clips in files of so many bytes."""
+    return np.where(size_bytes < LEAST_CLIP_BYTES, 0.1, np.maximum(1.0, size_bytes / CLIP_BYTES))
+
+
 def unit_sizes(plan: tuple[OutputStore, Run] | Plan) -> UnitSizes:
     """Of a plan that is frozen, or is about to be.
 
@@ -50,7 +55,7 @@ def unit_sizes(plan: tuple[OutputStore, Run] | Plan) -> UnitSizes:
         np.add.at(media, numbers, 1)
         sizes = pc.fill_null(batch.column("size_bytes"), 0).to_numpy()
         np.add.at(size_bytes, numbers, sizes)
-        np.add.at(clips, numbers, np.where(sizes < LEAST_CLIP_BYTES, 0.1, np.maximum(1.0, sizes / CLIP_BYTES)))
+        np.add.at(clips, numbers, clips_by_size(sizes))
 
     if isinstance(plan, Plan):
         for batch in plan.batches():
