@@ -67,8 +67,8 @@ SKIPPED: Mapping[str, str] = {
     "link": "a link inside an archive",
     "not_a_file": "a device, a socket, a pipe, or a loop of links",
 }
-LEAST_PERCENT = 5
-"""Of the files: the smallest part for which `ranking_sentence` says how many were forged. A hundredth is too few."""
+FIFTH_PERCENT = 20
+"""Of the files: the part for which `ranking_sentence` says how many were forged. A hundredth is too few files."""
 WHAT_A_SCORE_IS_NOT = (
     "A score is not proof, and a low score is not an accusation. It weighs what these detectors found, by a "
     "calibration that was made on other files. Look at the evidence before you act."
@@ -110,14 +110,17 @@ _POINTS: Mapping[str, tuple[str, str, str]] = {
 
 def ranking_sentence(calibration: Mapping[str, Any]) -> str:
     """What the order by authenticity was worth on the files behind a calibration (its fields, as in its file), and on
-    files by tools that it does not know; "" if nobody measured it: set by hand, made from real files alone, or by an
+    files of tools that it does not know; "" if nobody measured it: set by hand, made from real files alone, or by an
     earlier version."""
     fusion = calibration.get("fusion")
     rankings = [fusion.get(name) for name in ("ranking", "ranking_elsewhere")] if isinstance(fusion, Mapping) else []
     measured = [text for ranking in rankings if (text := _ranked(ranking))]
     if not measured:
         return ""
-    return f"What this order was worth: {'; '.join(measured)}. Where fewer files are forged, these shares are lower."
+    return (
+        f"How far to trust this order: of the most suspicious fifth, {', and '.join(measured)}. With fewer forgeries "
+        "these shares are lower."
+    )
 
 
 def _ranked(ranking: object) -> str:
@@ -125,16 +128,11 @@ def _ranked(ranking: object) -> str:
         assert isinstance(ranking, Mapping)
         of, forged = int(ranking["files"]), int(ranking["forged"])
         kinds = ", ".join(str(family).replace("_", " ") for family in ranking.get("families", ()))
-        shares = [
-            f"{float(top['precision']['value']):.0%} of the most suspicious {int(top['percent'])} %"
-            for top in ranking["most_suspicious"]
-            if int(top["percent"]) >= LEAST_PERCENT
-        ]
+        [share] = [float(t["precision"]["value"]) for t in ranking["most_suspicious"] if t["percent"] == FIFTH_PERCENT]
     except (AssertionError, KeyError, TypeError, ValueError):
         return ""
     files = str(ranking.get("data", f"{of} labelled files"))
-    of_them = f"{forged} of them forged{kinds and f': {kinds}'}"
-    return f"among {files} ({of_them}), {' and '.join(shares)} were forged" if shares else ""
+    return f"{share:.0%} were forged among {files} ({forged} forged{kinds and f': {kinds}'})"
 
 
 def verdict_of(outcome: str, verdict: str | None) -> str:

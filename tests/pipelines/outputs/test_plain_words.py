@@ -42,12 +42,12 @@ def test_an_order_is_praised_only_by_figures_that_were_measured():
     ]
     ranking = {"files": 100, "forged": 40, "families": ["face_swap", "speech"], "most_suspicious": tops}
     assert ranking_sentence({"fusion": {"ranking": ranking}}) == (
-        "What this order was worth: among 100 labelled files (40 of them forged: face swap, speech), 88% of the "
-        "most suspicious 20 % were forged. Where fewer files are forged, these shares are lower."
+        "How far to trust this order: of the most suspicious fifth, 88% were forged among 100 labelled files (40 "
+        "forged: face swap, speech). With fewer forgeries these shares are lower."
     )
     other = {**ranking, "data": "9 files of others", "families": [], "forged": 3}
     both = ranking_sentence({"fusion": {"ranking": ranking, "ranking_elsewhere": other}})
-    assert "forged; among 9 files of others (3 of them forged), 88% of the most suspicious 20 % were forged. W" in both
+    assert "speech), and 88% were forged among 9 files of others (3 forged). With" in both
     unmeasured = ({}, {"fusion": None}, {"fusion": {"ranking": None}}, {"fusion": {"ranking": {"files": "many"}}})
     assert not any(map(ranking_sentence, (*unmeasured, {"fusion": {"ranking": {**ranking, "most_suspicious": []}}})))
     default = ranking_sentence(calibration_to_json(load_calibration()))
