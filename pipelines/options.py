@@ -122,7 +122,7 @@ class AuditConfig:
     unit_size: int = 16
     """Most media in a unit."""
     workers: int | None = None
-    """Processes that score on this machine; None: as many as its cores, memory and GPUs allow."""
+    """Processes that score on this machine; None: as many as its cores and memory and that of its GPUs allow."""
     retry_failures: tuple[str, ...] | None = None
     """Classes of failures to plan again, in ascending order; empty: all classes; None: no retry."""
     max_failure_rate: float | None = None
@@ -235,7 +235,7 @@ def add_work_arguments(parser: Parser) -> None:
     add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder processes")
     add("--wave-size", type=positive, metavar="UNITS", help="units between commits (2; with --runner 128)")
     add("--unit-size", type=positive, default=16, metavar="N", help="at most N files in a unit (default 16)")
-    add("--workers", type=positive, metavar="N", help="processes that score (default: one a core, or a GPU)")
+    add("--workers", type=positive, metavar="N", help="processes that score (default: one a core, as memory allows)")
     add("--decoders", type=positive, metavar="N", help="decoder processes (default: cores less one, 1-8)")
     add("--ahead-mib", type=positive, default=256, metavar="MIB", help="decoded clips that may wait (default 256)")
     add(
