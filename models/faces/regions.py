@@ -108,12 +108,11 @@ def _moving_rows(images: Tensor) -> list[int]:
 def region_masks(shape: tuple[int, int], landmarks: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Height and width, [T, 5, 2] landmarks → bool (T, R, H, W), regions in the order of REGIONS."""
     height, width = shape
-    x, y = np.meshgrid(np.arange(width) - width / 2, np.arange(height) - height / 2)
     unit = max(height, width) / 4
     # Each ellipse is a quadratic form in x and y, and all forms of a frame are one matrix product.
-    powers = np.stack([x * x, x * y, y * y, x, y, np.ones_like(x)]).reshape(6, -1)
-    powers /= np.array([unit**2, unit**2, unit**2, unit, unit, 1])[:, None]
-    basis = torch.from_numpy(powers.astype(np.float32)).to(device)
+    x, y = (torch.arange(side, dtype=torch.float64, device=device) / unit - side / 2 / unit for side in (width, height))
+    x, y = x.expand(height, width), y[:, None].expand(height, width)
+    basis = torch.stack([x * x, x * y, y * y, x, y, torch.ones_like(x)]).float().flatten(1)
     forms = np.stack([_forms(points, shape, unit) for points in landmarks])
     found = torch.empty((len(landmarks), len(REGIONS), height * width), dtype=torch.bool, device=basis.device)
     for masks, coefficients in zip(found, torch.from_numpy(forms.astype(np.float32)).to(device), strict=True):
