@@ -31,6 +31,7 @@ def build_parser(epilog: str = "") -> argparse.ArgumentParser:
         arguments=_query,
     )
     add("report", help=_REPORT, arguments=_report)
+    add("explain", help=_EXPLAIN, arguments=_explain)
     add("schema", help="say what the tables hold, or print their SQL for your own engine", arguments=_schema)
     add("iceberg", help="list the published files in Apache Iceberg tables", arguments=_iceberg)
     add("calibrate", help="make a calibration file from labelled or real files", arguments=_calibrate)
@@ -59,6 +60,7 @@ _QUERY = "ask the tables in SQL (DuckDB); views: files, latest, timeline, to_ret
 _CHECK = "prove that every planned file is in exactly one table, or say what is unfinished"
 
 _ESTIMATE = "say what an audit would take: time, cores, storage, cost; audits a sample for that"
+_EXPLAIN = "say what was found in one file, when and why"
 _REPORT = "write the page for people, OUT/report.html, anew"
 
 
@@ -122,6 +124,12 @@ def _report(parser: Parser) -> None:
         "Writes OUT/report.html, as every audit does at its end: one page without any request, for any browser."
     )
     parser.add_argument("output", metavar="OUT")
+
+
+def _explain(parser: Parser) -> None:
+    from .explain.command import add_explain_arguments
+
+    add_explain_arguments(parser)
 
 
 def _calibrate(parser: Parser) -> None:

@@ -171,6 +171,12 @@ def _report(args: argparse.Namespace, rest: Sequence[str]) -> int:
     return report_command(args.output)
 
 
+def _explain(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    from .explain.command import explain_command
+
+    return explain_command(args)
+
+
 def _quarantine(args: argparse.Namespace, rest: Sequence[str]) -> int:
     from .outputs.quarantine import quarantine_command
 
@@ -302,6 +308,7 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "query": _query,
     "report": _report,
+    "explain": _explain,
     "schema": _schema,
     "iceberg": _iceberg,
     "quarantine": _quarantine,

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..transforms.archives.members import ShardLimits
@@ -33,6 +34,16 @@ class FileLimits:
             "max_members": self.archives.max_members,
             "max_ratio": self.archives.max_ratio,
         }
+
+
+def recorded_limits(record: object) -> FileLimits:
+    """The limits of a run from its record (`as_json`). What is not there, or is no number, has its default."""
+    known = record if isinstance(record, Mapping) else {}
+    numbers: dict[str, Any] = {n: v for n, v in known.items() if isinstance(v, (int, float)) and v > 0}
+    names = ("max_pixels", "max_duration_seconds", "max_streams", "max_samples")
+    reading = {name: numbers[name] for name in names if name in numbers}
+    archives = {name: numbers[name] for name in ("max_bytes", "max_members", "max_ratio") if name in numbers}
+    return FileLimits(replace(Limits(), **reading), replace(ShardLimits(), **archives))
 
 
 def budgets_of(limits: Limits) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from deephotlink.models.calibration.calibration import calibration_to_json, load_calibration
+from deephotlink.models.calibration.calibration import Calibration, calibration_to_json, load_calibration
 from deephotlink.transforms.commit import commit_unit
 from deephotlink.transforms.publish import publish
 from deephotlink.transforms.records import (
@@ -101,12 +101,13 @@ def make_result(file: MediaFile, kind: str, seconds: float = 40.0) -> MediaResul
     return MediaResult(outcome, score, tuple(rows))
 
 
-def make_output(out: Path | str, results: Sequence[MediaResult]) -> Run:
+def make_output(out: Path | str, results: Sequence[MediaResult], calibration: Calibration | None = None) -> Run:
     """A finished run of these results, in one unit."""
     store = OutputStore(str(out))
     run = create_run(
         store, [(result.outcome.file, None) for result in results], resume_key="key", fingerprint="print",
-        calibration_id="embedded-2026-11b", settings={"calibration": calibration_to_json(load_calibration())},
+        calibration_id="embedded-2026-11b",
+        settings={"calibration": calibration_to_json(calibration or load_calibration())},
     )  # fmt: skip
     by_id = {result.outcome.file.media_id: result for result in results}
     for unit in range(run.units):

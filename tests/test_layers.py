@@ -21,13 +21,14 @@ FLOORS = {
     "transforms.media": "protocol notes measures | containers | clock"
     " | stream_facts appended_recording decoder_choice decoders | selection | probe_file | children",
     "pipelines": "limits machine spool interrupts terminal | samples weights outputs | accuracy options"
-    " | training audit runners | plugin waves | workers | jobs | dry_run estimating | arguments field_grade | cli",
+    " | training audit runners | plugin waves explain | workers | jobs | dry_run estimating | arguments field_grade | cli",
+    "pipelines.explain": "files timeline | card | terminal stretch reading | faces | drawing | clip | command",
     "pipelines.plugin": "audit_options inputs | score_media | yaml_steps",
     "pipelines.workers": "cost settings queue shares | messages | worker | template | template_process __main__ | crew",
     "pipelines.estimating": "options strata amounts | measuring | predicting | telling | command",
     "pipelines.outputs": "plain_words views implausible_rows | reasons query implausible_pictures"
     " | datasets check quarantine versions summary | closing_tables | report schema | forget_pictures",
-    "pipelines.outputs.report": "chosen pictures timelines | cards overview | page",
+    "pipelines.outputs.report": "chosen pictures rules timelines | cards overview | page",
 }
 """What lies in a folder, from the ground up: a module or wing imports from floors below its own, and on its own floor
 nothing but itself."""

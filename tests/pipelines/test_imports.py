@@ -58,6 +58,7 @@ def output(tmp_path_factory) -> Path:
         (("query", "OUT", "select count(*) as media from files"), "media"),
         (("query", "OUT", "select count(*) as media from files", "--json"), '"media"'),
         (("report", "OUT"), "report.html: 1 file"),
+        (("explain", "OUT", "a.flac"), "What could not be judged"),
         (("check", "OUT"), "every planned file is in exactly one table"),
         (("detectors",), "lip_sync"),
         (("detectors", "ufd", "meso4_df"), "CLIP ViT-L/14"),

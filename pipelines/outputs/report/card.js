@@ -1,4 +1,5 @@
 // The card of one file, made when it is opened.
+const words = about.words;
 const figureOf = (picture) => {
   const image = element("img", { src: picture.src, alt: picture.alt, width: picture.w || null, height: picture.h || null });
   const frame = element("div", { class: "shot" }, image);
@@ -25,7 +26,7 @@ const listed = (items, kind = "") => (items.length ? element("ul", { class: kind
 const reasonItems = (reasons) =>
   reasons.map((reason) => [
     `${reason.text}. `,
-    element("span", { class: "meaning" }, reason.hint ? "A hint only. " : "", element("code", {}, reason.detector)),
+    element("span", { class: "meaning" }, reason.hint ? `${words.hint} ` : "", element("code", {}, reason.detector)),
   ]);
 
 const pairs = (rows) => element("dl", { class: "facts" }, rows.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", { dir: "auto" }, value))));
@@ -56,11 +57,11 @@ const numbersOf = (card) => {
     "Numbers, and how to get all of them",
     said.length
       ? [
-          element("p", { class: "meaning" }, "Log-odds: above 0 points to manipulation, below 0 away from it. Raw: as the detector gives it, not calibrated."),
+          element("p", { class: "meaning" }, words.logOdds),
           tableOf(["Detector", "Family", "Log-odds", "Items judged", "Counts"], said),
         ]
       : "",
-    card.machine.length ? [element("p", { class: "meaning" }, "Reasons as they stand in the tables:"), listed(card.machine, "machine")] : "",
+    card.machine.length ? [element("p", { class: "meaning" }, words.machine), listed(card.machine, "machine")] : "",
     element("pre", {}, element("code", {}, about.query.replace("{id}", card.id))),
   );
 };
@@ -69,7 +70,7 @@ const limitsOf = (card) => {
   const known = card.numbers.map(([name]) => [name, about.detectors[name]]).filter(([, detector]) => detector);
   return known.length
     ? folded(
-        "What these detectors cannot see, and the licences of their models",
+        `${words.blind}, and the licences of their models`,
         tableOf(["Detector", "Cannot see", "Licence"], known.map(([name, detector]) => [name, detector.blind, detector.licence])),
       )
     : "";
@@ -96,17 +97,17 @@ const evidenceOf = (line, card) => {
         element(
           "p",
           { class: "key" },
-          element("span", { class: "k towards" }, "above the line: points to manipulation"),
-          element("span", { class: "k away" }, "below: points away from it"),
-          element("span", { class: "k silent" }, "could not judge"),
-          element("span", { class: "k unseen" }, "not looked at"),
+          element("span", { class: "k towards" }, words.above),
+          element("span", { class: "k away" }, words.below),
+          element("span", { class: "k silent" }, words.couldNot),
+          element("span", { class: "k unseen" }, words.unseen),
         ),
         card.timeline.unseen_text ? element("p", { class: "meaning" }, card.timeline.unseen_text) : "",
         without,
         spansOf(card.timeline),
       ]
-    : [without, element("p", { class: "meaning" }, card.cut ? "This page has no room for the timeline of this file; the query under Numbers gives it." : "No detector judged a stretch of this file.")];
-  return [part("The moments behind it", shots), part("Evidence over its length", chart)];
+    : [without, element("p", { class: "meaning" }, card.cut ? "This page has no room for the timeline of this file; the query under Numbers gives it." : words.noTimeline)];
+  return [part("The moments behind it", shots), part(words.timeline, chart)];
 };
 
 const makeCard = (place) => {
@@ -125,8 +126,8 @@ const makeCard = (place) => {
       "article",
       { class: "card", "aria-label": line.name },
       head,
-      part("Why", listed(told.map((text) => `${text}`)), element("p", { class: "meaning" }, "Word in the tables: ", element("code", {}, card.word))),
-      part("The file", pairs(card.facts)),
+      part("Why", listed(told.map((text) => `${text}`)), element("p", { class: "meaning" }, `${words.word} `, element("code", {}, card.word))),
+      part(words.facts, pairs(card.facts)),
     );
   }
   const [counting, hints] = [card.towards.filter((r) => !r.hint), card.towards.filter((r) => r.hint)];
@@ -139,25 +140,25 @@ const makeCard = (place) => {
     element(
       "div",
       { class: "columns" },
-      part("What speaks for manipulation", listed(reasonItems([...counting, ...hints]), "for") || element("p", {}, "Nothing was found.")),
-      part("What speaks against it", listed(reasonItems(card.against), "against") || element("p", {}, "Nothing was found.")),
+      part(words.towards, listed(reasonItems([...counting, ...hints]), "for") || element("p", {}, words.nothing)),
+      part(words.against, listed(reasonItems(card.against), "against") || element("p", {}, words.nothing)),
       part(
-        "What could not be judged",
+        words.silent,
         listed(card.silent.map(([text, word]) => [`${text}. `, element("code", {}, word)])),
         card.neither.length ? listed(reasonItems(card.neither)) : null,
         listed(card.notes.map((text) => element("span", { dir: "auto" }, text))),
       ),
     ),
     [...card.towards, ...card.against, ...card.neither].some((reason) => reason.hint)
-      ? element("p", { class: "meaning after" }, "A hint comes from a detector that has no part in the verdict.")
+      ? element("p", { class: "meaning after" }, words.hints)
       : "",
     evidenceOf(line, card),
     element(
       "div",
       { class: "columns" },
-      part("The file", pairs(card.facts)),
-      part("Content Credentials", listed(credentials) || element("p", {}, "None were found. Their absence says nothing.")),
-      declared.length ? part("What else it declares", listed(declared)) : null,
+      part(words.facts, pairs(card.facts)),
+      part(words.credentials, listed(credentials) || element("p", {}, words.noCredentials)),
+      declared.length ? part(words.declared, listed(declared)) : null,
     ),
     limitsOf(card),
     numbersOf(card),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ....models import registry
 from ....models.base import FAMILIES
 from ....models.calibration.calibration import DetectorCalibration
 from ....transforms.failures import printable
@@ -19,6 +20,30 @@ LONGEST_TEXT = 400
 LONGEST_SEEN = 120
 """Of what a tag says: encoders write pages into it."""
 LONGEST_NAME = 1_000
+WORDS: Mapping[str, str] = {
+    "towards": "What speaks for manipulation",
+    "against": "What speaks against it",
+    "silent": "What could not be judged",
+    "nothing": "Nothing was found.",
+    "hint": "A hint only.",
+    "hints": "A hint comes from a detector that has no part in the verdict.",
+    "timeline": "Evidence over its length",
+    "noTimeline": "No detector judged a stretch of this file.",
+    "above": "above the line: points to manipulation",
+    "below": "below: points away from it",
+    "couldNot": "could not judge",
+    "unseen": "not looked at",
+    "facts": "The file",
+    "credentials": "Content Credentials",
+    "noCredentials": "None were found. Their absence says nothing.",
+    "declared": "What else it declares",
+    "blind": "What these detectors cannot see",
+    "logOdds": "Log-odds: above 0 points to manipulation, below 0 away from it. Raw: as the detector gives it, not "
+    "calibrated.",
+    "machine": "Reasons as they stand in the tables:",
+    "word": "Word in the tables:",
+}
+"""The words of a card that are the same for every file. The page's scripts and `deephotlink explain` use them."""
 _UNITS = (("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10))
 
 
@@ -117,6 +142,18 @@ def facts_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     if row.get("member"):
         facts.append(("Member of a shard", row["member"]))
     return facts
+
+
+def limits_of(detectors: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What each of these detectors cannot see (`blind`) and its `licence`, if it is installed here."""
+    installed = registry.installed()
+    found = {name: installed[name] for name in detectors if name in installed}
+    return {name: {"blind": spec.blind_to, "licence": spec.licence} for name, spec in found.items()}
+
+
+def rows_query(word: str, media_id: str) -> str:
+    """The command that prints every row of evidence of a file. word: the output, as a word for a shell."""
+    return f"deephotlink query {word} \"select * from timeline where media_id = '{media_id}'\""
 
 
 def size(number: int) -> str:

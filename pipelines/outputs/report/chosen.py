@@ -37,6 +37,12 @@ from (
     union all by name
     select 2 as part, 'skipped' as outcome, media_id, run_id, uri from passed_over where {skipped}
 )"""
+_ONE = """
+create or replace temp table kept as
+select 0::int as place, f.outcome, f.media_id, f.run_id, coalesce(s.evidence_run_id, f.run_id) as evidence_run, f.uri,
+       s.authenticity
+from files f left join scores s on f.outcome = 'scored' and s.media_id = f.media_id and s.run_id = f.run_id
+where f.media_id = {}"""
 _SCORED = f"""
 select k.place, k.media_id, k.run_id, k.evidence_run, k.uri, s.* exclude (media_id, run_id)
 from kept k join (select media_id, run_id, {_SCORE} from scores) s using (media_id, run_id)
@@ -117,6 +123,12 @@ def choose(tables: duckdb.DuckDBPyConnection, summary: Summary, most: int = MOST
     tables.execute(_KEPT.format(scored=scored, failed=failed, skipped=skipped))
     [(kept,)] = tables.execute("select count(*) from kept").fetchall()
     return Chosen(summary.media, kept, min(worst, summary.judged))
+
+
+def choose_one(tables: duckdb.DuckDBPyConnection, media_id: str) -> None:
+    """Makes the table `kept` with this one file, by its newest row. Needs the views of `query.connect` only."""
+    quoted = media_id.replace("'", "''")
+    tables.execute(_ONE.format(f"'{quoted}'"))
 
 
 def rows_of(tables: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

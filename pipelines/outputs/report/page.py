@@ -20,20 +20,19 @@ from typing import Any
 
 import duckdb
 
-from ....models import registry
 from ....models.base import FAMILIES
-from ....models.calibration.calibration import CalibrationError, DetectorCalibration, parse_calibration
-from ....transforms.failures import UsageError, printable
+from ....models.calibration.calibration import DetectorCalibration
+from ....transforms.failures import printable
 from ....transforms.storage.output_names import PAGE
 from ....transforms.storage.output_store import OutputStore
-from ....transforms.tables.runs import Run, list_runs
+from ....transforms.tables.runs import list_runs
 from ...terminal.wording import shell_word
 from ..check import unfinished_runs
 from ..plain_words import VERDICTS, WHAT_A_SCORE_IS_NOT, family_title, ranking_sentence
 from ..query import connect, published_files, readable
 from ..reasons import Item
 from ..summary import Summary, summarise
-from .cards import card_of, line_of, row_reasons
+from .cards import WORDS, card_of, limits_of, line_of, row_reasons, rows_query
 from .chosen import MOST_FILES, Chosen, bounded, choose, evidence_of, rows_of
 from .overview import (
     SYMBOLS,
@@ -47,6 +46,7 @@ from .overview import (
     verdicts_html,
 )
 from .pictures import TABLE, Picture, pictures_of
+from .rules import rules_of
 
 BLOCK_FILES = 20
 NO_PICTURE_OF_IT = (
@@ -131,15 +131,12 @@ def report_page(
         "verdicts": [[name, word_.title, word_.sentence, SYMBOLS[name]] for name, word_ in VERDICTS.items()],
         "families": [[name, family_title(name)] for name in FAMILIES],
         "folder": printable(folder, 4096),
-        "detectors": {
-            spec.name: {"blind": spec.blind_to, "licence": spec.licence}
-            for one in summary.detectors
-            if (spec := registry.installed().get(one.detector)) is not None
-        },
+        "detectors": limits_of(one.detector for one in summary.detectors),
+        "words": WORDS,
         "blockFiles": BLOCK_FILES,
         "complete": chosen.kept == chosen.total,
         "noPictures": NO_PICTURE_OF_IT if picture_files else NO_PICTURES,
-        "query": f"deephotlink query {word} \"select * from timeline where media_id = '{{id}}'\"",
+        "query": rows_query(word, "{id}"),
         "notProof": WHAT_A_SCORE_IS_NOT,
     }
     command = f'deephotlink query {word} "select uri, verdict, authenticity, reasons from latest order by authenticity"'
@@ -178,7 +175,7 @@ def _files(
             items, upcoming = upcoming[1], next(evidence, None)
         run_id = row["run_id"]
         if run_id not in rules:
-            rules[run_id] = _rules_of(store, run_id)
+            rules[run_id] = rules_of(store, run_id)
         reasons = row_reasons(row, items)
         lines.append(line_of(row, reasons))
         card = card_of(row, reasons, items, rules[run_id], with_timeline=room > 0)
@@ -194,15 +191,6 @@ def _files(
     if cards:
         blocks.append(_json_block(f"cards-{len(blocks)}", cards))
     return lines, blocks
-
-
-def _rules_of(store: OutputStore, run_id: str) -> Mapping[str, DetectorCalibration]:
-    """The calibration by which a run made its scores; none where its record does not say."""
-    try:
-        run = Run.from_json(store.read(f"_runs/{run_id}/run.json"))
-        return parse_calibration(json.dumps(run.settings.get("calibration")), f"run {run_id}").detectors
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, CalibrationError, UsageError):
-        return {}
 
 
 @cache

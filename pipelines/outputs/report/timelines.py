@@ -35,7 +35,7 @@ def timeline_of(
         own = [item for item in timed if item.detector == name]
         reason = told.get(name)
         rule = rules.get(name) if reason is not None and reason.calibrated else None
-        spans = [_judged(item, rule) for item in weighed_items(name, [i for i in own if i.logit is not None])]
+        spans = [judged(item, rule) for item in weighed_items(name, [i for i in own if i.logit is not None])]
         lanes.append(
             {
                 "detector": name,
@@ -93,7 +93,8 @@ def merged(spans: Sequence[Span]) -> list[Span]:
     return found
 
 
-def _judged(item: Item, rule: DetectorCalibration | None) -> tuple[float, float, float]:
+def judged(item: Item, rule: DetectorCalibration | None) -> tuple[float, float, float]:
+    """Start, end and value of an item with a logit: log-odds if `rule` is about its weights, otherwise the logit."""
     start, end = _span(item)
     logit = item.logit or 0.0
     if rule is not None and applies(rule, item.weights_sha256, None):
