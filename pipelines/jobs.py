@@ -22,7 +22,7 @@ from rich.markup import escape
 
 from ..models.calibration.calibration import calibration_to_json, parse_calibration
 from ..transforms.commit import commit_known
-from ..transforms.failures import WorldError
+from ..transforms.failures import UsageError, WorldError
 from ..transforms.listing import ListingOptions, list_sources
 from ..transforms.plan import UnitLimits, plan_media
 from ..transforms.publish import publish
@@ -51,6 +51,7 @@ from .options import AuditConfig
 from .outputs.closing_tables import print_lines, print_summary
 from .outputs.query import connect, readable
 from .outputs.report.page import summarise_and_report
+from .outputs.schema.iceberg import as_json, in_words, register
 from .outputs.schema.script import write_views
 from .outputs.versions import superseded
 from .runners import check_runner
@@ -149,15 +150,18 @@ def _closing(
         summary, _ = summarise_and_report(store, tables)
         wrong = detector_errors(tables, [run.run_id for run in runs])
     write_views(store)
+    listed, unlisted = _list_in_iceberg(config)
     failing = failure_rate(store, runs or [run for run in [last_run(store, key)] if run is not None])
     if config.as_json:
         ran = {"runs": [run.run_id for run in runs], "detector_errors": wrong, "failure_rate": failing}
-        print_json({**summary.as_json(), **ran, **more})
+        print_json({**summary.as_json(), **ran, **more, **listed})
     elif not runs:
         told = f"{counted(already_done, 'file')} {'is' if already_done == 1 else 'are'} in the tables already"
         console.print(f"Nothing is left to do: {told}.\n", highlight=False)
     print_summary(summary, console, config.output)
-    print_lines(console, last_lines)
+    print_lines(console, [*last_lines, *in_words(listed.get("iceberg", {}), config.iceberg_namespace)])
+    if unlisted is not None:
+        raise unlisted
     too_many = {name: share for name, share in wrong.items() if share > MAX_ERROR_SHARE}
     for name, share in too_many.items():
         print(
@@ -167,6 +171,16 @@ def _closing(
     if most is not None and failing > most:
         print(f"deephotlink: {failing:.1%} of the files failed, more than --max-failure-rate={most:g}", file=sys.stderr)
     return BROKEN if too_many else MANY_FAILED if most is not None and failing > most else DONE
+
+
+def _list_in_iceberg(config: AuditConfig) -> tuple[dict[str, Any], UsageError | WorldError | None]:
+    """What `--iceberg` adds to the JSON. If the catalog refuses the files, the closing tables are printed first."""
+    if config.iceberg is None:
+        return {}, None
+    try:
+        return {"iceberg": as_json(register(config.output, config.iceberg or None, config.iceberg_namespace))}, None
+    except (UsageError, WorldError) as error:
+        return {}, error
 
 
 def failure_rate(store: OutputStore, runs: Sequence[Run]) -> float:

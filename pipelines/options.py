@@ -21,6 +21,7 @@ from ..models.weights.files import NO_WEIGHTS, Weights
 from ..transforms.archives.members import ShardLimits
 from ..transforms.failures import UsageError
 from ..transforms.media.protocol import Limits
+from ..transforms.storage.output_names import ICEBERG_NAMESPACE
 from ..transforms.storage.sources import MAX_FILE_BYTES
 from ..transforms.storage.uris import redact
 from .limits import FileLimits, add_limit_arguments, budgets_of, limits_of, size
@@ -127,6 +128,9 @@ class AuditConfig:
     """Classes of failures to plan again, in ascending order; empty: all classes; None: no retry."""
     max_failure_rate: float | None = None
     """In [0, 1). If a larger share of the media fails, the exit code is 4; None: any share may fail."""
+    iceberg: str | None = None
+    """The Iceberg catalog in which the files are listed at the end; "": SQLite in the output; None: none."""
+    iceberg_namespace: str = ICEBERG_NAMESPACE
     quiet: bool = False
     as_json: bool = False
     beam_args: tuple[str, ...] = ()
@@ -203,6 +207,18 @@ def add_audit_arguments(parser: Parser) -> None:
         metavar="SOURCE",
         help="real files of your own: audit them too, calibrate on them, and rescore",
     )
+    add(
+        "--iceberg",
+        metavar="CATALOG",
+        help="at the end list the new files in Iceberg tables (--iceberg=CATALOG; default: SQLite in OUT)",
+    )
+    parser.bare_options["--iceberg"] = ""
+    add(
+        "--iceberg-namespace",
+        default=ICEBERG_NAMESPACE,
+        metavar="NAME",
+        help="of the Iceberg tables (default deephotlink)",
+    )
     add("--dry-run", action="store_true", help="print what would be done and needed; write nothing")
     add(
         "--retry-failures",
@@ -267,6 +283,11 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
     except OSError as error:
         raise UsageError(f"cannot read the calibration file {args.calibration!r}: {error.strerror}") from error
     limits = limits_of(args)
+    if args.iceberg is not None:
+        from .outputs.schema.iceberg import check_catalog
+
+        # Now, because an audit may take days.
+        check_catalog(args.output, args.iceberg or None, args.iceberg_namespace)
     chosen = choose(names, args.weights, args.weights_cache, args.accept_licence, args.allow_unpinned)
     return AuditConfig(
         sources=tuple(args.sources),
@@ -295,6 +316,8 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
         workers=args.workers,
         retry_failures=args.retry_failures,
         max_failure_rate=args.max_failure_rate,
+        iceberg=args.iceberg,
+        iceberg_namespace=args.iceberg_namespace,
         quiet=args.quiet or args.as_json,
         as_json=args.as_json,
         beam_args=tuple(beam_args),

@@ -9,6 +9,8 @@ FLAT, HIVE = "flat", "hive"
 versions."""
 ICEBERG = "_iceberg"
 """Folder of the Iceberg tables' own files, and of their catalog if it is SQLite."""
+ICEBERG_NAMESPACE = "deephotlink"
+"""Of the Iceberg tables, if nobody chooses another."""
 FOLDERS = ("_runs", "_resume", "_weights", "_calibration", ICEBERG, *TABLE_FOLDERS)
 """All our folders in an output. Anything else there, except the page and the views, is the user's."""
 PAGE = "report.html"

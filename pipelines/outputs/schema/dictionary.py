@@ -62,12 +62,13 @@ to get a date.
 
 ### Apache Iceberg
 
-`deephotlink iceberg OUT` (`pip install 'deephotlink[iceberg]'`) lists the published files in Iceberg tables, one for
-each of ours but `evidence_frames`, whose files `forget-pictures` changes. The files stay where they are and are not
-rewritten. Run it after each audit: it adds what is new, and nothing twice. The catalog, called `deephotlink`, is SQLite
-in `OUT/_iceberg`, or what `--catalog` names. An output that a version before schema version 3 began cannot be listed,
-because its files lack `run_date`. Iceberg names files by whole paths: if you move OUT, delete `OUT/_iceberg` and list
-it again.
+`audit --iceberg` at its end, and `deephotlink iceberg OUT` at any time (`pip install 'deephotlink[iceberg]'`), list
+the published files in Iceberg tables, one for each of ours but `evidence_frames`, whose files `forget-pictures`
+changes. The files stay where they are and are not rewritten. Each call adds what is new, and nothing twice, also
+after a kill and if several run at once. The catalog, called `deephotlink`, is SQLite in `OUT/_iceberg`, or what
+`--iceberg=CATALOG` or `--catalog` names. After `rescore`, run `deephotlink iceberg OUT`. An output that a version
+before schema version 3 began cannot be listed, because its files lack `run_date`. Iceberg names files by whole paths:
+if you move OUT, delete `OUT/_iceberg` and list it again.
 
 ### Many small runs
 

@@ -1,5 +1,9 @@
 """`deephotlink iceberg`: the published files as Iceberg tables, read back by PyIceberg."""
 
+import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +14,7 @@ from deephotlink.pipelines import cli
 from deephotlink.pipelines.outputs.check import check_output
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.pipelines.outputs.schema.iceberg import LISTED, register
-from deephotlink.transforms.failures import UsageError
+from deephotlink.transforms.failures import UsageError, WorldError
 from deephotlink.transforms.storage.output_names import HIVE
 from deephotlink.transforms.storage.output_store import OutputStore
 from deephotlink.transforms.tables import runs
@@ -89,3 +93,121 @@ def test_what_cannot_be_done_is_one_line(store, tmp_path, capsys):
     said = ["holds no output", "no-such-catalog", "cannot open the Iceberg catalog", "earlier version", "it has #"]
     assert len(lines) == len(said) and all(words in line for words, line in zip(said, lines, strict=True))
     assert not Path(old.path("_iceberg")).exists()
+
+
+AUDIT = """
+import os, signal, sys
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
+from deephotlink.pipelines.cli import main
+where, number, *arguments = sys.argv[1:]
+owner = Table if where == "add_files" else SqlCatalog
+real, left = getattr(owner, where), [int(number)]
+def killed(*given, **more):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given, **more)
+setattr(owner, where, killed)
+sys.exit(main(arguments))
+"""
+
+
+def notes(folder: Path, count: int) -> str:
+    folder.mkdir(exist_ok=True)
+    for number in range(len(list(folder.iterdir())), count):
+        (folder / f"{number}.txt").write_text("no media")
+    return str(folder)
+
+
+def audit_of(source: str, out: str) -> list[str]:
+    return ["audit", source, "--output", out, "--detectors", "metadata", "--iceberg"]
+
+
+def listed(out: str) -> dict[str, list[str]]:
+    return {
+        table: sorted(found.inspect.data_files()["file_path"].to_pylist())
+        for table, found in tables_of(OutputStore(out)).items()
+    }
+
+
+def test_an_audit_lists_its_files_and_a_later_one_appends(tmp_path, capsys):
+    source, out = notes(tmp_path / "in", 2), str(tmp_path / "out")
+    assert cli.main(audit_of(source, out)) == cli.DONE
+    said = capsys.readouterr().out
+    assert "Listed in Iceberg: 4 new files, 4 in all, in deephotlink.evidence" in said.replace("\n", " ")
+    first = listed(out)
+    assert cli.main([*audit_of(source, out), "--json"]) == cli.DONE
+    again = json.loads(capsys.readouterr().out)["iceberg"]
+    assert again == {table: {"added": 0, "files": 1} for table in LISTED} and listed(out) == first
+    notes(tmp_path / "in", 5)
+    assert cli.main([*audit_of(source, out), "--json"]) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["iceberg"]["skipped"] == {"added": 1, "files": 2}
+    read = tables_of(OutputStore(out))["skipped"].scan().to_arrow()
+    assert sorted(read["uri"].to_pylist()) == sorted(run_query(out, "select uri from skipped")["uri"].to_pylist())
+    assert read.num_rows == 5 and check_output(out) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [("create_table", 1), ("create_table", 3), ("commit_table", 1), ("commit_table", 4), ("add_files", 3)],
+)
+def test_after_a_kill_the_same_command_lists_what_is_left(tmp_path, where, number):
+    """Killed where a table is made, where a commit is handed to the catalog, and between two tables."""
+    source, out = notes(tmp_path / "in", 2), str(tmp_path / "out")
+    command = [sys.executable, "-c", AUDIT, where, str(number), *audit_of(source, out), "--quiet"]
+    assert subprocess.run(command, timeout=300).returncode == -signal.SIGKILL
+    assert cli.main([*audit_of(source, out), "--quiet"]) == cli.DONE
+    found = listed(out)
+    assert {table: len(files) for table, files in found.items()} == dict.fromkeys(LISTED, 1)
+    assert tables_of(OutputStore(out))["skipped"].scan().count() == 2
+    assert cli.main([*audit_of(source, out), "--quiet"]) == cli.DONE and listed(out) == found
+
+
+def test_two_at_the_same_time_list_each_file_once(store):
+    for number in range(1, 5):
+        finish(store, make_run(store, number, 6, resume_key=f"run{number}"))
+    code = "import sys; from deephotlink.pipelines.cli import main; sys.exit(main(sys.argv[1:]))"
+    jobs = [subprocess.Popen([sys.executable, "-c", code, "iceberg", store.root]) for _ in range(3)]
+    assert [job.wait(300) for job in jobs] == [cli.DONE] * 3
+    for table, files in listed(store.root).items():
+        assert len(files) == len(set(files)) == len([n for n in store.list(table) if n.endswith(".parquet")])
+
+
+def test_a_catalog_that_cannot_be_used_is_refused_before_anything_is_audited(store, tmp_path, capsys):
+    finish(store, make_run(store, 1, 6))
+    shared = f"sqlite:///{tmp_path}/shared.db"
+    register(store.root, shared)
+    source, out = notes(tmp_path / "in", 1), tmp_path / "out"
+    plain = ["audit", source, "--output", str(out), "--detectors", "metadata", "--quiet"]
+    assert cli.main([*plain, f"--iceberg={shared}"]) == cli.USAGE
+    assert cli.main([*plain, "--iceberg=no-such-catalog", "--dry-run"]) == cli.USAGE
+    assert cli.main(["audit", source, "--output", str(tmp_path / "a#b"), "--quiet", "--iceberg"]) == cli.USAGE
+    assert cli.main(["audit", source, "--output", "memory://out", "--quiet", "--iceberg"]) == cli.USAGE
+    lines = capsys.readouterr().err.splitlines()
+    said = ["lists files of another output", "no-such-catalog", "it has #", "SQLite cannot lie in"]
+    assert len(lines) == len(said) and all(words in line for words, line in zip(said, lines, strict=True))
+    assert not out.exists() and not (tmp_path / "a#b").exists()
+    assert cli.main([*plain, f"--iceberg={shared}", "--iceberg-namespace", "second"]) == cli.DONE
+    assert register(str(out), shared, "second")["skipped"] == (0, 1)
+
+
+def test_a_catalog_that_fails_at_the_end_costs_no_results(tmp_path, capsys, monkeypatch):
+    def fails(*given):
+        raise WorldError("the Iceberg catalog does not answer")
+
+    monkeypatch.setattr("deephotlink.pipelines.jobs.register", fails)
+    source, out = notes(tmp_path / "in", 1), str(tmp_path / "out")
+    assert cli.main(audit_of(source, out)) == cli.AGAIN
+    printed = capsys.readouterr()
+    assert "What was found" in printed.out and "does not answer; the same command continues" in printed.err
+    assert check_output(out) == []
+    monkeypatch.undo()
+    assert cli.main([*audit_of(source, out), "--quiet"]) == cli.DONE and len(listed(out)["skipped"]) == 1
+
+
+def test_without_the_extra_the_audit_says_so_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyiceberg", None)
+    out = tmp_path / "out"
+    assert cli.main(audit_of(notes(tmp_path / "in", 1), str(out))) == cli.USAGE
+    assert "pip install 'deephotlink[iceberg]'" in capsys.readouterr().err and not out.exists()
