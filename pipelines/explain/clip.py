@@ -19,7 +19,7 @@ import numpy as np
 
 from ...transforms.failures import UsageError, WorldError, local_fault, printable
 from ...transforms.records import VideoStream
-from ...transforms.storage.uris import local_path, unescape
+from ...transforms.storage.uris import local_path, shards_of, unescape
 from ..options import Sandbox
 from ..samples.encoding import EncodingError, FilmWriter, join_sound
 from ..terminal.wording import counted, named
@@ -37,6 +37,19 @@ MOST_RATE, USUAL_RATE = 30.0, 25.0
 SEARCH_SHORT = 360
 """Pixels of the shorter side, as in an audit."""
 TOLERANCE_SECONDS = 0.0005
+
+
+UNDECODED = "This part could not be decoded"
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    seconds: float
+    """On the clock of the file."""
+    pixels: np.ndarray | None
+    """uint8 [H, W, 3], the picture on display then; None before the first one."""
+    problem: str | None
+    """Why nothing could be decoded there. Words of a child: they are never drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +108,11 @@ def check_target(target: str, told: Explained) -> Path:
         raise UsageError(f"--clip {printable(target, 400)} is a folder: expected the name of a file")
     if told.row["outcome"] != "scored":
         raise UsageError("no clip can be made of this file: it was not scored, so no moment of it was judged")
-    original = told.row["uri"].rpartition("::")[2]
-    there = original.startswith("/") and path.exists() and os.path.exists(local_path(unescape(original)))
-    if there and os.path.samefile(path, local_path(unescape(original))):
-        raise UsageError(f"--clip {printable(target, 400)} is the audited file: expected another name")
+    uri = told.row["uri"]
+    for original in (uri, *(shards_of(uri) if uri.startswith(("tar://", "zip://")) else ())):
+        there = os.fsencode(unescape(original)) if original.startswith("/") else b""
+        if there and path.exists() and os.path.exists(there) and os.path.samefile(path, there):
+            raise UsageError(f"--clip {printable(target, 400)} is the audited file: expected another name")
     return path
 
 
@@ -145,28 +159,27 @@ def _write(
     """Writes the pictures. Returns the faces in them, notes for the user, and whether they are the film's own."""
     problem = None
     if (video := source.video) is not None:
-        rate = _rate(video)
-        size = decoded_size(video)
+        faces, rate, size = _faces(source, told, out, stretch, video), _rate(video), decoded_size(video)
         frames = _steady(source, stretch, rate, size)
-        first = next(frames)
-        # The first piece may lie before the first picture: another one decides whether there are any.
-        held: list[tuple[float, np.ndarray | None, str]] = [first]
-        while held[-1][1] is None and (more := next(frames, None)) is not None:
-            held.append(more)
-        if held[-1][1] is not None:
-            faces = _faces(source, told, out, stretch, video)
+        # What comes before the first picture waits until it is clear that there is one.
+        held: list[_Frame] = []
+        for frame in frames:
+            held.append(frame)
+            if frame.pixels is not None:
+                break
+        if held[-1].pixels is not None:
             board = Board(told, stretch, shown_size(size), details)
-            lost = 0.0
+            lost = 0
             with FilmWriter(film, board.width, board.height, rate, BITS) as writer:
-                for time, pixels, note in itertools.chain(held, frames):
-                    writer.write(board.frame(pixels, time, faces, note))
-                    lost += bool(note) / float(rate)
-            notes = (f"{lost:.1f} s of the picture could not be decoded",) if lost else ()
+                for frame in itertools.chain(held, frames):
+                    writer.write(board.frame(frame.pixels, frame.seconds, faces, UNDECODED if frame.problem else ""))
+                    lost += frame.problem is not None
+            notes = (f"{lost / float(rate):.1f} s of the picture could not be decoded",) if lost else ()
             return faces, notes, True
-        problem = next((note for _, _, note in held if note), "no picture could be decoded")
+        problem = printable(next((frame.problem for frame in held if frame.problem), "no picture can be decoded"), 300)
     if sound is None:
         why = problem or "it has no picture and no sound that can be decoded"
-        raise UsageError(f"no clip of {stretch.start:.1f} to {stretch.end:.1f} s can be made: {printable(why, 300)}")
+        raise UsageError(f"no clip of {stretch.start:.1f} to {stretch.end:.1f} s can be made: {why}")
     rate = Fraction(25)
     board = Board(told, stretch, (BOARD_WIDTH, WAVE_HEIGHT), details)
     drawn = wave(sound, BOARD_WIDTH)
@@ -174,7 +187,7 @@ def _write(
     with FilmWriter(film, board.width, board.height, rate, BITS) as writer:
         for number in range(count):
             time = stretch.start + number / float(rate)
-            writer.write(board.frame(wave_frame(drawn, number / count), time, (), problem or ""))
+            writer.write(board.frame(wave_frame(drawn, number / count), time, (), UNDECODED if problem else ""))
     return [], (f"the picture is left out: {problem}",) if problem else (), False
 
 
@@ -185,11 +198,8 @@ def _rate(video: VideoStream) -> Fraction:
     return Fraction(rate).limit_denominator(1001)
 
 
-def _steady(
-    source: Source, stretch: Stretch, rate: Fraction, size: tuple[int, int]
-) -> Iterator[tuple[float, np.ndarray | None, str]]:
-    """(seconds, frame, what is wrong with it) for each frame of the clip, at a steady rate. The frame is the one on
-    display then; None before the first one. What could not be decoded keeps the picture before it."""
+def _steady(source: Source, stretch: Stretch, rate: Fraction, size: tuple[int, int]) -> Iterator[_Frame]:
+    """Each frame of the clip, at a steady rate. What could not be decoded keeps the picture before it."""
     shown: np.ndarray | None = None
     count, hertz = max(1, round(stretch.seconds * rate)), float(rate)
     step = max(1, round(PIECE_SECONDS * hertz))
@@ -200,8 +210,7 @@ def _steady(
             index = int(np.searchsorted(piece.pts_seconds, time + TOLERANCE_SECONDS, side="right")) - 1
             if index >= 0:
                 shown = piece.pixels[index]
-            note = "" if len(piece.pixels) else f"This part could not be decoded: {piece.damage or 'no picture'}"
-            yield time, shown, note
+            yield _Frame(time, shown, None if len(piece.pixels) else piece.damage or "no picture can be decoded")
         shown = None if shown is None else shown.copy()  # the piece's memory shall not outlive it
 
 
@@ -221,5 +230,6 @@ def _move(made: Path, path: Path) -> None:
         shutil.copyfile(made, temporary)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise local_fault(f"{printable(str(path), 400)} cannot be written", error) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ LEAST_LIKENESS = 0.6
 _ID = re.compile(r"[0-9a-f]{64}")
 _MEMBER = re.compile(r"(?P<member>.+) in (?P<shard>.+)", re.DOTALL)
 _PLACES = r"""
-create or replace temp view places as
+create or replace temp table places as
 select media_id, uri, regexp_matches(uri, '^(tar|zip)://.*::') as is_member,
        regexp_extract(uri, '^(?:tar|zip)://(.*)::', 1) as member,
        case when is_member then regexp_extract(uri, '::([^:]|:[^:])*$', 0)[3:] else uri end as place
@@ -44,11 +44,15 @@ def find_media_id(tables: duckdb.DuckDBPyConnection, given: str) -> str:
         raise UsageError("expected a FILE: a URI, a path, a media_id or the end of a name; got an empty one")
     tables.execute(_PLACES)
     for condition, values in _ways(given):
-        found = tables.execute(f"select uri, media_id from places where {condition} order by 1, 2", values).fetchall()
-        if len(found) == 1:
-            return str(found[0][1])
-        if found:
-            raise UsageError(_several(given, found))
+        first = tables.execute(
+            f"select uri, media_id, count(*) over () as total, min(uri) over () = max(uri) over () as one_uri "
+            f"from places where {condition} order by 1, 2 limit {MOST_NAMED}",
+            values,
+        ).fetchall()
+        if len(first) == 1:
+            return str(first[0][1])
+        if first:
+            raise UsageError(_several(given, [(uri, media_id) for uri, media_id, *_ in first], *first[0][2:]))
     raise UsageError(_none(tables, given))
 
 
@@ -79,18 +83,15 @@ def _ways(given: str) -> list[tuple[str, list[str]]]:
     return ways
 
 
-def _several(given: str, found: Sequence[tuple[str, str]]) -> str:
-    uris = [uri for uri, _ in found[:MOST_NAMED]]
-    if len({uri for uri, _ in found}) == 1:
+def _several(given: str, first: Sequence[tuple[str, str]], total: int, one_uri: bool) -> str:
+    if one_uri:
         # For example versions of one web address that differ in their query, which no table holds.
-        names = [media_id for _, media_id in found[:MOST_NAMED]]
-        return (
-            f"{len(found)} audited files have the URI {_shown(uris[0])}: give a media_id: {_listed(names, len(found))}"
-        )
-    names = told_apart(uris, LONGEST_NAMED)[1]
+        ids = _listed([media_id for _, media_id in first], total)
+        return f"{total} audited files have the URI {_shown(first[0][0])}: give a media_id: {ids}"
+    names = told_apart([uri for uri, _ in first], LONGEST_NAMED)[1]
     return (
-        f"the names of {len(found)} audited files end in {_shown(given)}: {_listed(names, len(found))}; give more of "
-        "the name, or the media_id"
+        f"the names of {total} audited files end in {_shown(given)}: {_listed(names, total)}; give more of the name, "
+        "or the media_id"
     )
 
 

@@ -20,7 +20,6 @@ from ...transforms.archives.secret_addresses import fetch_address, secret_addres
 from ...transforms.decode import decode_request
 from ...transforms.failures import MediaError, UsageError, printable
 from ...transforms.media.children.pool import WorkerPool
-from ...transforms.media.children.shared_pool import close_shared_pool
 from ...transforms.media.protocol import DecodedClip, DecodedWindow, ItemFailed
 from ...transforms.probe import probe_media
 from ...transforms.records import ClipSpec, DecodePlan, MediaFile, MediaOutcome, MediaProbe, VideoStream, WindowSpec
@@ -135,19 +134,16 @@ def opened(told: Explained, out: str, given: str, sandbox: Sandbox) -> Iterator[
     pool = pool_of(Reading(limits=limits.reading, sandbox=sandbox))
     with spool_folder() as spool:
         ROOM.bound(None, spool)
+        seconds = limits.reading.max_duration_seconds
+        probe = probe_media((file, None), pool, spool, False, limits.archives.max_bytes, seconds)
+        if isinstance(probe, MediaOutcome):
+            why = probe.failure
+            raise _cannot_read(file, why.error_class if why else "unreadable", why.message if why else "")
         try:
-            seconds = limits.reading.max_duration_seconds
-            probe = probe_media((file, None), pool, spool, False, limits.archives.max_bytes, seconds)
-            if isinstance(probe, MediaOutcome):
-                why = probe.failure
-                raise _cannot_read(file, why.error_class if why else "unreadable", why.message if why else "")
-            try:
-                yield Source(probe, pool, pool.warning), spool
-            finally:
-                if probe.path_is_ours:
-                    remove(probe.path)
+            yield Source(probe, pool, pool.warning), spool
         finally:
-            close_shared_pool()
+            if probe.path_is_ours:
+                remove(probe.path)
 
 
 def _planned(told: Explained, store: OutputStore) -> tuple[MediaFile, Run]:

@@ -215,6 +215,20 @@ def test_sound_alone_gives_its_wave_with_the_scores(films, tmp_path):
     assert np.corrcoef(*loud)[0, 1] > 0.9
 
 
+def test_a_film_whose_picture_cannot_be_decoded_is_shown_by_its_sound(talk, tmp_path, monkeypatch):
+    def no_frames(source, start, end, rate, size, piece=1.0):
+        for _ in range(-(-round((end - start) * rate) // round(piece * rate))):
+            yield reading.Frames(np.empty((0, size[1], size[0], 3), np.uint8), np.empty(0), "broken")
+
+    monkeypatch.setattr(reading.Source, "frames", no_frames)
+    made = make_clip(explained(talk, "talk.mp4"), talk, "talk.mp4", str(tmp_path / "a.mp4"))
+    assert (made.has_picture, made.has_sound, made.faces) == (False, True, 0) and "broken" in made.notes[0]
+    monkeypatch.setattr(reading.Source, "sound", lambda *given: None)
+    with pytest.raises(UsageError, match="broken"):
+        make_clip(explained(talk, "talk.mp4"), talk, "talk.mp4", str(tmp_path / "b.mp4"))
+    assert not (tmp_path / "b.mp4").exists()
+
+
 def test_ffmpeg_gets_pixels_and_samples_and_never_the_file(talk, films, tmp_path, monkeypatch):
     started: list[str] = []
     popen = encoding.subprocess.Popen
@@ -317,6 +331,19 @@ def test_what_cannot_be_written_is_one_line(talk, films, tmp_path, capsys):
     )
     assert len(lines) == len(said) and all(words in line for words, line in zip(said, lines, strict=True))
     assert Path(film).read_bytes() == before and os.listdir(tmp_path) == ["link.mp4"]
+
+
+def test_the_audited_file_is_known_by_any_of_its_names(films, tmp_path, capsys):
+    odd = tmp_path / "a::b \\x41.mp4"
+    shutil.copy(films / "numbers.mp4", odd)
+    [planned] = list_sources([str(odd)], ListingOptions())
+    with tarfile.open(tmp_path / "all.mp4", "w") as shard:
+        shard.add(odd, "day/numbers.mp4")
+    [member] = [one.file for one in list_sources([str(tmp_path / "all.mp4")], ListingOptions()) if one.file.member]
+    out = audited(tmp_path / "out", planned.file, member, detectors=(FakeDetector(2.0, name="clips"),))
+    for name, clip in ((planned.file.media_id, odd), (member.media_id, tmp_path / "all.mp4")):
+        assert cli.main(["explain", out, name, "--clip", str(clip)]) == cli.USAGE
+        assert "is the audited file" in capsys.readouterr().err
 
 
 def test_a_clip_takes_the_place_of_the_one_before_whole_or_not_at_all(talk, tmp_path, monkeypatch):
