@@ -44,6 +44,7 @@ EXTRAS = {
     "hdf5": ["h5py>=3.14"],  # MesoNet's Keras files; Keras itself is never imported
     "evaluate": ["matplotlib>=3.10", "scikit-learn>=1.7", "scipy>=1.14"],  # `evaluate` and `calibrate`
     "iceberg": ["pyiceberg[sql-sqlite]>=0.11", "sqlalchemy>=2"],  # `deephotlink iceberg`
+    "notebook": ["ipykernel>=6.29", "matplotlib>=3.10", "pandas>=2.3"],  # docs/from-table-to-decision.ipynb
     "samples": ["matplotlib>=3.10"],  # the public-domain portrait in the sample archive
     # Beam YAML. Not `apache-beam[yaml]`, which wants an old pandas and packages for other languages.
     "yaml": ["docstring-parser>=0.16", "jinja2>=3.1", "jsonschema>=4.20", "pandas>=2.3"],
@@ -61,6 +62,7 @@ EXTRAS = {
         "hypothesis>=6.150",
         "moto[s3]>=5.2",
         "mypy>=2",
+        "nbclient>=0.10",  # runs the notebook
         "onnx>=1.19",
         "pandas>=2.3",  # with polars: the worked queries in docs/queries.md
         "polars>=1.30",

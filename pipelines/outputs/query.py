@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -215,7 +215,10 @@ def open_duckdb(store: OutputStore) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "allow_community_extensions": "false", "TimeZone": "UTC"}
     )
-    connection.execute("set enable_progress_bar = false")  # DuckDB would draw it on stdout, in the middle of the result
+    # A bar would be drawn on stdout, in the middle of the result. In Jupyter without ipywidgets DuckDB draws none, and
+    # refuses to change this.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("set enable_progress_bar = false")
     if not store.is_local:
         connection.register_filesystem(store.patient_filesystem())
     return connection

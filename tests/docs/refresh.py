@@ -1,4 +1,4 @@
-"""Updates README and docs/ with what their commands print now, and docs/tables.md from the schemas.
+"""Updates README and docs/ with what their commands and notebooks print now, and docs/tables.md from the schemas.
 
 python -m tests.docs.refresh [PAGE...]
 """
@@ -10,12 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from . import notebooks
 from .make_tables import TABLES_MD, tables_md
-from .pages import PAGES, blocks_of, python_of, shown
+from .pages import NOTEBOOKS, PAGES, blocks_of, python_of, shown
 from .running import Desk
 
 
 def refresh(page: Path, desk: Desk) -> None:
+    if page.suffix == ".ipynb":
+        notebooks.refresh(page, desk)
+        return
     desk.clear()
     desk.write_files(page)
     text = page.read_text(encoding="utf-8")
@@ -37,7 +41,7 @@ def refresh(page: Path, desk: Desk) -> None:
 
 def main() -> None:
     TABLES_MD.write_text(tables_md(), encoding="utf-8")
-    wanted = [Path(name).resolve() for name in sys.argv[1:]] or PAGES
+    wanted = [Path(name).resolve() for name in sys.argv[1:]] or [*PAGES, *NOTEBOOKS]
     with tempfile.TemporaryDirectory() as folder:
         desk = Desk(Path(folder).resolve())
         desk.audit()

@@ -71,7 +71,7 @@ class Desk:
             printed.write(f"exit code {code}\n")
         else:
             assert code == 0, f"{command}: exit code {code}\n{printed.getvalue()}{errors.getvalue()}"
-        return self._as_shown(printed.getvalue())
+        return self.as_shown(printed.getvalue())
 
     def run_python(self, code: str, name: str) -> str:
         """What the code prints. It may need other packages than the tests have: raises ImportError."""
@@ -80,7 +80,7 @@ class Desk:
             # What a reader makes by `deephotlink schema --sql spark scores > views-spark.sql`.
             Path("views-spark.sql").write_text(script(SPARK, "scores"), encoding="utf-8")
             exec(compile(code, name, "exec"), {"__name__": "__main__"})
-        return self._as_shown(printed.getvalue())
+        return self.as_shown(printed.getvalue())
 
     def run_block(self, block: Block) -> list[Example]:
         examples = examples_of(block)
@@ -99,7 +99,7 @@ class Desk:
         with contextlib.chdir(self.folder), mock.patch.dict(os.environ, clean):
             yield
 
-    def _as_shown(self, printed: str) -> str:
+    def as_shown(self, printed: str) -> str:
         lines = printed.replace(str(self.folder), "…").splitlines()
         return "\n".join(line.rstrip() for line in lines).strip("\n")
 

@@ -17,7 +17,7 @@ from deephotlink.pipelines.outputs.schema.dictionary import VIEW_ROWS
 from deephotlink.transforms.failures import ERROR_CLASSES
 
 from .make_tables import TABLES_MD, tables_md
-from .pages import PAGES, ROOT, anchors_of, blocks_of, functions_of, links_of, pictures_of
+from .pages import NOTEBOOKS, PAGES, ROOT, anchors_of, blocks_of, functions_of, links_of, pictures_of
 from .picture import MOST_BYTES
 
 DOCS = ROOT / "docs"
@@ -49,7 +49,7 @@ def test_pictures_are_there_and_small() -> None:
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
-    assert {page.name for page in DOCS.glob("*.md")} == {
+    assert {page.name for page in (*DOCS.glob("*.md"), *NOTEBOOKS)} == {
         Path(link).name.partition("#")[0] for link in links_of(README) if link.startswith("docs/")
     }
 

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,9 +101,9 @@ def register(out: str, catalog: str | None = None, namespace: str = NAMESPACE) -
     root = _root(store)
     with _answering(out):
         found = _catalog(store, root, catalog)
-        _once(lambda: found.create_namespace_if_not_exists(namespace))
+        _once(partial(found.create_namespace_if_not_exists, namespace))
         return {
-            table: _once(lambda t=table, n=listed: _add(found, (namespace, t), root, [f"{root}/{name}" for name in n]))
+            table: _once(partial(_add, found, (namespace, table), root, [f"{root}/{name}" for name in listed]))
             for table, listed in names.items()
         }
 
