@@ -21,7 +21,8 @@ FLOORS = {
     "transforms.media": "protocol notes measures | containers | clock"
     " | stream_facts appended_recording decoder_choice decoders | selection | probe_file | children",
     "pipelines": "limits machine spool interrupts terminal | samples weights outputs | accuracy options"
-    " | training audit runners | plugin waves explain | workers | jobs | dry_run estimating | arguments field_grade | cli",
+    " | training audit runners | plugin waves explain | workers | jobs | dry_run estimating | arguments field_grade"
+    " | cli",
     "pipelines.explain": "files timeline | card | terminal stretch reading | faces | drawing | clip | command",
     "pipelines.plugin": "audit_options inputs | score_media | yaml_steps",
     "pipelines.workers": "cost settings queue shares | messages | worker | template | template_process __main__ | crew",
