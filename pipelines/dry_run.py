@@ -22,7 +22,7 @@ from .options import AuditConfig
 from .terminal.printing import console, print_json
 from .terminal.progress import listing_progress
 from .terminal.tables import Column, print_table
-from .waves import with_secret
+from .waves import wave_size, with_secret
 from .workers.queue import UnitQueue
 from .workers.shares import bytes_of_worker, most_workers, worth
 
@@ -60,7 +60,7 @@ def dry_run(config: AuditConfig) -> int:
                         largest = max(largest, entry.file.size_bytes)
         sizes = unit_sizes(plan)
     workers = worth(most, sizes, config)
-    queue = UnitQueue(range(plan.units), sizes, config.wave_size, workers)
+    queue = UnitQueue(range(plan.units), sizes, wave_size(config, plan.units, secrets), workers)
     media = sum(n for kind, n in kinds.items() if not kind.startswith(("skipped", "failed")))
     clips = max(media, round(media_bytes / BYTES_A_SECOND / config.reading.sampling.every_seconds))
     room = config.reading.max_spool_bytes

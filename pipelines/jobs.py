@@ -292,7 +292,7 @@ def finish_run(
             count = worth(workers.most, sizes.of(pending), config)
             in_place = replace(placed(count > 1), calibration=calibration, reading=reading)
             waves = Waves(in_place, store, run, spool)
-            queue, blocks = UnitQueue(pending, sizes, config.wave_size, count), OpenBlocks(pending)
+            queue, blocks = UnitQueue(pending, sizes, waves.size(len(pending)), count), OpenBlocks(pending)
             if count > 1:
                 ended = workers.work_off(queue, waves.of, waves.worth_another_try, spool, count)
             else:

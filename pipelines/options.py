@@ -39,8 +39,6 @@ Sandbox = Literal["auto", "require", "off"]
 Identity = Literal["version", "content"]
 MiB = 1 << 20
 SOURCES_HELP = "file, folder, glob, URI, tar or zip, or listing (column `uri`)"
-LOCAL_WAVE, CLUSTER_WAVE = 2, 128
-"""Units in a wave: some minutes on one machine; about half an hour on a few dozen cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,9 @@ class AuditConfig:
     """Printed before anything begins."""
     identity: Identity = "version"
     limit: int | None = None
-    wave_size: int = LOCAL_WAVE
-    """Units of work (about a minute each on one machine) between two commits. One wave is one Beam job."""
+    wave_size: int | None = None
+    """Units of work (about a minute each on one machine) between two commits; None: as `waves.wave_size` chooses. One
+    wave is one Beam job."""
     unit_size: int = 16
     """Most media in a unit."""
     workers: int | None = None
@@ -249,7 +248,7 @@ def add_work_arguments(parser: Parser) -> None:
     add("--limit", type=positive, metavar="N", help="audit a sample of N files, the same every time")
     add("--identity", choices=("version", "content"), default="version", help="how files are recognised")
     add("--sandbox", choices=("auto", "require", "off"), default="auto", help="confinement of the decoder processes")
-    add("--wave-size", type=positive, metavar="UNITS", help="units between commits (2; with --runner 128)")
+    add("--wave-size", type=positive, metavar="UNITS", help="units between commits (default 2; with --runner see docs)")
     add("--unit-size", type=positive, default=16, metavar="N", help="at most N files in a unit (default 16)")
     add("--workers", type=positive, metavar="N", help="processes that score (default: one a core, as memory allows)")
     add("--decoders", type=positive, metavar="N", help="decoder processes (default: cores less one, 1-8)")
@@ -311,7 +310,7 @@ def audit_config(args: argparse.Namespace, beam_args: Sequence[str]) -> AuditCon
         archives=limits.archives,
         identity=args.identity,
         limit=args.limit,
-        wave_size=args.wave_size or (CLUSTER_WAVE if runner_named(beam_args) else LOCAL_WAVE),
+        wave_size=args.wave_size,
         unit_size=args.unit_size,
         workers=args.workers,
         retry_failures=args.retry_failures,

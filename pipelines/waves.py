@@ -27,6 +27,26 @@ from .audit import AssessMedia, build_detector
 from .options import AuditConfig, runner_named
 from .runners import fault_of_runner, foreseen, make_pipeline
 
+LOCAL_WAVE, CLUSTER_WAVE = 2, 128
+"""Units in a wave: some minutes on one machine; about half an hour on a few dozen cores."""
+CLUSTER_JOBS = 8
+"""At most so many jobs for a run on a cluster. Each takes minutes to start there, and a million files would be 488 jobs
+of CLUSTER_WAVE."""
+PART_UNITS = 16
+"""Units whose files are read from the plan at a time, where a cluster's workers do that."""
+
+
+def wave_size(config: AuditConfig, units: int, secrets: Mapping[str, str]) -> int:
+    """How many units a wave of this command has, where so many are left.
+
+    A wave is committed at its end, because batch runners group only when all elements are there. So fewer jobs are
+    fewer starts, and more work to repeat if one fails. If addresses are secret, they travel in the job, which bounds
+    its size.
+    """
+    if config.wave_size is not None or not runner_named(config.beam_args):
+        return config.wave_size or LOCAL_WAVE
+    return CLUSTER_WAVE if secrets else max(CLUSTER_WAVE, -(-units // CLUSTER_JOBS))
+
 
 @dataclass(frozen=True, slots=True)
 class Wave:
@@ -36,9 +56,11 @@ class Wave:
     store: OutputStore
     run: Run
     planned: tuple[Planned, ...]
-    """All files of the units. An address in them may hold a secret."""
+    """All files of the units, or none if `units` names them. An address in them may hold a secret."""
     spool: str
     """Local folder for staged files."""
+    units: tuple[int, ...] = ()
+    """Units of which a cluster's workers read the files from the plan: a job cannot carry a hundred thousand files."""
 
 
 class Waves:
@@ -52,12 +74,18 @@ class Waves:
         self._made_by: dict[int, int] = {}
         """By unit, the edition of the secrets that its wave was made with."""
 
+    def size(self, units: int) -> int:
+        """How many units a wave has, where so many are left."""
+        return wave_size(self._config, units, self._secrets)
+
     def of(self, units: Sequence[int]) -> Wave:
         """What is left of these units: some of those that were begun before may be committed."""
         left = list(units)
         if not self._made_by.keys().isdisjoint(left):
             left = sorted(set(left) & set(pending_units(self._store, self._run)))
         self._made_by.update(dict.fromkeys(units, self._edition))
+        if runner_named(self._config.beam_args) and not self._secrets:
+            return Wave(self._config, self._store, self._run, (), str(self._spool), tuple(left))
         planned = tuple(with_secret(entry, self._secrets) for entry in plan_of(self._store, self._run, left))
         return Wave(self._config, self._store, self._run, planned, str(self._spool))
 
@@ -93,7 +121,7 @@ def run_wave(wave: Wave) -> None:
     try:
         if beam_args:
             with make_pipeline(beam_args) as pipeline:
-                _ = pipeline | "Plan" >> beam.Create(wave.planned) | "Wave" >> _ScoreAndCommit(wave)
+                _ = pipeline | "Plan" >> _ReadPlan(wave) | "Wave" >> _ScoreAndCommit(wave)
         else:
             _run_here(wave)
     except Exception as error:
@@ -128,6 +156,25 @@ def _run_here(wave: Wave) -> None:
 
 def _planned_here(_: None) -> Iterator[Planned]:
     yield from _planned
+
+
+@dataclass
+class _ReadPlan(beam.PTransform):
+    """Takes the pipeline, yields Planned: the files of the wave, spread over the workers."""
+
+    wave: Wave
+
+    def expand(self, pbegin):
+        wave = self.wave
+        if not wave.units:
+            return pbegin | beam.Create(wave.planned)
+        parts = [wave.units[at : at + PART_UNITS] for at in range(0, len(wave.units), PART_UNITS)]
+        return pbegin | beam.Create(parts) | beam.FlatMap(_files_of, wave.store, wave.run) | beam.Reshuffle()
+
+
+def _files_of(units: Sequence[int], store: OutputStore, run: Run) -> Iterator[Planned]:
+    for planned in plan_of(store, run, units):
+        yield Planned(*planned)
 
 
 @dataclass
