@@ -212,12 +212,7 @@ def add_audit_arguments(parser: Parser) -> None:
         help="at the end list the new files in Iceberg tables (--iceberg=CATALOG; default: SQLite in OUT)",
     )
     parser.bare_options["--iceberg"] = ""
-    add(
-        "--iceberg-namespace",
-        default=ICEBERG_NAMESPACE,
-        metavar="NAME",
-        help="of the Iceberg tables (default deephotlink)",
-    )
+    add("--iceberg-namespace", default=ICEBERG_NAMESPACE, metavar="NAME", help="of these tables (default deephotlink)")
     add("--dry-run", action="store_true", help="print what would be done and needed; write nothing")
     add(
         "--retry-failures",
@@ -235,9 +230,7 @@ def add_work_arguments(parser: Parser) -> None:
     add("--detectors", metavar="NAMES", help="comma-separated names (default: all that are ready)")
     add("--weights", action="append", default=[], metavar="NAME=PATH", help="weights of a detector (or NAME.ROLE=PATH)")
     add("--weights-cache", metavar="DIR", help="folder or URL of weights (default: $DEEPHOTLINK_WEIGHTS)")
-    add(
-        "--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights other than those on record"
-    )
+    add("--allow-unpinned", action="append", default=[], metavar="NAME", help="allow weights that are not on record")
     add("--accept-licence", action="append", default=[], metavar="NAME", help="accept a non-commercial licence")
     add("--calibration", metavar="FILE", help="calibration file (default: the built-in one)")
     add("--clips", type=positive, metavar="N", help="at most N clips from each file")

@@ -22,6 +22,7 @@ from ..spool import spool_folder
 from ..terminal.printing import console, print_json
 from ..terminal.progress import listing_progress, live_progress
 from ..terminal.tables import Column, print_table
+from ..waves import LOCAL_WAVE
 from ..workers.cost import Cost, Meter, cpu_of_tree, seconds_since_start
 from ..workers.crew import Workers
 from ..workers.shares import most_workers, worth
@@ -82,7 +83,7 @@ def estimate_command(args: argparse.Namespace) -> int:
             sampled,
             sizes,
             fleet,
-            wave_size=config.wave_size,
+            wave_size=config.wave_size or LOCAL_WAVE,
             begin_seconds=started.wall_seconds + listed.wall_seconds + sampled.load.wall_seconds,
             begin_cpu_seconds=started.cpu_seconds + listed.cpu_seconds + sampled.load.cpu_seconds,
             plan_bytes=plan_bytes,

@@ -45,4 +45,4 @@ def add_estimate_arguments(parser: Parser) -> None:
     fleet.add_argument("--price-per-gb", type=price, metavar="PRICE", help="of 10^9 bytes that the store sends")
     add_work_arguments(parser)
     # What only an audit is asked for.
-    parser.set_defaults(retry_failures=None, max_failure_rate=None)
+    parser.set_defaults(retry_failures=None, max_failure_rate=None, iceberg=None, iceberg_namespace=None)

@@ -18,7 +18,7 @@ import pytest
 
 from deephotlink.models.calibration.calibration import Calibration, DetectorCalibration
 from deephotlink.pipelines import cli
-from deephotlink.pipelines.audit import ScoreMedia
+from deephotlink.pipelines.audit import AssessMedia
 from deephotlink.pipelines.explain import reading
 from deephotlink.pipelines.explain.card import explained
 from deephotlink.pipelines.explain.clip import make_clip
@@ -55,7 +55,7 @@ def keep(result: MediaResult) -> None:
 def score(files: list[MediaFile], *detectors: FakeDetector) -> list[MediaResult]:
     """What an audit finds in these files with these detectors."""
     by_name = {detector.spec.name: detector for detector in detectors}
-    transform = ScoreMedia(
+    transform = AssessMedia(
         [detector.spec for detector in detectors],
         Reading(),
         CALIBRATION,
