@@ -113,14 +113,12 @@ def test_options_that_are_named_exist() -> None:
     others = {"--runner", "--flink_master", "--project", "--region", "--experiments", "--rm"}
     others |= {
         "--apart",
-        "--files",
         "--entries",
         "--kinds",
         "--audit",
         "--autoencoder",
         "--cache",
         "--faces",
-        "--files",
         "--logits",
         "--no-large",
         "--out",
