@@ -29,7 +29,7 @@ from deephotlink.transforms.tables.schema import TABLES
 from tests.builders import FakeDetector, make_audio, make_face_video
 
 TIMES = ("scored_at", "failed_at")
-FACES = FakeDetector(unit="face_track", name="faces", family="facial")
+FACES = FakeDetector(unit="face_track", name="faces", family="facial", version="rows")
 CALIBRATION = Calibration("test", "", "", {"faces": DetectorCalibration(1.0, 0.0, -8.0, 8.0, 1.0, "")}, 0.1, 0.9)
 _printed: list[Any] = []
 

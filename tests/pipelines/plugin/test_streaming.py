@@ -24,9 +24,10 @@ from deephotlink.models.weights.files import Weights
 from deephotlink.pipelines.runners import make_pipeline
 from tests.builders import FakeDetector, make_audio, make_face_video
 
+# Versions of their own: a process keeps what it has loaded, and other tests have detectors of these names.
 FAKES = {
-    "faces": FakeDetector(unit="face_track", name="faces", family="facial", batch_size=4),
-    "windows": FakeDetector(unit="audio_window", name="windows", family="audio"),
+    "faces": FakeDetector(unit="face_track", name="faces", family="facial", batch_size=4, version="streaming"),
+    "windows": FakeDetector(unit="audio_window", name="windows", family="audio", version="streaming"),
 }
 RULE = DetectorCalibration(1.0, 0.0, -8.0, 8.0, 1.0, "")
 CALIBRATION = Calibration("test", "", "", {"faces": RULE, "windows": RULE}, 0.1, 0.9)
