@@ -32,6 +32,13 @@ select media_id, uri, regexp_matches(uri, '^(tar|zip)://.*::') as is_member,
        case when is_member then regexp_extract(uri, '::([^:]|:[^:])*$', 0)[3:] else uri end as place
 from files"""
 """A row for each file. `member`: of a member of a shard, its name there; `place`: the file or the shard itself."""
+_NEAREST = """
+select uri from (
+    select uri, lower(regexp_extract(case when is_member then member else uri end, '[^/]*$')) as name,
+           contains(name, lower(?)) as holds_it, jaro_winkler_similarity(lower(?), name) as likeness
+    from places
+) where holds_it or likeness >= ? order by holds_it desc, likeness desc, uri limit ?"""
+"""Names that hold what was given come first: people type the part that they remember."""
 
 
 def find_media_id(tables: duckdb.DuckDBPyConnection, given: str) -> str:
@@ -97,12 +104,7 @@ def _several(given: str, first: Sequence[tuple[str, str]], total: int, one_uri: 
 
 def _none(tables: duckdb.DuckDBPyConnection, given: str) -> str:
     last = escaped(given).rstrip("/").rpartition("/")[2] or escaped(given)
-    nearest = tables.execute(
-        "select uri from (select uri, jaro_winkler_similarity(lower(?), lower(regexp_extract(case when is_member then "
-        "member else uri end, '[^/]*$'))) as likeness from places) where likeness >= ? order by likeness desc, uri "
-        "limit ?",
-        [last, LEAST_LIKENESS, MOST_NAMED],
-    ).fetchall()
+    nearest = tables.execute(_NEAREST, [last, last, LEAST_LIKENESS, MOST_NAMED]).fetchall()
     said = f"no audited file is called {_shown(given)}"
     if not nearest:
         return f"{said}, and none has a name like it: expected a URI, a path, a media_id or the end of a name"

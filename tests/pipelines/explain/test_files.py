@@ -92,6 +92,7 @@ def test_a_name_finds_its_file(tables, given, uri):
         ("https://host/twice.mp4", id_of("twice 1")),
         ("tape 1.mp4", "no audited file is called 'tape 1.mp4'; the nearest: "),
         ("tape 1.mp4", "take 1.mp4"),
+        ("IN ONE", "no audited file is called 'IN ONE'; the nearest: all in one.mp4"),
         ("ZZZZ", "and none has a name like it: expected a URI"),
         ("%", "no audited file is called '%'"),
         ("", "expected a FILE"),
