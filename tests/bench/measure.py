@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -69,3 +69,23 @@ def deephotlink(*arguments: str | Path) -> list[str | Path]:
         "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())",
         *arguments,
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the one table that `make bench` prints."""
+
+    what: str
+    measured: str
+    limit: str = "-"
+    share: str = "-"
+    """Of the limit that is reached; 1 is all of it."""
+    wanted: str = "-"
+    how: str = "-"
+    """How the limit was got."""
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    print("| what | measured | limit | share of it | wanted | how the limit was got |\n|---|---|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(astuple(row)) + " |", flush=True)
