@@ -25,8 +25,8 @@ from .strata import Files, Stratum
 
 CONFIDENCE = 0.95
 SPREAD = 0.05
-"""Standard error of a time, as a share of it, beside what the sample says: the same audit twice, on a machine that
-others use too, differs by this."""
+"""Standard error of a time, as a share of it, beside what the sample says: an assumption about how far the same audit
+differs from one time to the next. It was not measured."""
 
 MANY_CLIPS, LEAST_FILMS = 2, 3
 """Bytes a clip are told by films of more clips than this, where the sample has so many of them."""

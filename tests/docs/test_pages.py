@@ -119,6 +119,7 @@ def test_options_that_are_named_exist() -> None:
         "--autoencoder",
         "--cache",
         "--faces",
+        "--files",
         "--logits",
         "--no-large",
         "--out",
