@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -83,9 +84,25 @@ def fault_of_runner(error: BaseException, beam_args: Sequence[str]) -> WorldErro
     if not runner_named(beam_args) or is_in_process(_name(beam_args)):
         return None
     told = f"--runner={_name(beam_args)}: {_first_words(error)}"
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        said = printable(error.details() or "", 200)
+        return WorldError(f"--runner={_name(beam_args)}: the job server is gone ({error.code().name}: {said})")
     if isinstance(error, (ImportError, NotImplementedError, ValueError)):
         return UsageError(told)
     return WorldError(told) if isinstance(error, Exception) else None
+
+
+def no_traces_of_lost_servers() -> None:
+    """From now on, a thread of Beam's that loses its job server ends without printing a traceback: the main thread
+    learns of it too, perhaps earlier, and says it in one line."""
+    usual = threading.excepthook
+
+    def hook(raised: threading.ExceptHookArgs) -> None:
+        if not isinstance(raised.exc_value, grpc.RpcError):
+            usual(raised)
+
+    if usual.__qualname__ != hook.__qualname__:
+        threading.excepthook = hook
 
 
 def is_in_process(runner: str | None) -> bool:

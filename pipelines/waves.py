@@ -25,7 +25,7 @@ from ..transforms.tables.runs import Run, pending_units, plan_of
 from ..transforms.tables.staged_weights import stage_weights
 from .audit import AssessMedia, build_detector
 from .options import AuditConfig, runner_named
-from .runners import fault_of_runner, foreseen, make_pipeline
+from .runners import fault_of_runner, foreseen, make_pipeline, no_traces_of_lost_servers
 
 LOCAL_WAVE, CLUSTER_WAVE = 2, 128
 """Units in a wave: some minutes on one machine; about half an hour on a few dozen cores."""
@@ -120,6 +120,7 @@ def run_wave(wave: Wave) -> None:
     beam_args = wave.config.beam_args
     try:
         if beam_args:
+            no_traces_of_lost_servers()
             with make_pipeline(beam_args) as pipeline:
                 _ = pipeline | "Plan" >> _ReadPlan(wave) | "Wave" >> _ScoreAndCommit(wave)
         else:

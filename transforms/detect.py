@@ -218,9 +218,7 @@ class DetectorHandler(ModelHandler[Question, Evidence | Picture, Detector]):
 
 def _part_of_batch(size: int, question: Question) -> float:
     """How much of a batch of `size` items a question fills: 1, or more if its frames take more than their part of
-    WAITING_BYTES. Never more than all of it, because Beam would put an empty batch before it.
-
-    """
+    WAITING_BYTES. Never more than all of it, because Beam would put an empty batch before it."""
     return min(max(1.0, size * question.size_bytes / WAITING_BYTES), float(size))
 
 

@@ -110,7 +110,7 @@ def test_the_fault_matrix_names_tests_that_are_there() -> None:
 
 def test_options_that_are_named_exist() -> None:
     ours = {option for parser in _parsers() for action in parser._actions for option in action.option_strings}
-    others = {"--runner", "--flink_master", "--project", "--region", "--experiments", "--rm"}
+    others = {"--runner", "--flink_master", "--project", "--region", "--experiments", "--rm", "--port"}
     others |= {
         "--apart",
         "--entries",
