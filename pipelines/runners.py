@@ -10,8 +10,9 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from urllib.error import HTTPError, URLError
 
@@ -95,14 +96,17 @@ def fault_of_runner(error: BaseException, beam_args: Sequence[str]) -> WorldErro
 def no_traces_of_lost_servers() -> None:
     """From now on, a thread of Beam's that loses its job server ends without printing a traceback: the main thread
     learns of it too, perhaps earlier, and says it in one line."""
-    usual = threading.excepthook
+    if not isinstance(threading.excepthook, _WithoutLostServers):
+        threading.excepthook = _WithoutLostServers(threading.excepthook)
 
-    def hook(raised: threading.ExceptHookArgs) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _WithoutLostServers:
+    usual: Callable[[threading.ExceptHookArgs], object]
+
+    def __call__(self, raised: threading.ExceptHookArgs) -> None:
         if not isinstance(raised.exc_value, grpc.RpcError):
-            usual(raised)
-
-    if usual.__qualname__ != hook.__qualname__:
-        threading.excepthook = hook
+            self.usual(raised)
 
 
 def is_in_process(runner: str | None) -> bool:
