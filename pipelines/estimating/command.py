@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from tempfile import TemporaryFile
 
-import torch
 from rich.markup import escape
 
-from ...models.devices import best_device
 from ...transforms.storage.output_store import OutputStore
 from ...transforms.tables.plan_table import Plan, write_plan
 from ...transforms.tables.unit_sizes import unit_sizes
@@ -25,7 +23,7 @@ from ..terminal.tables import Column, print_table
 from ..waves import LOCAL_WAVE
 from ..workers.cost import Cost, Meter, cpu_of_tree, seconds_since_start
 from ..workers.crew import Workers
-from ..workers.shares import most_workers, worth
+from ..workers.shares import gpus_of, most_workers, worth
 from .measuring import Group, groups_of, measure, work_beside
 from .predicting import Fleet, predict
 from .strata import Files, Stratum, entries_at, files_of, stratify
@@ -76,7 +74,7 @@ def estimate_command(args: argparse.Namespace) -> int:
             with TemporaryFile() as file:
                 write_plan(plan.batches(), {b"record": sampled.record.encode()}, file)
                 plan_bytes = file.tell()
-        fleet = Fleet(args.machines, a_machine, _gpus(config), args.price_per_hour, args.price_per_gb)
+        fleet = Fleet(args.machines, a_machine, gpus_of(config), args.price_per_hour, args.price_per_gb)
         estimate = predict(
             files,
             strata,
@@ -105,14 +103,6 @@ def _groups(plan: Plan, files: Files, strata: Sequence[Stratum], unit_size: int,
         guesses = stratum.guesses[stratum.chosen].tolist()
         groups += groups_of(number, [entries[row] for row in some], guesses, unit_size, decoded)
     return groups
-
-
-def _gpus(config: AuditConfig) -> int:
-    """That each machine of the fleet uses, being like this one."""
-    device = config.reading.device
-    if best_device(device) == "cpu":
-        return 0
-    return torch.cuda.device_count() if device == "auto" else 1
 
 
 def _nothing_to_read(config: AuditConfig, plan: Plan, files: Files) -> int:

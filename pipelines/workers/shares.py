@@ -75,13 +75,13 @@ def most_workers(config: AuditConfig, notice: Callable[[str], None]) -> int:
 
 def bytes_of_worker(config: AuditConfig) -> int:
     """Of the machine's memory, without weights."""
-    return WORKER_BYTES + (GPU_HOST_BYTES if _gpus(config) else 0)
+    return WORKER_BYTES + (GPU_HOST_BYTES if gpus_of(config) else 0)
 
 
 def _fit_on_gpus(config: AuditConfig, wanted: int, weights: int, notice: Callable[[str], None]) -> int:
     """As many of the wanted workers as the GPUs have memory for, at least one for each. Where the memory is not known,
     whoever asks for a number gets it."""
-    gpus = _gpus(config)
+    gpus = gpus_of(config)
     if not gpus or wanted <= gpus:
         return wanted
     each, free = GPU_BYTES + weights, machine.free_gpu_bytes()
@@ -134,10 +134,10 @@ def device_of(device: str, number: int) -> str:
 
 def _default(config: AuditConfig) -> int:
     """One for each core. On a GPU too: a single process cannot decode and follow faces as fast as a GPU judges."""
-    return max(machine.usable_cores(), _gpus(config))
+    return max(machine.usable_cores(), gpus_of(config))
 
 
-def _gpus(config: AuditConfig) -> int:
+def gpus_of(config: AuditConfig) -> int:
     """How many GPUs the workers are spread over."""
     device = config.reading.device
     if best_device(device) == "cpu":

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -25,7 +25,7 @@ from ....models.calibration.calibration import DetectorCalibration
 from ....transforms.failures import printable
 from ....transforms.storage.output_names import PAGE
 from ....transforms.storage.output_store import OutputStore
-from ....transforms.tables.runs import list_runs
+from ....transforms.tables.runs import Run, list_runs
 from ...terminal.wording import shell_word
 from ..check import unfinished_runs
 from ..plain_words import VERDICTS, WHAT_A_SCORE_IS_NOT, family_title, ranking_sentence
@@ -106,24 +106,29 @@ def summarise_and_report(store: OutputStore, tables: duckdb.DuckDBPyConnection) 
 
 def _summarise_and_report(store: OutputStore, tables: duckdb.DuckDBPyConnection) -> tuple[Summary, Chosen]:
     summary = summarise(tables, unfinished=len(unfinished_runs(store)))
-    made = calibrations_of(list_runs(store))
+    runs = list_runs(store)
+    made = calibrations_of(runs)
     rankings = (ranking_sentence(made[name]) for name in summary.calibrations if name in made)
     summary = replace(summary, rankings=tuple(dict.fromkeys(filter(None, rankings))))
-    chosen, page = report_page(store, tables, summary)
+    chosen, page = report_page(store, tables, summary, runs)
     store.replace(PAGE, page)
     return summary, chosen
 
 
 def report_page(
-    store: OutputStore, tables: duckdb.DuckDBPyConnection, summary: Summary, most: int = MOST_FILES
+    store: OutputStore,
+    tables: duckdb.DuckDBPyConnection,
+    summary: Summary,
+    runs: Sequence[Run],
+    most: int = MOST_FILES,
 ) -> tuple[Chosen, bytes]:
-    """Which files are in it, and the page in UTF-8."""
+    """Which files are in it, and the page in UTF-8. runs: all of the output, from `list_runs`."""
     chosen = choose(tables, summary, most)
     rows = rows_of(tables)
     keys = {(r["media_id"], r["evidence_run"]): r["place"] for r in rows if r["outcome"] == "scored"}
     picture_files = published_files(store, TABLE)
     pictures = pictures_of(store, picture_files, keys)
-    runs, families = list_runs(store), covered(tables)
+    families = covered(tables)
     folder = audited_folder(tables)
     lines, blocks = _files(store, tables, rows, pictures)
     word = shell_word(store.root)

@@ -26,6 +26,7 @@ from deephotlink.pipelines.outputs.report.timelines import MOST_SPANS, shares, t
 from deephotlink.pipelines.outputs.summary import summarise
 from deephotlink.transforms.failures import UsageError
 from deephotlink.transforms.storage.output_store import OutputStore
+from deephotlink.transforms.tables.runs import list_runs
 from tests.reporting import HOSTILE, add_frames, frame_row, jpeg, make_archive, make_media, make_output, make_result
 
 VENDOR = Path(page_module.__file__).parent / "vendor"
@@ -45,7 +46,8 @@ def cards(page: str) -> list[dict[str, Any]]:
 def made(out: Path | str, most: int = 5_000) -> str:
     tables = connect(str(out))
     with bounded(tables):
-        return report_page(OutputStore(str(out)), tables, summarise(tables), most)[1].decode()
+        store = OutputStore(str(out))
+        return report_page(store, tables, summarise(tables), list_runs(store), most)[1].decode()
 
 
 @pytest.fixture(scope="module")
