@@ -14,7 +14,6 @@ import contextlib
 import os
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from deephotlink.pipelines.machine import usable_cores
 from tests.bench.bench_pipeline import copies
-from tests.bench.measure import deephotlink, median
+from tests.bench.measure import Lookout, deephotlink, median
 from tests.builders import make_face_video
 from tests.chaos.launching import children_of
 
@@ -44,27 +43,17 @@ class Taken:
     """At most at one moment."""
 
 
-class Watch:
+class Watch(Lookout):
     """Adds up the memory of a process and all below it, once a second, until it ends."""
 
     def __init__(self, pid: int):
+        super().__init__(LOOK_SECONDS)
         self.pid, self.peak_bytes, self.processes = pid, 0, 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            pids = [self.pid, *children_of(self.pid)]
-            self.processes = max(self.processes, len(pids))
-            self.peak_bytes = max(self.peak_bytes, sum(map(pss_bytes, pids)))
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._over.set()
-        self._thread.join()
+    def look(self) -> None:
+        pids = [self.pid, *children_of(self.pid)]
+        self.processes = max(self.processes, len(pids))
+        self.peak_bytes = max(self.peak_bytes, sum(map(pss_bytes, pids)))
 
 
 def pss_bytes(pid: int) -> int:

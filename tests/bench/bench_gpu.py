@@ -18,7 +18,6 @@ import argparse
 import os
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from deephotlink.transforms.detect import judge, questions
 from deephotlink.transforms.faces import shared_detector, track_faces
 from tests.bench.bench_cores import SECONDS, Watch
 from tests.bench.bench_pipeline import copies
-from tests.bench.measure import deephotlink
+from tests.bench.measure import Lookout, deephotlink
 from tests.bench.studies import table
 from tests.builders import make_clip, make_face_video
 
@@ -69,26 +68,17 @@ class Taken:
     """Most that was taken of the GPU's memory, by whomever."""
 
 
-class GpuWatch:
+class GpuWatch(Lookout):
     """Asks how busy a GPU is and how much of its memory is taken, until its context ends."""
 
     def __init__(self, ask: Callable[[], tuple[float, int]] | None) -> None:
+        super().__init__(LOOK_SECONDS)
         self._ask = ask
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
         self.samples: list[tuple[float, int]] = []
 
-    def _look(self) -> None:
-        while self._ask is not None and not self._over.wait(LOOK_SECONDS):
+    def look(self) -> None:
+        if self._ask is not None:
             self.samples.append(self._ask())
-
-    def __enter__(self) -> GpuWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def busy(self) -> float:
         """

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deephotlink.pipelines.outputs.query import run_query
+from deephotlink.pipelines.workers.cost import cpu_of_tree
 from tests.bench.bench_pipeline import copies
 from tests.bench.measure import median
 from tests.builders import make_face_video
@@ -51,24 +52,6 @@ class Arm:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-
-
-def cpu_of_tree(pid: int) -> float:
-    """CPU seconds of a process, of the children that it or they have waited for, and of those running now."""
-    spent: dict[int, tuple[int, int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            spent[int(entry.name)] = int(fields[1]), sum(map(int, fields[11:15]))
-    total, todo = 0, [pid]
-    while todo:
-        above = todo.pop()
-        total += spent[above][1]
-        todo += [child for child, (parent, _) in spent.items() if parent == above]
-    return total / os.sysconf("SC_CLK_TCK")
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float]:

@@ -6,10 +6,12 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Self
 
 import imageio_ffmpeg
 
@@ -69,6 +71,31 @@ def deephotlink(*arguments: str | Path) -> list[str | Path]:
         "import sys; from deephotlink.pipelines.cli import main; sys.exit(main())",
         *arguments,
     ]
+
+
+class Lookout:
+    """Looks again and again at something that changes, in a thread, until its context ends. What it looks at is
+    `look`, of the kinds that inherit."""
+
+    def __init__(self, every_seconds: float) -> None:
+        self._every_seconds = every_seconds
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_looking, daemon=True)
+
+    def look(self) -> None:
+        raise NotImplementedError
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(self._every_seconds):
+            self.look()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 @dataclass(frozen=True, slots=True)

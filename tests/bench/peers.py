@@ -19,7 +19,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ import pyarrow.dataset as ds
 from deephotlink.pipelines.outputs.query import run_query
 from deephotlink.pipelines.workers.cost import cpu_of_tree
 from tests.bench.bench_cores import pss_bytes
-from tests.bench.measure import FFMPEG, deephotlink, median
+from tests.bench.measure import FFMPEG, Lookout, deephotlink, median
 from tests.bench.peer_jobs import NETWORK, PEERS
 from tests.builders import make_face_video
 from tests.chaos.launching import children_of
@@ -66,28 +65,18 @@ class Ran:
     error_rows: int
 
 
-class Watch:
+class Watch(Lookout):
     """Looks at a process and all below it until it ends: a runner's own processes are not always waited for."""
 
     def __init__(self, pid: int):
+        super().__init__(LOOK_SECONDS)
         self.pid, self.peak_bytes, self.cpu_seconds, self.read_bytes = pid, 0, 0.0, 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def _look(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            pids = [self.pid, *children_of(self.pid)]
-            self.peak_bytes = max(self.peak_bytes, sum(map(pss_bytes, pids)))
-            self.cpu_seconds = max(self.cpu_seconds, cpu_of_tree(self.pid))
-            self.read_bytes = max(self.read_bytes, sum(map(_read_bytes, pids)))
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._over.set()
-        self._thread.join()
+    def look(self) -> None:
+        pids = [self.pid, *children_of(self.pid)]
+        self.peak_bytes = max(self.peak_bytes, sum(map(pss_bytes, pids)))
+        self.cpu_seconds = max(self.cpu_seconds, cpu_of_tree(self.pid))
+        self.read_bytes = max(self.read_bytes, sum(map(_read_bytes, pids)))
 
 
 def _read_bytes(pid: int) -> int:

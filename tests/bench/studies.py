@@ -23,6 +23,7 @@ import numpy as np
 
 from deephotlink.models import registry
 from deephotlink.models.base import DetectorSpec
+from deephotlink.models.calibration.accuracy import Figure
 from deephotlink.models.calibration.bounds import interval
 from deephotlink.models.calibration.calibration import Calibration, load_calibration
 from deephotlink.models.calibration.pooling import pooled_log_odds
@@ -229,6 +230,13 @@ def ffmpeg(*options: str | Path) -> bool:
     if done.returncode:
         print(f"left out: {done.stderr.strip()[-300:]}", file=sys.stderr)
     return done.returncode == 0
+
+
+def figure_cell(figure: Figure) -> str:
+    """A figure and its interval, as a cell of a table."""
+    if figure.value is None:
+        return "-"
+    return f"{figure.value:.2f}" + ("" if figure.low is None else f" [{figure.low:.2f}-{figure.high:.2f}]")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

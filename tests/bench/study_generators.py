@@ -38,7 +38,7 @@ from tests.bench.generators import (
     read_items,
     trivial_classifier,
 )
-from tests.bench.studies import table
+from tests.bench.studies import figure_cell, table
 
 TRIVIAL = "trivial"
 LEAST = 2
@@ -167,16 +167,9 @@ def in_words(told: Mapping[str, object]) -> str:
 def _line(one: Compared) -> tuple[str, ...]:
     best = one.best_baseline
     own = "-" if one.own_repo is None else f"{one.own_repo:.2f} ({one.own_repo_pairs})"
-    order = "-" if one.in_order.value is None else f"{_said(one.in_order)} ({one.pairs})"
-    told = "-" if best is None else f"{best.name} {_said(Figure(best.auc.value))}"
-    return (one.name, f"{one.fakes} / {one.fake_groups}", str(one.reals), _said(one.pooled), own, order, told)
-
-
-def _said(figure: Figure) -> str:
-    if figure.value is None:
-        return "-"
-    bounds = "" if figure.low is None else f" [{figure.low:.2f}-{figure.high:.2f}]"
-    return f"{figure.value:.2f}{bounds}"
+    order = "-" if one.in_order.value is None else f"{figure_cell(one.in_order)} ({one.pairs})"
+    told = "-" if best is None else f"{best.name} {figure_cell(Figure(best.auc.value))}"
+    return (one.name, f"{one.fakes} / {one.fake_groups}", str(one.reals), figure_cell(one.pooled), own, order, told)
 
 
 def _function(name: str) -> object:

@@ -24,14 +24,14 @@ import torch
 
 from deephotlink.models.architectures.efficientnet_lite import EfficientNetLite0
 from deephotlink.models.architectures.synthetic import SyntheticNetwork, synthetic_network
-from deephotlink.models.calibration.accuracy import Figure, Resampling
+from deephotlink.models.calibration.accuracy import Resampling
 from deephotlink.models.embedded.files import embedded_path
 from deephotlink.models.weights.checkpoints import load_exactly, read_safetensors
 from deephotlink.pipelines.training.beginnings import imagenet
 from tests.bench import readings
 from tests.bench.generators import FOLDS, Compared, Fold, Item, Table, folds_of, read_items
 from tests.bench.measure_synthetic import baselines
-from tests.bench.studies import table
+from tests.bench.studies import figure_cell, table
 from tests.bench.study_synthetic import CODINGS, JUDGED, SIDE, Alike, clips
 from tests.bench.taef2 import Taef2, read_taef2
 
@@ -185,13 +185,7 @@ def in_words(coding: str, told: Mapping[str, object]) -> str:
 
 def _cell(one: Compared) -> str:
     own = "-" if one.own_repo is None else f"{one.own_repo:.2f}"
-    return f"{_said(one.pooled)}, {own} ({one.fakes})"
-
-
-def _said(figure: Figure) -> str:
-    if figure.value is None:
-        return "-"
-    return f"{figure.value:.2f}" + ("" if figure.low is None else f" [{figure.low:.2f}-{figure.high:.2f}]")
+    return f"{figure_cell(one.pooled)}, {own} ({one.fakes})"
 
 
 def main(arguments: Sequence[str] | None = None) -> str:

@@ -49,7 +49,7 @@ from tests.bench.generators import (
     read_items,
     trivial_classifier,
 )
-from tests.bench.studies import table
+from tests.bench.studies import figure_cell, table
 from tests.published import local_file
 
 FRAME, HOP = 512, 256
@@ -268,8 +268,7 @@ def _best(one: Compared) -> str:
 
 
 def _said(one: Compared) -> str:
-    found = one.pooled
-    return _two(found.value) + ("" if found.low is None else f" [{found.low:.2f}-{found.high:.2f}]")
+    return figure_cell(one.pooled)
 
 
 def _two(value: float | None) -> str:

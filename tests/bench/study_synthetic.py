@@ -36,7 +36,7 @@ from deephotlink.models.training.split import part
 from deephotlink.pipelines.training.material import Source, films
 from tests.bench.generators import Item, read_items
 from tests.bench.measure_synthetic import baselines, detector_of, logit
-from tests.bench.studies import table
+from tests.bench.studies import figure_cell, table
 from tests.bench.taef2 import MULTIPLE, Taef2, read_taef2
 
 SIDE = 224
@@ -237,21 +237,18 @@ def in_words(coding: str, told: Mapping[str, dict[str, object]], names: Sequence
         best = max(shown, key=lambda key: abs(shown[key] - 0.5))
         cells = [kind, f"{line['fakes']} / {line['reals']}"]
         for name in names:
-            cells += [_said(line[name]), _said(line[f"{name}, own repository"]), _said(line[f"{name}, pairs"])]
+            cells += [
+                figure_cell(line[name]),
+                figure_cell(line[f"{name}, own repository"]),
+                figure_cell(line[f"{name}, pairs"]),
+            ]
         cells += [f"{best} {max(shown[best], 1 - shown[best]):.2f}"]
         cells += [f"{max(trivial[key], 1 - trivial[key]):.2f}" for key in ("frame rate", "length")]
-        cells += [_said(line[f"{name} less {names[0]}"]) for name in names[1:]]
+        cells += [figure_cell(line[f"{name} less {names[0]}"]) for name in names[1:]]
         rows.append(tuple(cells))
     head = ["film", "fake / real", *(x for name in names for x in (name, "own repository", "pairs"))]
     head += ["best trivial", "frame rate", "length", *(f"{name} less {names[0]}" for name in names[1:])]
     return f"## {coding}\n\n{table(tuple(head), rows)}\n"
-
-
-def _said(figure: object) -> str:
-    assert isinstance(figure, Figure)
-    if figure.value is None:
-        return "-"
-    return f"{figure.value:.2f}" + ("" if figure.low is None else f" [{figure.low:.2f}-{figure.high:.2f}]")
 
 
 def main(arguments: Sequence[str] | None = None) -> str:
