@@ -124,12 +124,13 @@ def ranking_sentence(calibration: Mapping[str, Any]) -> str:
 
 
 def _ranked(ranking: object) -> str:
+    if not isinstance(ranking, Mapping):
+        return ""
     try:
-        assert isinstance(ranking, Mapping)
         of, forged = int(ranking["files"]), int(ranking["forged"])
         kinds = ", ".join(str(family).replace("_", " ") for family in ranking.get("families", ()))
         [share] = [float(t["precision"]["value"]) for t in ranking["most_suspicious"] if t["percent"] == FIFTH_PERCENT]
-    except (AssertionError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return ""
     files = str(ranking.get("data", f"{of} labelled files"))
     return f"{share:.0%} were forged among {files} ({forged} forged{kinds and f': {kinds}'})"
