@@ -7,31 +7,12 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from ..options import AuditConfig, add_audit_arguments, audit_config
+from ..options import AuditConfig, add_audit_arguments, add_work_arguments, audit_config
 from ..runners import is_in_process
 from ..terminal.parser import Parser
 
-_OF_THE_COMMAND = frozenset(
-    {
-        "help",
-        "sources",
-        "output",
-        "recommended",
-        "yes",
-        "weights_from",
-        "real",
-        "limit",
-        "dry_run",
-        "retry_failures",
-        "max_failure_rate",
-        "wave_size",
-        "unit_size",
-        "workers",
-        "quiet",
-        "as_json",
-    }
-)
-"""What only the command can do: it plans, resumes and commits."""
+_OF_THE_COMMAND = frozenset({"limit", "wave_size", "unit_size", "workers", "quiet", "as_json"})
+"""What only commands can do: they plan, commit and print."""
 
 
 class AuditOptions(PipelineOptions):
@@ -69,7 +50,9 @@ def config_of(options: PipelineOptions) -> AuditConfig:
         UsageError: a detector, calibration or weights file is unknown, or the device does not exist.
     """
     given = options.view_as(AuditOptions)
-    args = _parser().parse_args(["source", "--output", "output"])
+    parser = Parser(add_help=False)
+    add_audit_arguments(parser)
+    args = parser.parse_args(["source", "--output", "output"])
     for action in audit_actions():
         setattr(args, action.dest, getattr(given, action.dest))
     runner = options.view_as(StandardOptions).runner
@@ -77,11 +60,7 @@ def config_of(options: PipelineOptions) -> AuditConfig:
     return audit_config(args, () if is_in_process(runner) else (f"--runner={runner}",))
 
 
-def _parser() -> Parser:
-    parser = Parser(add_help=False)
-    add_audit_arguments(parser)
-    return parser
-
-
 def audit_actions() -> list[Any]:
-    return [action for action in _parser()._actions if action.dest not in _OF_THE_COMMAND]
+    parser = Parser(add_help=False)
+    add_work_arguments(parser)
+    return [action for action in parser._actions if action.dest not in _OF_THE_COMMAND]
